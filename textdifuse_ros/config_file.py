@@ -1,0 +1,44 @@
+"""Configuration files: plain YAML, or a ROS 2 parameter file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from textdifuse_ros.config import from_mapping, to_mapping
+from textdifuse_ros.errors import ConfigError, FileError
+
+T = TypeVar("T")
+
+
+def load_config(kind: type[T], path: str | Path) -> T:
+    """Read and check one configuration.
+
+    A ROS 2 parameter file (``NODE: ros__parameters: {...}``) with a single node is read as well.
+
+    :raises FileError: the file is missing or no YAML
+    :raises ConfigError: a parameter is unknown, of another type or out of range
+    """
+    path = Path(path)
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileError(str(path), "a readable configuration file", error.strerror or error) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise FileError(str(path), "YAML", str(error).replace("\n", " ")) from error
+    if content is None:
+        content = {}
+    if isinstance(content, dict) and len(content) == 1:
+        (inner,) = content.values()
+        if isinstance(inner, dict) and set(inner) == {"ros__parameters"}:
+            content = inner["ros__parameters"]
+    if not isinstance(content, dict):
+        raise ConfigError(str(path), "a mapping of parameter names to values", type(content).__name__)
+    return from_mapping(kind, content, str(path))
+
+
+def save_config(config: Any, path: str | Path) -> None:
+    """Write a configuration as plain YAML."""
+    Path(path).write_text(yaml.safe_dump(to_mapping(config), sort_keys=False), encoding="utf-8")
