@@ -1,0 +1,66 @@
+"""The Gaussians of one reverse step: q(z_prev | z, x0) and the model's p(z_prev | z)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from textdifuse_ros.diffusion.denoiser import Denoised
+from textdifuse_ros.diffusion.prediction import lift, per_sample
+from textdifuse_ros.diffusion.schedule import NoiseSchedule
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """A normal distribution for each pixel on its own.
+
+    :ivar mean: float32 (or wider) [N, C, H, W]
+    :ivar log_variance: natural logarithm, broadcasts to the mean
+    """
+
+    mean: Tensor
+    log_variance: Tensor
+
+
+def coefficient(values: np.ndarray, index: int | Tensor, like: Tensor) -> Tensor:
+    """A row of a schedule at an index, looked up in float64, ready to be multiplied with ``like``.
+
+    :return: tensor of ``like``'s type and device that broadcasts to it
+    """
+    found = per_sample(values, index, like.ndim)
+    return found.to(like) if isinstance(found, Tensor) else torch.tensor(found, dtype=like.dtype, device=like.device)
+
+
+def q_posterior(x0: Tensor, z_t: Tensor, index: int | Tensor, schedule: NoiseSchedule) -> Gaussian:
+    """q(z_prev | z_t, x0), DDPM equations 6 and 7.
+
+    The logarithm of the variance is clipped at index 0 (:attr:`NoiseSchedule.posterior_log_variance`).
+
+    :param index: step index of z_t in ``schedule``, one for all or int64 [N]
+    """
+    x0, z_t = lift(x0), lift(z_t)
+    mean = (
+        coefficient(schedule.posterior_mean_x0, index, z_t) * x0
+        + coefficient(schedule.posterior_mean_z, index, z_t) * z_t
+    )
+    return Gaussian(mean, coefficient(schedule.posterior_log_variance, index, z_t))
+
+
+def p_mean_variance(denoised: Denoised, z_t: Tensor, index: int | Tensor, schedule: NoiseSchedule) -> Gaussian:
+    """p(z_prev | z_t), equations 5 and 6.
+
+    The mean of equation 5 is the mean of q(z_prev | z_t, x0) at the estimated x0. It is computed in that form, which
+    respects a clipped x0 and has no division by a small ``sqrt(alpha)``. Without a learned fraction the variance is
+    ``beta~``.
+
+    :param index: step index of z_t in ``schedule``, one for all or int64 [N]
+    """
+    q = q_posterior(denoised.x0, z_t, index, schedule)
+    if denoised.variance is None:
+        return q
+    v = lift(denoised.variance)
+    log_variance = v * coefficient(schedule.log_betas, index, v) + (1 - v) * q.log_variance
+    return Gaussian(q.mean, log_variance)

@@ -1,0 +1,25 @@
+"""The rules of one reverse step: ``ancestral``, ``ddim``, ``dpm_solver``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from textdifuse_ros.diffusion.samplers.ancestral import Ancestral
+from textdifuse_ros.diffusion.samplers.base import Sampler, SamplerState
+from textdifuse_ros.diffusion.samplers.ddim import Ddim
+from textdifuse_ros.diffusion.samplers.dpm_solver import DpmSolver
+from textdifuse_ros.errors import ConfigError
+
+__all__ = ["Ancestral", "Ddim", "DpmSolver", "Sampler", "SamplerState", "by_name"]
+
+_SAMPLERS: dict[str, Callable[[], Sampler]] = {"ancestral": Ancestral, "ddim": Ddim, "dpm_solver": DpmSolver}
+
+
+def by_name(name: str) -> Sampler:
+    """The sampler called ``name``, with its defaults.
+
+    :raises ConfigError: an unknown name
+    """
+    if name not in _SAMPLERS:
+        raise ConfigError("sampler", f"one of {', '.join(_SAMPLERS)}", repr(name))
+    return _SAMPLERS[name]()

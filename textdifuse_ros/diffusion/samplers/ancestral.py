@@ -1,0 +1,27 @@
+"""Ancestral sampling: equations 5 to 7 (DDPM; with a learned variance iDDPM)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from textdifuse_ros.diffusion.denoiser import Denoised
+from textdifuse_ros.diffusion.posterior import p_mean_variance
+from textdifuse_ros.diffusion.samplers.base import SamplerState, draw_noise
+from textdifuse_ros.diffusion.schedule import NoiseSchedule
+
+
+@dataclass(frozen=True)
+class Ancestral:
+    """Draws from p(z_prev | z): learned variance where the denoiser gives one, else ``beta~``. No noise at the end."""
+
+    def step(
+        self, state: SamplerState, denoised: Denoised, schedule: NoiseSchedule, generator: torch.Generator | None
+    ) -> SamplerState:
+        """See :meth:`textdifuse_ros.diffusion.samplers.base.Sampler.step`."""
+        if state.index == 0:
+            return SamplerState(denoised.x0.to(state.z.dtype), -1)
+        p = p_mean_variance(denoised, state.z, state.index, schedule)
+        z = p.mean + torch.exp(0.5 * p.log_variance) * draw_noise(state.z.shape, generator, state.z)
+        return SamplerState(z, state.index - 1)

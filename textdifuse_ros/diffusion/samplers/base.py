@@ -1,0 +1,69 @@
+"""What the samplers have in common: the state they pass on and the step they offer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from textdifuse_ros.diffusion.denoiser import Denoised
+from textdifuse_ros.diffusion.prediction import lift
+from textdifuse_ros.diffusion.schedule import NoiseSchedule
+from textdifuse_ros.errors import InputError
+
+
+@dataclass(frozen=True)
+class SamplerState:
+    """All that a reverse process knows between two steps. A step makes a new one and leaves the old one as it was.
+
+    :ivar z: float32 (or wider) [N, C, H, W], noised to step ``index``; clean once ``index`` is -1
+    :ivar index: index in the schedule of the step to take next, counting down; -1 when all are taken
+    :ivar previous_x0: the x0 estimate of the step before, like ``z``, for second-order samplers; None at the start
+    :ivar previous_half_log_snr: where that estimate was made (:attr:`NoiseSchedule.half_log_snr`)
+    """
+
+    z: Tensor
+    index: int
+    previous_x0: Tensor | None = None
+    previous_half_log_snr: float | None = None
+
+    @classmethod
+    def start(cls, z: Tensor, schedule: NoiseSchedule) -> SamplerState:
+        """The state before the first step. z of 16 bits becomes float32."""
+        return cls(lift(z), len(schedule) - 1)
+
+    @property
+    def done(self) -> bool:
+        """Whether every step has been taken."""
+        return self.index < 0
+
+
+class Sampler(Protocol):
+    """The rule of one reverse step. Holds settings only: one object serves any number of loops at once."""
+
+    def step(
+        self, state: SamplerState, denoised: Denoised, schedule: NoiseSchedule, generator: torch.Generator | None
+    ) -> SamplerState:
+        """Go from ``state.index`` to the next cleaner step; from index 0 to x0 itself.
+
+        :param denoised: the denoiser's view of ``state.z``
+        :param schedule: the (respaced) schedule that is being run
+        :param generator: source of noise; may be None where the rule draws none
+        :raises InputError: noise is needed and there is no generator
+        """
+        ...
+
+
+def draw_noise(shape: Sequence[int], generator: torch.Generator | None, like: Tensor) -> Tensor:
+    """Standard normal noise of ``like``'s type, drawn on the generator's device and moved to ``like``'s.
+
+    A CPU generator therefore gives the same noise whatever device the networks run on.
+
+    :raises InputError: there is no generator
+    """
+    if generator is None:
+        raise InputError("the generator", "a torch.Generator, for this sampler draws noise", None)
+    return torch.randn(tuple(shape), generator=generator, device=generator.device, dtype=like.dtype).to(like.device)
