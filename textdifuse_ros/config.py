@@ -130,8 +130,7 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], where: str = "the con
 def to_mapping(config: Any) -> dict[str, Any]:
     """The plain values of a configuration, tuples as lists, ready for YAML or JSON."""
     return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in dataclasses.asdict(config).items()
+        name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(config).items()
     }
 
 
@@ -182,5 +181,11 @@ class FuserConfig:
         choices=("ancestral", "ddim", "dpm_solver"),
         live=True,
     )
-    seed: int = parameter(0, "Seed of the start noise; the same input, seed and weights give the same picture.", low=0, high=2**31 - 1, live=True)
+    seed: int = parameter(
+        0,
+        "Seed of the start noise; the same input, seed and weights give the same picture.",
+        low=0,
+        high=2**31 - 1,
+        live=True,
+    )
     threads: int = parameter(0, "Processor threads of the networks; 0 leaves the choice to PyTorch.", low=0, high=256)

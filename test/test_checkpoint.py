@@ -1,0 +1,113 @@
+"""Checkpoints: strict, self-describing, and damage is noticed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from textdifuse_ros.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from textdifuse_ros.errors import CheckpointError
+from textdifuse_ros.fusion.weights import KIND, load_networks
+
+TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.float16)}
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "made" / "weights.safetensors"
+    save_checkpoint(path, "thing", {"width": [1, 2]}, TENSORS, {"by": "test"})
+    return path
+
+
+def test_what_was_saved_comes_back(saved: Path) -> None:
+    checkpoint = load_checkpoint(saved, "thing")
+    assert checkpoint.config == {"width": [1, 2]}
+    assert checkpoint.provenance == {"by": "test"}
+    assert set(checkpoint.tensors) == {"a", "b"}
+    for name, tensor in TENSORS.items():
+        assert torch.equal(checkpoint.tensors[name], tensor) and checkpoint.tensors[name].dtype == tensor.dtype
+    assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+
+
+def test_every_flipped_byte_is_noticed(saved: Path) -> None:
+    """In the tensors, in the header, anywhere: never a wrong picture, never another exception."""
+    content = saved.read_bytes()
+    for place in range(0, len(content), 7):
+        broken = bytearray(content)
+        broken[place] ^= 0x10
+        saved.write_bytes(broken)
+        try:
+            checkpoint = load_checkpoint(saved, "thing")
+        except CheckpointError:
+            continue
+        # Only a byte that means nothing (in a space or in the provenance text) may pass.
+        assert all(torch.equal(checkpoint.tensors[name], tensor) for name, tensor in TENSORS.items())
+
+
+def test_truncated_missing_and_foreign_files_are_refused(saved: Path, tmp_path: Path) -> None:
+    content = saved.read_bytes()
+    saved.write_bytes(content[: len(content) - 3])
+    with pytest.raises(CheckpointError):
+        load_checkpoint(saved, "thing")
+    saved.write_bytes(b"PK\x03\x04 no weights")
+    with pytest.raises(CheckpointError, match="safetensors"):
+        load_checkpoint(saved, "thing")
+    with pytest.raises(CheckpointError, match="no such file"):
+        load_checkpoint(tmp_path / "absent.safetensors", "thing")
+    save_file(TENSORS, tmp_path / "foreign.safetensors")
+    with pytest.raises(CheckpointError, match="format"):
+        load_checkpoint(tmp_path / "foreign.safetensors", "thing")
+
+
+def test_another_kind_or_version_is_refused(saved: Path) -> None:
+    with pytest.raises(CheckpointError, match="kind 'other', got 'thing'"):
+        load_checkpoint(saved, "other")
+    from safetensors import safe_open
+
+    with safe_open(saved, "pt") as file:
+        metadata = file.metadata()
+    save_file(load_file(saved), saved, {**metadata, "version": "99"})
+    with pytest.raises(CheckpointError, match="version 1, got 99"):
+        load_checkpoint(saved, "thing")
+
+
+def test_weights_that_do_not_fit_their_configuration_are_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint, KIND)
+    path = tmp_path / "odd.safetensors"
+
+    def refused(config: dict, tensors: dict) -> str:
+        save_checkpoint(path, KIND, config, tensors, {})
+        with pytest.raises(CheckpointError) as caught:
+            load_networks(path)
+        return str(caught.value)
+
+    fewer = dict(list(checkpoint.tensors.items())[1:])
+    assert "Missing key" in refused(checkpoint.config, fewer)
+    assert "Unexpected key" in refused(checkpoint.config, {**checkpoint.tensors, "more": torch.ones(1)})
+    assert "size mismatch" in refused({**checkpoint.config, "luma_widths": [16, 16, 32]}, checkpoint.tensors)
+    assert "widht" in refused({**checkpoint.config, "widht": 3}, checkpoint.tensors)
+    assert "family" in refused({**checkpoint.config, "family": "unknown"}, checkpoint.tensors)
+
+
+def test_a_name_is_searched_in_the_stated_order(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_checkpoint(saved) == saved
+    monkeypatch.setenv("TEXTDIFUSE_MODELS", str(saved.parent))
+    assert find_checkpoint("weights") == saved
+    with pytest.raises(CheckpointError, match="no such file"):
+        find_checkpoint(tmp_path / "weights.safetensors")
+    with pytest.raises(CheckpointError) as caught:
+        find_checkpoint("absent")
+    assert str(saved.parent) in str(caught.value)
+
+
+def test_metadata_is_plain_json_that_other_tools_can_read(tiny_checkpoint: Path) -> None:
+    from safetensors import safe_open
+
+    with safe_open(tiny_checkpoint, "np") as file:
+        metadata = file.metadata()
+    assert metadata["format"] == "textdifuse_ros" and metadata["kind"] == KIND
+    assert json.loads(metadata["config"])["family"] == "drive"

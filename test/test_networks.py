@@ -1,0 +1,102 @@
+"""The drive networks: shapes, independence of batch and padding, and what they may cost."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from textdifuse_ros.fusion.cost import count_flops, count_parameters, picture_gflops
+from textdifuse_ros.networks.cbam import CBAM
+from textdifuse_ros.networks.drive import INFRARED, VISIBLE, DriveConfig, DriveNetworks
+from textdifuse_ros.networks.fusion_control import LevelControl
+
+
+@pytest.fixture(scope="module")
+def networks() -> DriveNetworks:
+    torch.manual_seed(0)
+    return DriveNetworks(DriveConfig()).eval()
+
+
+def test_default_networks_keep_within_the_promised_cost(networks: DriveNetworks) -> None:
+    parameters = count_parameters(networks)
+    assert parameters["luma"] <= 7e6
+    assert parameters["chroma"] <= 1e6 * 1.0
+    one = picture_gflops(count_flops(DriveNetworks(DriveConfig()), 480, 640), 1)
+    assert one["luma"] <= 60
+    assert one["chroma"] <= 10
+
+
+def test_flops_agree_with_a_count_by_hand() -> None:
+    """One 3x3 convolution's share is known; doubling the picture doubles every count."""
+    config = DriveConfig()
+    small, large = (count_flops(DriveNetworks(config), 128, width) for width in (128, 256))
+    # The time embedding does not grow with the picture, everything else does.
+    for name in small:
+        assert large[name] == pytest.approx(2 * small[name], rel=0.01)
+    width = config.luma_widths[0]
+    stem = 2 * 9 * 16 * width * (128 // 4) ** 2 * 2 / 1e9  # both sources
+    block = 2 * 2 * 9 * width * width * (128 // 4) ** 2 * 2 / 1e9
+    assert small["luma_encode"] > stem + block
+
+
+def test_decoder_returns_float32_pictures_of_the_right_shape(networks: DriveNetworks) -> None:
+    features = networks.luma.fuse_features(torch.zeros(3, 1, 48, 64), torch.zeros(3, 1, 48, 64))
+    assert [tuple(f.shape[1:]) for f in features] == [(48, 12, 16), (96, 6, 8), (192, 3, 4)]
+    mean, variance = networks.luma.decoder(features, torch.zeros(3, 1, 48, 64), torch.tensor([999]))
+    assert mean.shape == variance.shape == (3, 1, 48, 64)
+    assert mean.dtype == variance.dtype == torch.float32
+
+
+def test_a_picture_is_encoded_alike_alone_and_in_a_batch(networks: DriveNetworks) -> None:
+    pictures = torch.rand(3, 1, 32, 48) * 2 - 1
+    source = torch.tensor([VISIBLE, INFRARED, VISIBLE])
+    together = networks.luma.encoder(pictures, source)
+    alone = networks.luma.encoder(pictures[1:2], source[1:2])
+    for batch, single in zip(together, alone, strict=True):
+        torch.testing.assert_close(batch[1:2], single, rtol=1e-4, atol=1e-5)
+
+
+def test_encoder_knows_the_sensor_and_the_whole_picture() -> None:
+    torch.manual_seed(1)
+    encoder = DriveNetworks(DriveConfig()).luma.encoder
+    torch.nn.init.normal_(encoder.context[-1].weight, std=0.1)
+    picture = torch.rand(1, 1, 160, 160)
+    visible, infrared = (encoder(picture, torch.tensor([kind])) for kind in (VISIBLE, INFRARED))
+    assert not torch.allclose(visible[0], infrared[0])
+    # A far corner is beyond the reach of the first level's convolutions, yet it is felt: through the context.
+    changed = picture.clone()
+    changed[..., -16:, -16:] = 1
+    assert not torch.allclose(encoder(changed)[0][..., 0, 0], encoder(picture)[0][..., 0, 0])
+
+
+def test_decoder_hears_time_and_noise(networks: DriveNetworks) -> None:
+    features = networks.luma.fuse_features(torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32))
+    noise = torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    base, _ = networks.luma.decoder(features, noise, torch.tensor([999]))
+    assert not torch.allclose(base, networks.luma.decoder(features, noise, torch.tensor([249]))[0])
+    assert not torch.allclose(base, networks.luma.decoder(features, -noise, torch.tensor([999]))[0])
+
+
+def test_untrained_control_takes_half_of_each_source() -> None:
+    level = LevelControl(8, 4)
+    visible, infrared = torch.randn(2, 8, 6, 6), torch.randn(2, 8, 6, 6)
+    torch.testing.assert_close(level(visible, infrared), (visible + infrared) / 2)
+
+
+def test_control_weighs_each_place_for_itself() -> None:
+    torch.manual_seed(2)
+    level = LevelControl(8, 4)
+    torch.nn.init.normal_(level.weigh.weight, std=30.0)
+    visible = torch.randn(1, 8, 16, 16)
+    infrared = torch.zeros(1, 8, 16, 16)
+    share = level(visible, infrared) / visible
+    assert share.min() >= 0 and share.max() <= 1
+    assert share.std() > 0.01
+
+
+def test_cbam_only_scales_down_what_is_positive() -> None:
+    torch.manual_seed(3)
+    x = torch.randn(2, 8, 5, 7)
+    out = CBAM(8)(x)
+    assert out.shape == x.shape
+    assert (out >= 0).all() and (out <= x.clamp(min=0)).all()

@@ -1,0 +1,136 @@
+"""Random crops of a picture pack, degraded, batch by batch.
+
+Batch number ``i`` is a function of the seed and ``i`` alone, so that training resumes at any batch and several workers
+need no coordination.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from textdifuse_ros.data.pack import Entry, PicturePack
+from textdifuse_ros.data.recipes import degrade_infrared, degrade_visible
+
+SMALLEST_SCALE = 0.4
+
+
+class Sample(NamedTuple):
+    """A batch; a source that the kind of batch lacks is empty [0].
+
+    Visible float32 [N, 3, S, S] RGB in [0, 1], infrared float32 [N, 1, S, S] in [0, 1].
+    """
+
+    visible: Tensor
+    visible_target: Tensor
+    infrared: Tensor
+    infrared_target: Tensor
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Size and number of the crops of a batch.
+
+    :ivar size: side in pixels, a multiple of 16
+    :ivar visible: crops of visible pictures
+    :ivar infrared: crops of infrared pictures
+    :ivar pairs: whether the n-th visible and the n-th infrared crop show the same place
+    """
+
+    size: int
+    visible: int
+    infrared: int
+    pairs: bool = False
+
+
+class CropBatches(Dataset[Sample]):
+    """Batches by number.
+
+    :param pack: path of a picture pack
+    :param shapes: batch ``i`` takes shape ``i % len(shapes)``
+    :param first: number of the first batch
+    :param count: how many batches
+    """
+
+    def __init__(self, pack: str, shapes: tuple[Shape, ...], seed: int, first: int, count: int) -> None:
+        self.pack = PicturePack(pack)
+        self.shapes, self.seed, self.first, self.count = shapes, seed, first, count
+        self.pairs = [entry for entry in self.pack.entries if entry.infrared >= 0]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        if index >= self.count:
+            raise IndexError(index)
+        number = self.first + index
+        rng = np.random.default_rng((self.seed, number))
+        shape = self.shapes[number % len(self.shapes)]
+        visible, infrared = [], []
+        for n in range(max(shape.visible, shape.infrared)):
+            if n < shape.visible:
+                entry = _choose(self.pairs if shape.pairs else self.pack.entries, rng)
+                window = _window(entry, shape.size, rng)
+                sky = self.pack.sky(entry)
+                clean = window.cut(self.pack.visible(entry))
+                visible.append(degrade_visible(clean, None if sky is None else window.cut_mask(sky), rng))
+            if n < shape.infrared:
+                if not shape.pairs:
+                    entry = _choose(self.pairs, rng)
+                    window = _window(entry, shape.size, rng)
+                infrared.append(degrade_infrared(window.cut(self.pack.infrared(entry)), rng))
+        return Sample(*_stack(visible), *_stack(infrared))
+
+
+def start_worker(_: int) -> None:
+    """Loader processes compute on one thread each; the cores belong to the networks."""
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class _Window:
+    top: int
+    left: int
+    side: int
+    size: int
+    mirrored: bool
+
+    def cut(self, picture: np.ndarray) -> np.ndarray:
+        return self.cut_mask(picture).astype(np.float32) / np.float32(255)
+
+    def cut_mask(self, picture: np.ndarray) -> np.ndarray:
+        part = picture[self.top : self.top + self.side, self.left : self.left + self.side]
+        if self.side != self.size:
+            shrink = self.side > self.size
+            part = cv2.resize(part, (self.size, self.size), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
+        return np.ascontiguousarray(part[:, ::-1] if self.mirrored else part)
+
+
+def _choose(entries: list[Entry], rng: np.random.Generator) -> Entry:
+    return entries[int(rng.integers(len(entries)))]
+
+
+def _window(entry: Entry, size: int, rng: np.random.Generator) -> _Window:
+    """A square of the picture that becomes a crop, often most of the picture: exposure is judged by the whole."""
+    side = min(round(size / rng.uniform(SMALLEST_SCALE, 1.0)), entry.height, entry.width)
+    top = int(rng.integers(entry.height - side + 1))
+    left = int(rng.integers(entry.width - side + 1))
+    return _Window(top, left, side, size, bool(rng.random() < 0.5))
+
+
+def _stack(samples: list[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor]:
+    if not samples:
+        return torch.empty(0), torch.empty(0)
+    return _batch([sample[0] for sample in samples]), _batch([sample[1] for sample in samples])
+
+
+def _batch(pictures: list[np.ndarray]) -> Tensor:
+    stack = np.stack(pictures)
+    return torch.from_numpy(np.ascontiguousarray(stack.transpose(0, 3, 1, 2) if stack.ndim == 4 else stack[:, None]))

@@ -1,0 +1,86 @@
+"""All training pictures in one file, written once and memory-mapped: a crop reads only its own bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from textdifuse_ros.data.pairs import Item
+from textdifuse_ros.errors import FileError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one item's pictures stand in the file.
+
+    :ivar visible, infrared, sky: offset in bytes; -1 where there is none
+    """
+
+    name: str
+    height: int
+    width: int
+    visible: int
+    infrared: int
+    sky: int
+
+
+class PicturePack:
+    """A written pack, open for reading; may be opened by several processes at once.
+
+    :param path: of the pack; ``PATH.json`` beside it is its index
+    :raises FileError: missing, or shorter than its index says
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        index = self.path.with_suffix(self.path.suffix + ".json")
+        if not self.path.is_file() or not index.is_file():
+            raise FileError(str(self.path), "a picture pack with its .json index", "no such file")
+        content = json.loads(index.read_text(encoding="utf-8"))
+        if content["bytes"] != self.path.stat().st_size:
+            raise FileError(str(self.path), f"{content['bytes']} bytes long", self.path.stat().st_size, "pack it again")
+        self.entries = [Entry(**entry) for entry in content["entries"]]
+        self._bytes = np.memmap(self.path, np.uint8, mode="r")
+
+    def visible(self, entry: Entry) -> np.ndarray:
+        """uint8 [H, W, 3] RGB, a read-only view of the file."""
+        return self._view(entry.visible, (entry.height, entry.width, 3))
+
+    def infrared(self, entry: Entry) -> np.ndarray:
+        """uint8 [H, W], a read-only view of the file."""
+        return self._view(entry.infrared, (entry.height, entry.width))
+
+    def sky(self, entry: Entry) -> np.ndarray | None:
+        """uint8 [H, W], 255 in the sky, or None where that is unknown."""
+        return None if entry.sky < 0 else self._view(entry.sky, (entry.height, entry.width))
+
+    def _view(self, offset: int, shape: tuple[int, ...]) -> np.ndarray:
+        return self._bytes[offset : offset + int(np.prod(shape))].reshape(shape)
+
+
+def write_pack(path: str | Path, items: Iterable[Item]) -> int:
+    """Write a pack and its index; an existing one is replaced only when the new one is whole.
+
+    :return: number of items
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    entries = []
+    offset = 0
+    with partial.open("wb") as file:
+        for item in items:
+            places = []
+            for picture in (item.visible, item.infrared, item.sky):
+                places.append(-1 if picture is None else offset)
+                if picture is not None:
+                    offset += file.write(np.ascontiguousarray(picture, np.uint8).tobytes())
+            entries.append(Entry(item.name, *item.visible.shape[:2], *places))
+    index = path.with_suffix(path.suffix + ".json")
+    index.write_text(json.dumps({"bytes": offset, "entries": [vars(e) for e in entries]}), encoding="utf-8")
+    partial.replace(path)
+    return len(entries)

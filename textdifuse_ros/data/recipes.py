@@ -1,0 +1,118 @@
+"""Random degradations for training: what a road meets, alone and compounded.
+
+Darkness is a field of light, not a factor: lamps make pools, the sky holds no light, and sources of light shine on.
+What the dark leaves no trace of cannot be restored, so the target is not the day: it is the clean scene with at most
+``GAIN`` times the light that was left. Trained on that, a network does not lift blackness to fog.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from textdifuse_ros.data import degradations as d
+
+GAIN = 20.0
+"""Largest gain in linear light that the target asks for (about 4 in coded values)."""
+
+
+def degrade_visible(
+    clean: np.ndarray, sky: np.ndarray | None, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """One random degradation of a visible picture.
+
+    :param clean: float32 [H, W, 3] in [0, 1]
+    :param sky: uint8 [H, W], 255 in the sky, or None
+    :return: the degraded picture and its target, like ``clean``
+    """
+    if rng.random() < 0.25:
+        return clean, clean
+    picture = target = clean
+    light = rng.random()
+    dark = light < 0.6
+    if dark:
+        picture, target = _night(clean, sky, rng)
+    elif light < 0.72:
+        picture = d.over_exposure(picture, rng.uniform(0.3, 1.8))
+    if rng.random() < 0.4:
+        gains = np.exp(rng.normal(0, 0.22, 3))
+        picture = d.color_cast(picture, gains / gains.max() if dark else gains / gains.mean())
+    if rng.random() < 0.06:
+        picture = d.haze(picture, rng.uniform(0.4, 2.0), rng.uniform(0.5, 0.9), rng)
+    if rng.random() < 0.05:
+        picture = d.rain_streaks(picture, rng.uniform(0.002, 0.01), rng.uniform(7, 21), rng.uniform(1.2, 1.9), rng)
+    picture = _blur(picture, rng)
+    if rng.random() < (0.8 if dark else 0.45):
+        picture = d.poisson_noise(picture, float(np.exp(rng.uniform(np.log(150), np.log(6000)))), rng)
+        picture = d.gaussian_noise(picture, float(np.exp(rng.uniform(np.log(0.002), np.log(0.05)))), rng)
+    return d.quantize(picture), target
+
+
+def degrade_infrared(clean: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """One random degradation of an infrared picture; the clean one is the target.
+
+    :param clean: float32 [H, W] in [0, 1]
+    :return: the degraded picture and its target, like ``clean``
+    """
+    if rng.random() < 0.4:
+        return clean, clean
+    picture = clean
+    if rng.random() < 0.35:
+        picture = d.low_contrast(picture, rng.uniform(0.35, 0.9), rng.uniform(0.2, 0.6))
+    picture = _blur(picture, rng)
+    if rng.random() < 0.35:
+        picture = d.stripe_noise(picture, rng.uniform(0.004, 0.04), rng, rows=bool(rng.random() < 0.25))
+    if rng.random() < 0.5:
+        picture = d.gaussian_noise(picture, float(np.exp(rng.uniform(np.log(0.004), np.log(0.07)))), rng)
+    return d.quantize(picture), clean
+
+
+def _blur(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    chance = rng.random()
+    if chance < 0.07:
+        return d.gaussian_blur(picture, rng.uniform(0.5, 1.4))
+    if chance < 0.12:
+        return d.motion_blur(picture, rng.uniform(3, 9), rng.uniform(0, np.pi))
+    return picture
+
+
+def _night(clean: np.ndarray, sky: np.ndarray | None, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Darkness over a scene, and the same scene as bright as it can be restored."""
+    height, width = clean.shape[:2]
+    base = float(np.exp(rng.uniform(np.log(0.006), np.log(0.4))))
+    # Uneven over the picture: a factor of up to e^1.5 both ways.
+    unevenness = rng.uniform(0, 1.5)
+    field = base * np.exp(unevenness * 2 * (d.smooth_field(height, width, int(rng.integers(2, 6)), rng) - 0.5))
+    for _ in range(int(rng.integers(0, 4))):
+        field += _pool(height, width, rng.uniform(0.1, 0.45) * max(height, width), rng) * rng.uniform(0.05, 0.8)
+    if sky is not None and rng.random() < 0.8:
+        dim = float(np.exp(rng.uniform(np.log(0.003), np.log(0.4))))
+        soft = cv2.GaussianBlur(sky.astype(np.float32) / 255, (0, 0), 1)
+        field *= 1 - (1 - dim) * soft
+    field = np.minimum(field, 1).astype(np.float32)
+    light = d.to_linear(clean)
+    lamps = _lamps(height, width, rng) if rng.random() < 0.5 else np.float32(0)
+    dark = d.from_linear(light * field[..., None] + lamps)
+    target = d.from_linear(light * np.minimum(1, GAIN * field)[..., None] + lamps)
+    return dark, target
+
+
+def _pool(height: int, width: int, radius: float, rng: np.random.Generator) -> np.ndarray:
+    """A pool of light: elliptic, bright in the middle, float32 [H, W] in (0, 1]."""
+    y, x = np.ogrid[:height, :width]
+    cy, cx = rng.uniform(0, height), rng.uniform(0, width)
+    flat = rng.uniform(0.4, 1.0)
+    distance = ((x - cx) ** 2 + ((y - cy) / flat) ** 2) / radius**2
+    return np.exp(-2 * distance).astype(np.float32)
+
+
+def _lamps(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """Sources of light seen directly, with their glare, linear light, float32 [H, W, 3]."""
+    y, x = np.ogrid[:height, :width]
+    light = np.zeros((height, width, 3), np.float32)
+    for _ in range(int(rng.integers(1, 5))):
+        cy, cx, radius = rng.uniform(0, height), rng.uniform(0, width), rng.uniform(1, 6)
+        distance = np.sqrt((x - cx) ** 2 + (y - cy) ** 2) / radius
+        spot = np.exp(-(distance**4)) * 2 + rng.uniform(0.02, 0.3) * np.exp(-distance / rng.uniform(1.5, 5))
+        light += spot[..., None].astype(np.float32) * rng.uniform((0.8, 0.5, 0.2), 1.0).astype(np.float32)
+    return light

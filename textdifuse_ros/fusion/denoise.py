@@ -1,0 +1,34 @@
+"""A decoder and its features as the denoiser that the reverse process calls."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from textdifuse_ros.diffusion.denoiser import Denoised, make_denoised
+from textdifuse_ros.diffusion.schedule import NoiseSchedule
+from textdifuse_ros.networks.decoder import Decoder
+from textdifuse_ros.networks.encoder import Pyramid
+
+
+class FeatureDenoiser:
+    """Predicts the clean signal from ``z_t`` and a pyramid that stays the same at every step (equation 4).
+
+    The decoder predicts x0 itself: at the highest timestep, where a one-step run decides everything, eps says nothing.
+
+    :param decoder: of luma or chroma
+    :param features: Phi^f, or one source's features while restoring it
+    :param schedule: the full schedule
+    :param clip: hold x0 in [-1, 1]; off in training, where clipping would stop gradients
+    """
+
+    def __init__(self, decoder: Decoder, features: Pyramid, schedule: NoiseSchedule, *, clip: bool = True) -> None:
+        self.decoder, self.features, self.schedule, self.clip = decoder, features, schedule, clip
+
+    def __call__(self, z_t: Tensor, t: int | Tensor) -> Denoised:
+        """:param z_t: float32 [N, C, H, W], H and W multiples of 16
+        :param t: timestep of the full schedule, one for all or int64 [N]
+        """
+        timestep = torch.as_tensor(t, device=z_t.device).reshape(-1)
+        x0, logit = self.decoder(self.features, z_t, timestep)
+        return make_denoised("x0", x0, z_t, t, self.schedule, torch.sigmoid(logit), clip=self.clip)

@@ -1,0 +1,67 @@
+"""Where the networks run, in which number format, and how their memory is kept."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from pathlib import Path
+
+import torch
+
+from textdifuse_ros.errors import ConfigError, DeviceError
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of a configuration's ``device``.
+
+    :param name: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``
+    :raises ConfigError: another name
+    :raises DeviceError: CUDA asked for and absent
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if name != "cpu" and (kind != "cuda" or (":" in name and not number.isdigit())):
+        raise ConfigError("device", "auto, cpu, cuda or cuda:N", repr(name))
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("the device", "present", f"{name}, and PyTorch sees no CUDA device", "use device cpu or auto")
+    if number and int(number) >= torch.cuda.device_count():
+        raise DeviceError("the device", f"one of {torch.cuda.device_count()} CUDA devices", name)
+    return torch.device(name)
+
+
+def resolve_precision(name: str, device: torch.device) -> torch.dtype:
+    """The number format of ``precision``: as named, or bfloat16 where the processor computes in it."""
+    if name == "auto":
+        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_computes_bfloat16()
+        return torch.bfloat16 if native else torch.float32
+    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
+
+
+def _cpu_computes_bfloat16() -> bool:
+    # Emulated bfloat16 is slower than float32, so the processor's own flags decide, not what PyTorch can run.
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
+
+
+def keep_memory() -> bool:
+    """Tell the C library's allocator to keep freed memory for the next picture.
+
+    By default it gives large blocks back to the system at once, and faulting the pages in again costs as much as the
+    arithmetic. The same as ``MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647 MALLOC_TOP_PAD_=67108864
+    MALLOC_ARENA_MAX=1`` in the environment, but set from inside; the whole process is concerned.
+
+    :return: whether it took effect (glibc only)
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    mmap_max, trim_threshold, top_pad, arena_max = -4, -1, -2, -8
+    options = {mmap_max: 0, trim_threshold: 2**31 - 1, top_pad: 64 << 20, arena_max: 1}
+    return all([mallopt(option, value) == 1 for option, value in options.items()])

@@ -1,0 +1,221 @@
+"""From a pair of pictures to a fused one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from textdifuse_ros import __version__
+from textdifuse_ros.checkpoint import SUFFIX, find_checkpoint
+from textdifuse_ros.checks import check_infrared, check_same_size, check_visible
+from textdifuse_ros.config import FuserConfig, parameters, validate
+from textdifuse_ros.diffusion import samplers
+from textdifuse_ros.diffusion.process import ReverseStep, reverse, start_noise
+from textdifuse_ros.diffusion.respacing import respace, space_timesteps
+from textdifuse_ros.diffusion.samplers import Sampler
+from textdifuse_ros.diffusion.schedule import by_name
+from textdifuse_ros.errors import DeviceError
+from textdifuse_ros.fusion.denoise import FeatureDenoiser
+from textdifuse_ros.fusion.device import keep_memory, resolve_device, resolve_precision
+from textdifuse_ros.fusion.result import FusionResult
+from textdifuse_ros.fusion.weights import load_networks
+from textdifuse_ros.image.color import rgb_to_ycbcr, ycbcr_to_rgb
+from textdifuse_ros.image.ranges import signed_to_unit, to_bytes, to_unit, unit_to_signed
+from textdifuse_ros.image.sizing import crop_to, pad_to_multiple
+from textdifuse_ros.image.thermal import to_uint8
+from textdifuse_ros.networks.blocks import channels_last
+from textdifuse_ros.networks.decoder import Decoder
+from textdifuse_ros.networks.drive import MULTIPLE, DriveNetworks
+from textdifuse_ros.networks.encoder import Pyramid
+
+_CHECKS = {item.name: item.check for item in parameters(FuserConfig)}
+
+
+class Fuser:
+    """Fuses pairs with one set of weights on one device.
+
+    The same pair, seed, steps, sampler and weights give the same bytes on the same machine, whatever was fused before.
+    One caller at a time.
+
+    :param networks: of the ``drive`` family, in float32; taken over
+    :param config: checked
+    :param weights: sha256 of the weights, for the provenance
+    """
+
+    def __init__(self, networks: DriveNetworks, config: FuserConfig, weights: str = "") -> None:
+        validate(config)
+        self.config = config
+        self.weights = weights
+        self._device = resolve_device(config.device)
+        self.dtype = resolve_precision(config.precision, self._device)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.schedule = by_name(networks.config.schedule, networks.config.timesteps)
+        networks = networks.eval().requires_grad_(False).to(self._device, self.dtype)
+        self._networks: DriveNetworks | None = channels_last(networks)
+
+    @classmethod
+    def from_config(cls, config: FuserConfig) -> Fuser:
+        """Find and load the weights; on a CPU also tell the allocator to keep its memory (the whole process's).
+
+        :raises CheckpointError: not found, damaged, of another kind
+        :raises ConfigError: a parameter out of range
+        :raises DeviceError: the device is absent
+        """
+        validate(config)
+        device = resolve_device(config.device)
+        if device.type == "cpu":
+            keep_memory()
+        networks, checkpoint = load_networks(find_checkpoint(config.model))
+        return cls(networks, config, checkpoint.sha256)
+
+    @property
+    def device(self) -> str:
+        """The device in force, ``cpu`` or ``cuda:0``."""
+        return str(self._device)
+
+    def close(self) -> None:
+        """Give the device's memory back. The object is of no use afterwards."""
+        self._networks = None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def warm_up(self, height: int, width: int) -> None:
+        """Fuse a grey pair of a size [pixels], so that the first real one is not slowed by first-time set-up."""
+        grey = np.full((height, width), 127, np.uint8)
+        self(np.repeat(grey[:, :, None], 3, 2), grey)
+
+    def __call__(
+        self,
+        visible: np.ndarray,
+        infrared: np.ndarray,
+        *,
+        steps: int | None = None,
+        sampler: str | None = None,
+        seed: int | None = None,
+    ) -> FusionResult:
+        """Fuse one aligned pair.
+
+        :param visible: uint8 or uint16 [H, W, 3] RGB
+        :param infrared: uint8 or uint16 [H, W]; 16 bits are stretched to 8 by percentiles (:mod:`image.thermal`)
+        :param steps: reverse steps, and so on: the configuration's where not given
+        :raises ImageError: types or sizes are not as said
+        :raises ConfigError: steps, sampler or seed out of range
+        """
+        check_visible(visible)
+        check_infrared(infrared)
+        check_same_size(visible, infrared)
+        run = _Run(
+            self.config.steps if steps is None else steps,
+            self.config.sampler if sampler is None else sampler,
+            self.config.seed if seed is None else seed,
+        )
+        if self._networks is None:
+            raise DeviceError("the fuser", "open", "closed")
+        with torch.inference_mode():
+            return self._fuse(self._networks, visible, infrared, run)
+
+    def _fuse(self, networks: DriveNetworks, visible: np.ndarray, infrared: np.ndarray, run: _Run) -> FusionResult:
+        clock = _Stopwatch(self._device)
+        height, width = infrared.shape
+        generator = torch.Generator().manual_seed(run.seed)
+        # Chroma is restored at half the size, so the picture is padded to twice what its network takes.
+        rgb = pad_to_multiple(to_unit(visible, self._device), 2 * MULTIPLE)
+        luma, chroma = rgb_to_ycbcr(rgb)
+        warm = pad_to_multiple(to_unit(to_uint8(infrared), self._device), 2 * MULTIPLE)
+        clock.lap("prepare")
+
+        features = networks.luma.fuse_features(self._input(unit_to_signed(luma)), self._input(unit_to_signed(warm)))
+        clock.lap("encode")
+        fused = signed_to_unit(self._restore(networks.luma.decoder, features, luma.shape, run, generator))
+        clock.lap("steps")
+
+        seen = torch.cat((unit_to_signed(luma), 2 * chroma), 1)
+        features = networks.chroma.encoder(self._input(F.avg_pool2d(seen, 2)))
+        half = (1, 2, rgb.shape[2] // 2, rgb.shape[3] // 2)
+        small = self._restore(networks.chroma.decoder, features, half, run, generator) / 2
+        color = F.interpolate(small, scale_factor=2, mode="bilinear", align_corners=False)
+        clock.lap("chroma")
+
+        picture = to_bytes(crop_to(ycbcr_to_rgb(fused, color), height, width))
+        clock.lap("finish")
+        return FusionResult(picture, self._provenance(run), clock.laps())
+
+    def _input(self, picture: Tensor) -> Tensor:
+        return picture.to(self.dtype, memory_format=torch.channels_last)
+
+    def _restore(
+        self,
+        decoder: Decoder,
+        features: Pyramid,
+        shape: tuple[int, ...] | torch.Size,
+        run: _Run,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """The last picture of the reverse process, float32 [N, C, H, W] in [-1, 1]."""
+        result: ReverseStep | None = None
+        for step in self._reverse(decoder, features, shape, run, generator):
+            result = step
+        assert result is not None
+        return result.z.clamp(-1, 1)
+
+    def _reverse(
+        self,
+        decoder: Decoder,
+        features: Pyramid,
+        shape: tuple[int, ...] | torch.Size,
+        run: _Run,
+        generator: torch.Generator,
+    ) -> Iterator[ReverseStep]:
+        schedule = respace(self.schedule, space_timesteps(len(self.schedule), run.steps))
+        start = start_noise(shape, generator, self._device)
+        return reverse(FeatureDenoiser(decoder, features, self.schedule), start, schedule, run.rule, generator)
+
+    def _provenance(self, run: _Run) -> dict[str, str | int]:
+        return {
+            # The stem of a path: where a file lies on the machine is nobody's business downstream.
+            "model": Path(self.config.model).stem if self.config.model.endswith(SUFFIX) else self.config.model,
+            "weights": self.weights,
+            "steps": run.steps,
+            "sampler": run.sampler,
+            "seed": run.seed,
+            "device": self.device,
+            "precision": str(self.dtype).removeprefix("torch."),
+            "version": __version__,
+        }
+
+
+class _Run:
+    """The settings of one call, checked."""
+
+    def __init__(self, steps: int, sampler: str, seed: int) -> None:
+        _CHECKS["steps"](steps)
+        _CHECKS["sampler"](sampler)
+        _CHECKS["seed"](seed)
+        self.steps, self.sampler, self.seed = steps, sampler, seed
+        self.rule: Sampler = samplers.by_name(sampler)
+
+
+class _Stopwatch:
+    """Seconds between laps; on CUDA the work is waited for, or the time would be that of asking for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._last = self._begin = time.perf_counter()
+        self._laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        now = time.perf_counter()
+        self._laps[name] = now - self._last
+        self._last = now
+
+    def laps(self) -> dict[str, float]:
+        return {**self._laps, "total": self._last - self._begin}

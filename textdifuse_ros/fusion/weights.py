@@ -1,0 +1,48 @@
+"""Between checkpoints and the networks of a family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from textdifuse_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from textdifuse_ros.config import from_mapping, to_mapping
+from textdifuse_ros.errors import CheckpointError, ConfigError
+from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
+
+KIND = "fusion"
+FAMILIES = {"drive": (DriveConfig, DriveNetworks)}
+
+
+def load_networks(path: str | Path) -> tuple[DriveNetworks, Checkpoint]:
+    """Build the networks that a checkpoint describes and give them its weights, in float32.
+
+    :raises CheckpointError: unreadable, of another kind or family, or tensors that do not fit
+    """
+    checkpoint = load_checkpoint(path, KIND)
+    config = dict(checkpoint.config)
+    family = config.pop("family", None)
+    if family not in FAMILIES:
+        raise CheckpointError(str(path), f"of family {' or '.join(FAMILIES)}", repr(family))
+    config_class, networks_class = FAMILIES[family]
+    try:
+        networks = networks_class(from_mapping(config_class, config, str(path)))
+        networks.load_state_dict({name: t.to(torch.float32) for name, t in checkpoint.tensors.items()}, strict=True)
+    except (ConfigError, RuntimeError) as error:
+        reason = str(error).replace("\n", " ")
+        raise CheckpointError(str(path), "weights that fit their own configuration", reason) from error
+    return networks, checkpoint
+
+
+def save_networks(
+    path: str | Path, networks: DriveNetworks, provenance: Mapping[str, Any], dtype: torch.dtype = torch.float16
+) -> None:
+    """Write networks as a checkpoint.
+
+    :param dtype: precision on disk; float16 keeps three digits, more than bfloat16 inference uses
+    """
+    tensors = {name: tensor.to(dtype) for name, tensor in networks.state_dict().items()}
+    save_checkpoint(path, KIND, {"family": "drive", **to_mapping(networks.config)}, tensors, provenance)

@@ -1,0 +1,43 @@
+"""Between stored pictures (unsigned integers) and the range [-1, 1] that is diffused."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def to_unit(picture: np.ndarray, device: str | torch.device = "cpu") -> Tensor:
+    """A stored picture as a tensor in [0, 1].
+
+    :param picture: uint8 or uint16 [H, W] or [H, W, C]
+    :return: float32 [1, C, H, W]; C is 1 for a grey picture
+    """
+    if picture.ndim == 2:
+        picture = picture[:, :, None]
+    scale = 65535.0 if picture.dtype == np.uint16 else 255.0
+    if picture.dtype == np.uint16:
+        picture = picture.astype(np.int32)  # PyTorch computes little in uint16
+    # Pictures made from messages may be read-only views; PyTorch wants memory that it may write to.
+    tensor = torch.from_numpy(np.require(picture, requirements=["C", "W"])).to(device)
+    return tensor.permute(2, 0, 1).unsqueeze(0).to(torch.float32).div_(scale)
+
+
+def to_bytes(unit: Tensor) -> np.ndarray:
+    """A tensor in [0, 1] as a stored picture, rounded to nearest and clipped.
+
+    :param unit: float [1, C, H, W]
+    :return: uint8 [H, W, C], or [H, W] where C is 1; C-contiguous
+    """
+    picture = unit[0].mul(255.0).round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
+    return picture[:, :, 0] if picture.shape[2] == 1 else picture
+
+
+def unit_to_signed(unit: Tensor) -> Tensor:
+    """[0, 1] to [-1, 1]."""
+    return unit * 2 - 1
+
+
+def signed_to_unit(signed: Tensor) -> Tensor:
+    """[-1, 1] to [0, 1]; the fusion losses (9) and (10) are taken on this range."""
+    return (signed + 1) / 2

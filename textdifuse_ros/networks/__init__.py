@@ -1,0 +1,1 @@
+"""Networks of the ``drive`` family: condition encoder, fusion control, decoder."""

@@ -1,0 +1,62 @@
+"""The decoder: features, noisy picture and timestep to a denoised picture and its variance (equation 4)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from textdifuse_ros.networks.blocks import ResidualBlock, TimeEmbedding, conv
+from textdifuse_ros.networks.encoder import STEM, Pyramid
+
+
+class Decoder(nn.Module):
+    """Bottom-up over the pyramid; each level adds the features, what comes from below, and its view of ``z_t``.
+
+    :param outputs: channels of the picture that is diffused
+    :param widths: channels of the levels, as the encoder's
+    :param blocks: residual blocks of the levels
+    """
+
+    def __init__(self, outputs: int, widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
+        super().__init__()
+        self.outputs = outputs
+        strides = [STEM * 2**level for level in range(len(widths))]
+        self.noisy = nn.ModuleList(
+            conv(outputs * stride**2, width, kernel=3 if level == 0 else 1)
+            for level, (stride, width) in enumerate(zip(strides, widths, strict=True))
+        )
+        self.strides = strides
+        self.time = TimeEmbedding(128, widths)
+        self.levels = nn.ModuleList(
+            nn.ModuleList(ResidualBlock(width) for _ in range(count))
+            for width, count in zip(widths, blocks, strict=True)
+        )
+        self.ups = nn.ModuleList(conv(b, 4 * a, kernel=1) for a, b in pairwise(widths))
+        self.head = conv(widths[0], 2 * outputs * STEM**2)
+
+    def forward(self, features: Pyramid, z_t: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        """One denoising step.
+
+        :param features: one tensor [N, widths[k], ...] a level
+        :param z_t: float32 [N, C, H, W], H and W multiples of 16
+        :param timestep: [N], of the full schedule
+        :return: float32 [N, C, H, W] each: the raw prediction, and the variance fraction's logit (equation 6's v)
+        """
+        shifts = self.time(timestep)
+        noisy = z_t.to(features[0].dtype)
+        h = torch.zeros((), dtype=noisy.dtype, device=noisy.device)
+        for level in reversed(range(len(self.levels))):
+            below = F.pixel_shuffle(self.ups[level](h), 2) if h.ndim else h
+            h = features[level] + self.noisy[level](F.pixel_unshuffle(noisy, self.strides[level])) + below
+            for block in cast(nn.ModuleList, self.levels[level]):
+                h = block(h, shifts[level])
+        # bfloat16 has steps of 1/128 near 1, a whole grey level: the picture itself is computed in float32.
+        # (Autocast knows no meta device, on which cost is counted.)
+        with torch.autocast("cuda" if z_t.is_cuda else "cpu", enabled=False):
+            head = F.conv2d(F.relu(h).float(), self.head.weight.float(), self.head.bias.float(), padding=1)
+        mean, variance = F.pixel_shuffle(head, STEM).split(self.outputs, 1)
+        return mean, variance

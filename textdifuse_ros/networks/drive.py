@@ -1,0 +1,80 @@
+"""The ``drive`` networks put together, and their configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from textdifuse_ros.config import parameter
+from textdifuse_ros.networks.decoder import Decoder
+from textdifuse_ros.networks.encoder import ConditionEncoder, Pyramid
+from textdifuse_ros.networks.fusion_control import FusionControl
+
+MULTIPLE = 16
+"""Heights and widths that the networks take are multiples of this."""
+
+VISIBLE, INFRARED = 0, 1
+"""How the luma encoder is told which sensor a picture comes from."""
+
+
+@dataclass(frozen=True)
+class DriveConfig:
+    """Sizes of the networks and the schedule they were trained on; stored in the checkpoint."""
+
+    luma_widths: tuple[int, ...] = parameter((48, 96, 192), "Channels of the luma levels.", low=8, high=1024)
+    luma_blocks: tuple[int, ...] = parameter((1, 2, 3), "Residual blocks of the luma encoder's levels.", low=1, high=16)
+    luma_decoder_blocks: tuple[int, ...] = parameter(
+        (1, 1, 1), "Residual blocks of the luma decoder's levels.", low=1, high=16
+    )
+    control_width: int = parameter(32, "Channels in which the fusion control compares the sources.", low=4, high=512)
+    chroma_widths: tuple[int, ...] = parameter((32, 64, 88), "Channels of the chroma levels.", low=8, high=1024)
+    chroma_blocks: tuple[int, ...] = parameter(
+        (1, 2, 2), "Residual blocks of the chroma encoder's levels.", low=1, high=16
+    )
+    chroma_decoder_blocks: tuple[int, ...] = parameter(
+        (1, 1, 1), "Residual blocks of the chroma decoder's levels.", low=1, high=16
+    )
+    schedule: str = parameter("cosine", "Noise schedule.", choices=("cosine", "linear"))
+    timesteps: int = parameter(1000, "Timesteps of the full schedule.", low=4, high=10_000)
+
+
+class LumaNetwork(nn.Module):
+    """Brightness: one encoder for both sources, the fusion control, and the decoder."""
+
+    def __init__(self, config: DriveConfig) -> None:
+        super().__init__()
+        self.encoder = ConditionEncoder(1, config.luma_widths, config.luma_blocks, sources=2)
+        self.control = FusionControl(config.luma_widths, config.control_width)
+        self.decoder = Decoder(1, config.luma_widths, config.luma_decoder_blocks)
+
+    def fuse_features(self, visible: Tensor, infrared: Tensor) -> Pyramid:
+        """Both sources through the encoder as one batch, then the fusion control (equations 2 and 3).
+
+        :param visible: [N, 1, H, W] in [-1, 1], luma
+        :param infrared: [N, 1, H, W] in [-1, 1]
+        """
+        count = visible.shape[0]
+        source = torch.tensor([VISIBLE] * count + [INFRARED] * count, device=visible.device)
+        both = self.encoder(torch.cat((visible, infrared)), source)
+        return self.control(tuple(f[:count] for f in both), tuple(f[count:] for f in both))
+
+
+class ChromaNetwork(nn.Module):
+    """Colour: the visible's chroma is restored, conditioned on the whole visible picture (Y, Cb, Cr)."""
+
+    def __init__(self, config: DriveConfig) -> None:
+        super().__init__()
+        self.encoder = ConditionEncoder(3, config.chroma_widths, config.chroma_blocks)
+        self.decoder = Decoder(2, config.chroma_widths, config.chroma_decoder_blocks)
+
+
+class DriveNetworks(nn.Module):
+    """All networks of one checkpoint: ``luma`` and ``chroma``."""
+
+    def __init__(self, config: DriveConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.luma = LumaNetwork(config)
+        self.chroma = ChromaNetwork(config)

@@ -1,0 +1,70 @@
+"""The condition encoder: a source picture to a pyramid of features, once a frame.
+
+It departs from equation (2) of the paper: it sees neither Z_t nor t (``docs/adr/0002``), so the features of a frame are
+the same at every step, and one run serves them all.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from textdifuse_ros.networks.blocks import ResidualBlock, conv
+
+Pyramid = tuple[Tensor, ...]
+STEM = 4
+
+
+class ConditionEncoder(nn.Module):
+    """Three levels of residual blocks behind a pixel-unshuffle stem, at 1/4, 1/8 and 1/16 of the picture.
+
+    The mean over the whole picture of the lowest level scales and shifts every level: exposure and contrast are
+    properties of the picture, not of a neighbourhood.
+
+    :param inputs: channels of the picture
+    :param widths: channels of the levels
+    :param blocks: residual blocks of the levels
+    :param sources: kinds of sensors; a learned vector a kind tells a dark road from a cold one
+    """
+
+    def __init__(self, inputs: int, widths: tuple[int, ...], blocks: tuple[int, ...], sources: int = 1) -> None:
+        super().__init__()
+        self.source = nn.Embedding(sources, widths[0])
+        nn.init.normal_(self.source.weight, std=0.1)
+        self.widths = widths
+        self.stem = conv(inputs * STEM**2, widths[0])
+        self.levels = nn.ModuleList(
+            nn.Sequential(*(ResidualBlock(width) for _ in range(count)))
+            for width, count in zip(widths, blocks, strict=True)
+        )
+        self.downs = nn.ModuleList(conv(a, b, stride=2) for a, b in pairwise(widths))
+        scale_and_shift = nn.Linear(widths[-1], 2 * sum(widths))
+        nn.init.zeros_(scale_and_shift.weight)
+        nn.init.zeros_(scale_and_shift.bias)
+        self.context = nn.Sequential(nn.Linear(widths[-1], widths[-1]), nn.ReLU(), scale_and_shift)
+
+    def forward(self, picture: Tensor, source: Tensor | None = None) -> Pyramid:
+        """Encode one or several sources; they do not see one another.
+
+        :param picture: [N, C, H, W] in [-1, 1], H and W multiples of 16
+        :param source: int64 [N], the kind of sensor of each picture; the first kind where not given
+        :return: [N, widths[k], H / 2^(k+2), W / 2^(k+2)] for each level k
+        """
+        if source is None:
+            source = torch.zeros(picture.shape[0], dtype=torch.int64, device=picture.device)
+        h = self.stem(F.pixel_unshuffle(picture, STEM)) + self.source(source)[:, :, None, None]
+        features = []
+        for index, level in enumerate(self.levels):
+            if index:
+                h = self.downs[index - 1](h)
+            h = level(h)
+            features.append(h)
+        vector = self.context(features[-1].mean((2, 3)))[:, :, None, None]
+        pairs = vector.split([2 * width for width in self.widths], 1)
+        return tuple(
+            feature * (1 + pair[:, :width]) + pair[:, width:]
+            for feature, pair, width in zip(features, pairs, self.widths, strict=True)
+        )
