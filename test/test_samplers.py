@@ -29,7 +29,7 @@ FULL = schedule.cosine(1000)
 
 
 def x0_slope(abar: float) -> float:
-    """d x0hat / d z of the exact denoiser."""
+    """Slope d x0hat / d z of the exact denoiser."""
     return S * S * math.sqrt(abar) / marginal_variance(abar)
 
 

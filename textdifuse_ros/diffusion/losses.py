@@ -65,9 +65,7 @@ def discretised_gaussian_nll(x: Tensor, mean: Tensor, log_variance: Tensor, leve
     return -torch.where(lowest | highest, tail, inside)
 
 
-def vlb_term(
-    denoised: Denoised, x0: Tensor, z_t: Tensor, index: int | Tensor, schedule: NoiseSchedule
-) -> Tensor:
+def vlb_term(denoised: Denoised, x0: Tensor, z_t: Tensor, index: int | Tensor, schedule: NoiseSchedule) -> Tensor:
     """One step's term of the variational bound, [N] [nats per dimension].
 
     KL(q(z_prev | z_t, x0) || p(z_prev | z_t)) for index > 0 and -log p(x0 | z_t) on 256 levels at index 0. The mean of
@@ -98,7 +96,7 @@ def hybrid_loss(
     weight: float = VLB_WEIGHT,
     simple: Literal["eps", "x0"] = "eps",
 ) -> HybridLoss:
-    """iDDPM's hybrid loss, equation 1.
+    """The hybrid loss of iDDPM, equation 1.
 
     ``weight`` is the lambda of ``L_simple + lambda L_vlb``, where L_vlb is the *sum* over the S steps of the schedule;
     with the step drawn uniformly, S times one term estimates it. (iDDPM's program counts in bits at the same 0.001.)

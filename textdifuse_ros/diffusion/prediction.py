@@ -79,12 +79,12 @@ def v_from_x0_eps(x0: Tensor, eps: Tensor, abar: float | Tensor) -> Tensor:
 
 
 def v_from_x0(x0: Tensor, z_t: Tensor, abar: float | Tensor) -> Tensor:
-    """v by way of eps; unstable as abar goes to 1."""
+    """The v by way of eps; unstable as abar goes to 1."""
     return v_from_x0_eps(x0, eps_from_x0(x0, z_t, abar), abar)
 
 
 def v_from_eps(eps: Tensor, z_t: Tensor, abar: float | Tensor) -> Tensor:
-    """v by way of x0; unstable as abar goes to 0."""
+    """The v by way of x0; unstable as abar goes to 0."""
     return v_from_x0_eps(x0_from_eps(eps, z_t, abar), eps, abar)
 
 

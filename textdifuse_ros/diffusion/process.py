@@ -35,9 +35,7 @@ def q_sample(x0: Tensor, index: int | Tensor, noise: Tensor, schedule: NoiseSche
     return signal * x0 + coefficient(np.sqrt(1.0 - schedule.abar), index, x0) * noise
 
 
-def start_noise(
-    shape: Sequence[int], generator: torch.Generator, device: torch.device | str = "cpu"
-) -> Tensor:
+def start_noise(shape: Sequence[int], generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
     """Standard normal noise to start from, float32, drawn on the generator's device and moved to ``device``."""
     return draw_noise(shape, generator, torch.empty(0, device=device))
 

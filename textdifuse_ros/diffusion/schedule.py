@@ -119,7 +119,7 @@ def _frozen(values: np.ndarray) -> np.ndarray:
 
 
 def cosine(T: int, s: float = 0.008, max_beta: float = MAX_BETA) -> NoiseSchedule:
-    """iDDPM's cosine schedule: ``abar(t) = cos^2((t / T + s) / (1 + s) pi / 2)`` with the betas capped.
+    """The cosine schedule of iDDPM: ``abar(t) = cos^2((t / T + s) / (1 + s) pi / 2)`` with the betas capped.
 
     :param T: number of timesteps, at least 1
     :param s: offset that keeps the first betas from vanishing

@@ -1,0 +1,295 @@
+"""The command line, and ``textdifuse fuse`` with the real Fuser on a tiny, randomly initialised checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from textdifuse_ros import __version__
+from textdifuse_ros.cli.main import VERBS, main
+from textdifuse_ros.image.files import read_png_metadata, read_visible, write_png
+
+
+def command(*arguments, **options):
+    """The command line as a process of its own."""
+    line = [sys.executable, "-m", "textdifuse_ros.cli.main", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Folders ``vis`` and ``ir`` with three pairs of 24 x 20 pixels, and a folder to write to that is not there yet."""
+    for number in range(3):
+        rng = np.random.default_rng(number)
+        write_png(tmp_path / "vis" / f"{number}.png", rng.integers(0, 256, (20, 24, 3), dtype=np.uint8))
+        write_png(tmp_path / "ir" / f"{number}.png", rng.integers(0, 256, (20, 24), dtype=np.uint8))
+    return tmp_path / "vis", tmp_path / "ir", tmp_path / "out"
+
+
+@pytest.fixture
+def fuse(tiny_checkpoint, capfd):
+    """Run ``fuse`` in this process with the tiny checkpoint; the status and the lines on stdout and stderr."""
+
+    def run(visible, infrared, output, *flags):
+        arguments = ["fuse", visible, infrared, "-o", output, "--model", tiny_checkpoint, "--threads", 1, *flags]
+        capfd.readouterr()
+        status = main([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return status, captured.out.splitlines(), [n for n in captured.err.splitlines() if n.startswith("textdifuse:")]
+
+    return run
+
+
+def refused(capsys, *arguments):
+    """Run what must be refused with status 2; its only line on stderr."""
+    try:
+        status = main([str(argument) for argument in arguments])
+    except SystemExit as left:
+        status = left.code
+    captured = capsys.readouterr()
+    assert (status, captured.out, captured.err.count("\n")) == (2, "", 1)
+    assert captured.err.startswith("textdifuse: ")
+    return captured.err
+
+
+def test_two_folders_are_fused_pair_by_pair(folders, fuse):
+    visible, infrared, output = folders
+    status, out, err = fuse(visible, infrared, output)
+    assert (status, out, err) == (0, [f"fused 3 of 3 pairs into {output}"], [])
+    assert sorted(path.name for path in output.iterdir()) == ["0.png", "1.png", "2.png"]
+    for path in output.iterdir():
+        fused = read_visible(path)
+        assert fused.shape == (20, 24, 3) and fused.dtype == np.uint8
+    assert not np.array_equal(read_visible(output / "0.png"), read_visible(output / "1.png"))
+
+
+def test_two_files_of_different_names_are_one_pair(folders, fuse):
+    visible, infrared, output = folders
+    assert fuse(visible / "0.png", infrared / "2.png", output)[0] == 0
+    assert [path.name for path in output.iterdir()] == ["0.png"]
+
+
+def test_an_output_folder_with_other_files_is_kept_and_its_pictures_overwritten(folders, fuse):
+    visible, infrared, output = folders
+    output.mkdir()
+    (output / "notes.txt").write_text("mine")
+    (output / "0.png").write_bytes(b"old")
+    assert fuse(visible, infrared, output)[0] == 0
+    assert (output / "notes.txt").read_text() == "mine"
+    assert read_visible(output / "0.png").shape == (20, 24, 3)
+
+
+def test_the_picture_says_what_made_it(folders, fuse):
+    visible, infrared, output = folders
+    fuse(visible / "0.png", infrared / "0.png", output, "--steps", 2, "--seed", 7, "--sampler", "ancestral")
+    metadata = read_png_metadata(output / "0.png")
+    assert metadata["Software"] == f"textdifuse_ros {__version__}"
+    made_by = json.loads(metadata["textdifuse"])
+    assert made_by["steps"] == 2 and made_by["seed"] == 7 and made_by["sampler"] == "ancestral"
+    assert made_by["version"] == __version__ and made_by["visible"] == made_by["infrared"] == "0.png"
+    assert {"model", "weights", "device", "precision"} <= made_by.keys()
+
+
+def test_four_steps_are_the_default_and_steps_and_seed_take_effect(folders, fuse):
+    visible, infrared, output = folders
+    pictures = {}
+    for name, flags in {"a": (), "b": ("--steps", 4), "c": ("--steps", 1), "d": ("--seed", 3)}.items():
+        assert fuse(visible / "0.png", infrared / "0.png", output / name, "--precision", "float32", *flags)[0] == 0
+        pictures[name] = (output / name / "0.png").read_bytes()
+    assert pictures["a"] == pictures["b"], "the same bytes"
+    assert not np.array_equal(*(read_visible(output / name / "0.png") for name in "ac"))
+    assert not np.array_equal(*(read_visible(output / name / "0.png") for name in "ad"))
+
+
+def test_sixteen_bits_jpeg_tiff_and_bmp_are_fused(tmp_path, fuse):
+    rng = np.random.default_rng(0)
+    colour, grey = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8), rng.integers(0, 256, (20, 24), dtype=np.uint8)
+    (tmp_path / "vis").mkdir()
+    (tmp_path / "ir").mkdir()
+    names = ["jpeg.jpg", "tiff.tiff", "bmp.bmp", "grey.png", "wide.png", "wide_tiff.tif"]
+    for name in names:
+        factor = np.uint16(257) if name.startswith("wide") else np.uint8(1)
+        assert cv2.imwrite(str(tmp_path / "vis" / name), (grey if name.startswith("grey") else colour) * factor)
+        assert cv2.imwrite(str(tmp_path / "ir" / name), grey * factor)
+    status, _, err = fuse(tmp_path / "vis", tmp_path / "ir", tmp_path / "out", "--steps", 1)
+    assert (status, err) == (0, [])
+    assert len(list((tmp_path / "out").iterdir())) == len(names)
+
+
+def test_a_constant_pair_is_fused(tmp_path, fuse):
+    write_png(tmp_path / "v.png", np.zeros((20, 24, 3), np.uint8))
+    write_png(tmp_path / "i.png", np.full((20, 24), 7000, np.uint16))
+    assert fuse(tmp_path / "v.png", tmp_path / "i.png", tmp_path / "out", "--steps", 1)[0] == 0
+
+
+def test_bad_pairs_are_reported_at_the_end_and_the_others_fused(folders, fuse):
+    visible, infrared, output = folders
+    data = (visible / "0.png").read_bytes()
+    (visible / "0.png").write_bytes(data[: len(data) // 2])
+    write_png(infrared / "1.png", np.zeros((30, 24), np.uint8))
+    status, out, err = fuse(visible, infrared, output)
+    assert status == 1 and out == [f"fused 1 of 3 pairs into {output}"]
+    assert len(err) == 2
+    assert err[0].startswith("textdifuse: 0: ") and str(visible / "0.png") in err[0] and "breaks off" in err[0]
+    assert err[1].startswith("textdifuse: 1: the infrared picture must be as large as the visible one")
+    assert [path.name for path in output.iterdir()] == ["2.png"]
+
+
+def test_a_picture_that_cannot_be_written_is_reported(folders, fuse):
+    visible, infrared, output = folders
+    (output / "1.png").mkdir(parents=True)
+    status, out, err = fuse(visible, infrared, output)
+    assert status == 1 and len(err) == 1 and err[0].startswith("textdifuse: 1: ") and "2 of 3" in out[0]
+    assert sorted(path.name for path in output.iterdir()) == ["0.png", "1.png", "2.png"], "no partial files"
+
+
+def test_pictures_without_a_partner_are_reported_and_the_others_fused(folders, fuse):
+    visible, infrared, output = folders
+    (infrared / "0.png").unlink()
+    (visible / "2.png").unlink()
+    status, _, err = fuse(visible, infrared, output)
+    assert status == 1
+    assert err == [
+        "textdifuse: unmatched: 1 visible without an infrared picture: 0",
+        "textdifuse: unmatched: 1 infrared without a visible picture: 2",
+    ]
+    assert [path.name for path in output.iterdir()] == ["1.png"]
+
+
+def test_the_progress_bar_goes_to_stderr_and_counts_the_pairs(folders, tiny_checkpoint):
+    done = command("fuse", *folders[:2], "-o", folders[2], "--model", tiny_checkpoint, "--steps", 1)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"fused 3 of 3 pairs into {folders[2]}\n" and "3/3" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--steps", "0"], r"steps must be an integer in [1, 100], got 0"),
+        (["--steps", "four"], "argument --steps: invalid int value: 'four'"),
+        (["--sampler", "euler"], "sampler must be one of ancestral, ddim, dpm_solver, got 'euler'"),
+        (["--precision", "int8"], "precision must be one of"),
+        (["--seed", "-1"], "seed must be"),
+        (["--step", "3"], "unrecognized arguments: --step 3"),
+    ],
+)
+def test_a_bad_flag_is_refused_in_one_line_before_any_work(folders, capsys, flags, message):
+    visible, infrared, output = folders
+    assert message in refused(capsys, "fuse", visible, infrared, "-o", output, *flags)
+    assert not output.exists()
+
+
+def test_bad_paths_are_refused_in_one_line_before_any_work(folders, capsys, tmp_path):
+    visible, infrared, output = folders
+    file = visible / "0.png"
+    for paths, message in {
+        (visible / "gone.png", infrared, output): "got no such file or folder",
+        (file, infrared, output): "must be a file, as the visible path",
+        (visible, infrared / "0.png", output): "must be a folder, as the visible path",
+        (visible, infrared, file): "must be a folder, got a file",
+        (visible, infrared, visible): "must be another folder than the input",
+        (visible, infrared, infrared): "must be another folder than the input",
+        (file, infrared / "0.png", visible): "where no input picture is overwritten",
+    }.items():
+        before = file.read_bytes()
+        assert message in refused(capsys, "fuse", paths[0], paths[1], "-o", paths[2])
+        assert file.read_bytes() == before
+    (tmp_path / "empty").mkdir()
+    assert "one with pictures" in refused(capsys, "fuse", visible, tmp_path / "empty", "-o", output)
+    assert not output.exists()
+
+
+def test_a_link_to_the_input_folder_is_no_way_around(folders, capsys, tmp_path):
+    (tmp_path / "link").symlink_to(folders[0])
+    assert "another folder" in refused(capsys, "fuse", *folders[:2], "-o", tmp_path / "link")
+
+
+def test_missing_and_foreign_weights_are_refused_before_any_work(folders, capsys, tmp_path):
+    visible, infrared, output = folders
+    line = refused(capsys, "fuse", visible, infrared, "-o", output, "--model", tmp_path / "no.safetensors")
+    assert "no such file" in line
+    foreign = tmp_path / "foreign.safetensors"
+    foreign.write_bytes(b"x" * 100)
+    assert "foreign.safetensors" in refused(capsys, "fuse", visible, infrared, "-o", output, "--model", foreign)
+    assert not output.exists()
+
+
+def test_the_output_cannot_be_made(folders, capsys, tiny_checkpoint):
+    visible, infrared, _ = folders
+    blocked = visible / "0.png" / "out"
+    line = refused(capsys, "fuse", visible, infrared, "-o", blocked, "--model", tiny_checkpoint)
+    assert "a folder that can be made" in line
+
+
+def test_a_missing_argument_or_verb_is_refused_in_one_line(capsys):
+    assert "required: -o/--output" in refused(capsys, "fuse", "a", "b")
+    assert "required: VERB" in refused(capsys)
+    assert "invalid choice: 'fsue'" in refused(capsys, "fsue")
+
+
+def test_help_and_version_answer_without_loading_pytorch():
+    code = (
+        "import sys\nfrom textdifuse_ros.cli.main import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit as left: assert not left.code\n"
+        "heavy = {'torch', 'cv2', 'rclpy'} & sys.modules.keys()\nassert not heavy, heavy"
+    )
+    for arguments in (["--help"], ["--version"], ["fuse", "--help"]):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert {"--help": "fuse", "--version": f"textdifuse {__version__}\n", "fuse": "--sampler"}[arguments[0]] in (
+            done.stdout
+        )
+
+
+def test_every_listed_verb_has_help():
+    for verb in VERBS:
+        done = command(verb, "--help")
+        assert done.returncode == 0 and done.stdout.startswith("usage: textdifuse")
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly(folders, tiny_checkpoint):
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        line = [sys.executable, "-m", "textdifuse_ros.cli.main", "fuse", *folders[:2], "-o", folders[2]]
+        flags = ["--model", tiny_checkpoint, "--steps", "1"]
+        done = subprocess.run([*map(str, line + flags)], stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writing)
+    assert done.returncode == 141 and "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+    assert len(list(folders[2].iterdir())) == 3
+
+
+def test_an_interrupt_ends_the_command_with_130_and_no_partial_file(folders, tiny_checkpoint):
+    """The signal comes once the first picture is written; many copies of the pairs keep the command busy."""
+    visible, infrared, output = folders
+    for number in range(3, 3000):
+        for folder in (visible, infrared):
+            os.link(folder / "0.png", folder / f"{number}.png")
+    line = [sys.executable, "-m", "textdifuse_ros.cli.main", "fuse", *folders[:2], "-o", output, "--model"]
+    process = subprocess.Popen(
+        [*map(str, line), str(tiny_checkpoint)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job, as this test may be, ignores the signal and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        limit = time.monotonic() + 60
+        while not (output.is_dir() and list(output.glob("*.png"))) and time.monotonic() < limit:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and "Traceback" not in err and err.endswith("textdifuse: interrupted\n")
+    assert not list(output.glob(".*")) and 0 < len(list(output.glob("*.png"))) < 3000

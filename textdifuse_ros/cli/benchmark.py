@@ -1,0 +1,105 @@
+"""``textdifuse benchmark``: seconds a picture, beside a yardstick timed in the same run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from textdifuse_ros.cli.info import parse_size
+from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments
+
+NAME = "benchmark"
+HELP = "Time the fusion at 1, 2 and 4 steps, as seconds and as ratios to a convolution yardstick."
+YARDSTICK_GFLOP = 80.0
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add_arguments(parser, FuserConfig, skip=("steps",))
+    parser.add_argument("--size", default="640x480", metavar="WxH", help="Picture size. Default: 640x480.")
+    parser.add_argument("--rounds", type=int, default=9, help="Timed rounds, of which the median counts. Default: 9.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="Also write the figures to FILE.")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Time and print a table."""
+    import numpy as np
+    import torch
+
+    from textdifuse_ros.fusion.fuser import Fuser
+
+    width, height = parse_size(arguments.size)
+    fuser = Fuser.from_config(from_arguments(FuserConfig, arguments))
+    rng = np.random.default_rng(0)
+    visible = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    infrared = rng.integers(0, 256, (height, width), dtype=np.uint8)
+    work: dict[str, Callable[[], Any]] = {
+        f"{steps} step{'s' if steps > 1 else ''}": _bind(fuser, visible, infrared, steps) for steps in (1, 2, 4)
+    }
+    work["yardstick"] = yardstick(fuser.device)
+    seconds = _time_in_turn(work, max(1, arguments.rounds))
+    table = {
+        "device": fuser.device,
+        "precision": str(fuser.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "allocator": "mallopt M_MMAP_MAX=0 M_TRIM_THRESHOLD=2147483647 M_TOP_PAD=67108864 M_ARENA_MAX=1",
+        "size": [width, height],
+        "yardstick": f"3x3 convolutions of {YARDSTICK_GFLOP:g} GFLOP in float32",
+        "seconds": {name: round(value, 4) for name, value in seconds.items()},
+        "ratio": {name: round(value / seconds["yardstick"], 3) for name, value in seconds.items()},
+    }
+    for name in ("device", "precision", "threads", "allocator", "yardstick"):
+        print(f"{name:10} {table[name]}")
+    print(f"\n{width} x {height}      seconds  ratio to the yardstick")
+    for name, value in seconds.items():
+        print(f"{name:12} {value:9.4f}  {value / seconds['yardstick']:6.3f}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def yardstick(device: str) -> Callable[[], Any]:
+    """3x3 convolutions, 64 to 64 channels, channels last, float32, of 80 GFLOP together (1 multiply-add is 2)."""
+    import torch
+
+    from textdifuse_ros.networks.blocks import channels_last
+
+    layer = channels_last(torch.nn.Conv2d(64, 64, 3, padding=1).to(device))
+    picture = torch.randn(1, 64, 480, 640, device=device).contiguous(memory_format=torch.channels_last)
+    # 3.53 convolutions of the whole picture: three, and one of the rows that are left.
+    each = 2 * 9 * 64 * 64 * 480 * 640 / 1e9
+    whole = int(YARDSTICK_GFLOP / each)
+    rest = picture[:, :, : round(480 * (YARDSTICK_GFLOP / each - whole))]
+
+    def convolve() -> None:
+        with torch.inference_mode():
+            for _ in range(whole):
+                layer(picture)
+            layer(rest)
+        if picture.is_cuda:
+            torch.cuda.synchronize()
+
+    return convolve
+
+
+def _bind(fuser: Any, visible: Any, infrared: Any, steps: int) -> Callable[[], Any]:
+    return lambda: fuser(visible, infrared, steps=steps)
+
+
+def _time_in_turn(work: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of each; they take turns, so that a slow spell of the machine meets all of them."""
+    for function in work.values():
+        function()
+        function()
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(rounds):
+        for name, function in work.items():
+            began = time.perf_counter()
+            function()
+            times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in times.items()}

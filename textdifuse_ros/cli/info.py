@@ -1,0 +1,77 @@
+"""``textdifuse info``: what a model is and what it costs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from textdifuse_ros.errors import ConfigError
+
+NAME = "info"
+HELP = "Show a model: size, cost at each number of steps, configuration and where it comes from."
+STEPS = (1, 2, 4)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument("--model", default="drive", help="Name in the model folders, or a path. Default: drive.")
+    parser.add_argument("--size", default="640x480", metavar="WxH", help="Picture size. Default: 640x480.")
+    parser.add_argument("--json", action="store_true", help="Print JSON in place of a table.")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the description."""
+    width, height = parse_size(arguments.size)
+
+    from textdifuse_ros.checkpoint import find_checkpoint
+    from textdifuse_ros.fusion.cost import count_flops, count_parameters, picture_gflops
+    from textdifuse_ros.fusion.weights import load_networks
+
+    path = find_checkpoint(arguments.model)
+    networks, checkpoint = load_networks(path)
+    parameters = count_parameters(networks)
+    counts = count_flops(networks, height, width)
+    steps = {str(n): {k: round(v, 2) for k, v in picture_gflops(counts, n).items()} for n in STEPS}
+    description = {
+        "model": arguments.model,
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "sha256": checkpoint.sha256,
+        "parameters": parameters,
+        "size": [width, height],
+        "gflops": steps,
+        "config": checkpoint.config,
+        "provenance": checkpoint.provenance,
+    }
+    print(json.dumps(description, indent=2) if arguments.json else _table(description))
+    return 0
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``640x480`` as (width, height) [pixels].
+
+    :raises ConfigError: another form, or a side below 8
+    """
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit()) or min(int(width), int(height)) < 8:
+        raise ConfigError("size", "WIDTHxHEIGHT in pixels, each at least 8", repr(text))
+    return int(width), int(height)
+
+
+def _table(description: dict) -> str:
+    parameters, (width, height) = description["parameters"], description["size"]
+    lines = [
+        f"model       {description['model']} ({description['config']['family']}), {description['file']}",
+        f"sha256      {description['sha256']}",
+        f"parameters  {parameters['total'] / 1e6:.2f} M: luma {parameters['luma'] / 1e6:.2f} M, "
+        f"chroma {parameters['chroma'] / 1e6:.2f} M",
+        "",
+        f"GFLOP for {width} x {height}",
+        "steps    luma  chroma   total",
+    ]
+    for steps, cost in description["gflops"].items():
+        lines.append(f"{steps:>5}  {cost['luma']:6.1f}  {cost['chroma']:6.1f}  {cost['total']:6.1f}")
+    lines += ["", "trained"]
+    for stage in description["provenance"].get("history", []):
+        lines.append(f"  {stage['stage']}: {stage['done']} of {stage['steps']} steps, seed {stage['seed']}")
+    return "\n".join(lines)

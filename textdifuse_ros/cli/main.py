@@ -1,0 +1,73 @@
+"""``textdifuse``: the verbs, the exit statuses and the one form of an error.
+
+A verb is a module of this folder with ``NAME``, ``HELP``, ``configure(parser)`` and ``run(arguments) -> int``. It
+imports what is heavy (PyTorch) inside ``run``, so that ``--help`` answers at once.
+
+Exit status: 0 all done; 1 done in part, the verb says what is missing; 2 wrong usage, configuration or input, nothing
+done; 130 interrupted; 141 the reader of the output went away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from textdifuse_ros import __version__
+from textdifuse_ros.errors import TextDifuseError
+
+# The modules of the verbs, in the order in which --help lists them.
+VERBS = ("fuse", "info", "benchmark", "train")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, as all others of the project."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong on stderr and leave with status 2."""
+        self.exit(2, f"textdifuse: {message}; see {self.prog} --help\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; the namespace it fills carries the verb's ``run``."""
+    parser = Parser(
+        prog="textdifuse", description="Fuse infrared and visible pictures by diffusion.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"textdifuse {__version__}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for name in VERBS:
+        module = importlib.import_module(f"textdifuse_ros.cli.{name}")
+        verb = verbs.add_parser(module.NAME, help=module.HELP, description=module.HELP, allow_abbrev=False)
+        module.configure(verb)
+        verb.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    :param argv: the arguments without the program's name; None takes those of the process
+    :return: the exit status
+    """
+    try:
+        arguments = build_parser().parse_args(argv)
+        status: int = arguments.run(arguments)
+        sys.stdout.flush()
+        return status
+    except TextDifuseError as error:
+        print(f"textdifuse: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("textdifuse: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Python flushes stdout once more on its way out; that must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+if __name__ == "__main__":
+    sys.exit(main())
