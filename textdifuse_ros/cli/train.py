@@ -8,7 +8,7 @@ from pathlib import Path
 from textdifuse_ros.config import add_arguments, from_arguments
 
 NAME = "train"
-HELP = "Train a stage of the networks (luma, chroma, control), resumable; or pack the pictures first."
+HELP = "Train a stage of the networks (luma, chroma, control), resumable; pack pictures; join checkpoints."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +20,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     pack.add_argument("data", type=Path, metavar="DATA", help="Folder with roadscene, camvid and bsds500.")
     pack.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="The pack.")
     pack.set_defaults(train=_pack)
+    join = what.add_parser("join", help="Join the luma of one checkpoint and the chroma of another.")
+    join.add_argument("luma", type=Path, metavar="LUMA", help="Checkpoint that gives luma and fusion control.")
+    join.add_argument("chroma", type=Path, metavar="CHROMA", help="Checkpoint that gives chroma.")
+    join.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="The joined checkpoint.")
+    join.set_defaults(train=_join)
     for stage, text in (
         ("luma", "Restoration of luma, visible and infrared through one encoder."),
         ("chroma", "Restoration of chroma."),
@@ -55,6 +60,14 @@ def _pack(arguments: argparse.Namespace) -> int:
 
     count = write_pack(arguments.output, tqdm(training_items(arguments.data), unit="picture"))
     print(f"packed {count} pictures into {arguments.output}")
+    return 0
+
+
+def _join(arguments: argparse.Namespace) -> int:
+    from textdifuse_ros.fusion.weights import join_networks
+
+    join_networks(arguments.luma, arguments.chroma, arguments.output)
+    print(f"joined into {arguments.output}")
     return 0
 
 

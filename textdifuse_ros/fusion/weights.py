@@ -37,6 +37,25 @@ def load_networks(path: str | Path) -> tuple[DriveNetworks, Checkpoint]:
     return networks, checkpoint
 
 
+def join_networks(luma: str | Path, chroma: str | Path, output: str | Path) -> None:
+    """Make one checkpoint of the luma (with its fusion control) of one and the chroma of another.
+
+    The two do not see one another, so they may be trained at the same time.
+
+    :raises CheckpointError: unreadable, or of different configurations
+    """
+    networks, base = load_networks(luma)
+    other, giver = load_networks(chroma)
+    if base.config != giver.config:
+        raise CheckpointError(str(chroma), f"of the same configuration as {luma}", "another")
+    networks.chroma.load_state_dict(other.chroma.state_dict())
+    stages = [
+        *(stage for stage in base.provenance.get("history", []) if stage["stage"] != "chroma"),
+        *(stage for stage in giver.provenance.get("history", []) if stage["stage"] == "chroma"),
+    ]
+    save_networks(output, networks, {**base.provenance, "history": stages})
+
+
 def save_networks(
     path: str | Path, networks: DriveNetworks, provenance: Mapping[str, Any], dtype: torch.dtype = torch.float16
 ) -> None:

@@ -57,6 +57,8 @@ class Decoder(nn.Module):
         # bfloat16 has steps of 1/128 near 1, a whole grey level: the picture itself is computed in float32.
         # (Autocast knows no meta device, on which cost is counted.)
         with torch.autocast("cuda" if z_t.is_cuda else "cpu", enabled=False):
-            head = F.conv2d(F.relu(h).float(), self.head.weight.float(), self.head.bias.float(), padding=1)
+            head = F.conv2d(
+                F.relu(h).float(), self.head.weight.float(), cast(Tensor, self.head.bias).float(), padding=1
+            )
         mean, variance = F.pixel_shuffle(head, STEM).split(self.outputs, 1)
         return mean, variance

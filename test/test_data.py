@@ -1,0 +1,156 @@
+"""Training data: the pack, the crops, and degradations that mean what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from textdifuse_ros.data import degradations as d
+from textdifuse_ros.data.crops import CropBatches, Shape
+from textdifuse_ros.data.pack import PicturePack, write_pack
+from textdifuse_ros.data.pairs import Item, training_items
+from textdifuse_ros.data.recipes import GAIN, degrade_infrared, degrade_visible
+from textdifuse_ros.errors import FileError
+
+
+def street(seed: int, height: int = 90, width: int = 120) -> Item:
+    rng = np.random.default_rng(seed)
+    visible = cv2.resize(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8), (width, height))
+    infrared = cv2.resize(rng.integers(0, 256, (9, 12), dtype=np.uint8), (width, height))
+    sky = np.zeros((height, width), np.uint8)
+    sky[: height // 3] = 255
+    return Item(f"street{seed}", visible, infrared, sky)
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pack") / "pictures.pack"
+    lone = Item("lone", street(9).visible)
+    assert write_pack(path, [street(0), lone, street(1, 70, 200)]) == 3
+    return path
+
+
+def test_pack_gives_back_what_was_written(pack: Path) -> None:
+    opened = PicturePack(pack)
+    assert [entry.name for entry in opened.entries] == ["street0", "lone", "street1"]
+    first, lone, last = opened.entries
+    assert np.array_equal(opened.visible(first), street(0).visible)
+    assert np.array_equal(opened.infrared(last), street(1, 70, 200).infrared)
+    assert np.array_equal(opened.sky(first), street(0).sky)
+    assert lone.infrared < 0 and opened.sky(lone) is None
+
+
+def test_pack_that_was_cut_is_refused(pack: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "cut.pack"
+    copy.write_bytes(pack.read_bytes()[:-1])
+    (tmp_path / "cut.pack.json").write_bytes(pack.with_suffix(".pack.json").read_bytes())
+    with pytest.raises(FileError, match="bytes long"):
+        PicturePack(copy)
+    with pytest.raises(FileError, match="no such file"):
+        PicturePack(tmp_path / "absent.pack")
+
+
+def test_a_batch_depends_on_its_number_alone(pack: Path) -> None:
+    shapes = (Shape(32, 3, 2), Shape(48, 2, 2, pairs=True))
+    all_of_them = CropBatches(str(pack), shapes, seed=5, first=0, count=4)
+    later = CropBatches(str(pack), shapes, seed=5, first=3, count=1)
+    for one, other in zip(all_of_them[3], later[0], strict=True):
+        assert torch.equal(one, other)
+    other_seed = CropBatches(str(pack), shapes, seed=6, first=3, count=1)[0]
+    assert not torch.equal(later[0].visible, other_seed.visible)
+    assert all_of_them[0].visible.shape == (3, 3, 32, 32)
+    assert all_of_them[0].infrared.shape == (2, 1, 32, 32)
+    with pytest.raises(IndexError):
+        all_of_them[4]
+
+
+def test_pairs_show_the_same_place(pack: Path, tmp_path: Path) -> None:
+    """A pack whose infrared is its own luma: targets of a pair agree wherever the visible one is not a night's."""
+    grey = street(3).visible.mean(2).astype(np.uint8)
+    path = tmp_path / "aligned.pack"
+    write_pack(path, [Item("aligned", np.repeat(grey[..., None], 3, 2), grey)])
+    batch = CropBatches(str(path), (Shape(48, 6, 6, pairs=True),), seed=0, first=0, count=3)[1]
+    difference = (batch.infrared_target[:, 0] - batch.visible_target[:, 0]).abs().flatten(1).median(1).values
+    assert (difference < 1e-6).sum() >= 2
+
+
+def test_degraded_pictures_stay_pictures_and_repeat() -> None:
+    clean = street(0).visible.astype(np.float32) / 255
+    infrared = street(0).infrared
+    assert infrared is not None
+    warm = infrared.astype(np.float32) / 255
+    for seed in range(60):
+        picture, target = degrade_visible(clean, street(0).sky, np.random.default_rng(seed))
+        again, _ = degrade_visible(clean, street(0).sky, np.random.default_rng(seed))
+        assert np.array_equal(picture, again)
+        hot, _ = degrade_infrared(warm, np.random.default_rng(seed))
+        for made, like in ((picture, clean), (target, clean), (hot, warm)):
+            assert made.dtype == np.float32 and made.shape == like.shape
+            assert made.min() >= 0 and made.max() <= 1 and np.isfinite(made).all()
+
+
+def test_night_target_asks_for_no_more_light_than_the_gain() -> None:
+    """Where the dark left 1 / 1000 of the light the target stays dark: blackness is not lifted to fog."""
+    clean = np.full((64, 64, 3), 0.9, np.float32)
+    sky = np.full((64, 64), 255, np.uint8)
+    darkest = []
+    for seed in range(200):
+        picture, target = degrade_visible(clean, sky, np.random.default_rng(seed))
+        if picture.mean() < 0.5 and picture.std() < 0.05:
+            darkest.append((picture.mean(), target.mean()))
+    darkest.sort()
+    assert darkest[0][1] < 0.5 < darkest[-1][1]
+    limit = GAIN ** (1 / d.GAMMA)
+    # Quantisation and noise floor lift the darkest pictures a little; hence the margin.
+    assert all(target <= limit * (picture + 0.03) for picture, target in darkest)
+
+
+def test_light_and_colour_obey_physics() -> None:
+    grey = np.full((8, 8, 3), 0.5, np.float32)
+    quarter = d.low_light(grey, 0.25)
+    np.testing.assert_allclose(d.to_linear(quarter), d.to_linear(grey) / 4, rtol=1e-5)
+    np.testing.assert_allclose(d.over_exposure(quarter, 2.0), grey, rtol=1e-5)
+    assert d.over_exposure(grey, 5).max() == 1
+    cast = d.to_linear(d.color_cast(grey, (1.0, 0.5, 0.25)))
+    np.testing.assert_allclose(cast[0, 0] / cast[0, 0, 0], (1.0, 0.5, 0.25), rtol=1e-5)
+
+
+def test_noise_has_the_stated_strength() -> None:
+    grey = np.full((200, 200), 0.5, np.float32)
+    rng = np.random.default_rng(0)
+    assert d.gaussian_noise(grey, 0.05, rng).std() == pytest.approx(0.05, rel=0.03)
+    counts = d.to_linear(d.poisson_noise(grey, 1000, rng)) * 1000
+    assert counts.var() == pytest.approx(counts.mean(), rel=0.05)
+    stripes = d.stripe_noise(grey, 0.02, rng)
+    assert stripes.std(0).max() < 1e-5 and stripes.std(1).min() > 0.01
+
+
+def test_blur_keeps_the_light_and_haze_grows_with_distance() -> None:
+    spot = np.zeros((41, 41), np.float32)
+    spot[20, 20] = 1
+    for blurred in (d.to_linear(d.motion_blur(spot, 7, 0.4)), d.gaussian_blur(spot, 1.5)):
+        assert blurred.sum() == pytest.approx(1, rel=0.02)
+        assert blurred.max() < 0.5
+    hazy = d.haze(np.zeros((100, 50, 3), np.float32), 1.5, 0.8, np.random.default_rng(0))
+    assert hazy[:20].mean() > hazy[-20:].mean() + 0.1
+
+
+def test_real_pictures_are_found(data_folder: Path) -> None:
+    names = set()
+    for item in training_items(data_folder):
+        names.add(item.name.split("/")[0])
+        assert item.visible.dtype == np.uint8 and item.visible.shape[2] == 3
+        if item.infrared is not None:
+            assert item.infrared.shape == item.visible.shape[:2]
+        if names >= {"pair", "camvid", "bsds", "large"}:
+            break
+    assert names >= {"pair", "camvid", "bsds", "large"}
+
+
+def test_an_empty_data_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="roadscene"):
+        next(training_items(tmp_path))
