@@ -19,11 +19,21 @@ class FeatureDenoiser:
     :param decoder: of luma or chroma
     :param features: Phi^f, or one source's features while restoring it
     :param schedule: the full schedule
+    :param base: what the decoder's output is a correction to, float [N, C, H, W]; None for nothing. Chroma is corrected,
+        so that colours which are right cost nothing; fused luma has no one source that it corrects.
     :param clip: hold x0 in [-1, 1]; off in training, where clipping would stop gradients
     """
 
-    def __init__(self, decoder: Decoder, features: Pyramid, schedule: NoiseSchedule, *, clip: bool = True) -> None:
-        self.decoder, self.features, self.schedule, self.clip = decoder, features, schedule, clip
+    def __init__(
+        self,
+        decoder: Decoder,
+        features: Pyramid,
+        schedule: NoiseSchedule,
+        *,
+        base: Tensor | None = None,
+        clip: bool = True,
+    ) -> None:
+        self.decoder, self.features, self.schedule, self.base, self.clip = decoder, features, schedule, base, clip
 
     def __call__(self, z_t: Tensor, t: int | Tensor) -> Denoised:
         """:param z_t: float32 [N, C, H, W], H and W multiples of 16
@@ -31,4 +41,6 @@ class FeatureDenoiser:
         """
         timestep = torch.as_tensor(t, device=z_t.device).reshape(-1)
         x0, logit = self.decoder(self.features, z_t, timestep)
+        if self.base is not None:
+            x0 = x0 + self.base
         return make_denoised("x0", x0, z_t, t, self.schedule, torch.sigmoid(logit), clip=self.clip)

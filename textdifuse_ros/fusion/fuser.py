@@ -16,6 +16,7 @@ from textdifuse_ros.checkpoint import SUFFIX, find_checkpoint
 from textdifuse_ros.checks import check_infrared, check_same_size, check_visible
 from textdifuse_ros.config import FuserConfig, parameters, validate
 from textdifuse_ros.diffusion import samplers
+from textdifuse_ros.diffusion.denoiser import Denoiser
 from textdifuse_ros.diffusion.process import ReverseStep, reverse, start_noise
 from textdifuse_ros.diffusion.respacing import respace, space_timesteps
 from textdifuse_ros.diffusion.samplers import Sampler
@@ -30,9 +31,7 @@ from textdifuse_ros.image.ranges import signed_to_unit, to_bytes, to_unit, unit_
 from textdifuse_ros.image.sizing import crop_to, pad_to_multiple
 from textdifuse_ros.image.thermal import to_uint8
 from textdifuse_ros.networks.blocks import channels_last
-from textdifuse_ros.networks.decoder import Decoder
 from textdifuse_ros.networks.drive import MULTIPLE, DriveNetworks
-from textdifuse_ros.networks.encoder import Pyramid
 
 _CHECKS = {item.name: item.check for item in parameters(FuserConfig)}
 
@@ -133,13 +132,14 @@ class Fuser:
 
         features = networks.luma.fuse_features(self._input(unit_to_signed(luma)), self._input(unit_to_signed(warm)))
         clock.lap("encode")
-        fused = signed_to_unit(self._restore(networks.luma.decoder, features, luma.shape, run, generator))
+        denoiser = FeatureDenoiser(networks.luma.decoder, features, self.schedule)
+        fused = signed_to_unit(self._last(denoiser, luma.shape, run, generator))
         clock.lap("steps")
 
-        seen = torch.cat((unit_to_signed(luma), 2 * chroma), 1)
-        features = networks.chroma.encoder(self._input(F.avg_pool2d(seen, 2)))
-        half = (1, 2, rgb.shape[2] // 2, rgb.shape[3] // 2)
-        small = self._restore(networks.chroma.decoder, features, half, run, generator) / 2
+        seen = F.avg_pool2d(torch.cat((unit_to_signed(luma), 2 * chroma), 1), 2)
+        features = networks.chroma.encoder(self._input(seen))
+        denoiser = FeatureDenoiser(networks.chroma.decoder, features, self.schedule, base=seen[:, 1:])
+        small = self._last(denoiser, seen[:, 1:].shape, run, generator) / 2
         color = F.interpolate(small, scale_factor=2, mode="bilinear", align_corners=False)
         clock.lap("chroma")
 
@@ -150,32 +150,16 @@ class Fuser:
     def _input(self, picture: Tensor) -> Tensor:
         return picture.to(self.dtype, memory_format=torch.channels_last)
 
-    def _restore(
-        self,
-        decoder: Decoder,
-        features: Pyramid,
-        shape: tuple[int, ...] | torch.Size,
-        run: _Run,
-        generator: torch.Generator,
-    ) -> Tensor:
+    def _last(self, denoiser: Denoiser, shape: torch.Size, run: _Run, generator: torch.Generator) -> Tensor:
         """The last picture of the reverse process, float32 [N, C, H, W] in [-1, 1]."""
-        result: ReverseStep | None = None
-        for step in self._reverse(decoder, features, shape, run, generator):
-            result = step
-        assert result is not None
-        return result.z.clamp(-1, 1)
+        *_, last = self._reverse(denoiser, shape, run, generator)
+        return last.z.clamp(-1, 1)
 
     def _reverse(
-        self,
-        decoder: Decoder,
-        features: Pyramid,
-        shape: tuple[int, ...] | torch.Size,
-        run: _Run,
-        generator: torch.Generator,
+        self, denoiser: Denoiser, shape: torch.Size, run: _Run, generator: torch.Generator
     ) -> Iterator[ReverseStep]:
         schedule = respace(self.schedule, space_timesteps(len(self.schedule), run.steps))
-        start = start_noise(shape, generator, self._device)
-        return reverse(FeatureDenoiser(decoder, features, self.schedule), start, schedule, run.rule, generator)
+        return reverse(denoiser, start_noise(shape, generator, self._device), schedule, run.rule, generator)
 
     def _provenance(self, run: _Run) -> dict[str, str | int]:
         return {

@@ -79,7 +79,7 @@ class ChromaStage:
         _, target = rgb_to_ycbcr(F.avg_pool2d(batch.visible_target, 2))
         seen, truth = torch.cat((unit_to_signed(luma), 2 * chroma), 1), 2 * target
         features = self.networks.encoder(seen)
-        denoiser = FeatureDenoiser(self.networks.decoder, features, self.schedule, clip=False)
+        denoiser = FeatureDenoiser(self.networks.decoder, features, self.schedule, base=seen[:, 1:], clip=False)
         return self.objective(denoiser, truth, lambda x0: (x0 - truth).abs().flatten(1).mean(1), generator)
 
 
