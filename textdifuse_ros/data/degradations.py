@@ -30,7 +30,7 @@ def low_light(picture: Picture, illumination: float | Picture) -> Picture:
     """Less light on the scene or a shorter exposure.
 
     :param illumination: share of the light left, in linear light: 0.2 is dusk, 0.01 an unlit street; a number, or a
-        float32 [H, W] field (pools of lamps)
+        float32 [H, W] field (pools of lamps); in (0, 1]
     """
     if isinstance(illumination, np.ndarray) and picture.ndim == 3:
         illumination = illumination[..., None]
@@ -38,34 +38,54 @@ def low_light(picture: Picture, illumination: float | Picture) -> Picture:
 
 
 def over_exposure(picture: Picture, stops: float) -> Picture:
-    """Too long an exposure: linear light times ``2 ** stops``, clipped at white. 0.5 is bright, 2 is glare."""
+    """Too long an exposure: linear light times ``2 ** stops``, clipped at white.
+
+    :param stops: 0.5 is bright, 2 is glare
+    """
     return from_linear(to_linear(picture) * np.float32(2.0**stops))
 
 
 def color_cast(picture: Picture, gains: Sequence[float]) -> Picture:
-    """Light of another colour: one gain a channel in linear light, (1.3, 1.0, 0.5) is sodium light."""
+    """Light of another colour, or a wrong white balance.
+
+    :param gains: of red, green and blue in linear light, 0.3 to 2 each: (1.3, 1.0, 0.5) is sodium light; above 1 what
+        is bright clips
+    """
     return from_linear(to_linear(picture) * np.asarray(gains, np.float32))
 
 
 def gaussian_noise(picture: Picture, sigma: float, rng: np.random.Generator) -> Picture:
-    """Read noise of the sensor: standard deviation ``sigma`` in coded units, 0.02 visible, 0.1 strong."""
+    """Read noise of the sensor, independent at every pixel and channel.
+
+    :param sigma: standard deviation in coded units, 0.004 hardly seen, 0.02 visible, 0.1 strong
+    """
     noise = rng.standard_normal(picture.shape, dtype=np.float32)
     return np.clip(picture + np.float32(sigma) * noise, 0, 1)
 
 
 def poisson_noise(picture: Picture, photons: float, rng: np.random.Generator) -> Picture:
-    """Photon noise: white is ``photons`` electrons a pixel in linear light; 1000 is clean, 30 is night at high gain."""
+    """Photon noise: the count of electrons of a pixel is Poisson-distributed, so that its noise grows with the light.
+
+    :param photons: electrons of a white pixel, in linear light; 1000 is clean, 30 is night at high gain
+    """
     counts = rng.poisson(to_linear(picture) * photons).astype(np.float32)
     return from_linear(counts / np.float32(photons))
 
 
 def gaussian_blur(picture: Picture, sigma: float) -> Picture:
-    """Defocus: Gaussian of ``sigma`` pixels."""
+    """Defocus, in coded values.
+
+    :param sigma: of a Gaussian, in pixels; 0.5 is soft, 1.5 blurred, 3 hides faces and signs
+    """
     return cv2.GaussianBlur(picture, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
 
 
 def motion_blur(picture: Picture, length: float, angle: float) -> Picture:
-    """The camera moves while the shutter is open: a line of ``length`` pixels at ``angle`` radians, in linear light."""
+    """The camera moves while the shutter is open; in linear light, for it is light that is added up.
+
+    :param length: of the way in pixels, 2 to 20
+    :param angle: of the way in radians from the horizontal, clockwise
+    """
     size = 2 * int(np.ceil(length / 2)) + 1
     kernel = np.zeros((size, size), np.float32)
     middle, half = size // 2, length / 2
@@ -114,14 +134,21 @@ def rain_streaks(picture: Picture, amount: float, length: float, angle: float, r
 
 
 def stripe_noise(picture: Picture, sigma: float, rng: np.random.Generator, *, rows: bool = False) -> Picture:
-    """Fixed-pattern noise of a microbolometer: each column (or row) has an offset of standard deviation ``sigma``."""
+    """Fixed-pattern noise of a microbolometer: the amplifier of each column (or row) has an offset of its own.
+
+    :param sigma: standard deviation of the offsets in coded units, 0.005 hardly seen, 0.05 strong
+    """
     height, width = picture.shape
     offsets = rng.standard_normal((height, 1) if rows else (1, width), dtype=np.float32)
     return np.clip(picture + np.float32(sigma) * offsets, 0, 1)
 
 
 def low_contrast(picture: Picture, factor: float, level: float) -> Picture:
-    """A thermal scene without differences: drawn towards ``level``, ``factor`` (0.2 to 1) of the contrast left."""
+    """A thermal scene without differences (rain, dusk and dawn), or a camera of too wide a range.
+
+    :param factor: share of the contrast left, 0.2 to 1
+    :param level: what the picture's mean becomes, 0.2 to 0.6
+    """
     return np.clip(np.float32(level) + np.float32(factor) * (picture - picture.mean()), 0, 1).astype(np.float32)
 
 
