@@ -1,0 +1,232 @@
+"""Recordings: what is written is read back, and a bad recording is refused in one clear line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from textdifuse_ros.bags.reader import IMAGE_TYPE, BagMessage, BagReader, decode_image_message
+from textdifuse_ros.bags.writer import STORAGES, BagWriter
+from textdifuse_ros.errors import BagError, ImageError
+
+START = 1_700_000_000_000_000_000
+STEP = 100_000_000
+STRING = b"\x00\x01\x00\x00\x03\x00\x00\x00hi\x00"  # CDR of a std_msgs/msg/String "hi"
+
+
+def _pictures(index: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(index)
+    colour = random.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    return colour, random.integers(0, 256, (10, 14), dtype=np.uint8)
+
+
+def _record(path: Path, storage: str = "mcap", frames: int = 5) -> Path:
+    with BagWriter(path, storage) as bag:
+        bag.add_topic("/note", "std_msgs/msg/String")
+        for index in range(frames):
+            visible, infrared = _pictures(index)
+            now = START + index * STEP
+            bag.write_image("/visible/image", now, "visible_camera", visible, now - 7)
+            bag.write_image("/infrared/image", now + 3_000_000, "infrared_camera", infrared)
+        bag.write_raw("/note", START + frames * STEP, STRING)
+    return path
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+class TestRoundTrip:
+    def test_pictures_come_back_with_their_headers(self, tmp_path: Path, storage: str) -> None:
+        with BagReader(_record(tmp_path / "bag", storage)) as bag:
+            visible, infrared = list(bag.images("/visible/image")), list(bag.images("/infrared/image"))
+        assert len(visible) == len(infrared) == 5
+        for index, (colour, grey) in enumerate(zip(visible, infrared, strict=True)):
+            expected_colour, expected_grey = _pictures(index)
+            now = START + index * STEP
+            assert (colour.log_ns, colour.stamp_ns, colour.frame_id) == (now, now - 7, "visible_camera")
+            assert (colour.height, colour.width, colour.step, colour.encoding) == (12, 16, 48, "rgb8")
+            assert (grey.height, grey.width, grey.step, grey.encoding) == (10, 14, 14, "mono8")
+            assert grey.stamp_ns == grey.log_ns == now + 3_000_000
+            assert not colour.is_bigendian
+            np.testing.assert_array_equal(colour.data.reshape(12, 16, 3), expected_colour)
+            np.testing.assert_array_equal(grey.data.reshape(10, 14), expected_grey)
+            assert not colour.data.flags.owndata, "the pixels must be a view of the message"
+
+    def test_messages_come_in_order_of_their_time_with_their_raw_bytes(self, tmp_path: Path, storage: str) -> None:
+        with BagWriter(tmp_path / "bag", storage) as bag:
+            bag.add_topic("/note", "std_msgs/msg/String")
+            for stamp in (30, 10, 20):
+                bag.write_raw("/note", stamp, STRING)
+        with BagReader(tmp_path / "bag") as bag:
+            messages = list(bag.messages())
+        assert [message.stamp_ns for message in messages] == [10, 20, 30]
+        assert {bytes(message.data) for message in messages} == {STRING}
+
+    def test_topics_counts_and_times_are_told(self, tmp_path: Path, storage: str) -> None:
+        with BagReader(_record(tmp_path / "bag", storage)) as bag:
+            assert bag.topics() == {
+                "/infrared/image": IMAGE_TYPE,
+                "/note": "std_msgs/msg/String",
+                "/visible/image": IMAGE_TYPE,
+            }
+            assert bag.counts() == {"/infrared/image": 5, "/note": 1, "/visible/image": 5}
+            assert (bag.start_ns, bag.duration_ns) == (START, 5 * STEP)
+            assert {message.topic for message in bag.messages(["/note"])} == {"/note"}
+            assert len(list(bag.messages())) == 11
+
+    def test_metadata_is_complete(self, tmp_path: Path, storage: str) -> None:
+        path = _record(tmp_path / "bag", storage)
+        metadata = yaml.safe_load((path / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+        assert metadata["storage_identifier"] == storage
+        assert metadata["message_count"] == 11
+        assert metadata["duration"]["nanoseconds"] == 5 * STEP
+        assert [(path / name).is_file() for name in metadata["relative_file_paths"]] == [True]
+        for entry in metadata["topics_with_message_count"]:
+            assert entry["topic_metadata"]["serialization_format"] == "cdr"
+            assert entry["topic_metadata"]["type_description_hash"].startswith("RIHS01_")
+
+    def test_a_single_file_is_read_without_its_folder(self, tmp_path: Path, storage: str) -> None:
+        (file,) = (item for item in _record(tmp_path / "bag", storage).iterdir() if item.suffix != ".yaml")
+        with BagReader(file) as bag:
+            assert bag.counts()["/visible/image"] == 5
+            assert len(list(bag.images("/visible/image"))) == 5
+
+    def test_a_cut_file_is_refused(self, tmp_path: Path, storage: str) -> None:
+        path = _record(tmp_path / "bag", storage, frames=40)
+        (file,) = (item for item in path.iterdir() if item.suffix != ".yaml")
+        content = file.read_bytes()
+        file.write_bytes(content[: len(content) // 2])
+        with pytest.raises(BagError, match="must be a complete rosbag2 recording") as caught, BagReader(path) as bag:
+            list(bag.messages())
+        assert "\n" not in str(caught.value)
+
+    def test_an_empty_file_is_refused(self, tmp_path: Path, storage: str) -> None:
+        path = _record(tmp_path / "bag", storage)
+        (file,) = (item for item in path.iterdir() if item.suffix != ".yaml")
+        file.write_bytes(b"")
+        with pytest.raises(BagError, match="must be a complete rosbag2 recording"):
+            BagReader(path)
+
+    def test_a_recording_without_messages_is_refused(self, tmp_path: Path, storage: str) -> None:
+        with BagWriter(tmp_path / "bag", storage) as bag:
+            bag.add_topic("/note", "std_msgs/msg/String")
+        with pytest.raises(BagError, match="must be a recording with messages, got an empty one"):
+            BagReader(tmp_path / "bag")
+
+
+def test_a_damaged_byte_in_the_middle_never_leaks_a_foreign_error(tmp_path: Path) -> None:
+    """Whatever is overwritten, reading ends well or by a BagError."""
+    path = _record(tmp_path / "bag", frames=3)
+    (file,) = path.glob("*.mcap")
+    content = file.read_bytes()
+    refused = 0
+    for position in range(0, len(content), 97):
+        file.write_bytes(content[:position] + b"\xff" * 16 + content[position + 16 :])
+        try:
+            with BagReader(path) as bag:
+                list(bag.messages())
+        except BagError:
+            refused += 1
+    assert refused > 0
+
+
+def test_a_missing_path_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BagError, match="got nothing there"):
+        BagReader(tmp_path / "none")
+
+
+def test_a_folder_without_metadata_is_refused_and_the_remedy_named(tmp_path: Path) -> None:
+    path = _record(tmp_path / "bag")
+    (path / "metadata.yaml").unlink()
+    with pytest.raises(BagError, match=r"with a metadata\.yaml, got a folder without one; .*reindex"):
+        BagReader(path)
+
+
+def test_metadata_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
+    path = _record(tmp_path / "bag")
+    (path / "metadata.yaml").write_text("[unclosed")
+    with pytest.raises(BagError, match="a damaged one"):
+        BagReader(path)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "drive.bag").write_bytes(b"#ROSBAG V2.0\n")
+    with pytest.raises(BagError, match=r"an \.mcap or \.db3 file"):
+        BagReader(tmp_path / "drive.bag")
+
+
+def test_a_topic_that_is_not_there_is_named_beside_those_that_are(tmp_path: Path) -> None:
+    with (
+        BagReader(_record(tmp_path / "bag")) as bag,
+        pytest.raises(BagError, match="one of /infrared/image, /note, /visible/image, got '/vis'"),
+    ):
+        list(bag.messages(["/vis"]))
+
+
+def test_a_topic_of_another_type_gives_no_pictures(tmp_path: Path) -> None:
+    with (
+        BagReader(_record(tmp_path / "bag")) as bag,
+        pytest.raises(BagError, match="of type sensor_msgs/msg/Image, got std_msgs/msg/String"),
+    ):
+        list(bag.images("/note"))
+
+
+def test_a_message_that_is_no_image_is_refused() -> None:
+    with pytest.raises(BagError, match="the CDR bytes of a sensor_msgs/msg/Image"):
+        decode_image_message(BagMessage("/visible/image", IMAGE_TYPE, 0, STRING))
+
+
+def test_a_closed_bag_is_refused(tmp_path: Path) -> None:
+    with BagReader(_record(tmp_path / "bag")) as bag:
+        pass
+    with pytest.raises(BagError, match="a closed bag"):
+        list(bag.messages())
+    with BagWriter(tmp_path / "other") as writer:
+        writer.add_topic("/note", "std_msgs/msg/String")
+    with pytest.raises(BagError, match="a closed bag"):
+        writer.write_raw("/note", 0, STRING)
+
+
+def test_an_existing_folder_is_only_replaced_on_request(tmp_path: Path) -> None:
+    path = _record(tmp_path / "bag")
+    with pytest.raises(BagError, match="must be a new folder"):
+        BagWriter(path)
+    with BagWriter(path, "sqlite3", overwrite=True) as bag:
+        bag.write_image("/other", START, "camera", np.zeros((8, 8), np.uint8))
+    with BagReader(path) as reader:
+        assert list(reader.topics()) == ["/other"]
+
+
+def test_overwriting_never_removes_a_folder_that_is_no_recording(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letter.txt").write_text("dear")
+    with pytest.raises(BagError, match=r"one that holds letter\.txt"):
+        BagWriter(tmp_path / "home", overwrite=True)
+    assert (tmp_path / "home" / "letter.txt").read_text() == "dear"
+
+
+def test_what_was_written_before_an_exception_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), BagWriter(tmp_path / "bag") as bag:
+        bag.write_image("/a", START, "camera", np.zeros((8, 8), np.uint8))
+        raise KeyboardInterrupt
+    with BagReader(tmp_path / "bag") as reader:
+        assert reader.counts() == {"/a": 1}
+
+
+def test_wrong_arguments_of_the_writer_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BagError, match="one of mcap, sqlite3, got 'zip'"):
+        BagWriter(tmp_path / "zip", "zip")
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.add_topic("/note", "std_msgs/msg/String")
+        bag.add_topic("/note", "std_msgs/msg/String")
+        with pytest.raises(BagError, match="of type std_msgs/msg/String"):
+            bag.write_image("/note", 0, "camera", np.zeros((8, 8), np.uint8))
+        with pytest.raises(BagError, match="message type"):
+            bag.add_topic("/x", "acme_msgs/msg/Rocket")
+        with pytest.raises(BagError, match="one that was added before, got '/y'"):
+            bag.write_raw("/y", 0, STRING)
+        with pytest.raises(BagError, match="at least 0"):
+            bag.write_raw("/note", -1, STRING)
+        with pytest.raises(ImageError, match=r"uint8 \[H, W\]"):
+            bag.write_image("/a", 0, "camera", np.zeros((8, 8), np.uint16))

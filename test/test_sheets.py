@@ -1,0 +1,113 @@
+"""Contact sheets and videos of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from textdifuse_ros.errors import FileError, ImageError
+from textdifuse_ros.image.sheets import contact_sheet
+from textdifuse_ros.image.video import write_video
+
+
+def _flat(height: int, width: int, colour: tuple[int, int, int]) -> np.ndarray:
+    return np.full((height, width, 3), colour, np.uint8)
+
+
+class TestContactSheet:
+    def test_pictures_stand_in_their_rows_and_columns(self) -> None:
+        rows = [
+            [_flat(30, 40, (200, 0, 0)), _flat(30, 40, (0, 200, 0))],
+            [_flat(30, 40, (0, 0, 200)), np.full((30, 40), 90, np.uint8)],
+        ]
+        sheet = contact_sheet(rows, ["visible", "infrared"], cell_width=80)
+        assert sheet.dtype == np.uint8 and sheet.shape[2] == 3
+        height = sheet.shape[0]
+        assert tuple(sheet[height - 94, 44]) == (200, 0, 0)
+        assert tuple(sheet[height - 94, 128]) == (0, 200, 0)
+        assert tuple(sheet[height - 30, 44]) == (0, 0, 200)
+        assert tuple(sheet[height - 30, 128]) == (90, 90, 90)
+
+    def test_columns_rows_and_title_are_written(self) -> None:
+        rows = [[_flat(30, 40, (0, 0, 0))]]
+        plain = contact_sheet(rows, [""], cell_width=80)
+        named = contact_sheet(rows, ["fused"], cell_width=80)
+        assert named.shape == plain.shape
+        assert (named[:26] != plain[:26]).any() and (named[26:] == plain[26:]).all()
+        labelled = contact_sheet(rows, [""], labels=["0.1 s"], cell_width=80)
+        assert (labelled[26:50] != plain[26:50]).any()
+        assert contact_sheet(rows, [""], title="a drive", cell_width=80).shape[0] > plain.shape[0]
+
+    def test_a_long_name_stays_within_its_column(self) -> None:
+        rows = [[_flat(30, 40, (0, 0, 0)), _flat(30, 40, (0, 0, 0))]]
+        sheet = contact_sheet(rows, ["a very long name of a column", ""], cell_width=80)
+        assert (sheet[:26, 88:] == sheet[0, -1]).all()
+        assert (sheet[:26, :88] != sheet[0, -1]).any()
+
+    def test_sizes_may_differ_and_cells_may_be_empty(self) -> None:
+        rows = [[_flat(30, 40, (9, 9, 9)), np.full((90, 40), 40_000, np.uint16)], [None, _flat(8, 8, (1, 2, 3))]]
+        sheet = contact_sheet(rows, ["a", "b"], cell_width=40)
+        assert sheet.shape == (26 + 90 + 4 + 40 + 4, 2 * 44 + 4, 3)
+        assert tuple(sheet[26 + 80, 60]) == (156, 156, 156), "16 bits are reduced to 8"
+
+    @pytest.mark.parametrize(
+        ("rows", "columns", "labels", "message"),
+        [
+            ([], ["a"], (), "at least one row"),
+            ([[np.zeros((8, 8), np.uint8)]], ["a", "b"], (), "row 0 of a contact sheet must be 2 pictures long, got 1"),
+            ([[np.zeros((8, 8), np.uint8)]], ["a"], ("x", "y"), "as many as its rows"),
+            ([[np.zeros((8, 8), np.float32)]], ["a"], (), "got float32"),
+        ],
+    )
+    def test_what_makes_no_table_is_refused(
+        self, rows: list[list[np.ndarray]], columns: list[str], labels: tuple[str, ...], message: str
+    ) -> None:
+        with pytest.raises(ImageError, match=message):
+            contact_sheet(rows, columns, labels=labels)
+
+
+class TestVideo:
+    @pytest.mark.parametrize("size", [(48, 64), (49, 65)])
+    def test_frames_are_read_back_in_order_and_colour(self, tmp_path: Path, size: tuple[int, int]) -> None:
+        colours = [(200, 20, 20), (20, 200, 20), (20, 20, 200), (128, 128, 128)]
+        path = tmp_path / "new" / "drive.mp4"
+        assert write_video(path, (_flat(*size, colour) for colour in colours), 10.0) == 4
+        video = cv2.VideoCapture(str(path))
+        assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(10.0)
+        for colour in colours:
+            read, frame = video.read()
+            assert read
+            assert frame.shape == (size[0] + size[0] % 2, size[1] + size[1] % 2, 3)
+            np.testing.assert_allclose(frame[..., ::-1].mean((0, 1)), colour, atol=12)
+        assert not video.read()[0]
+
+    def test_no_frames_make_no_video(self, tmp_path: Path) -> None:
+        with pytest.raises(ImageError, match="at least one frame"):
+            write_video(tmp_path / "drive.mp4", [], 10.0)
+        assert not (tmp_path / "drive.mp4").exists()
+
+    def test_a_frame_of_another_size_is_refused(self, tmp_path: Path) -> None:
+        frames = [_flat(48, 64, (0, 0, 0)), _flat(48, 60, (0, 0, 0))]
+        with pytest.raises(ImageError, match="as large as the first"):
+            write_video(tmp_path / "drive.mp4", frames, 10.0)
+
+    def test_a_frame_that_is_no_rgb_picture_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ImageError, match="got uint16"):
+            write_video(tmp_path / "drive.mp4", [np.zeros((48, 64, 3), np.uint16)], 10.0)
+
+    def test_a_place_that_cannot_be_written_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "drive.mp4").mkdir()
+        with pytest.raises(FileError, match="a writer that did not open"):
+            write_video(tmp_path / "drive.mp4", [_flat(48, 64, (0, 0, 0))], 10.0)
+        with pytest.raises(FileError, match="named"):
+            write_video(tmp_path / "drive.avi", [_flat(48, 64, (0, 0, 0))], 10.0)
+        (tmp_path / "file").write_text("")
+        with pytest.raises(FileError, match="a folder that can be made"):
+            write_video(tmp_path / "file" / "drive.mp4", [_flat(48, 64, (0, 0, 0))], 10.0)
+
+    def test_a_rate_of_zero_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ImageError, match="above 0"):
+            write_video(tmp_path / "drive.mp4", [_flat(48, 64, (0, 0, 0))], 0.0)

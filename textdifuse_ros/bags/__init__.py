@@ -1,0 +1,1 @@
+"""Reading and writing rosbag2 recordings (mcap, sqlite3) without ROS, through the ``rosbags`` package."""

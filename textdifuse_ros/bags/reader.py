@@ -1,0 +1,204 @@
+"""Reading a rosbag2 recording."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rosbags.rosbag2 import Reader
+from rosbags.typesys import Stores, get_typestore
+
+from textdifuse_ros.errors import BagError
+
+if TYPE_CHECKING:
+    from rosbags.interfaces import Connection
+
+IMAGE_TYPE = "sensor_msgs/msg/Image"
+_WHOLE = "a complete rosbag2 recording (mcap or sqlite3)"
+_DAMAGED = "it may have been cut short: record it again, or repair it with `ros2 bag reindex` or `mcap recover`"
+
+
+@dataclass(frozen=True)
+class BagMessage:
+    """One message as it lies in the bag.
+
+    :ivar type: as ``sensor_msgs/msg/Image``
+    :ivar stamp_ns: time it was recorded at (log time) [ns]
+    :ivar data: its CDR bytes, encapsulation header included, as ``rclpy.serialization`` takes them
+    """
+
+    topic: str
+    type: str
+    stamp_ns: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class BagImage:
+    """One ``sensor_msgs/msg/Image``; its bytes are what the camera sent, not checked and not decoded.
+
+    :ivar log_ns: time it was recorded at [ns]
+    :ivar stamp_ns: time in its header [ns]
+    :ivar step: bytes a row
+    :ivar data: uint8 [bytes], a view of the message
+    """
+
+    topic: str
+    log_ns: int
+    stamp_ns: int
+    frame_id: str
+    height: int
+    width: int
+    step: int
+    encoding: str
+    is_bigendian: bool
+    data: np.ndarray
+
+
+class BagReader:
+    """A rosbag2 recording opened for reading: a folder with its metadata.yaml, or a single .mcap or .db3 file.
+
+    Use it as a context manager::
+
+        with BagReader("drive") as bag:
+            for message in bag.messages(["/visible/image"]):
+                ...
+
+    :raises BagError: nothing there, no metadata.yaml, damaged, cut short, or without a single message
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._reader = self._opened()
+        if not self._reader.message_count:
+            self.close()
+            raise BagError(str(self.path), "a recording with messages", "an empty one")
+
+    def _opened(self) -> Reader:
+        if not self.path.exists():
+            raise BagError(str(self.path), "a rosbag2 folder, or an .mcap or .db3 file", "nothing there")
+        if self.path.is_dir() and not (self.path / "metadata.yaml").is_file():
+            remedy = "`ros2 bag reindex` writes one anew, or name the .mcap or .db3 file inside"
+            raise BagError(str(self.path), "a rosbag2 folder with a metadata.yaml", "a folder without one", remedy)
+        if self.path.is_file() and self.path.suffix not in (".mcap", ".db3"):
+            raise BagError(str(self.path), "a rosbag2 folder, or an .mcap or .db3 file", f"a file {self.path.name!r}")
+        try:
+            reader = Reader(self.path)
+            reader.open()
+        except Exception as error:  # rosbags lets struct, type, assertion and database errors of damaged files through
+            raise self._damaged(error) from error
+        return reader
+
+    def _damaged(self, error: Exception) -> BagError:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return BagError(str(self.path), _WHOLE, f"a damaged one ({reason.rstrip('.')})", _DAMAGED)
+
+    def __enter__(self) -> BagReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files. A second call does nothing."""
+        if self._reader.is_open:
+            self._reader.close()
+
+    def topics(self) -> dict[str, str]:
+        """The message type of each topic, topics sorted by name."""
+        return {connection.topic: connection.msgtype for connection in self._connections(None)}
+
+    def counts(self) -> dict[str, int]:
+        """The number of messages of each topic, topics sorted by name."""
+        counts: dict[str, int] = {}
+        for connection in self._connections(None):
+            counts[connection.topic] = counts.get(connection.topic, 0) + connection.msgcount
+        return counts
+
+    @property
+    def start_ns(self) -> int:
+        """Log time of the first message [ns]."""
+        return int(self._reader.start_time)
+
+    @property
+    def duration_ns(self) -> int:
+        """Time between the first and the last message [ns]."""
+        return max(int(self._reader.duration) - 1, 0)  # rosbags counts to just after the last message
+
+    def _connections(self, topics: Iterable[str] | None) -> list[Connection]:
+        if not self._reader.is_open:
+            raise BagError(str(self.path), "open", "a closed bag", "read inside its `with` block")
+        known = sorted(self._reader.connections, key=lambda connection: connection.topic)
+        if topics is None:
+            return known
+        wanted = set(topics)
+        names = {connection.topic for connection in known}
+        for topic in sorted(wanted - names):
+            raise BagError(f"a topic of {self.path}", f"one of {', '.join(sorted(names))}", repr(topic))
+        return [connection for connection in known if connection.topic in wanted]
+
+    def messages(self, topics: Iterable[str] | None = None) -> Iterator[BagMessage]:
+        """The messages in order of their log time.
+
+        :param topics: names of the topics wanted; None for all
+        :raises BagError: a topic is not in the bag; the bag turns out damaged on the way
+        """
+        connections = self._connections(topics)
+        if not connections:
+            return
+        source = self._reader.messages(connections)
+        while True:
+            try:
+                connection, stamp, data = next(source)
+            except StopIteration:
+                return
+            except Exception as error:
+                raise self._damaged(error) from error
+            yield BagMessage(connection.topic, connection.msgtype, stamp, data)
+
+    def images(self, topic: str) -> Iterator[BagImage]:
+        """The pictures of one topic in order of their log time.
+
+        :raises BagError: no such topic, one of another type, or a damaged message
+        """
+        kind = self._connections([topic])[0].msgtype
+        if kind != IMAGE_TYPE:
+            raise BagError(f"the topic {topic} of {self.path}", f"of type {IMAGE_TYPE}", kind)
+        for message in self.messages([topic]):
+            try:
+                yield decode_image_message(message)
+            except BagError as error:
+                raise BagError(f"a message of {topic} in {self.path}", error.expected, error.actual) from error
+
+
+_STORE = get_typestore(Stores.ROS2_JAZZY)
+
+
+def decode_image_message(message: BagMessage) -> BagImage:
+    """Take the CDR bytes of a ``sensor_msgs/msg/Image`` apart; the pixels are not copied.
+
+    :raises BagError: the bytes are no such message
+    """
+    try:
+        image: Any = _STORE.deserialize_cdr(message.data, IMAGE_TYPE)
+    except Exception as error:  # rosbags raises whatever its generated code stumbles over
+        found = f"others ({str(error) or type(error).__name__})"
+        raise BagError(f"a message of {message.topic}", f"the CDR bytes of a {IMAGE_TYPE}", found) from error
+    return BagImage(
+        topic=message.topic,
+        log_ns=message.stamp_ns,
+        stamp_ns=image.header.stamp.sec * 1_000_000_000 + image.header.stamp.nanosec,
+        frame_id=image.header.frame_id,
+        height=image.height,
+        width=image.width,
+        step=image.step,
+        encoding=image.encoding,
+        is_bigendian=bool(image.is_bigendian),
+        data=image.data,
+    )

@@ -1,0 +1,142 @@
+"""Writing a rosbag2 recording."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from textdifuse_ros.checks import describe
+from textdifuse_ros.errors import BagError, ImageError
+
+if TYPE_CHECKING:
+    from rosbags.interfaces import Connection
+
+IMAGE_TYPE = "sensor_msgs/msg/Image"
+STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
+_STORE = get_typestore(Stores.ROS2_JAZZY)
+
+
+class BagWriter:
+    """A new rosbag2 folder (uncompressed, message definitions of ROS 2 Jazzy), readable by ``ros2 bag``.
+
+    Use it as a context manager. The folder becomes a valid recording when it is closed; leaving the block by an
+    exception closes it as well, so that what was recorded until then is kept.
+
+    :param path: the folder to make, parents included
+    :param storage: ``mcap`` or ``sqlite3``
+    :param overwrite: replace a recording that is already there; a folder that is no recording is never removed
+    :raises BagError: the path exists, cannot be made, or the storage is another
+    """
+
+    def __init__(self, path: str | Path, storage: str = "mcap", *, overwrite: bool = False) -> None:
+        self.path = Path(path)
+        if storage not in STORAGES:
+            raise BagError("the storage of a recording", f"one of {', '.join(STORAGES)}", repr(storage))
+        if self.path.exists():
+            self._make_room(overwrite)
+        self._topics: dict[str, Connection] = {}
+        # Version 9 of the metadata is what Jazzy writes; older distributions read 8 at most, but name QoS by numbers.
+        self._writer: Writer | None = Writer(self.path, version=9, storage_plugin=STORAGES[storage])
+        try:
+            self._writer.open()
+        except OSError as error:
+            raise BagError(str(self.path), "a folder that can be made", error.strerror or error) from error
+
+    def _make_room(self, overwrite: bool) -> None:
+        if not overwrite:
+            remedy = "choose another name, or ask for overwriting"
+            raise BagError(str(self.path), "a new folder", "one that exists", remedy)
+        files = sorted(item.name for item in self.path.iterdir()) if self.path.is_dir() else [self.path.name]
+        strangers = [name for name in files if name != "metadata.yaml" and Path(name).suffix not in (".mcap", ".db3")]
+        if not self.path.is_dir() or strangers:
+            found = f"one that holds {strangers[0]}" if self.path.is_dir() else "a file"
+            raise BagError(str(self.path), "a recording, to be overwritten", found, "choose another name")
+        shutil.rmtree(self.path)
+
+    def __enter__(self) -> BagWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write the index and the metadata. A second call does nothing."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
+    def _open_writer(self) -> Writer:
+        if self._writer is None:
+            raise BagError(str(self.path), "open", "a closed bag", "write inside its `with` block")
+        return self._writer
+
+    def add_topic(self, topic: str, type: str) -> None:
+        """Announce a topic. The same topic and type again changes nothing.
+
+        :param type: as ``sensor_msgs/msg/Image``; one of ROS 2 Jazzy's common interfaces
+        :raises BagError: a type that is not known, or another type than the topic already has
+        """
+        writer = self._open_writer()
+        if topic in self._topics:
+            if self._topics[topic].msgtype != type:
+                raise BagError(f"the topic {topic}", f"of type {self._topics[topic].msgtype}", type)
+            return
+        if type not in _STORE.fielddefs:
+            raise BagError(f"the topic {topic}", "of a message type of the ROS 2 common interfaces", repr(type))
+        self._topics[topic] = writer.add_connection(topic, type, typestore=_STORE)
+
+    def write_raw(self, topic: str, stamp_ns: int, data: bytes | memoryview) -> None:
+        """Write one message as its CDR bytes (with the encapsulation header).
+
+        :param stamp_ns: log time [ns], at least 0
+        :raises BagError: the topic was not added, or the time is negative
+        """
+        writer = self._open_writer()
+        if topic not in self._topics:
+            raise BagError("a topic to write to", "one that was added before", repr(topic))
+        if stamp_ns < 0:
+            raise BagError("the time of a message", "at least 0 [ns]", stamp_ns)
+        writer.write(self._topics[topic], stamp_ns, data)
+
+    def write_image(
+        self, topic: str, stamp_ns: int, frame_id: str, picture: np.ndarray, header_stamp: int | None = None
+    ) -> None:
+        """Write one picture as ``sensor_msgs/msg/Image``, mono8 or rgb8; the topic is added where it is new.
+
+        :param stamp_ns: log time [ns]
+        :param picture: uint8 [H, W] or [H, W, 3] RGB
+        :param header_stamp: time in the header [ns]; the log time where it is None
+        :raises ImageError: another type or shape
+        :raises BagError: the topic has another type
+        """
+        self.add_topic(topic, IMAGE_TYPE)
+        header_stamp = stamp_ns if header_stamp is None else header_stamp
+        self.write_raw(topic, stamp_ns, _image_bytes(picture, header_stamp, frame_id))
+
+
+def _image_bytes(picture: np.ndarray, stamp_ns: int, frame_id: str) -> memoryview | bytes:
+    grey = getattr(picture, "ndim", 0) == 2
+    if picture.dtype != np.uint8 or not (grey or (picture.ndim == 3 and picture.shape[2] == 3)):
+        raise ImageError("a picture to record", "uint8 [H, W] or [H, W, 3] (RGB)", describe(picture))
+    types: Any = _STORE.types
+    seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+    stamp = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
+    height, width = picture.shape[:2]
+    message = types[IMAGE_TYPE](
+        header=types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame_id),
+        height=height,
+        width=width,
+        encoding="mono8" if grey else "rgb8",
+        is_bigendian=0,
+        step=width if grey else width * 3,
+        data=np.ascontiguousarray(picture).reshape(-1),
+    )
+    return _STORE.serialize_cdr(message, IMAGE_TYPE)

@@ -1,0 +1,103 @@
+"""Contact sheets: pictures side by side in labelled columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from textdifuse_ros.checks import describe
+from textdifuse_ros.errors import ImageError
+
+_PAPER = (24, 24, 24)
+_INK = (235, 235, 235)
+_FAINT = (150, 150, 150)
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_GAP = 4
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[np.ndarray | None]],
+    columns: Sequence[str],
+    *,
+    labels: Sequence[str] = (),
+    title: str = "",
+    cell_width: int = 420,
+) -> np.ndarray:
+    """Lay pictures out in a table, one row each tuple, with the columns' names above.
+
+    Every picture is scaled to the width of a column; a row is as high as its highest picture.
+
+    :param rows: uint8 or uint16 pictures, [H, W] or [H, W, 3] RGB, of any size; None leaves a cell empty
+    :param columns: name of each column (ASCII: OpenCV draws no other letters)
+    :param labels: name of each row, written into its first cell; none or as many as rows
+    :param title: a line above all
+    :param cell_width: width of a column [px]
+    :return: uint8 [H, W, 3] RGB
+    :raises ImageError: no rows; a row of another length than columns; a cell that is no picture
+    """
+    if not rows or not columns:
+        raise ImageError("a contact sheet", "made of at least one row and one column", f"{len(rows)} rows")
+    if labels and len(labels) != len(rows):
+        raise ImageError("the labels of a contact sheet", f"as many as its rows ({len(rows)})", len(labels))
+    width = len(columns) * (cell_width + _GAP) + _GAP
+    bands = [_band(width, title, _GAP, 0.6)] if title else []
+    header = _band(width, "", 0, 0.5)
+    for index, name in enumerate(columns):
+        _write(header, name, _GAP + index * (cell_width + _GAP) + 2, 0.5, cell_width)
+    bands.append(header)
+    for number, row in enumerate(rows):
+        if len(row) != len(columns):
+            raise ImageError(f"row {number} of a contact sheet", f"{len(columns)} pictures long", len(row))
+        bands.append(_row(row, labels[number] if labels else "", cell_width))
+    return np.concatenate(bands)
+
+
+def _row(row: Sequence[np.ndarray | None], label: str, cell_width: int) -> np.ndarray:
+    cells = [None if picture is None else _fit(picture, cell_width) for picture in row]
+    height = max([cell.shape[0] for cell in cells if cell is not None], default=24)
+    band = np.full((height + _GAP, len(row) * (cell_width + _GAP) + _GAP, 3), _PAPER, np.uint8)
+    for index, cell in enumerate(cells):
+        left = _GAP + index * (cell_width + _GAP)
+        if cell is None:
+            _write(band[:24], "(none)", left + 4, 0.45, cell_width, _FAINT)
+        else:
+            band[: cell.shape[0], left : left + cell_width] = cell
+    if label:
+        size, _ = cv2.getTextSize(label, _FONT, 0.42, 1)
+        band[: size[1] + 10, _GAP : _GAP + min(size[0] + 8, cell_width)] = _PAPER
+        _write(band[: size[1] + 10], label, _GAP + 4, 0.42, cell_width)
+    return band
+
+
+def _fit(picture: np.ndarray, width: int) -> np.ndarray:
+    """The picture as uint8 [h, width, 3]."""
+    shape_ok = getattr(picture, "ndim", 0) == 2 or (getattr(picture, "ndim", 0) == 3 and picture.shape[2] == 3)
+    if not shape_ok or picture.dtype.name not in ("uint8", "uint16") or 0 in picture.shape:
+        raise ImageError("a picture of a contact sheet", "uint8 or uint16 [H, W] or [H, W, 3] (RGB)", describe(picture))
+    if picture.dtype == np.uint16:
+        picture = (picture >> 8).astype(np.uint8)
+    if picture.ndim == 2:
+        picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)
+    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
+    method = cv2.INTER_AREA if width < picture.shape[1] else cv2.INTER_LINEAR
+    return cv2.resize(picture, (width, height), interpolation=method)
+
+
+def _band(width: int, text: str, left: int, scale: float) -> np.ndarray:
+    band = np.full((round(52 * scale), width, 3), _PAPER, np.uint8)
+    if text:
+        _write(band, text, left, scale, width - 2 * left)
+    return band
+
+
+def _write(
+    band: np.ndarray, text: str, left: int, scale: float, room: int, colour: tuple[int, int, int] = _INK
+) -> None:
+    """Write a line into the middle of a band, made smaller until it fits into ``room`` [px]."""
+    (length, height), _ = cv2.getTextSize(text, _FONT, scale, 1)
+    if length > room:
+        scale *= room / length
+        (length, height), _ = cv2.getTextSize(text, _FONT, scale, 1)
+    cv2.putText(band, text, (left, (band.shape[0] + height) // 2), _FONT, scale, colour, 1, cv2.LINE_AA)

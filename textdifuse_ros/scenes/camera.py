@@ -1,0 +1,108 @@
+"""The pinhole camera and how the vehicle carries it through the street.
+
+World coordinates [m]: X to the right, Y up, Z along the street. Camera coordinates: x right, y down, z forward.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from textdifuse_ros.scenes.config import DriveSceneConfig
+
+CAMERA_HEIGHT = 1.45
+LANE = 1.75
+NEAR = 0.4
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera somewhere in the street.
+
+    :ivar position: float64 [3], world [m]
+    :ivar rotation: float64 [3, 3], world to camera; its rows are the camera's right, down and forward
+    :ivar focal: focal length [px]
+    """
+
+    position: np.ndarray
+    rotation: np.ndarray
+    focal: float
+    width: int
+    height: int
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """The principal point (x, y) [px]; pixel centres lie at whole numbers."""
+        return (self.width - 1) / 2.0, (self.height - 1) / 2.0
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """float64 [3, 3], camera coordinates to homogeneous pixels."""
+        x, y = self.centre
+        return np.array([[self.focal, 0.0, x], [0.0, self.focal, y], [0.0, 0.0, 1.0]])
+
+    def to_camera(self, points: np.ndarray) -> np.ndarray:
+        """World points [N, 3] in camera coordinates [N, 3]."""
+        return (points - self.position) @ self.rotation.T
+
+    def to_pixels(self, points: np.ndarray) -> np.ndarray:
+        """Camera points [N, 3] with z above 0 as pixels [N, 2]."""
+        return points[:, :2] * (self.focal / points[:, 2:]) + self.centre
+
+    def rays(self) -> np.ndarray:
+        """The world direction of each pixel with depth 1, float32 [H, W, 3]."""
+        x = ((np.arange(self.width) - self.centre[0]) / self.focal).astype(np.float32)
+        y = ((np.arange(self.height) - self.centre[1]) / self.focal).astype(np.float32)
+        across, down, forward = self.rotation.astype(np.float32)
+        return x[None, :, None] * across + (y[:, None, None] * down + forward)
+
+    def sees(self, points: np.ndarray, margin: float = 0.2) -> bool:
+        """Whether a box around world points [N, 3] may show in the picture."""
+        seen = self.to_camera(points)
+        if seen[:, 2].max() < NEAR:
+            return False
+        half = (self.width / 2.0) / self.focal * (1.0 + margin)
+        depth = np.maximum(seen[:, 2], NEAR)
+        return bool((seen[:, 0] < half * depth).any() and (seen[:, 0] > -half * depth).any())
+
+
+def clip_near(points: np.ndarray) -> np.ndarray:
+    """Cut a polygon in camera coordinates [N, 3] at the near plane; [0, 3] when all of it is behind."""
+    inside = points[:, 2] >= NEAR
+    if inside.all():
+        return points
+    if not inside.any():
+        return points[:0]
+    kept = []
+    for index in range(len(points)):
+        start, end = points[index - 1], points[index]
+        if inside[index - 1] != inside[index]:
+            share = (NEAR - start[2]) / (end[2] - start[2])
+            kept.append(start + share * (end - start))
+        if inside[index]:
+            kept.append(end)
+    return np.array(kept)
+
+
+def camera_at(config: DriveSceneConfig, time: float) -> Camera:
+    """The camera of the moving vehicle.
+
+    :param time: time since the start [s]
+    """
+    turn = 2.0 * math.pi * time
+    shake = math.radians(1.0) * config.shake
+    yaw = shake * (0.35 * math.sin(0.23 * turn) + 0.05 * math.sin(1.7 * turn + 1.0))
+    pitch = shake * (0.22 * math.sin(1.1 * turn) + 0.10 * math.sin(2.3 * turn + 0.5)) + math.radians(1.2)
+    roll = shake * 0.25 * math.sin(0.7 * turn + 2.0)
+    cy, sy, cp, sp, cr, sr = (f(a) for a in (yaw, pitch, roll) for f in (math.cos, math.sin))
+    forward = np.array([sy * cp, -sp, cy * cp])
+    across = np.array([cy, 0.0, -sy])
+    down = np.cross(across, forward)
+    rotation = np.stack([cr * across + sr * down, cr * down - sr * across, forward])
+    sway = 0.12 * config.shake * math.sin(0.17 * turn)
+    heave = 0.012 * config.shake * math.sin(1.3 * turn)
+    position = np.array([LANE + sway, CAMERA_HEIGHT + heave, config.speed * time])
+    focal = config.width / 2.0 / math.tan(math.radians(config.field_of_view / 2.0))
+    return Camera(position, rotation, focal, config.width, config.height)

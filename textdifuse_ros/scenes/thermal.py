@@ -1,0 +1,84 @@
+"""The thermal camera: from temperatures to an 8-bit picture.
+
+Radiance is in units of a black body of 300 K: a surface sends ``emissivity T^4 + (1 - emissivity) T_sky^4``, the air
+takes a share of it with distance and adds its own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from textdifuse_ros.scenes.config import DriveSceneConfig
+
+Value = Any  # a float, or a float32 array of them
+
+_REFERENCE = 300.0
+_EXTINCTION = 0.0022  # [1/m], damp night air in the 8-14 um band
+_COLDEST, _HOTTEST = -10.5, 20.5  # relative to the air [K]: what the picture shows as black and as white
+
+
+@dataclass(frozen=True)
+class Air:
+    """The air and the sky above it.
+
+    :ivar temperature: of the air [K]
+    :ivar sky: effective temperature of the sky, as surfaces reflect it [K]
+    """
+
+    temperature: float
+
+    @property
+    def sky(self) -> float:
+        return self.temperature - 32.0
+
+    def through(self, sent: Value, depth: Value) -> Value:
+        """Radiance that arrives over a distance [m]."""
+        own = black(self.temperature)
+        share = math.exp(-_EXTINCTION * depth) if isinstance(depth, float) else cv2.exp(depth * -_EXTINCTION)
+        return own + (sent - own) * share
+
+
+def black(temperature: Value) -> Value:
+    """Radiance of a black body [K]."""
+    square = (temperature * (1.0 / _REFERENCE)) * (temperature * (1.0 / _REFERENCE))
+    return square * square
+
+
+def radiance(temperature: Value, emissivity: Value, air: Air) -> Value:
+    """Radiance that a surface sends, with the sky's that it reflects."""
+    return emissivity * black(temperature) + (1.0 - emissivity) * black(air.sky)
+
+
+class ThermalSensor:
+    """Optics, detector and 8-bit scale. The scale hangs on the air alone, so it never pumps from frame to frame."""
+
+    def __init__(self, config: DriveSceneConfig) -> None:
+        random = np.random.default_rng([config.seed, 41])
+        self._air = Air(config.air_temperature)
+        self._netd = np.float32(config.netd)
+        columns = random.standard_normal(config.width)
+        rows = 0.3 * random.standard_normal(config.height)
+        self._pattern = (config.stripes * (columns[None] + rows[:, None])).astype(np.float32)
+        self._blur = 0.9 * config.width / 640.0
+
+    def picture(self, heat: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Take the picture.
+
+        :param heat: float32 [H, W], radiance that arrives
+        :return: uint8 [H, W], bright is warm
+        """
+        if self._blur > 0.3:
+            heat = cv2.GaussianBlur(heat, (0, 0), self._blur)
+        # Temperature of the black body that looks the same; cv2.pow is far quicker than a numpy power.
+        kelvin = cv2.pow(np.maximum(heat, np.float32(0.0)), 0.25) * np.float32(_REFERENCE)
+        kelvin += self._pattern
+        if self._netd > 0:
+            kelvin += self._netd * random.standard_normal(heat.shape, np.float32)
+        low = self._air.temperature + _COLDEST
+        level = np.clip((kelvin - np.float32(low)) / np.float32(_HOTTEST - _COLDEST), 0.0, 1.0)
+        return np.rint(level * np.float32(255.0)).astype(np.uint8)
