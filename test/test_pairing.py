@@ -1,0 +1,312 @@
+"""The pairing of two stamped streams, against a brute-force reference and case by case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from textdifuse_ros.sync.pairing import (
+    INFRARED,
+    LATE,
+    PARTNER_MISSING,
+    TIME_JUMP,
+    UNMATCHED,
+    VISIBLE,
+    ZERO_STAMP,
+    NearestPairing,
+    Outcome,
+)
+
+MS = 1_000_000
+START = 1_000_000_000_000
+
+
+def brute_force(visible: Sequence[int], infrared: Sequence[int], tolerance: int) -> list[tuple[int, int]]:
+    """The definition, word for word: closest first over the whole of both streams, never crossing."""
+    every = sorted((abs(i - v), a, b) for a, v in enumerate(visible) for b, i in enumerate(infrared))
+    taken: list[tuple[int, int]] = []
+    for distance, a, b in every:
+        free = all(a != x and b != y and (a < x) == (b < y) for x, y in taken)
+        if distance <= tolerance and free:
+            taken.append((a, b))
+    return sorted(taken)
+
+
+class Feed:
+    """Feeds a matcher and collects what comes out; items are (stream, number)."""
+
+    def __init__(self, matcher: NearestPairing[tuple[str, int]]) -> None:
+        self.matcher = matcher
+        self.pairs: list[tuple[int, int]] = []
+        self.differences: list[int] = []
+        self.drops: list[tuple[str, int, str]] = []
+        self.numbers = {VISIBLE: 0, INFRARED: 0}
+
+    def add(self, stream: str, stamp_ns: int, now_ns: int = 0) -> int:
+        """Returns the number of pairs that came out."""
+        number = self.numbers[stream]
+        self.numbers[stream] += 1
+        return self.take(self.matcher.add(stream, stamp_ns, (stream, number), now_ns))
+
+    def poll(self, now_ns: int) -> int:
+        return self.take(self.matcher.poll(now_ns))
+
+    def take(self, outcome: Outcome[tuple[str, int]]) -> int:
+        for pair in outcome.pairs:
+            assert (pair.visible[0], pair.infrared[0]) == (VISIBLE, INFRARED)
+            self.pairs.append((pair.visible[1], pair.infrared[1]))
+            self.differences.append(pair.difference_ns)
+        self.drops += [(drop.stream, drop.item[1], drop.reason) for drop in outcome.drops]
+        assert all(drop.item[0] == drop.stream for drop in outcome.drops)
+        self.check_books()
+        return len(outcome.pairs)
+
+    def check_books(self) -> None:
+        for stream in (VISIBLE, INFRARED):
+            counters = self.matcher.counters(stream)
+            assert counters.received == self.numbers[stream]
+            assert counters.received == counters.paired + sum(counters.dropped.values()) + counters.waiting
+            assert counters.paired == len(self.pairs)
+            assert sum(counters.dropped.values()) == sum(drop[0] == stream for drop in self.drops)
+
+    def reasons(self, stream: str) -> dict[str, int]:
+        return dict(self.matcher.counters(stream).dropped)
+
+
+def rising(limit: int) -> st.SearchStrategy[list[int]]:
+    return st.lists(st.integers(0, limit), max_size=14).map(lambda steps: [START + t * MS for t in sorted(steps)])
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    visible=rising(120),
+    infrared=rising(120),
+    tolerance=st.integers(0, 40),
+    order=st.randoms(use_true_random=False),
+)
+def test_any_two_streams_in_any_interleaving_give_the_pairs_of_the_definition(visible, infrared, tolerance, order):
+    feed = Feed(NearestPairing(tolerance * MS, queue=100, wait_ns=10**9, anticipate=False))
+    arrivals = [VISIBLE] * len(visible) + [INFRARED] * len(infrared)
+    order.shuffle(arrivals)
+    waiting = {VISIBLE: iter(visible), INFRARED: iter(infrared)}
+    for stream in arrivals:
+        feed.add(stream, next(waiting[stream]))
+    feed.poll(10**9)
+    assert feed.pairs == brute_force(visible, infrared, tolerance * MS)
+    assert feed.matcher.counters(VISIBLE).waiting == feed.matcher.counters(INFRARED).waiting == 0
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    period=st.integers(20, 100),
+    shift=st.integers(-9, 9),
+    jitter=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=8, max_size=30),
+    lost=st.sets(st.tuples(st.booleans(), st.integers(5, 29))),
+)
+def test_cameras_of_one_rate_give_the_pairs_of_the_definition_with_early_release_too(period, shift, jitter, lost):
+    visible = [START + (n * period + a) * MS for n, (a, _) in enumerate(jitter) if (True, n) not in lost]
+    infrared = [START + (n * period + shift + b) * MS for n, (_, b) in enumerate(jitter) if (False, n) not in lost]
+    feed = Feed(NearestPairing(10 * MS, queue=10, wait_ns=10**9))
+    for stamp, stream in sorted([(t, VISIBLE) for t in visible] + [(t, INFRARED) for t in infrared]):
+        feed.add(stream, stamp)
+    feed.poll(10**9)
+    assert feed.pairs == brute_force(visible, infrared, 10 * MS)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([VISIBLE, INFRARED]),
+            st.one_of(st.integers(-2, 3), st.integers(START // MS, START // MS + 5000)),
+            st.integers(0, 300),
+        ),
+        max_size=60,
+    )
+)
+def test_whatever_arrives_the_books_balance_and_pairs_keep_order_and_tolerance(arrivals):
+    feed = Feed(NearestPairing(15 * MS, offset_ns=-3 * MS, queue=4, wait_ns=200 * MS))
+    now = 0
+    for stream, stamp, pause in arrivals:
+        now += pause * MS
+        feed.add(stream, stamp * MS, now)
+        for counted in (VISIBLE, INFRARED):
+            assert feed.matcher.counters(counted).waiting <= 4
+    assert all(abs(difference) <= 15 * MS for difference in feed.differences)
+    assert len({v for v, _ in feed.pairs}) == len({i for _, i in feed.pairs}) == len(feed.pairs)
+    feed.take(feed.matcher.reset("closing"))
+    assert feed.matcher.counters(VISIBLE).waiting == feed.matcher.counters(INFRARED).waiting == 0
+
+
+def play(feed: Feed, count: int, period: int = 33, shift: int = 13, start: int = START) -> list[int]:
+    """Feed two cameras in the order of their stamps; the number of pairs that each infrared picture released."""
+    released = []
+    for n in range(count):
+        feed.add(VISIBLE, start + n * period * MS)
+        released.append(feed.add(INFRARED, start + (n * period + shift) * MS))
+    return released
+
+
+def test_a_pair_comes_out_with_its_second_half_once_the_rate_is_known():
+    feed = Feed(NearestPairing(20 * MS))
+    assert play(feed, 10) == [0, 0, 0, *[1] * 7]
+    assert feed.pairs == [(n, n) for n in range(10)]
+
+
+def test_equal_stamps_pair_at_once_from_the_first_picture_on():
+    feed = Feed(NearestPairing(20 * MS))
+    assert play(feed, 5, shift=0) == [1] * 5
+
+
+def test_a_partner_is_not_taken_while_a_nearer_one_may_still_come():
+    feed = Feed(NearestPairing(25 * MS))
+    play(feed, 5)
+    base = START + 5 * 33 * MS
+    assert feed.add(INFRARED, base) == 0  # 20 ms after the last visible one, which is taken
+    assert feed.add(VISIBLE, base + 13 * MS) == 0 or feed.differences[-1] == -13 * MS
+    feed.add(INFRARED, base + 33 * MS)
+    assert feed.differences[-1] == -13 * MS  # not +20
+
+
+def test_a_wrong_partner_within_tolerance_gives_way_to_the_nearer_one():
+    feed = Feed(NearestPairing(25 * MS))
+    feed.add(INFRARED, START)
+    assert feed.add(VISIBLE, START + 20 * MS) == 0
+    feed.add(INFRARED, START + 33 * MS)
+    assert feed.add(VISIBLE, START + 53 * MS) == 1
+    assert feed.pairs == [(0, 1)]
+    assert feed.reasons(INFRARED) == {UNMATCHED: 1}
+
+
+def test_a_slower_infrared_camera_takes_the_nearest_visible_pictures():
+    visible = [START + n * 33 * MS for n in range(40)]
+    infrared = [START + (5 + n * 111) * MS for n in range(12)]
+    feed = Feed(NearestPairing(17 * MS, queue=10))
+    for stamp, stream in sorted([(t, VISIBLE) for t in visible] + [(t, INFRARED) for t in infrared]):
+        feed.add(stream, stamp)
+    feed.poll(10**9)
+    assert feed.pairs == brute_force(visible, infrared, 17 * MS)
+    assert len(feed.pairs) == 12
+    assert feed.reasons(VISIBLE)[UNMATCHED] >= 25
+
+
+def test_the_last_pair_is_released_by_the_clock_where_no_picture_comes_any_more():
+    feed = Feed(NearestPairing(20 * MS, wait_ns=500 * MS))
+    feed.add(VISIBLE, START, 0)
+    assert feed.add(INFRARED, START + 13 * MS, 13 * MS) == 0
+    assert feed.poll(400 * MS) == 0
+    assert feed.poll(500 * MS) == 1
+
+
+def test_a_silent_camera_makes_the_other_ones_pictures_drop_and_bounds_the_queue():
+    feed = Feed(NearestPairing(20 * MS, queue=3, wait_ns=10**12))
+    for n in range(10):
+        feed.add(VISIBLE, START + n * 33 * MS)
+    assert feed.reasons(VISIBLE) == {PARTNER_MISSING: 7}
+    assert feed.matcher.counters(VISIBLE).waiting == 3
+
+
+def test_a_picture_without_partner_is_dropped_when_its_time_is_up():
+    feed = Feed(NearestPairing(20 * MS, wait_ns=100 * MS))
+    feed.add(VISIBLE, START, 0)
+    feed.poll(99 * MS)
+    assert feed.drops == []
+    feed.poll(100 * MS)
+    assert feed.drops == [(VISIBLE, 0, PARTNER_MISSING)]
+
+
+@pytest.mark.parametrize("stamp", [0, -5])
+def test_a_zero_stamp_is_refused_and_does_not_pair_with_another(stamp):
+    feed = Feed(NearestPairing(20 * MS))
+    feed.add(VISIBLE, stamp)
+    feed.add(INFRARED, stamp)
+    assert feed.pairs == []
+    assert feed.reasons(VISIBLE) == feed.reasons(INFRARED) == {ZERO_STAMP: 1}
+    assert play(feed, 4)[-1] == 1
+
+
+def test_the_offset_is_added_to_infrared_stamps():
+    feed = Feed(NearestPairing(2 * MS, offset_ns=-40 * MS))
+    feed.add(VISIBLE, START)
+    feed.add(INFRARED, START + 40 * MS)
+    assert feed.differences == [0]
+
+
+def test_a_change_of_the_offset_drops_what_waits_and_goes_on():
+    feed = Feed(NearestPairing(2 * MS))
+    feed.add(VISIBLE, START)
+    feed.take(feed.matcher.set_offset(-40 * MS, "reconfigured"))
+    assert feed.reasons(VISIBLE) == {"reconfigured": 1}
+    feed.add(VISIBLE, START + 33 * MS)
+    assert feed.add(INFRARED, START + 73 * MS) == 1
+
+
+@pytest.mark.parametrize("leader", [VISIBLE, INFRARED])
+@pytest.mark.parametrize("lag", [0, 1, 3])
+def test_a_looping_recording_gives_as_many_pairs_each_lap(leader, lag):
+    """The other stream is some pictures behind, and still sends these of the old lap when the leader has begun anew."""
+    follower = INFRARED if leader == VISIBLE else VISIBLE
+    feed = Feed(NearestPairing(20 * MS))
+    laps, length = 4, 60
+    stamps = {stream: [START + (n % length * 33 + shift) * MS for n in range(laps * length)]
+              for stream, shift in ((VISIBLE, 0), (INFRARED, 13))}  # fmt: skip
+    for n in range(laps * length + lag):
+        if n < laps * length:
+            feed.add(leader, stamps[leader][n])
+        if n >= lag:
+            feed.add(follower, stamps[follower][n - lag])
+    feed.poll(10**9)
+    ends = laps - 1
+    # Lost at each end: the pair whose first half waited for a better one, and those whose other half was behind.
+    assert len(feed.pairs) >= laps * length - ends * (lag + 1)
+    assert set(feed.reasons(VISIBLE)) | set(feed.reasons(INFRARED)) <= {TIME_JUMP}
+    assert all(v == i for v, i in feed.pairs)
+
+
+def test_a_loop_whose_last_picture_is_lost_still_begins_anew():
+    feed = Feed(NearestPairing(20 * MS))
+    play(feed, 60)
+    feed.add(VISIBLE, START)
+    feed.add(VISIBLE, START + 33 * MS)
+    feed.add(INFRARED, START + 46 * MS)
+    assert play(feed, 58, start=START + 66 * MS)[-1] == 1
+    assert len(feed.pairs) >= 60 + 57
+
+
+def test_one_camera_whose_clock_is_set_back_pairs_again_when_stamps_meet():
+    feed = Feed(NearestPairing(20 * MS))
+    for n in range(10):  # the visible clock runs an hour ahead
+        feed.add(VISIBLE, START + (3_600_000 + n * 33) * MS)
+        feed.add(INFRARED, START + (n * 33 + 5) * MS)
+    assert feed.pairs == []
+    play(feed, 10, shift=5, start=START + 330 * MS)
+    assert len(feed.pairs) >= 9
+
+
+def test_a_small_step_back_is_a_late_message_and_no_loop():
+    feed = Feed(NearestPairing(20 * MS))
+    play(feed, 10)
+    feed.add(VISIBLE, START + 5 * 33 * MS)
+    assert feed.drops == [(VISIBLE, 10, LATE)]
+    assert play(feed, 5, start=START + 330 * MS) == [1] * 5
+    assert TIME_JUMP not in feed.reasons(INFRARED)
+
+
+def test_two_messages_in_the_wrong_order_both_find_their_partners():
+    feed = Feed(NearestPairing(20 * MS))
+    play(feed, 10)
+    t = START + 330 * MS
+    feed.add(VISIBLE, t + 33 * MS)
+    feed.add(VISIBLE, t)
+    feed.add(INFRARED, t + 13 * MS)
+    feed.add(INFRARED, t + 46 * MS)
+    assert feed.pairs[-2:] == [(11, 10), (10, 11)]
+
+
+def test_a_leap_forward_of_both_cameras_loses_at_most_what_waited():
+    feed = Feed(NearestPairing(20 * MS))
+    play(feed, 10)
+    assert sum(play(feed, 10, start=START + 10**6 * MS)) >= 9

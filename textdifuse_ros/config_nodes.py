@@ -1,0 +1,91 @@
+"""The parameters of the ROS nodes; free of ROS, so that documentation and checks need none.
+
+The nodes declare them through :mod:`textdifuse_ros.nodes.parameters`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from textdifuse_ros.config import FuserConfig, parameter
+
+RELIABILITIES = ("best_effort", "reliable")
+
+
+@dataclass(frozen=True)
+class FusionNodeConfig(FuserConfig):
+    """What the ``fusion_node`` runs by: the fuser's own parameters, pairing, transport and reports."""
+
+    autostart: bool = parameter(True, "Configure and activate at start, without a lifecycle manager.")
+    tolerance: float = parameter(
+        0.02,
+        "Largest difference of the two stamps of a pair; below half a frame period no pair can be a wrong one.",
+        unit="s",
+        low=0.0,
+        high=1.0,
+        live=True,
+    )
+    infrared_offset: float = parameter(
+        0.0,
+        "Added to the infrared stamps before pairing; negative where the infrared camera stamps late.",
+        unit="s",
+        low=-10.0,
+        high=10.0,
+        live=True,
+    )
+    pairing_queue: int = parameter(
+        10, "Pictures of each camera that may wait for a partner; more, and the oldest is dropped.", low=1, high=100
+    )
+    pairing_wait: float = parameter(
+        0.5, "Longest time a picture waits for a partner, or for a better one.", unit="s", low=0.01, high=60.0
+    )
+    input_depth: int = parameter(5, "Depth of the input queues of the middleware (QoS keep last).", low=1, high=100)
+    output_depth: int = parameter(5, "Depth of the output queue of the middleware (QoS keep last).", low=1, high=100)
+    input_reliability: str = parameter(
+        "best_effort",
+        "QoS reliability of the subscriptions: best_effort hears every camera, reliable only reliable ones.",
+        choices=RELIABILITIES,
+    )
+    statistics_period: float = parameter(1.0, "Period of /diagnostics.", unit="s", low=0.1, high=60.0)
+    silence_after: float = parameter(
+        1.0, "A camera that has sent nothing for this long is reported as silent.", unit="s", low=0.05, high=3600.0
+    )
+    warm_up_size: tuple[int, ...] = parameter(
+        (480, 640),
+        "Height and width of the picture fused once while configuring, so that the first real one is not slow.",
+        unit="pixel",
+        low=8,
+        high=8192,
+    )
+
+
+@dataclass(frozen=True)
+class PlayerConfig:
+    """What the ``player_node`` runs by."""
+
+    source: str = parameter("", "A rosbag2 recording (folder or .mcap / .db3 file), or a folder with vis/ and ir/.")
+    rate: float = parameter(1.0, "Speed of playing; 2 is twice as fast as recorded.", low=0.001, high=1000.0)
+    loop: bool = parameter(False, "Start again at the end, with the recorded stamps again.")
+    clock: bool = parameter(False, "Publish /clock from the recorded times, for nodes with use_sim_time.")
+    visible_topic: str = parameter("", "Topic of the visible pictures in the recording; empty looks for it.")
+    infrared_topic: str = parameter("", "Topic of the infrared pictures in the recording; empty looks for it.")
+    fps: float = parameter(10.0, "Pairs a second of a folder of pictures.", unit="Hz", low=0.01, high=1000.0)
+    wait_for: int = parameter(
+        0, "Subscribers that each picture topic must have before playing starts; 0 starts at once.", low=0, high=100
+    )
+    wait_timeout: float = parameter(
+        30.0,
+        "Longest wait for those subscribers; after it the player ends with an error.",
+        unit="s",
+        low=0.0,
+        high=3600.0,
+    )
+
+
+@dataclass(frozen=True)
+class RecorderConfig:
+    """What the ``recorder_node`` runs by."""
+
+    output: str = parameter("", "Folder of the rosbag2 recording to write; it must not exist yet.")
+    topics: str = parameter("fused", "Topics to record, separated by commas; relative names are remappable.")
+    storage: str = parameter("mcap", "Storage format of the recording.", choices=("mcap", "sqlite3"))

@@ -1,0 +1,123 @@
+"""What the node tells about itself: arrivals, latencies, log lines that do not flood, ``/diagnostics``."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+LATENCIES_KEPT = 1000
+COMPLAINT_PERIOD = 5.0
+
+
+class Arrivals:
+    """When the messages of one camera came, on the steady clock."""
+
+    def __init__(self) -> None:
+        self.lost = 0
+        self._count = 0
+        self._last = time.monotonic()
+        self._rate_from = (self._last, 0)
+        self.rate = 0.0
+
+    def restart(self) -> None:
+        """Measure silence from now on."""
+        self._last = time.monotonic()
+        self._rate_from = (self._last, self._count)
+        self.rate = 0.0
+
+    def arrived(self) -> None:
+        """A message has come."""
+        self._count += 1
+        self._last = time.monotonic()
+
+    def lose(self, count: int) -> None:
+        """The middleware has lost messages."""
+        self.lost += count
+
+    def measure_rate(self) -> None:
+        """Set ``rate`` [Hz] to that since the last call."""
+        now = time.monotonic()
+        since, count = self._rate_from
+        self.rate = (self._count - count) / max(now - since, 1e-6)
+        self._rate_from = (now, self._count)
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds since the last message, or since ``restart``."""
+        return time.monotonic() - self._last
+
+
+class Latencies:
+    """The last thousand latencies; may be added to and read from different threads."""
+
+    def __init__(self) -> None:
+        self._values: deque[float] = deque(maxlen=LATENCIES_KEPT)
+
+    def add(self, seconds: float) -> None:
+        """Add one [s]."""
+        self._values.append(seconds)
+
+    def summary(self) -> dict[str, float | int | None]:
+        """``median`` and ``p99`` [ms], None where there are none, and the ``count`` they are of."""
+        values = sorted(self._values.copy())
+        if not values:
+            return {"median": None, "p99": None, "count": 0}
+        p99 = values[min(len(values) - 1, int(0.99 * len(values)))]
+        return {
+            "median": round(1e3 * statistics.median(values), 3),
+            "p99": round(1e3 * p99, 3),
+            "count": len(values),
+        }
+
+
+class Complaints:
+    """Log lines by reason, each at most every five seconds; for any thread."""
+
+    def __init__(self, warn: Callable[[str], Any]) -> None:
+        self._warn = warn
+        self._lock = threading.Lock()
+        self._told: dict[str, tuple[float, int]] = {}
+
+    def tell(self, reason: str, text: str) -> None:
+        """Log ``text`` unless its reason was logged a moment ago; then count it."""
+        now = time.monotonic()
+        with self._lock:
+            last, withheld = self._told.get(reason, (float("-inf"), 0))
+            if now - last < COMPLAINT_PERIOD:
+                self._told[reason] = (last, withheld + 1)
+                return
+            self._told[reason] = (now, 0)
+        more = f" ({withheld} more like it since the last line)" if withheld else ""
+        self._warn(f"{reason}: {text}{more}")
+
+
+def diagnostic_array(
+    stamp: Time, name: str, device: str, level: bytes, message: str, numbers: Mapping[str, Any]
+) -> DiagnosticArray:
+    """A ``/diagnostics`` message with one status.
+
+    :param device: becomes the hardware id
+    :param numbers: may be nested; inner keys are joined by dots
+    """
+    values = [KeyValue(key=key, value=value) for key, value in _flat(numbers)]
+    status = DiagnosticStatus(level=level, name=name, message=message, hardware_id=device, values=values)
+    array = DiagnosticArray(status=[status])
+    array.header.stamp = stamp
+    return array
+
+
+def _flat(numbers: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    found = []
+    for key, value in numbers.items():
+        if isinstance(value, Mapping):
+            found += _flat(value, f"{prefix}{key}.")
+        else:
+            found.append((prefix + key, "" if value is None else str(value)))
+    return found

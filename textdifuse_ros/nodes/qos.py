@@ -1,0 +1,85 @@
+"""Quality-of-service profiles of the nodes, and what goes wrong with transport."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_policy_name_from_kind,
+)
+
+PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
+"""Through this environment variable Fast DDS 2 (up to ROS 2 Jazzy) finds a profile file; it reads no other."""
+PROFILE_VARIABLE_3 = "FASTDDS_DEFAULT_PROFILES_FILE"
+"""The same of Fast DDS 3."""
+FAST_DDS_2 = ("", "humble", "iron", "jazzy")
+"""``ROS_DISTRO`` where Fast DDS 2 is in use; empty with the wheels of Jazzy."""
+
+
+def input_profile(depth: int, reliability: str) -> QoSProfile:
+    """Keep the last ``depth`` messages, volatile.
+
+    :param reliability: ``best_effort`` (compatible with every publisher) or ``reliable`` (a lost message is sent
+        again, but a best-effort publisher is not heard at all)
+    """
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE if reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.VOLATILE,
+    )
+
+
+def output_profile(depth: int) -> QoSProfile:
+    """Reliable, so that reliable and best-effort subscribers both hear it; keep the last ``depth``, volatile."""
+    return input_profile(depth, "reliable")
+
+
+def subscription_events(
+    topic: str, warn: Callable[[str], Any], count: Callable[[int], Any]
+) -> SubscriptionEventCallbacks:
+    """Callbacks that tell of an incompatible publisher and of messages the middleware lost.
+
+    :param warn: takes a line for the log
+    :param count: takes the number of newly lost messages
+    """
+    return SubscriptionEventCallbacks(
+        incompatible_qos=lambda event: warn(
+            f"a publisher on {topic} offers another {qos_policy_name_from_kind(event.last_policy_kind)} than asked "
+            "for; nothing is received from it; set input_reliability to best_effort or make the camera driver reliable"
+        ),
+        message_lost=lambda event: count(event.total_count_change),
+    )
+
+
+def publisher_events(topic: str, warn: Callable[[str], Any]) -> PublisherEventCallbacks:
+    """Callbacks that tell of an incompatible subscriber."""
+    return PublisherEventCallbacks(
+        incompatible_qos=lambda event: warn(
+            f"a subscriber of {topic} asks for another {qos_policy_name_from_kind(event.last_policy_kind)} than "
+            "offered (reliable, volatile, keep last); it receives nothing"
+        )
+    )
+
+
+def transport_warning(environment: Mapping[str, str] = os.environ) -> str:
+    """A line that warns of Fast DDS's small shared-memory segment, or '' where there is no cause.
+
+    The default segment holds 512 kB, less than one VGA colour picture: sensor-data streams then lose most pictures.
+    ``config/fastdds_shm.xml`` enlarges it.
+    """
+    middleware = environment.get("RMW_IMPLEMENTATION") or "rmw_fastrtps_cpp"
+    variable = PROFILE_VARIABLE if environment.get("ROS_DISTRO", "") in FAST_DDS_2 else PROFILE_VARIABLE_3
+    if "fastrtps" not in middleware or environment.get(variable):
+        return ""
+    return (
+        "Fast DDS runs with its default shared-memory segment of 512 kB and loses pictures of 640 x 480 and larger; "
+        f"set {variable} to the package's config/fastdds_shm.xml here and in the camera drivers"
+    )

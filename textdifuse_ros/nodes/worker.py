@@ -1,0 +1,104 @@
+"""One thread that works on the newest job; what it has no time for is superseded."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+SUPERSEDED = "superseded"
+"""A newer job came before the worker was free."""
+FUSION_ERROR = "fusion_error"
+"""The fusion itself failed."""
+
+
+@dataclass
+class WorkerCounters:
+    """``offered = sum(finished.values()) + waiting``; ``finished`` counts by outcome."""
+
+    offered: int = 0
+    finished: Counter[str] = field(default_factory=Counter)
+    waiting: int = 0
+
+
+class LatestWorker(Generic[T]):
+    """A worker thread with a slot for one job.
+
+    The slot is what keeps the age of the results at one piece of work plus one period whatever the rate: with a queue
+    of ten in front of 100 ms of work pictures were 420 ms old (median), with the slot 113 ms.
+
+    The counters go on over ``stop`` and ``start``.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._slot: list[T] = []  # none or one
+        self._busy = False
+        self._running = False
+        self._thread: threading.Thread | None = None
+        self._offered = 0
+        self._finished: Counter[str] = Counter()
+
+    def start(self, work: Callable[[T], str]) -> None:
+        """Begin to work; jobs are taken from now on.
+
+        :param work: runs in the worker's thread; returns the outcome under which the job is counted, and handles its
+            own errors: an exception is counted as ``FUSION_ERROR``, and does not end the thread
+        """
+        self._running = True
+        # A daemon, lest a fusion that hangs keep the process from ending.
+        self._thread = threading.Thread(target=self._loop, args=(work,), name="fusion", daemon=True)
+        self._thread.start()
+
+    def offer(self, job: T) -> None:
+        """Put a job into the slot; the one that was there is superseded."""
+        with self._changed:
+            self._offered += 1
+            self._finished[SUPERSEDED] += len(self._slot)
+            self._slot = [job]
+            self._changed.notify()
+
+    def stop(self, reason: str, timeout: float) -> bool:
+        """Count the waiting job as dropped for ``reason`` and wait for the running one.
+
+        :param timeout: longest wait [s]
+        :returns: whether the thread has ended
+        """
+        with self._changed:
+            self._running = False
+            self._finished[reason] += len(self._slot)
+            self._slot = []
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                return False
+            self._thread = None
+        return True
+
+    def counters(self) -> WorkerCounters:
+        """All numbers of one moment."""
+        with self._changed:
+            finished = Counter({outcome: count for outcome, count in self._finished.items() if count})
+            return WorkerCounters(self._offered, finished, len(self._slot) + self._busy)
+
+    def _loop(self, work: Callable[[T], str]) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._slot or not self._running)
+                if not self._running:
+                    return
+                job = self._slot.pop()
+                self._busy = True
+            try:
+                outcome = work(job)
+            except Exception:
+                outcome = FUSION_ERROR
+            del job  # two pictures, which must not stay until the next pair comes
+            with self._changed:
+                self._finished[outcome] += 1
+                self._busy = False

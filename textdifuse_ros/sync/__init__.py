@@ -1,0 +1,1 @@
+"""Pairing of two streams of stamped pictures; free of ROS."""
