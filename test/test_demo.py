@@ -1,0 +1,209 @@
+"""The demo, whole: real processes over DDS, from a drive or a folder of pairs to pictures and balanced books."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from textdifuse_ros.bags.reader import BagReader
+from textdifuse_ros.checkpoint import find_checkpoint
+from textdifuse_ros.cli.demo_report import Books, FolderInput, RecordedInput
+from textdifuse_ros.errors import CheckpointError
+
+ROOT = Path(__file__).resolve().parents[1]
+needs_ros = pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="rclpy is not installed")
+
+
+def _model(tiny: Path) -> str:
+    """The real model where it is there."""
+    try:
+        find_checkpoint("drive")
+    except CheckpointError:
+        return str(tiny)
+    return "drive"
+
+
+def _start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "textdifuse_ros.cli.main", "demo", "-o", "out", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=env, text=True, stdout=pipe, stderr=pipe)
+
+
+def _run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    process = _start(folder, *arguments)
+    try:
+        out, err = process.communicate(timeout=400)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def _processes(folder: Path) -> list[str]:
+    """Command lines of the processes that were told of this folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (entry / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in line and int(entry.name) != os.getpid():
+            found.append(line.replace("\0", " "))
+    return found
+
+
+@needs_ros
+@pytest.mark.slow
+def test_a_drive_is_rendered_played_fused_recorded_and_every_pair_accounted_for(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("kept")
+    (out / "summary.json").write_text("of an earlier run")
+    done = _run(tmp_path, "--model", _model(tiny_checkpoint), "--steps", 1, "--size", "160x120", "--pairs", 50)
+    assert done.returncode == 0, done.stderr
+
+    told = json.loads((out / "summary.json").read_text())
+    assert told["pairs_in"] == 50 == told["fused"] + sum(told["dropped"].values())
+    assert {"transport", "superseded"} <= set(told["dropped"])
+    assert told["fused"] >= 25, "the rate is chosen so that at least half are fused"
+    assert 0 < told["latency_ms"]["median"] <= told["latency_ms"]["p99"]
+    assert told["steps"] == 1 and told["device"] and len(told["weights"]) == 64
+    with BagReader(out / "fused_bag") as fused, BagReader(out / "input_bag") as inputs:
+        images = list(fused.images("/fusion_node/fused"))
+        stamps = {image.stamp_ns for image in inputs.images("/visible/image")}
+    assert len(images) == told["fused"]
+    assert {image.stamp_ns for image in images} <= stamps, "the visible header is kept"
+    assert {(image.width, image.height, image.encoding) for image in images} == {(160, 120, "rgb8")}
+    sheet = cv2.imread(str(out / "contact_sheet.png"))
+    assert sheet is not None and sheet.std() > 5
+    video = cv2.VideoCapture(str(out / "drive.mp4"))
+    assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == told["fused"]
+    assert (out / "mine.txt").read_text() == "kept"
+    assert not _processes(tmp_path)
+    for word in ("pairs in", "fused", "dropped", "median", "p99"):
+        assert word in done.stdout
+
+
+@needs_ros
+@pytest.mark.slow
+def test_a_folder_of_pairs_is_played_in_laps_and_a_bad_picture_loses_nothing_else(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    noise = np.random.default_rng(0)
+    for index in range(4):
+        for side, shape in (("vis", (48, 64, 3)), ("ir", (48, 64))):
+            (tmp_path / "data" / side).mkdir(parents=True, exist_ok=True)
+            picture = noise.integers(0, 256, shape, dtype=np.uint8)
+            cv2.imwrite(str(tmp_path / "data" / side / f"{index}.png"), picture)
+    broken = tmp_path / "data" / "ir" / "2.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    done = _run(tmp_path, "--data", "data", "--model", tiny_checkpoint, "--steps", 1, "--pairs", 50, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    told = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert told["pairs_in"] == 50 == told["fused"] + sum(told["dropped"].values())
+    assert told["source"] == "data"
+    assert "2.png" in (tmp_path / "out" / "logs" / "player.log").read_text()
+    with BagReader(tmp_path / "out" / "fused_bag") as bag:
+        first = next(bag.images("/fusion_node/fused"))
+    start = json.loads((tmp_path / "out" / "logs" / "player.json").read_text())["start_ns"]
+    visible, _ = FolderInput(tmp_path / "data", start, told["rate_hz"]).pair(first.stamp_ns)
+    assert visible.shape[:2] == (first.height, first.width)
+
+
+@needs_ros
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_whatever_ends_it_no_process_is_left(tmp_path: Path, tiny_checkpoint: Path, number: signal.Signals) -> None:
+    arguments = ("--model", tiny_checkpoint, "--steps", 1, "--size", "64x48", "--pairs", 50, "--rate", 1)
+    process = _start(tmp_path, *arguments)
+    try:
+        _await(lambda: any("player_node" in line for line in _processes(tmp_path)), 120)
+        process.send_signal(number)
+        process.communicate(timeout=30)
+        _await(lambda: not _processes(tmp_path), 20)
+    finally:
+        process.kill()
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 130, signal.SIGKILL: -9}[number]
+    assert not (tmp_path / "out" / "summary.json").exists()
+
+
+def _await(condition, patience: float) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--pairs", "10"], "pairs must be at least 50, got 10"),
+        (["--data", "absent"], "absent"),
+        (["--model", "absent"], "absent"),
+        (["--rate", "-1"], "rate must be in"),
+    ],
+)
+@needs_ros
+def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
+    done = _run(tmp_path, "--size", "32x24", *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr.strip().splitlines()[-1]
+
+
+class TestBooks:
+    @staticmethod
+    def told(**changes: object) -> dict:
+        node = {
+            "received": 50,
+            "fused": 40,
+            "dropped": {"superseded": 10},
+            "waiting": 0,
+            "latency_ms": {"median": 1.0, "p99": 2.0},
+            **dict.fromkeys(("device", "steps", "sampler", "seed", "model", "weights"), ""),
+            **changes,
+        }
+        return {"player": {"pairs": 52}, "node": node}
+
+    def test_what_never_came_is_lost_in_transport(self) -> None:
+        books = Books.of(self.told(), 40)
+        assert books.dropped == {"transport": 2, "superseded": 10} and not books.faults()
+        assert books.summary()["pairs_in"] == 52
+
+    @pytest.mark.parametrize(
+        ("changes", "recorded", "fault"),
+        [
+            ({"fused": 41}, 41, "add up"),
+            ({"waiting": 1}, 40, "add up"),
+            ({"received": 53}, 40, "add up"),
+            ({}, 39, "fused_bag must hold every fused picture"),
+            ({"fused": 0, "dropped": {"bad_visible": 50}}, 0, "at least one"),
+        ],
+    )
+    def test_a_wrong_book_is_a_fault(self, changes: dict, recorded: int, fault: str) -> None:
+        faults = Books.of(self.told(**changes), recorded).faults()
+        assert any(fault in line for line in faults)
+
+
+def test_the_input_of_a_fused_picture_is_found_by_its_stamp(tmp_path: Path) -> None:
+    from textdifuse_ros.bags.writer import BagWriter
+
+    with BagWriter(tmp_path / "bag") as bag:
+        for index in range(6):
+            bag.write_image("/v", index * 100, "v", np.full((8, 8, 3), index, np.uint8))
+            bag.write_image("/i", index * 100 + 30, "i", np.full((8, 8), index + 100, np.uint8))
+    source = RecordedInput(tmp_path / "bag", "/v", "/i")
+    for index in (0, 2, 5):
+        visible, infrared = source.pair(index * 100)
+        assert (visible.max(), infrared.max()) == (index, index + 100)

@@ -1,0 +1,241 @@
+"""Installed elsewhere, by pip or by colcon, everything is found and runs; the metadata agree with one another."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import sysconfig
+import threading
+import tomllib
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+import textdifuse_ros
+from textdifuse_ros.config import parameters
+from textdifuse_ros.config_file import load_config
+from textdifuse_ros.config_nodes import FusionNodeConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+PROGRAMS = ("fusion_node", "player_node", "recorder_node", "textdifuse")
+SHIPPED = ("package.xml", "config/fusion.yaml", "config/fastdds_shm.xml", "launch/fusion.launch.py", "models")
+
+needs_source = pytest.mark.skipif(not (ROOT / "setup.py").is_file(), reason="the tests run outside the source tree")
+needs_ros = pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="rclpy is not installed")
+needs_launch = pytest.mark.skipif(
+    importlib.util.find_spec("launch_ros") is None,
+    reason="launch_ros is not installed: the launch files were only compiled and compared with the package",
+)
+pytestmark = needs_source
+
+
+@dataclass(frozen=True)
+class Installed:
+    """An installation and how to run something from it."""
+
+    prefix: Path
+    programs: Path
+    setup: str = ""
+
+    @property
+    def share(self) -> Path:
+        return self.prefix / "share" / "textdifuse_ros"
+
+    def start(self, command: str, folder: Path, **environment: str) -> subprocess.Popen[str]:
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("TEXTDIFUSE_", "_ROS_"))}
+        if not self.setup:
+            env["PYTHONPATH"] = sysconfig.get_path("purelib", "posix_prefix", {"base": str(self.prefix)})
+        env.update(ROS_LOG_DIR=str(folder / "log"), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST", **environment)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            ["bash", "-c", self.setup + command], cwd=folder, env=env, text=True, stdout=pipe, stderr=pipe
+        )
+
+    def run(self, command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(command, folder, **environment)
+        try:
+            out, err = process.communicate(timeout=240)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """A copy of the package's source, with a small model among its weights."""
+    copy = tmp_path_factory.mktemp("workspace") / "src" / "textdifuse_ros"
+    copy.mkdir(parents=True)
+    for name in ("setup.py", "setup.cfg", "package.xml", "pyproject.toml", "LICENSE", "README.md"):
+        if (ROOT / name).is_file():
+            shutil.copy(ROOT / name, copy)
+    for name in ("textdifuse_ros", "launch", "config", "resource"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "models").mkdir()
+    shutil.copy(tiny_checkpoint, copy / "models" / "tiny.safetensors")
+    return copy
+
+
+def _pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments, "--no-deps", "--no-index"]
+    done = subprocess.run(command, text=True, capture_output=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+
+
+def _from_wheel(source: Path) -> Installed:
+    folder = source.parents[1] / "wheel"
+    _pip("wheel", "--no-build-isolation", "--wheel-dir", str(folder), str(source))
+    (wheel,) = folder.glob("*.whl")
+    prefix = folder / "prefix"
+    _pip("install", "--prefix", str(prefix), "--ignore-installed", str(wheel))
+    return Installed(prefix, prefix / "bin")
+
+
+def _from_colcon(source: Path, *options: str) -> Installed:
+    pytest.importorskip("colcon_core", reason="colcon is not installed")
+    base = source.parents[1] / ("colcon" + "".join(options))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "colcon", f"--log-base={base / 'log'}", "build", f"--base-paths={source}"),
+            *(f"--build-base={base / 'build'}", f"--install-base={base / 'install'}", *options),
+        ],
+        cwd=source.parent,
+        env={**os.environ, "COLCON_HOME": str(base / "home")},
+        text=True,
+        capture_output=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    prefix = base / "install" / "textdifuse_ros"
+    return Installed(prefix, prefix / "lib" / "textdifuse_ros", f"source '{base / 'install' / 'setup.bash'}' && ")
+
+
+@pytest.fixture(scope="module", params=["wheel", "colcon", "colcon --symlink-install"])
+def installed(request: pytest.FixtureRequest, source: Path) -> Installed:
+    """Each kind of installation."""
+    if request.param == "wheel":
+        return _from_wheel(source)
+    return _from_colcon(source, *request.param.split()[1:])
+
+
+class TestInstalled:
+    def test_everything_that_is_shipped_is_there(self, installed: Installed) -> None:
+        for name in SHIPPED:
+            assert (installed.share / name).exists(), name
+        assert (installed.share / "models" / "tiny.safetensors").is_file()
+        assert (installed.prefix / "share/ament_index/resource_index/packages/textdifuse_ros").is_file()
+        assert sorted(item.name for item in installed.programs.iterdir()) == sorted(PROGRAMS)
+
+    def test_it_fuses_with_the_installed_code_and_weights(self, installed: Installed, tmp_path: Path) -> None:
+        noise = np.random.default_rng(0)
+        for name, shape in (("vis.png", (32, 40, 3)), ("ir.png", (32, 40))):
+            cv2.imwrite(str(tmp_path / name), noise.integers(0, 256, shape, dtype=np.uint8))
+        program = installed.programs / "textdifuse"
+        done = installed.run(f"'{program}' --version", tmp_path)
+        assert done.stdout.strip() == f"textdifuse {textdifuse_ros.__version__}", done.stderr
+        done = installed.run(f"'{program}' fuse vis.png ir.png -o out --model tiny --steps 1 --device cpu", tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert cv2.imread(str(tmp_path / "out" / "vis.png")).shape == (32, 40, 3)
+        done = installed.run(f"'{sys.executable}' -c 'import textdifuse_ros as t; print(t.__file__)'", tmp_path)
+        assert not Path(done.stdout.strip()).is_relative_to(ROOT), "this test must not run the source tree's code"
+
+    @needs_ros
+    def test_its_nodes_start_and_refuse_what_is_wrong(self, installed: Installed, tmp_path: Path) -> None:
+        domain = {"ROS_DOMAIN_ID": str(random.SystemRandom().randint(20, 100))}
+        player, node = (installed.programs / name for name in ("player_node", "fusion_node"))
+        done = installed.run(f"'{player}' --help", tmp_path)
+        assert done.returncode == 0 and "--ros-args" in done.stdout, done.stderr
+        done = installed.run(f"'{player}' --ros-args -p source:=absent", tmp_path, **domain)
+        assert done.returncode == 2 and "absent must be" in done.stderr
+        process = installed.start(f"exec '{node}' --ros-args -p model:=nowhere", tmp_path, **domain)
+        watchdog = threading.Timer(60, process.kill)
+        watchdog.start()
+        try:
+            assert process.stderr is not None
+            complaint = next((line for line in process.stderr if "cannot configure" in line), "")
+        finally:
+            watchdog.cancel()
+            process.kill()
+            process.communicate()
+        assert "model" in complaint and "nowhere" in complaint
+
+
+class TestMetadata:
+    """What stands in several files says the same in each."""
+
+    def test_versions_agree(self) -> None:
+        manifest = ElementTree.parse(ROOT / "package.xml").getroot()
+        assert manifest.get("format") == "3"
+        assert manifest.findtext("version") == textdifuse_ros.__version__
+        assert manifest.findtext("export/build_type") == "ament_python"
+
+    def test_the_manifest_names_the_ros_packages_that_are_imported(self) -> None:
+        manifest = ElementTree.parse(ROOT / "package.xml").getroot()
+        named = {item.text for item in manifest.iter("exec_depend")}
+        assert {"rclpy", "cv_bridge", "message_filters"} <= named
+        others = sys.stdlib_module_names | {"numpy", "textdifuse_ros", "cv2", "builtin_interfaces"}
+        used: set[str] = set()
+        for path in [*(ROOT / "textdifuse_ros/nodes").glob("*.py"), *(ROOT / "launch").glob("*.py")]:
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                used |= {module.split(".")[0] for module in modules} - others
+        assert {name for name in used if not {name, f"python3-{name}"} & named} == set()
+
+    def test_metadata_stand_in_setup_py_only(self) -> None:
+        tables = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+        assert set(tables) == {"tool"}, "a [project] table breaks colcon build --symlink-install"
+
+
+class TestLaunchFiles:
+    def test_the_parameter_file_shows_the_defaults_for_a_node_of_any_name(self) -> None:
+        path = ROOT / "config" / "fusion.yaml"
+        assert load_config(FusionNodeConfig, path) == FusionNodeConfig()
+        assert list(yaml.safe_load(path.read_text(encoding="utf-8"))) == ["/**"]
+
+    @pytest.mark.parametrize("name", ["fusion.launch.py", "playback.launch.py"])
+    def test_they_name_executables_that_the_package_has(self, name: str) -> None:
+        tree = ast.parse((ROOT / "launch" / name).read_text(encoding="utf-8"), name)
+        calls = [item for item in ast.walk(tree) if isinstance(item, ast.Call) and ast.unparse(item.func) == "Node"]
+        assert calls
+        for call in calls:
+            given = {item.arg: item.value for item in call.keywords}
+            assert ast.literal_eval(given["package"]) == "textdifuse_ros"
+            assert ast.literal_eval(given["executable"]) in PROGRAMS
+        assert "generate_launch_description" in {item.name for item in tree.body if isinstance(item, ast.FunctionDef)}
+
+    def test_the_overrides_are_parameters_of_the_node(self) -> None:
+        tree = ast.parse((ROOT / "launch" / "fusion.launch.py").read_text(encoding="utf-8"))
+        text = next(ast.unparse(item.value) for item in tree.body if ast.unparse(item).startswith("OVERRIDES = "))
+        known = {item.name: item.type for item in parameters(FusionNodeConfig)}
+        overrides = eval(text, {"str": str, "int": int, "float": float, "bool": bool})
+        assert overrides and all(known[name] is kind for name, kind in overrides.items())
+
+    @needs_launch
+    @needs_ros
+    def test_the_real_launch_starts_the_node_as_its_arguments_say(self, source: Path, tmp_path: Path) -> None:
+        installed = _from_colcon(source)
+        probe = Path(__file__).with_name("launch_probe.py")
+        done = installed.run(
+            f"'{sys.executable}' '{probe}' '{installed.share / 'launch' / 'fusion.launch.py'}'",
+            tmp_path,
+            ROS_DOMAIN_ID=str(random.SystemRandom().randint(20, 100)),
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = json.loads(done.stdout.strip().splitlines()[-1])
+        assert found["state"] == "active"
+        assert found["values"] == {"model": "tiny", "steps": 2, "tolerance": 0.02}
+        assert found["inputs"] == ["/cam/color", "/cam/thermal"]
+        assert found["outputs"] == ["/out/fused"]
+        assert found["profile"].endswith("share/textdifuse_ros/config/fastdds_shm.xml")
+        assert found["left_running"] == []

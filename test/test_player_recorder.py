@@ -1,0 +1,254 @@
+"""Player and recorder as real processes over DDS: a recording goes in, and comes out byte for byte."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from textdifuse_ros.bags.reader import BagReader, decode_image_message
+from textdifuse_ros.bags.writer import BagWriter
+from textdifuse_ros.errors import BagError
+from textdifuse_ros.nodes.sources import INFRARED, VISIBLE, BagSource, FolderSource, find_camera, open_source
+
+needs_ros = pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="rclpy is not installed")
+
+ROOT = Path(__file__).resolve().parents[1]
+START = 1_700_000_000_000_000_000
+PERIOD = 50_000_000
+FRAMES = 12
+# CDR of a std_msgs/msg/String. A whole number of words: DDS fills up others with zero bytes, for every recorder.
+NOTE = b"\x00\x01\x00\x00\x04\x00\x00\x00hi!\x00"
+
+
+def _record(path: Path, storage: str = "mcap") -> Path:
+    with BagWriter(path, storage) as bag:
+        bag.add_topic("/note", "std_msgs/msg/String")
+        for index in range(FRAMES):
+            noise = np.random.default_rng(index)
+            now = START + index * PERIOD
+            bag.write_image("/cam/color", now, "color", noise.integers(0, 256, (48, 64, 3), dtype=np.uint8), now - 9)
+            bag.write_image("/cam/thermal", now + 2_000_000, "thermal", noise.integers(0, 256, (48, 64), np.uint8))
+            bag.write_raw("/note", now + 4_000_000, NOTE)
+    return path
+
+
+def _folder(path: Path, pairs: int) -> Path:
+    for index in range(pairs):
+        noise = np.random.default_rng(index)
+        for side, shape, dtype in (("vis", (24, 32, 3), np.uint8), ("ir", (24, 32), np.uint16)):
+            (path / side).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path / side / f"{index:03d}.png"), noise.integers(0, np.iinfo(dtype).max, shape, dtype))
+    return path
+
+
+class Programs:
+    """Starts the nodes in a DDS domain of their own and ends what is left of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: list[subprocess.Popen[str]] = []
+        self._env = {name: value for name, value in os.environ.items() if name != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
+        self._env.update(
+            ROS_DOMAIN_ID=str(random.SystemRandom().randint(20, 100)),
+            ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST",
+            ROS_LOG_DIR=str(folder / "log"),
+            PYTHONPATH=os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", "")))),
+        )
+
+    def start(self, name: str, **parameters: object) -> subprocess.Popen[str]:
+        arguments = [item for key, value in parameters.items() for item in ("-p", f"{key}:={value}")]
+        command = [sys.executable, "-m", f"textdifuse_ros.nodes.{name}", "--ros-args", *arguments]
+        process = subprocess.Popen(
+            command, env=self._env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self._folder
+        )
+        self._running.append(process)
+        return process
+
+    def recorder(self, output: str, topics: str, **parameters: object) -> subprocess.Popen[str]:
+        return self.start("recorder_node", output=output, topics=f'"{topics}"', **parameters)
+
+    def player(self, **parameters: object) -> dict:
+        process = self.start("player_node", **parameters)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        return json.loads(out)
+
+    def close(self) -> None:
+        for process in self._running:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Iterator[Programs]:
+    found = Programs(tmp_path)
+    yield found
+    found.close()
+
+
+def _stopped(process: subprocess.Popen[str], number: int = signal.SIGINT) -> dict:
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    return json.loads(out)
+
+
+@needs_ros
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_every_message_comes_out_byte_for_byte_whatever_its_type(
+    programs: Programs, tmp_path: Path, storage: str
+) -> None:
+    source = _record(tmp_path / "in", storage)
+    recorder = programs.recorder("out", "visible/image,infrared/image,/note", storage=storage)
+    told = programs.player(source=source, wait_for=1, topics='"/note"', summary="told.json")
+    recorded = _stopped(recorder, signal.SIGTERM if storage == "mcap" else signal.SIGINT)
+
+    expected = {"/visible/image": FRAMES, "/infrared/image": FRAMES, "/note": FRAMES}
+    assert told["published"] == recorded["recorded"] == expected
+    assert told["pairs"] == FRAMES and told["laps"] == 1
+    assert json.loads((tmp_path / "told.json").read_text()) == told
+    names = {"/cam/color": "/visible/image", "/cam/thermal": "/infrared/image", "/note": "/note"}
+    with BagReader(source) as before, BagReader(tmp_path / "out") as after:
+        for old, new in names.items():
+            assert [m.data for m in after.messages([new])] == [m.data for m in before.messages([old])]
+            assert after.topics()[new] == before.topics()[old]
+
+
+@needs_ros
+def test_the_rate_scales_time_and_the_clock_follows_the_recording(programs: Programs, tmp_path: Path) -> None:
+    source = _record(tmp_path / "in")
+    recorder = programs.recorder("out", "visible/image,infrared/image,/clock")
+    slow = programs.player(source=source, wait_for=1, clock="true", rate=0.5)
+    recorded = _stopped(recorder)
+    fast = programs.player(source=source, rate=4.0)
+
+    length = ((FRAMES - 1) * PERIOD + 2_000_000) / 1e9
+    assert slow["seconds"] == pytest.approx(length / 0.5, abs=0.15)
+    assert fast["seconds"] == pytest.approx(length / 4.0, abs=0.15)
+    with BagReader(tmp_path / "out") as bag:
+        stamps = [m.stamp_ns for m in bag.messages(["/visible/image"])]
+        ticks = [_clock(m.data) for m in bag.messages(["/clock"])]
+    gaps = np.diff(stamps)
+    assert np.median(gaps) == pytest.approx(PERIOD / 0.5, rel=0.1), "true spacing, scaled"
+    assert recorded["recorded"]["/clock"] > 2 * FRAMES, "it ticks between the messages too"
+    assert ticks == sorted(ticks)
+    assert ticks[0] >= START and ticks[-1] == START + (FRAMES - 1) * PERIOD + 2_000_000
+
+
+def _clock(data: bytes) -> int:
+    seconds, nanoseconds = np.frombuffer(data[4:12], np.uint32)
+    return int(seconds) * 10**9 + int(nanoseconds)
+
+
+@needs_ros
+def test_a_loop_goes_on_until_told_to_stop_and_ends_cleanly(programs: Programs, tmp_path: Path) -> None:
+    source = _record(tmp_path / "in")
+    counted = programs.player(source=source, loop="true", pairs=2 * FRAMES + 3, rate=4.0)
+    assert counted["pairs"] == 2 * FRAMES + 3 and counted["laps"] == 3
+
+    recorder = programs.recorder("out", "visible/image,infrared/image")
+    endless = programs.start("player_node", source=source, loop="true", rate=4.0, wait_for=1)
+    time.sleep(4.0)
+    assert endless.poll() is None
+    told = _stopped(endless)
+    _stopped(recorder)
+    assert told["pairs"] > FRAMES
+    with BagReader(tmp_path / "out") as bag:
+        stamps = [image.stamp_ns for image in bag.images("/visible/image")]
+    assert stamps[FRAMES] == stamps[0] == START - 9, "a lap has the recorded stamps again"
+
+
+@needs_ros
+def test_a_folder_of_pairs_is_played_with_stamps_that_go_on_over_the_laps(programs: Programs, tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "data", 3)
+    (folder / "vis" / "001.png").write_bytes(b"no picture")
+    recorder = programs.recorder("out", "visible/image,infrared/image")
+    told = programs.player(source=folder, fps=20.0, loop="true", pairs=4, wait_for=1)
+    _stopped(recorder)
+    assert told["pairs"] == 4
+    with BagReader(tmp_path / "out") as bag:
+        visible = [decode_image_message(m) for m in bag.messages(["/visible/image"])]
+        infrared = [decode_image_message(m) for m in bag.messages(["/infrared/image"])]
+    assert [v.stamp_ns for v in visible] == [i.stamp_ns for i in infrared]
+    assert list(np.diff([v.stamp_ns for v in visible])) == [100_000_000, 50_000_000, 100_000_000], "001 is left out"
+    assert (visible[0].encoding, infrared[0].encoding) == ("rgb8", "mono16")
+    thermal = cv2.imread(str(folder / "ir" / "000.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(infrared[0].data.view(np.uint16).reshape(24, 32), thermal)
+    colour = cv2.cvtColor(cv2.imread(str(folder / "vis" / "000.png")), cv2.COLOR_BGR2RGB)
+    np.testing.assert_array_equal(visible[0].data.reshape(24, 32, 3), colour)
+
+
+@needs_ros
+@pytest.mark.parametrize(
+    ("program", "parameters", "said"),
+    [
+        ("player_node", {"source": "absent"}, "absent must be a rosbag2 folder"),
+        ("player_node", {}, "source must be"),
+        ("player_node", {"source": ".", "rate": -1.0}, "rate must be a number in"),
+        ("player_node", {"source": "in", "rat": 2.0}, "did you mean rate?"),
+        ("player_node", {"source": "in", "wait_for": 1, "wait_timeout": 0.3}, "must be 1 within 0.3 s"),
+        ("recorder_node", {}, "output must be"),
+        ("recorder_node", {"output": "in"}, "in must be a new folder"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    programs: Programs, tmp_path: Path, program: str, parameters: dict, said: str
+) -> None:
+    _record(tmp_path / "in")
+    process = programs.start(program, **parameters)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert said in err and len(err.strip().splitlines()) == 1 and not out
+
+
+@needs_ros
+def test_nothing_recorded_is_still_a_recording_that_closes(programs: Programs, tmp_path: Path) -> None:
+    recorder = programs.recorder("out", "nobody")
+    time.sleep(2.0)
+    assert _stopped(recorder)["recorded"] == {"/nobody": 0}
+    assert (tmp_path / "out" / "metadata.yaml").is_file()
+
+
+class TestSources:
+    def test_cameras_are_found_by_name(self) -> None:
+        path = Path("bag")
+        assert find_camera(VISIBLE, ["/cam/rgb", "/cam/ir"], path) == "/cam/rgb"
+        assert find_camera(INFRARED, ["/cam/rgb", "/cam/lwir_image"], path) == "/cam/lwir_image"
+        assert find_camera(VISIBLE, ["/front", "/thermal"], path) == "/front", "what is not infrared"
+
+    @pytest.mark.parametrize("topics", [["/a", "/b"], ["/left/rgb", "/right/rgb"], []])
+    def test_an_ambiguous_recording_asks_for_the_name(self, topics: list[str]) -> None:
+        with pytest.raises(BagError, match="visible_topic"):
+            find_camera(VISIBLE, topics, Path("bag"))
+
+    def test_topics_may_be_named(self, tmp_path: Path) -> None:
+        source = BagSource(_record(tmp_path / "bag"), visible="/cam/thermal", infrared="/cam/color", others="*")
+        assert set(source.topics()) == {VISIBLE, INFRARED, "/note"}
+        first = next(source.lap(0))
+        assert first.topic == INFRARED and first.offset_ns == 0 and first.time_ns == START
+        assert source.lap_ns > (FRAMES - 1) * PERIOD
+        source.close()
+
+    def test_an_unknown_topic_is_refused_with_those_there_are(self, tmp_path: Path) -> None:
+        with pytest.raises(BagError, match="one of /cam/color, /cam/thermal, /note"):
+            BagSource(_record(tmp_path / "bag"), visible="/camera/color")
+
+    def test_a_folder_with_vis_is_pictures_and_another_is_refused(self, tmp_path: Path) -> None:
+        options = {"fps": 10.0, "visible": "", "infrared": "", "others": "", "report": print}
+        assert isinstance(open_source(str(_folder(tmp_path / "data", 1)), **options), FolderSource)
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(BagError, match="vis/ and ir/"):
+            open_source(str(tmp_path / "empty"), **options)

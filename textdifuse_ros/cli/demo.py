@@ -1,0 +1,289 @@
+"""``textdifuse demo``: the whole job once, on a synthetic night drive or on pairs of one's own.
+
+Prepares the input, has :mod:`textdifuse_ros.nodes.demo` run player, node and recorder, and shows the result. It imports
+no ROS itself: the nodes are processes of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from textdifuse_ros import __version__
+from textdifuse_ros.checkpoint import find_checkpoint
+from textdifuse_ros.cli.demo_report import Books, FolderInput, Input, RecordedInput, make_pictures, table
+from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments, to_mapping
+from textdifuse_ros.errors import ConfigError, FileError, ImageError, InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from textdifuse_ros.fusion.fuser import Fuser
+
+NAME = "demo"
+HELP = "Run player, node and recorder over DDS on a synthetic night drive, or on pairs of your own."
+
+LEAST_PAIRS = 50
+MOST_FOLDER_PAIRS = 200
+MOST_RATE = 10.0  # [Hz]
+SHARE_OF_TIME = 0.7  # of a period that fusing one pair may take, measured while nothing else runs
+MOST_MEASURED, MOST_MEASURING = 7, 4.0  # pairs and seconds
+VISIBLE_TOPIC, INFRARED_TOPIC = "/visible/image", "/infrared/image"
+MADE = ("contact_sheet.png", "drive.mp4", "fused_bag", "input_bag", "logs", "summary.json")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The input of a run.
+
+    :ivar source: what the player plays
+    :ivar pairs: how many pairs it will publish
+    :ivar samples: up to three pairs, to measure with: uint8 or uint16 [H, W, 3] RGB and [H, W]
+    :ivar recorded_hz: pairs a second at rate 1; 0 for a folder, which has none
+    """
+
+    source: Path
+    pairs: int
+    samples: list[tuple[np.ndarray, np.ndarray]]
+    recorded_hz: float
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", type=Path, default=Path("build/demo"), help="Folder for what it leaves."
+    )
+    parser.add_argument(
+        "--data", metavar="DIR", type=Path, help="Folder with vis/ and ir/, to use in place of the synthetic drive."
+    )
+    parser.add_argument("--pairs", type=int, default=56, help=f"Pairs to play, at least {LEAST_PAIRS}. Default: 56.")
+    parser.add_argument(
+        "--size", metavar="WxH", default="640x480", help="Size of the synthetic pictures. Default: 640x480."
+    )
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=0.0,
+        help=f"Pairs a second [Hz]; by default at most {MOST_RATE:g}, and as many as this machine can fuse.",
+    )
+    add_arguments(parser, FuserConfig)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prepare, run, show.
+
+    :return: 0, or 1 where the books do not balance or nothing was fused
+    :raises TextDifuseError: something is missing or wrong
+    """
+    config = from_arguments(FuserConfig, arguments)
+    _check(arguments)
+    find_checkpoint(config.model)  # before the drive is rendered
+    output: Path = arguments.output
+    begun = time.monotonic()
+    _clear(output)
+    prepared = _from_folder(arguments) if arguments.data else _from_drive(arguments, output / "input_bag")
+    rendered = time.monotonic()
+    rate, fuse_seconds = _choose_rate(config, arguments.rate, prepared)
+    print(f"one pair takes {1e3 * fuse_seconds:.0f} ms; playing {prepared.pairs} pairs at {rate:.2f} Hz", flush=True)
+    played = time.monotonic()
+    told = _supervise(_plan(config, output, prepared, rate))
+    ended = time.monotonic()
+
+    recorded = 0
+    if sum(told["recorder"]["recorded"].values()):
+        recorded = make_pictures(_input(prepared, rate, told["player"]["start_ns"]), output)
+    books = Books.of(told, recorded)
+    summary = {
+        **books.summary(),
+        "rate_hz": round(rate, 3),
+        "fuse_ms": round(1e3 * fuse_seconds, 3),
+        "source": str(arguments.data or "synthetic night drive"),
+        "version": __version__,
+        "seconds": {
+            "prepare": round(rendered - begun, 2),
+            "measure": round(played - rendered, 2),
+            "run": round(ended - played, 2),
+            "total": round(time.monotonic() - begun, 2),
+        },
+    }
+    (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    print(table(summary, output))
+    for fault in books.faults():
+        print(f"textdifuse: {fault}", file=sys.stderr)
+    return 1 if books.faults() else 0
+
+
+def _input(prepared: Prepared, rate: float, start_ns: int) -> Input:
+    if prepared.recorded_hz:
+        return RecordedInput(prepared.source, VISIBLE_TOPIC, INFRARED_TOPIC)
+    return FolderInput(prepared.source, start_ns, rate)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if importlib.util.find_spec("rclpy") is None:
+        remedy = "install the package with its extra [ros], or source a ROS 2 installation"
+        raise InputError("rclpy", "installed for the demo", "no module of that name", remedy)
+    if arguments.pairs < LEAST_PAIRS:
+        raise ConfigError("pairs", f"at least {LEAST_PAIRS}", arguments.pairs)
+    if arguments.rate and not 0.01 <= arguments.rate <= 100:
+        raise ConfigError("rate", "in [0.01, 100] [Hz], or 0 to choose", arguments.rate)
+
+
+def _clear(output: Path) -> None:
+    """Make the folder; remove what an earlier run left there, and nothing else."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for name in MADE:
+            if (output / name).is_dir():
+                shutil.rmtree(output / name)
+            else:
+                (output / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise FileError(f"the output {output}", "a folder that can be written to", error.strerror or error) from error
+
+
+def _from_drive(arguments: argparse.Namespace, bag: Path) -> Prepared:
+    """Render the drive into a recording."""
+    from tqdm import tqdm
+
+    from textdifuse_ros.bags.writer import BagWriter
+    from textdifuse_ros.cli.info import parse_size
+    from textdifuse_ros.config import from_mapping
+    from textdifuse_ros.scenes.config import DriveSceneConfig
+    from textdifuse_ros.scenes.drive import NightDrive
+
+    width, height = parse_size(arguments.size)
+    config = from_mapping(DriveSceneConfig, {"frames": arguments.pairs, "width": width, "height": height})
+    samples: list[tuple[np.ndarray, np.ndarray]] = []
+    with BagWriter(bag) as writer:
+        for frame in tqdm(NightDrive(config), total=config.frames, desc="rendering", unit="frame", disable=None):
+            writer.write_image(VISIBLE_TOPIC, frame.stamp_ns, "visible_camera", frame.visible)
+            writer.write_image(INFRARED_TOPIC, frame.stamp_ns, "infrared_camera", frame.infrared)
+            if len(samples) < 3:
+                samples.append((frame.visible, frame.infrared))
+    return Prepared(bag, config.frames, samples, config.rate_hz)
+
+
+def _from_folder(arguments: argparse.Namespace) -> Prepared:
+    """Each pair of the folder once, in laps until there are enough."""
+    from textdifuse_ros.image.files import find_pairs, read_infrared, read_visible
+
+    listing = find_pairs(arguments.data / "vis", arguments.data / "ir").pairs
+    if len(listing) > MOST_FOLDER_PAIRS:
+        print(f"playing the first {MOST_FOLDER_PAIRS} of {len(listing)} pairs")
+    samples = []
+    for pair in listing:
+        with contextlib.suppress(FileError):  # the player reports it
+            samples.append((read_visible(pair.visible), read_infrared(pair.infrared)))
+        if len(samples) == 3:
+            break
+    pairs = max(arguments.pairs, min(len(listing), MOST_FOLDER_PAIRS))
+    return Prepared(arguments.data, pairs, samples, 0.0)
+
+
+def _choose_rate(config: FuserConfig, wanted: float, prepared: Prepared) -> tuple[float, float]:
+    """The rate to play at [Hz], and the time that one pair takes [s]."""
+    from textdifuse_ros.fusion.fuser import Fuser
+
+    if not prepared.samples:
+        raise InputError("the pairs", "readable", "none that is")
+
+    fuser = Fuser.from_config(config)
+    try:
+        fuser.warm_up(*prepared.samples[0][1].shape)
+        # As the node does it: in another thread than the one that warmed up. On a busy machine that one would be several
+        # times slower, because OpenMP waits by spinning in it.
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            seconds = pool.submit(_time, fuser, prepared.samples).result()
+    finally:
+        fuser.close()
+    if not seconds:
+        raise InputError("the first pairs", "such that one of them can be fused", "none", "see what is wrong with them")
+    typical = statistics.median(seconds)
+    return wanted or min(MOST_RATE, SHARE_OF_TIME / typical), typical
+
+
+def _time(fuser: Fuser, samples: list[tuple[np.ndarray, np.ndarray]]) -> list[float]:
+    """Seconds that each of a few fusions takes."""
+    seconds: list[float] = []
+    begun = time.perf_counter()
+    for number in range(MOST_MEASURED):
+        started = time.perf_counter()
+        with contextlib.suppress(ImageError):  # the node counts it as dropped
+            fuser(*samples[number % len(samples)])
+            seconds.append(time.perf_counter() - started)
+        if len(seconds) > 1 and time.perf_counter() - begun > MOST_MEASURING:
+            break
+    return seconds
+
+
+def _plan(config: FuserConfig, output: Path, prepared: Prepared, rate: float) -> dict[str, Any]:
+    """The argument of :mod:`textdifuse_ros.nodes.demo`."""
+    height, width = prepared.samples[0][0].shape[:2]
+    player: dict[str, Any] = {"source": str(prepared.source.resolve()), "pairs": prepared.pairs}
+    if prepared.recorded_hz:
+        player["rate"] = rate / prepared.recorded_hz
+    else:
+        player.update(fps=rate, loop=True)
+    # Reliable: where the machine's shared memory is small, pictures go by way of the network stack, and losses with it.
+    node = {**to_mapping(config), "input_reliability": "reliable", "warm_up_size": [height, width]}
+    profile = next((str(path) for path in _profiles() if path.is_file()), "")
+    return {
+        "output": str(output.resolve()),
+        "node": node,
+        "player": player,
+        "pairs": prepared.pairs,
+        "profile": profile,
+    }
+
+
+def _profiles() -> Iterator[Path]:
+    """Where the Fast DDS profile may lie: beside the checkout, or where the package is installed."""
+    package = Path(__file__).resolve().parents[1]
+    yield package.parent / "config" / "fastdds_shm.xml"
+    for prefix in (Path(sys.prefix), *package.parents):
+        yield prefix / "share" / "textdifuse_ros" / "config" / "fastdds_shm.xml"
+
+
+def _supervise(plan: dict[str, Any]) -> dict[str, Any]:
+    """Run the processes and return what they told.
+
+    :raises InputError: they failed; the reason stands on stderr already
+    :raises KeyboardInterrupt: interrupted; they have ended
+    """
+    # The ROS wheels' mark, inherited from another virtual environment, keeps this one's from finding their libraries.
+    env = {name: value for name, value in os.environ.items() if name != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
+    command = [sys.executable, "-m", "textdifuse_ros.nodes.demo", json.dumps(plan)]
+    process = subprocess.Popen(command, env=env)
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        process.terminate()
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        status = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if status == 130:
+        raise KeyboardInterrupt
+    if status:
+        logs = Path(plan["output"]) / "logs"
+        raise InputError("the demo", "run to its end", f"status {status}", f"its logs are in {logs}")
+    told: dict[str, Any] = json.loads((Path(plan["output"]) / "logs" / "run.json").read_text(encoding="utf-8"))
+    return told

@@ -1,0 +1,191 @@
+"""What the demo leaves: the books, a contact sheet, a video, a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from textdifuse_ros.bags.reader import BagImage, BagReader
+from textdifuse_ros.image.encodings import decode_image, to_infrared, to_visible
+from textdifuse_ros.image.files import find_pairs, read_infrared, read_visible, write_png
+from textdifuse_ros.image.sheets import contact_sheet
+from textdifuse_ros.image.video import write_video
+
+COLUMNS = ("visible", "infrared", "fused")
+SHEET_ROWS = 6
+CELL = (480, 360)  # width and height of one of the video's three pictures [pixels]
+
+
+class Input(Protocol):
+    """The pictures that went into the node, found again by the stamp of what came out."""
+
+    def pair(self, stamp_ns: int) -> tuple[np.ndarray, np.ndarray]:
+        """Visible and infrared: uint8 or uint16 [H, W, 3] RGB and [H, W]; stamps must not go back."""
+        ...
+
+
+class RecordedInput:
+    """Pictures of a recording, read along with the stamps that are asked for."""
+
+    def __init__(self, bag: Path, visible: str, infrared: str) -> None:
+        self._reader = BagReader(bag)
+        self._visible = self._reader.images(visible)
+        self._infrared = _Nearest(BagReader(bag).images(infrared))
+
+    def pair(self, stamp_ns: int) -> tuple[np.ndarray, np.ndarray]:
+        """See :class:`Input`."""
+        visible = next(image for image in self._visible if image.stamp_ns == stamp_ns)
+        return to_visible(pixels(visible)), to_infrared(pixels(self._infrared.at(stamp_ns)))
+
+
+class _Nearest:
+    """The picture nearest to a stamp; stamps must not go back."""
+
+    def __init__(self, images: Iterator[BagImage]) -> None:
+        self._images = images
+        self._here = next(images)
+        self._next: BagImage | None = next(images, None)
+
+    def at(self, stamp_ns: int) -> BagImage:
+        while self._next is not None and abs(self._next.stamp_ns - stamp_ns) <= abs(self._here.stamp_ns - stamp_ns):
+            self._here, self._next = self._next, next(self._images, None)
+        return self._here
+
+
+class FolderInput:
+    """Pairs of a folder with ``vis/`` and ``ir/``, as the player stamps them.
+
+    :param start_ns: stamp of the first pair
+    :param rate_hz: pairs a second
+    """
+
+    def __init__(self, folder: Path, start_ns: int, rate_hz: float) -> None:
+        self._pairs = find_pairs(folder / "vis", folder / "ir").pairs
+        self._start_ns = start_ns
+        self._period_ns = round(1e9 / rate_hz)
+
+    def pair(self, stamp_ns: int) -> tuple[np.ndarray, np.ndarray]:
+        """See :class:`Input`."""
+        found = self._pairs[round((stamp_ns - self._start_ns) / self._period_ns) % len(self._pairs)]
+        return read_visible(found.visible), read_infrared(found.infrared)
+
+
+def pixels(image: BagImage) -> np.ndarray:
+    """The picture of a recorded message: [H, W] or [H, W, 3] RGB, uint8 or uint16."""
+    return decode_image(image.data, image.height, image.width, image.step, image.encoding, image.is_bigendian)
+
+
+def make_pictures(source: Input, output: Path) -> int:
+    """Write ``contact_sheet.png`` and ``drive.mp4`` from ``fused_bag`` and its inputs.
+
+    :return: number of pictures in ``fused_bag``
+    :raises BagError: a fused picture cannot be read
+    """
+    with BagReader(output / "fused_bag") as bag:
+        (topic,) = bag.topics()
+        count = bag.counts()[topic]
+        chosen = set(np.linspace(0, count - 1, min(SHEET_ROWS, count)).round().astype(int).tolist())
+        rows: list[list[np.ndarray]] = []
+        labels: list[str] = []
+        stamps = [image.stamp_ns for image in bag.images(topic)]
+
+        def frames() -> Iterator[np.ndarray]:
+            for index, image in enumerate(bag.images(topic)):
+                row = [*source.pair(image.stamp_ns), pixels(image)]
+                if index in chosen:
+                    rows.append(row)
+                    labels.append(f"{(image.stamp_ns - stamps[0]) / 1e9:.1f} s")
+                yield np.concatenate([_cell(picture) for picture in row], axis=1)
+
+        seconds = (stamps[-1] - stamps[0]) / 1e9
+        write_video(output / "drive.mp4", frames(), min(max((count - 1) / seconds, 1.0), 60.0) if seconds > 0 else 1.0)
+    write_png(output / "contact_sheet.png", contact_sheet(rows, COLUMNS, labels=labels))
+    return count
+
+
+def _cell(picture: np.ndarray) -> np.ndarray:
+    """The whole picture within a cell of the video, black around it: uint8 [H, W, 3]."""
+    if picture.dtype == np.uint16:
+        picture = (picture >> 8).astype(np.uint8)
+    if picture.ndim == 2:
+        picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)
+    scale = min(CELL[0] / picture.shape[1], CELL[1] / picture.shape[0])
+    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
+    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    cell = np.zeros((CELL[1], CELL[0], 3), np.uint8)
+    top, left = (CELL[1] - size[1]) // 2, (CELL[0] - size[0]) // 2
+    cell[top : top + size[1], left : left + size[0]] = small
+    return cell
+
+
+@dataclass(frozen=True)
+class Books:
+    """Where every pair went.
+
+    :ivar pairs_in: published by the player
+    :ivar fused: by the node
+    :ivar dropped: pairs by reason; ``transport`` never reached the node, ``superseded`` gave way to a newer one
+    :ivar waiting: neither, at the end
+    :ivar recorded: pictures in ``fused_bag``
+    :ivar node: all that the node told
+    """
+
+    pairs_in: int
+    fused: int
+    dropped: dict[str, int]
+    waiting: int
+    recorded: int
+    node: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any], recorded: int) -> Books:
+        """From what the processes told, and the number of pictures counted in ``fused_bag``."""
+        node = told["node"]
+        pairs = told["player"]["pairs"]
+        dropped = {"transport": pairs - node["received"], "superseded": 0, **node["dropped"]}
+        return cls(pairs, node["fused"], dropped, node["waiting"], recorded, node)
+
+    def faults(self) -> list[str]:
+        """What is wrong with them, a line each; none when all is well."""
+        faults = []
+        if self.pairs_in != self.fused + sum(self.dropped.values()) or self.waiting or min(self.dropped.values()) < 0:
+            faults.append(
+                f"the pairs must add up: {self.pairs_in} in, {self.fused} fused, {self.waiting} waiting, "
+                f"dropped {self.dropped}"
+            )
+        if not self.fused:
+            faults.append("at least one pair must be fused, got none; the logs tell why")
+        if self.recorded != self.fused:
+            faults.append(f"fused_bag must hold every fused picture ({self.fused}), got {self.recorded}")
+        return faults
+
+    def summary(self) -> dict[str, Any]:
+        """The part of ``summary.json`` that comes from the run."""
+        latency = self.node["latency_ms"]
+        return {
+            "pairs_in": self.pairs_in,
+            "fused": self.fused,
+            "dropped": self.dropped,
+            "latency_ms": {"median": latency["median"], "p99": latency["p99"]},
+            **{name: self.node[name] for name in ("device", "steps", "sampler", "seed", "model", "weights")},
+        }
+
+
+def table(summary: Mapping[str, Any], output: Path) -> str:
+    """The result for people."""
+    lost = ", ".join(f"{reason} {count}" for reason, count in summary["dropped"].items() if count)
+    latency = summary["latency_ms"]
+    lines = [
+        ("pairs in", f"{summary['pairs_in']} at {summary['rate_hz']:.2f} Hz, {summary['source']}"),
+        ("fused", f"{summary['fused']}, {summary['steps']} steps on {summary['device']}, model {summary['model']}"),
+        ("dropped", f"{sum(summary['dropped'].values())}" + (f" ({lost})" if lost else "")),
+        ("latency", f"{latency['median']} ms median, {latency['p99']} ms p99"),
+        ("time", f"{summary['seconds']['total']:.0f} s"),
+        ("left in", f"{output}: contact_sheet.png, drive.mp4, fused_bag/, summary.json"),
+    ]
+    return "\n".join(f"{name:>8}  {text}" for name, text in lines)

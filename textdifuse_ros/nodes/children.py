@@ -1,0 +1,118 @@
+"""Child processes that never outlive their parent."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+_BOOTSTRAP_MARK = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
+
+
+def environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with changes, fit for a Python of any virtual environment.
+
+    The ROS wheels leave a mark that keeps another environment's wheels from finding their libraries.
+    """
+    return {**{name: value for name, value in os.environ.items() if name != _BOOTSTRAP_MARK}, **changes}
+
+
+class Children:
+    """Programs of this package, each with a log file; leaving the ``with`` block ends those that still run.
+
+    They run in sessions of their own, so that Ctrl-C in the terminal reaches this process only and it decides in which
+    order they end; Linux ends them should this process be killed.
+
+    :param logs: folder for NAME.log, made where it is missing
+    :param env: changes to the environment
+    """
+
+    def __init__(self, logs: Path, env: Mapping[str, str]) -> None:
+        self._logs = logs
+        self._env = environment(env)
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        logs.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> Children:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        for process in self._running.values():
+            if process.poll() is None:
+                process.terminate()
+        for name in self._running:
+            self.stop(name, signal.SIGTERM, 5.0)
+
+    def start(self, name: str, module: str, parameters: Mapping[str, object]) -> subprocess.Popen[bytes]:
+        """Run ``python -m module`` with ROS parameters.
+
+        :param name: of the log file; another child's name must differ
+        """
+        given = [item for key, value in parameters.items() for item in ("-p", f"{key}:={_ros_value(value)}")]
+        command = [sys.executable, "-m", module, *(["--ros-args", *given] if given else [])]
+        with self.log(name).open("wb") as log:
+            process = subprocess.Popen(
+                command,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )
+        self._running[name] = process
+        return process
+
+    def ended(self, name: str) -> bool:
+        """Whether a child has ended, in whatever way."""
+        return self._running[name].poll() is not None
+
+    def log(self, name: str) -> Path:
+        """The log file of a child."""
+        return self._logs / f"{name}.log"
+
+    def tail(self, name: str, lines: int = 5) -> str:
+        """The last lines of a child's log."""
+        return "\n".join(self.log(name).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-lines:])
+
+    def stop(self, name: str, number: int = signal.SIGINT, timeout: float = 10.0) -> int:
+        """Ask a child to end, and end it by force when it does not.
+
+        :return: its exit status
+        """
+        process = self._running[name]
+        if process.poll() is None:
+            process.send_signal(number)
+        deadline = time.monotonic() + timeout
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if process.poll() is None:
+            process.kill()
+        return process.wait()
+
+
+def _ros_value(value: object) -> str:
+    """A parameter's value as the ROS command line takes it; text is quoted, or ``on`` and ``42`` would change type."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(str, value))}]"
+    if isinstance(value, (str, Path)):
+        escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return str(value)
+
+
+def _end_with_parent() -> None:
+    if sys.platform == "linux":
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

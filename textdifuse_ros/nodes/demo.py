@@ -1,0 +1,192 @@
+"""Runs player, fusion_node and recorder as separate processes over DDS until every pair is accounted for.
+
+Started by ``textdifuse demo``, which prepares the input and shows the result. Takes one JSON object as its argument
+(:class:`Plan`) and writes one to ``OUTPUT/logs/run.json``: what the player published, what the node counted, what the
+recorder wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from std_srvs.srv import Trigger
+from tqdm import tqdm
+
+from textdifuse_ros.errors import InputError, TextDifuseError
+from textdifuse_ros.nodes.children import Children
+from textdifuse_ros.nodes.process import StopRequest
+
+FUSED_TOPIC = "/fusion_node/fused"
+START_TIMEOUT = 180.0  # [s]; weights load and one picture is fused
+END_TIMEOUT = 60.0  # [s] for the last pairs
+SETTLE = 1.0  # [s] without a change, after which no message is believed to be on its way
+POLL = 0.25  # [s]
+PREFIX = "textdifuse_ros.nodes."
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run.
+
+    :ivar output: folder for ``fused_bag/`` and ``logs/``
+    :ivar node: parameters of fusion_node
+    :ivar player: parameters of player_node
+    :ivar pairs: how many the player will publish
+    :ivar profile: Fast DDS profile file; empty for none
+    """
+
+    output: str
+    node: dict[str, Any]
+    player: dict[str, Any]
+    pairs: int
+    profile: str = ""
+
+
+class Interrupted(Exception):
+    """A signal came, or the program that started this one is gone."""
+
+
+class Supervisor:
+    """Looks at the other processes through ROS: the graph, and the node's statistics."""
+
+    def __init__(self, node: Node, children: Children, stop: StopRequest) -> None:
+        self._node = node
+        self._children = children
+        self._stop = stop
+        self._parent = os.getppid()
+        self._client = node.create_client(Trigger, "/fusion_node/statistics")
+
+    def until(self, condition: Callable[[], bool], what: str, timeout: float, *alive: str) -> None:
+        """Wait for a condition while watching the children.
+
+        :param what: completes "the demo must be able to ..."
+        :param alive: children that must not end meanwhile
+        :raises Interrupted: told to stop
+        :raises InputError: out of time, or a child has ended; quotes its log
+        """
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if self._stop.requested or os.getppid() != self._parent:
+                raise Interrupted
+            for name in alive:
+                if self._children.ended(name):
+                    raise self.failure(what, f"an end of {name}", name)
+            if time.monotonic() > deadline:
+                raise self.failure(what, f"nothing within {timeout:g} s", *alive)
+            rclpy.spin_once(self._node, timeout_sec=0.05)
+
+    def failure(self, what: str, found: str, *names: str) -> InputError:
+        """An error that quotes the children's logs."""
+        quoted = "; ".join(f"{name}: {self._children.tail(name, 2)}" for name in names)
+        return InputError("the demo", f"able to {what}", found, " ".join(quoted.split()))
+
+    def statistics(self) -> dict[str, Any]:
+        """The node's own numbers."""
+        future = self._client.call_async(Trigger.Request())
+        self.until(future.done, "read the node's statistics", START_TIMEOUT, "fusion_node")
+        numbers: dict[str, Any] = json.loads(future.result().message)
+        return numbers
+
+    def await_node(self) -> None:
+        """Wait until the node is active and its output is recorded.
+
+        :raises InputError: it is not; quotes its log
+        """
+        self.until(self._client.service_is_ready, "start fusion_node", START_TIMEOUT, "fusion_node", "recorder")
+        if self.statistics()["state"] != "active":
+            raise self.failure("start fusion_node", "a node that refused", "fusion_node")
+        self.until(
+            lambda: self._node.count_subscribers(FUSED_TOPIC) > 0, "record the fused pictures", 30.0, "recorder"
+        )
+
+    def play(self, pairs: int) -> None:
+        """Show the progress until the player has ended and the node has nothing left to do."""
+        with tqdm(total=pairs, desc="fusing", unit="pair", disable=None) as bar:
+            before: tuple[object, ...] = ()
+            settled_at = ended_at = float("inf")
+            while time.monotonic() < settled_at + SETTLE:
+                numbers = self.statistics()
+                bar.update(max(0, min(int(numbers["fused"]) + sum(numbers["dropped"].values()), pairs) - bar.n))
+                counts = numbers["received"], numbers["fused"], numbers["dropped"]
+                if self._children.ended("player"):
+                    ended_at = min(ended_at, time.monotonic())
+                    if numbers["waiting"] or counts != before:
+                        settled_at = float("inf")
+                    else:
+                        settled_at = min(settled_at, time.monotonic())
+                before = counts
+                if time.monotonic() > ended_at + END_TIMEOUT:
+                    raise self.failure("fuse all pairs", f"{numbers['waiting']} still waiting", "fusion_node")
+                self._pause()
+
+    def _pause(self) -> None:
+        until = time.monotonic() + POLL
+        self.until(lambda: time.monotonic() > until, "fuse", END_TIMEOUT, "fusion_node", "recorder")
+
+
+def run(plan: Plan, stop: StopRequest) -> dict[str, Any]:
+    """Run everything once.
+
+    :return: ``player``, ``node`` and ``recorder``, each as that program tells it
+    :raises InputError: a program failed; quotes its log
+    :raises Interrupted: told to stop
+    """
+    output = Path(plan.output)
+    logs = output / "logs"
+    told = {name: logs / f"{name}.json" for name in ("player", "recorder")}
+    with Children(logs, {"ROS_LOG_DIR": str(logs / "ros")}) as children:
+        recorded = {"output": output / "fused_bag", "topics": FUSED_TOPIC, "summary": told["recorder"]}
+        children.start("recorder", PREFIX + "recorder_node", recorded)
+        children.start("fusion_node", PREFIX + "fusion_node", plan.node)
+        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+        node = rclpy.create_node("demo")
+        try:
+            supervisor = Supervisor(node, children, stop)
+            supervisor.await_node()
+            children.start("player", PREFIX + "player_node", {**plan.player, "wait_for": 1, "summary": told["player"]})
+            supervisor.play(plan.pairs)
+            numbers = supervisor.statistics()
+            for name in ("player", "recorder"):
+                if children.stop(name) or not told[name].is_file():
+                    raise supervisor.failure("run to its end", f"a failure of {name}", name)
+            children.stop("fusion_node")
+        finally:
+            node.destroy_node()
+            rclpy.try_shutdown()
+    return {"node": numbers, **{name: json.loads(path.read_text(encoding="utf-8")) for name, path in told.items()}}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the plan that is given as the one argument; 0 when all was run, 2 when not, 130 when interrupted."""
+    (text,) = sys.argv[1:] if argv is None else argv
+    plan = Plan(**json.loads(text))
+    stop = StopRequest()
+    # Its own domain: neither does the demo hear a robot nor a robot the demo. Up to 101 the ports are free on Linux.
+    os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 101))
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    if plan.profile:
+        os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = plan.profile
+    try:
+        found = run(plan, stop)
+        (Path(plan.output) / "logs" / "run.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    except Interrupted:
+        return 130
+    except TextDifuseError as error:
+        print(f"textdifuse: {error}", file=sys.stderr, flush=True)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""Plays a rosbag2 recording, or a folder of picture pairs, where ``ros2 bag`` is absent.
+
+    player_node --ros-args -p source:=PATH -p rate:=2.0 -r visible/image:=/camera/color
+
+The visible pictures go to ``visible/image`` and the infrared ones to ``infrared/image``, whatever they were called when
+they were recorded; messages of a recording are published byte for byte. At the end one line of JSON tells what was
+published.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from array import array
+from collections.abc import Sequence
+
+import rclpy
+from builtin_interfaces.msg import Time
+from rclpy.duration import Duration
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.signals import SignalHandlerOptions
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
+
+from textdifuse_ros.config_playback import PlaybackConfig
+from textdifuse_ros.errors import InputError
+from textdifuse_ros.nodes.messages import message_class
+from textdifuse_ros.nodes.parameters import NodeParameters
+from textdifuse_ros.nodes.process import StopRequest, report, run_program
+from textdifuse_ros.nodes.qos import output_profile
+from textdifuse_ros.nodes.sources import INFRARED, VISIBLE, Entry, Picture, open_source
+
+QUEUE_DEPTH = 20  # messages that a slow reliable subscriber may lag behind
+CLOCK_PERIOD = 0.01  # [s]; finer than any timer that is driven by it needs
+CLOCK_TOPIC = "/clock"
+SETTLE = 0.2  # [s] a subscriber that we see may not see us yet, and would miss the first messages
+
+
+class PlayerNode(Node):
+    """Publishes what a source yields, at the right times.
+
+    :param stop: looked at while waiting
+    :raises TextDifuseError: a parameter or the source is wrong
+    """
+
+    def __init__(self, stop: StopRequest) -> None:
+        super().__init__("player_node")
+        self._stop = stop
+        self.config = NodeParameters(self, PlaybackConfig).config
+        self._source = open_source(
+            self.config.source,
+            fps=self.config.fps,
+            visible=self.config.visible_topic,
+            infrared=self.config.infrared_topic,
+            others=self.config.topics,
+            report=self.get_logger().error,
+        )
+        clock = self.config.clock
+        kinds = {name: kind for name, kind in self._source.topics().items() if not (clock and name == CLOCK_TOPIC)}
+        self._outputs = {
+            name: self.create_publisher(message_class(kind), name, output_profile(QUEUE_DEPTH))
+            for name, kind in kinds.items()
+        }
+        self._clock_output = self.create_publisher(Clock, CLOCK_TOPIC, output_profile(1)) if clock else None
+        self._counts = dict.fromkeys(self._outputs, 0)
+        self._laps = 0
+        self._start_ns: int | None = None
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self)
+
+    def play(self) -> dict[str, object]:
+        """Wait for the subscribers, then play.
+
+        :return: what was published: ``pairs``, ``published`` (topic: messages), ``laps``, ``seconds`` and ``start_ns``,
+            the recorded time of the first message, or the stamp of a folder's first pair
+        :raises InputError: the subscribers did not come in time
+        """
+        self._await_subscribers()
+        begun = time.monotonic()
+        while not self._finished():
+            self._play_lap(begun)
+            self._laps += 1
+            if not self.config.loop or not sum(self._counts.values()):
+                break
+        seconds = time.monotonic() - begun
+        for output in self._outputs.values():
+            output.wait_for_all_acked(Duration(seconds=3))
+        published = {self._outputs[name].topic_name: count for name, count in self._counts.items()}
+        return {
+            "pairs": self._pairs(),
+            "published": published,
+            "laps": self._laps,
+            "seconds": round(seconds, 3),
+            "start_ns": self._start_ns,
+        }
+
+    def close(self) -> None:
+        """Close the source and leave the graph."""
+        self._source.close()
+        self._executor.shutdown()
+        self.destroy_node()
+
+    def _play_lap(self, begun: float) -> None:
+        lap_begun = begun + self._laps * self._source.lap_ns / 1e9 / self.config.rate
+        clock_ns: int | None = None
+        for entry in self._source.lap(self._laps):
+            output = self._outputs.get(entry.topic)
+            if output is None:
+                continue
+            due = lap_begun + entry.offset_ns / 1e9 / self.config.rate
+            self._wait_until(due, clock_ns, entry.time_ns)
+            if self._finished():
+                return
+            self._tick(entry.time_ns)
+            if self._start_ns is None:
+                self._start_ns = entry.time_ns - entry.offset_ns
+            clock_ns = entry.time_ns
+            self._publish(output, entry)
+
+    def _publish(self, output: Publisher, entry: Entry) -> None:
+        content = entry.content
+        output.publish(content if isinstance(content, bytes) else image_message(content))
+        self._counts[entry.topic] += 1
+
+    def _wait_until(self, due: float, from_ns: int | None, to_ns: int) -> None:
+        """Serve the executor until ``due`` (steady clock); meanwhile ``/clock`` goes from one time to the other."""
+        while not self._stop.requested:
+            remaining = due - time.monotonic()
+            if remaining <= 0:
+                return
+            if self._clock_output is not None and from_ns is not None:
+                self._tick(max(from_ns, to_ns - round(remaining * self.config.rate * 1e9)))
+                remaining = min(remaining, CLOCK_PERIOD)
+            self._executor.spin_once(timeout_sec=min(remaining, 0.1))
+
+    def _tick(self, now_ns: int) -> None:
+        if self._clock_output is not None:
+            self._clock_output.publish(Clock(clock=Time(sec=now_ns // 10**9, nanosec=now_ns % 10**9)))
+
+    def _pairs(self) -> int:
+        return min(self._counts[VISIBLE], self._counts[INFRARED])
+
+    def _finished(self) -> bool:
+        return self._stop.requested or bool(self.config.pairs and self._pairs() >= self.config.pairs)
+
+    def _await_subscribers(self) -> None:
+        if not self.config.wait_for:
+            return
+        outputs = [self._outputs[name] for name in (VISIBLE, INFRARED)]
+        deadline = time.monotonic() + self.config.wait_timeout
+        while not self._stop.requested:
+            missing = [out for out in outputs if out.get_subscription_count() < self.config.wait_for]
+            if not missing:
+                time.sleep(SETTLE)
+                return
+            if time.monotonic() > deadline:
+                names = ", ".join(f"{out.topic_name} has {out.get_subscription_count()}" for out in missing)
+                expected = f"{self.config.wait_for} within {self.config.wait_timeout:g} s"
+                raise InputError("the subscribers of each picture topic", expected, names, "start fusion_node first")
+            self._executor.spin_once(timeout_sec=0.05)
+
+
+def image_message(picture: Picture) -> Image:
+    """A message of mono8, mono16, rgb8 or rgb16, as the pixels are."""
+    pixels = picture.pixels
+    bits = pixels.dtype.itemsize * 8
+    message = Image(height=pixels.shape[0], width=pixels.shape[1])
+    message.header.stamp = Time(sec=picture.stamp_ns // 10**9, nanosec=picture.stamp_ns % 10**9)
+    message.header.frame_id = picture.frame_id
+    message.encoding = f"{'mono' if pixels.ndim == 2 else 'rgb'}{bits}"
+    message.is_bigendian = int(sys.byteorder == "big" and bits > 8)
+    message.step = pixels[0].nbytes
+    message.data = array("B", pixels.tobytes())
+    return message
+
+
+def _play(argv: Sequence[str] | None) -> int:
+    stop = StopRequest()
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = PlayerNode(stop)
+        try:
+            report(node.play(), node.config.summary)
+        finally:
+            node.close()
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Play until the end or until SIGINT or SIGTERM."""
+    return run_program("player_node", __doc__, _play, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""What the programs of this folder share: how they are stopped, how they refuse, how they report."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rclpy.utilities import remove_ros_args
+
+from textdifuse_ros.errors import FileError, TextDifuseError
+
+
+class StopRequest:
+    """Notes SIGINT and SIGTERM instead of ending the process, so that files are closed and counts are told.
+
+    A second signal ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            os._exit(128 + number)
+        self.requested = True
+
+
+def report(counts: Mapping[str, Any], path: str) -> None:
+    """Print counts as one line of JSON, and write the same line to a file where one is named.
+
+    :raises FileError: the file cannot be written
+    """
+    line = json.dumps(counts)
+    print(line, flush=True)
+    if not path:
+        return
+    try:
+        Path(path).write_text(line + "\n", encoding="utf-8")
+    except OSError as error:
+        raise FileError(path, "a file that can be written", error.strerror or error) from error
+
+
+def run_program(
+    name: str, usage: str | None, body: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None
+) -> int:
+    """Run a program that takes ROS arguments and no others.
+
+    An error of the project becomes one line on stderr and status 2.
+
+    :param usage: shown for ``--help``
+    :param argv: with the program's name first, as rclpy takes it; None takes those of the process
+    """
+    others = remove_ros_args(argv)[1:]
+    if others in (["-h"], ["--help"]):
+        print((usage or "").strip())
+        return 0
+    if others:
+        print(f"{name}: arguments must be ROS arguments, got {others[0]!r}; see {name} --help", file=sys.stderr)
+        return 2
+    try:
+        return body(argv)
+    except TextDifuseError as error:
+        print(f"{name}: {error}", file=sys.stderr, flush=True)
+        return 2

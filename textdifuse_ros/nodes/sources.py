@@ -1,0 +1,221 @@
+"""What the player plays: a rosbag2 recording, or a folder of picture pairs. Free of ROS itself."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from textdifuse_ros.bags.reader import IMAGE_TYPE, BagReader
+from textdifuse_ros.errors import BagError, ConfigError, TextDifuseError
+from textdifuse_ros.image.files import find_pairs, read_infrared, read_visible
+
+VISIBLE, INFRARED = "visible/image", "infrared/image"
+"""The names under which the pictures are published; relative, hence remappable."""
+
+_NAMED_LIKE = {
+    VISIBLE: re.compile(r"vis(ible)?|rgb|colou?r|eo"),
+    INFRARED: re.compile(r"infrared|infra\d?|ir|thermal|lwir"),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that is not yet a message.
+
+    :ivar pixels: uint8 or uint16 [H, W] or [H, W, 3] RGB
+    :ivar stamp_ns: time for its header [ns]
+    """
+
+    pixels: np.ndarray
+    stamp_ns: int
+    frame_id: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing to publish.
+
+    :ivar topic: the name to publish on
+    :ivar offset_ns: when, from the start of the lap, at rate 1 [ns]
+    :ivar time_ns: the time that ``/clock`` shows then [ns]
+    :ivar content: the CDR bytes of a message, or a picture
+    """
+
+    topic: str
+    offset_ns: int
+    time_ns: int
+    content: bytes | Picture
+
+
+class Source(Protocol):
+    """Something that can be played, again and again."""
+
+    def topics(self) -> dict[str, str]:
+        """The message type of each name that is published."""
+        ...
+
+    def lap(self, number: int) -> Iterator[Entry]:
+        """Everything once, in order of time.
+
+        :param number: of the lap, from 0
+        """
+        ...
+
+    @property
+    def lap_ns(self) -> int:
+        """Time from the start of one lap to the start of the next [ns]."""
+        ...
+
+    def close(self) -> None:
+        """Close the files."""
+        ...
+
+
+class BagSource:
+    """A recording; the bytes of its messages are published as they are.
+
+    :param visible: topic of the visible pictures; empty looks for it
+    :param infrared: topic of the infrared pictures; empty looks for it
+    :param others: more topics, separated by commas, or ``*``
+    :raises BagError: no recording, or one without these topics
+    """
+
+    def __init__(self, path: Path, visible: str = "", infrared: str = "", others: str = "") -> None:
+        self._bag = BagReader(path)
+        try:
+            self._names = self._choose(path, visible, infrared, others)
+        except BagError:
+            self._bag.close()
+            raise
+
+    def _choose(self, path: Path, visible: str, infrared: str, others: str) -> dict[str, str]:
+        """The name to publish on, by the topic in the recording."""
+        known = self._bag.topics()
+        for topic in filter(None, (visible, infrared)):
+            if topic not in known:
+                raise BagError(f"a topic of {path}", f"one of {', '.join(known)}", repr(topic))
+        names = {topic: name for topic, name in ((visible, VISIBLE), (infrared, INFRARED)) if topic}
+        cameras = [topic for topic, kind in known.items() if kind == IMAGE_TYPE and topic not in names]
+        for name in (VISIBLE, INFRARED):
+            if name not in names.values():
+                topic = find_camera(name, cameras, path)
+                cameras.remove(topic)
+                names[topic] = name
+        wanted = list(known) if others.strip() == "*" else [item.strip() for item in others.split(",") if item.strip()]
+        for topic in wanted:
+            if topic not in known:
+                raise BagError(f"a topic of {path}", f"one of {', '.join(known)}", repr(topic))
+            names.setdefault(topic, topic)
+        return names
+
+    def topics(self) -> dict[str, str]:
+        """The message type of each name that is published."""
+        known = self._bag.topics()
+        return {name: known[topic] for topic, name in self._names.items()}
+
+    def lap(self, number: int) -> Iterator[Entry]:
+        """Everything once; the stamps are the recorded ones in every lap.
+
+        :raises BagError: the recording turns out damaged
+        """
+        start = self._bag.start_ns
+        for message in self._bag.messages(self._names):
+            offset = message.stamp_ns - start
+            yield Entry(self._names[message.topic], offset, message.stamp_ns, bytes(message.data))
+
+    @property
+    def lap_ns(self) -> int:
+        """The recording's duration and the mean gap of its pictures [ns]."""
+        pictures = max(count for topic, count in self._bag.counts().items() if topic in self._names)
+        return self._bag.duration_ns + self._bag.duration_ns // max(pictures - 1, 1)
+
+    def close(self) -> None:
+        """Close the recording."""
+        self._bag.close()
+
+
+def find_camera(name: str, candidates: list[str], path: Path) -> str:
+    """The one picture topic whose name says that it is of this camera.
+
+    :param name: :data:`VISIBLE` or :data:`INFRARED`
+    :raises BagError: none, or several
+    """
+    other = INFRARED if name == VISIBLE else VISIBLE
+
+    def like(pattern: re.Pattern[str], topic: str) -> bool:
+        return any(pattern.fullmatch(word) for word in re.split(r"[/_]", topic.lower()))
+
+    found = [topic for topic in candidates if like(_NAMED_LIKE[name], topic) and not like(_NAMED_LIKE[other], topic)]
+    if not found:
+        found = [topic for topic in candidates if not like(_NAMED_LIKE[other], topic)]
+    if len(found) == 1:
+        return found[0]
+    word = name.split("/")[0]
+    listed = ", ".join(found or candidates) or "none"
+    remedy = f"name it by the parameter {word}_topic"
+    raise BagError(f"the {word} pictures of {path}", f"one topic of type {IMAGE_TYPE}", listed, remedy)
+
+
+class FolderSource:
+    """A folder with ``vis/`` and ``ir/``, pictures paired by name.
+
+    A pair that cannot be read is reported and left out. Stamps start at the time of opening and go on over the laps.
+
+    :param fps: pairs a second
+    :param report: takes a line about a pair that cannot be read
+    :raises FileError: the folders are missing or hold no pair
+    """
+
+    def __init__(self, path: Path, fps: float, report: Callable[[str], object]) -> None:
+        self._pairs = find_pairs(path / "vis", path / "ir").pairs
+        self._period_ns = round(1e9 / fps)
+        self._report = report
+        self._start_ns = time.time_ns()
+
+    def topics(self) -> dict[str, str]:
+        """The message type of each name that is published."""
+        return {VISIBLE: IMAGE_TYPE, INFRARED: IMAGE_TYPE}
+
+    def lap(self, number: int) -> Iterator[Entry]:
+        """Every pair once, both of its pictures with the same stamp."""
+        for index, pair in enumerate(self._pairs):
+            offset = index * self._period_ns
+            stamp = self._start_ns + number * self.lap_ns + offset
+            try:
+                pictures = {VISIBLE: read_visible(pair.visible), INFRARED: read_infrared(pair.infrared)}
+            except TextDifuseError as error:
+                self._report(f"left out: {error}")
+                continue
+            for name, pixels in pictures.items():
+                yield Entry(name, offset, stamp, Picture(pixels, stamp, name.split("/")[0] + "_camera"))
+
+    @property
+    def lap_ns(self) -> int:
+        """A period for each pair [ns]."""
+        return len(self._pairs) * self._period_ns
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def open_source(
+    path: str, *, fps: float, visible: str, infrared: str, others: str, report: Callable[[str], object]
+) -> Source:
+    """A folder with ``vis/`` is played as pictures, anything else as a recording.
+
+    :raises TextDifuseError: there is neither
+    """
+    if not path:
+        raise ConfigError("source", "a recording, or a folder with vis/ and ir/", "nothing", "give -p source:=PATH")
+    folder = Path(path).expanduser()
+    if (folder / "vis").is_dir():
+        return FolderSource(folder, fps, report)
+    if folder.is_dir() and not (folder / "metadata.yaml").is_file():
+        raise BagError(str(folder), "a rosbag2 recording, or a folder with vis/ and ir/", "a folder with neither")
+    return BagSource(folder, visible, infrared, others)
