@@ -28,6 +28,7 @@ ROS = [
 TEST = [
     "pytest>=8,<9",
     "hypothesis>=6.100",
+    "scikit-image>=0.24",
     "colcon-common-extensions",
     "catkin-pkg",
     "setuptools>=64,<80",

@@ -1,0 +1,85 @@
+"""Means with bootstrap intervals."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from textdifuse_ros.evaluate.statistics import Interval, bootstrap_interval
+
+
+def test_the_interval_is_that_of_the_mean_s_normal_distribution() -> None:
+    values = np.random.default_rng(0).normal(5, 2, 400)
+    interval = bootstrap_interval(values)
+    half = 1.96 * values.std() / math.sqrt(400)
+    assert interval.mean == pytest.approx(values.mean())
+    assert interval.low == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert interval.high == pytest.approx(values.mean() + half, abs=0.1 * half)
+    assert (interval.defined, interval.undefined) == (400, 0)
+
+
+def test_the_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(200):
+        interval = bootstrap_interval(rng.exponential(1, 50), resamples=400)
+        covered += interval.low <= 1 <= interval.high
+    assert 0.88 < covered / 200 < 0.99
+
+
+def test_two_values_have_three_means() -> None:
+    interval = bootstrap_interval([0, 1])
+    assert interval == Interval(0.5, 0, 1, 2, 0)
+    # Of the means 0, 1/2, 1 (1/4, 1/2, 1/4 of them) the middle 40 % are 1/2.
+    assert bootstrap_interval([0, 1], level=0.4) == Interval(0.5, 0.5, 0.5, 2, 0)
+
+
+def test_a_wider_level_gives_a_wider_interval() -> None:
+    values = np.random.default_rng(2).uniform(0, 1, 30)
+    narrow, wide = (bootstrap_interval(values, level=level) for level in (0.5, 0.99))
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_seed_another() -> None:
+    values = np.random.default_rng(3).uniform(0, 1, 30)
+    assert bootstrap_interval(values, seed=5) == bootstrap_interval(values, seed=5)
+    assert bootstrap_interval(values, seed=5) != bootstrap_interval(values, seed=6)
+
+
+def test_nan_leaves_the_mean_and_is_counted() -> None:
+    assert bootstrap_interval([1.0, math.nan, 3.0, math.nan]) == Interval(2, 1, 3, 2, 2)
+
+
+def test_without_values_all_is_nan() -> None:
+    for values, undefined in (([], 0), ([math.nan] * 3, 3)):
+        interval = bootstrap_interval(values)
+        assert all(math.isnan(figure) for figure in (interval.mean, interval.low, interval.high))
+        assert (interval.defined, interval.undefined) == (0, undefined)
+
+
+def test_one_value_has_a_mean_but_no_interval() -> None:
+    interval = bootstrap_interval([4.5, math.nan])
+    assert interval.mean == 4.5
+    assert math.isnan(interval.low)
+    assert math.isnan(interval.high)
+    assert (interval.defined, interval.undefined) == (1, 1)
+
+
+def test_equal_values_have_an_interval_of_no_width() -> None:
+    assert bootstrap_interval([0.25] * 10) == Interval(0.25, 0.25, 0.25, 10, 0)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_infinite_value_makes_the_mean_infinite_and_the_interval_stays_a_number_or_infinite() -> None:
+    interval = bootstrap_interval([math.inf, *np.linspace(30, 40, 9)])
+    assert interval.mean == math.inf
+    assert 30 < interval.low < 40
+    assert interval.high == math.inf
+
+
+def test_many_values_are_resampled_in_blocks_without_changing_what_an_interval_means() -> None:
+    values = np.random.default_rng(4).normal(0, 1, 20_000)
+    interval = bootstrap_interval(values, resamples=300)
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 / math.sqrt(20_000), rel=0.25)

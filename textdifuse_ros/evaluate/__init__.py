@@ -1,0 +1,1 @@
+"""How methods are judged: controls, panels of pictures, statistics, reports."""
