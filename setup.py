@@ -11,7 +11,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 MANIFEST = ElementTree.parse(Path(__file__).resolve().parent / "package.xml").getroot()
-MAINTAINER = MANIFEST.find("maintainer")
+(MAINTAINER,) = MANIFEST.iter("maintainer")
 NAME = MANIFEST.findtext("name")
 
 ROS = [

@@ -156,8 +156,10 @@ def _await(condition, patience: float) -> None:  # type: ignore[no-untyped-def]
     ],
 )
 @needs_ros
-def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
-    done = _run(tmp_path, "--size", "32x24", *arguments)
+def test_what_is_wrong_is_said_in_one_line(
+    tmp_path: Path, tiny_checkpoint: Path, arguments: list[str], said: str
+) -> None:
+    done = _run(tmp_path, "--size", "32x24", "--model", tiny_checkpoint, *arguments)
     assert done.returncode == 2
     assert said in done.stderr.strip().splitlines()[-1]
 

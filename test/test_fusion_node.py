@@ -645,3 +645,10 @@ def test_with_the_shipped_profile_vga_pictures_arrive_between_processes(domain, 
         listener.kill()
         listener.wait()
     assert heard["visible"] >= 57 and heard["infrared"] >= 57, heard
+
+
+def test_unreadable_ros_arguments_are_one_line_and_status_2(domain):
+    run = [sys.executable, "-m", "textdifuse_ros.nodes.fusion_node", "--ros-args", "--params-file", "/nowhere.yaml"]
+    ended = subprocess.run(run, env=environment_in(domain), capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 2
+    assert "fusion_node: the ROS arguments must be readable" in ended.stderr and "Traceback" not in ended.stderr

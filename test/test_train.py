@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from test_data import street
+
 from textdifuse_ros.cli.main import main
 from textdifuse_ros.config_train import TrainConfig
 from textdifuse_ros.data.crops import CropBatches

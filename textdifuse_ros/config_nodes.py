@@ -80,6 +80,11 @@ class PlayerConfig:
         low=0.0,
         high=3600.0,
     )
+    topics: str = parameter(
+        "", "Other topics of the recording to play under their own names, separated by commas; * plays them all."
+    )
+    pairs: int = parameter(0, "End after so many pairs of pictures; 0 plays to the end, or for ever in a loop.", low=0)
+    summary: str = parameter("", "File for the counts that are printed at the end, as JSON; empty writes none.")
 
 
 @dataclass(frozen=True)
@@ -89,3 +94,4 @@ class RecorderConfig:
     output: str = parameter("", "Folder of the rosbag2 recording to write; it must not exist yet.")
     topics: str = parameter("fused", "Topics to record, separated by commas; relative names are remappable.")
     storage: str = parameter("mcap", "Storage format of the recording.", choices=("mcap", "sqlite3"))
+    summary: str = parameter("", "File for the counts that are printed at the end, as JSON; empty writes none.")

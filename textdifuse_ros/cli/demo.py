@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from textdifuse_ros import __version__
 from textdifuse_ros.checkpoint import find_checkpoint
 from textdifuse_ros.cli.demo_report import Books, FolderInput, Input, RecordedInput, make_pictures, table
+from textdifuse_ros.cli.drive import INFRARED_TOPIC, VISIBLE_TOPIC, record_frame
 from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments, to_mapping
 from textdifuse_ros.errors import ConfigError, FileError, ImageError, InputError
 
@@ -43,7 +44,6 @@ MOST_FOLDER_PAIRS = 200
 MOST_RATE = 10.0  # [Hz]
 SHARE_OF_TIME = 0.7  # of a period that fusing one pair may take, measured while nothing else runs
 MOST_MEASURED, MOST_MEASURING = 7, 4.0  # pairs and seconds
-VISIBLE_TOPIC, INFRARED_TOPIC = "/visible/image", "/infrared/image"
 MADE = ("contact_sheet.png", "drive.mp4", "fused_bag", "input_bag", "logs", "summary.json")
 
 
@@ -159,6 +159,7 @@ def _clear(output: Path) -> None:
 
 def _from_drive(arguments: argparse.Namespace, bag: Path) -> Prepared:
     """Render the drive into a recording."""
+    import numpy as np
     from tqdm import tqdm
 
     from textdifuse_ros.bags.writer import BagWriter
@@ -170,10 +171,10 @@ def _from_drive(arguments: argparse.Namespace, bag: Path) -> Prepared:
     width, height = parse_size(arguments.size)
     config = from_mapping(DriveSceneConfig, {"frames": arguments.pairs, "width": width, "height": height})
     samples: list[tuple[np.ndarray, np.ndarray]] = []
+    random = np.random.default_rng(config.seed)
     with BagWriter(bag) as writer:
         for frame in tqdm(NightDrive(config), total=config.frames, desc="rendering", unit="frame", disable=None):
-            writer.write_image(VISIBLE_TOPIC, frame.stamp_ns, "visible_camera", frame.visible)
-            writer.write_image(INFRARED_TOPIC, frame.stamp_ns, "infrared_camera", frame.infrared)
+            record_frame(writer, frame, random)
             if len(samples) < 3:
                 samples.append((frame.visible, frame.infrared))
     return Prepared(bag, config.frames, samples, config.rate_hz)
@@ -206,8 +207,8 @@ def _choose_rate(config: FuserConfig, wanted: float, prepared: Prepared) -> tupl
     fuser = Fuser.from_config(config)
     try:
         fuser.warm_up(*prepared.samples[0][1].shape)
-        # As the node does it: in another thread than the one that warmed up. On a busy machine that one would be several
-        # times slower, because OpenMP waits by spinning in it.
+        # As the node does it: in another thread than the one that warmed up. That one would be several times slower on
+        # a busy machine, because OpenMP waits by spinning in it.
         with ThreadPoolExecutor(max_workers=1) as pool:
             seconds = pool.submit(_time, fuser, prepared.samples).result()
     finally:

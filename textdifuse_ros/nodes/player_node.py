@@ -24,7 +24,7 @@ from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
-from textdifuse_ros.config_playback import PlaybackConfig
+from textdifuse_ros.config_nodes import PlayerConfig
 from textdifuse_ros.errors import InputError
 from textdifuse_ros.nodes.messages import message_class
 from textdifuse_ros.nodes.parameters import NodeParameters
@@ -48,7 +48,7 @@ class PlayerNode(Node):
     def __init__(self, stop: StopRequest) -> None:
         super().__init__("player_node")
         self._stop = stop
-        self.config = NodeParameters(self, PlaybackConfig).config
+        self.config = NodeParameters(self, PlayerConfig).config
         self._source = open_source(
             self.config.source,
             fps=self.config.fps,

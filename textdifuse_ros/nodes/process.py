@@ -13,7 +13,7 @@ from typing import Any
 
 from rclpy.utilities import remove_ros_args
 
-from textdifuse_ros.errors import FileError, TextDifuseError
+from textdifuse_ros.errors import ConfigError, FileError, TextDifuseError
 
 
 class StopRequest:
@@ -58,7 +58,12 @@ def run_program(
     :param usage: shown for ``--help``
     :param argv: with the program's name first, as rclpy takes it; None takes those of the process
     """
-    others = remove_ros_args(argv)[1:]
+    try:
+        others = remove_ros_args(argv)[1:]
+    except Exception as error:  # rcl has several kinds: a parameter file that is missing or unreadable, a bad remap
+        detail = str(error).replace("\n", " ")
+        print(f"{name}: {ConfigError('the ROS arguments', 'readable', detail)}", file=sys.stderr)
+        return 2
     if others in (["-h"], ["--help"]):
         print((usage or "").strip())
         return 0

@@ -19,7 +19,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.signals import SignalHandlerOptions
 
 from textdifuse_ros.bags.writer import BagWriter
-from textdifuse_ros.config_playback import RecordingConfig
+from textdifuse_ros.config_nodes import RecorderConfig
 from textdifuse_ros.errors import ConfigError
 from textdifuse_ros.nodes.messages import message_class
 from textdifuse_ros.nodes.parameters import NodeParameters
@@ -39,7 +39,7 @@ class RecorderNode(Node):
 
     def __init__(self) -> None:
         super().__init__("recorder_node")
-        self.config = NodeParameters(self, RecordingConfig).config
+        self.config = NodeParameters(self, RecorderConfig).config
         if not self.config.output:
             raise ConfigError("output", "the folder of the recording to write", "nothing", "give -p output:=PATH")
         names = [name.strip() for name in self.config.topics.split(",") if name.strip()]
