@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 
 from textdifuse_ros import __version__
 from textdifuse_ros.checkpoint import find_checkpoint
-from textdifuse_ros.cli.demo_report import Books, FolderInput, Input, RecordedInput, make_pictures, table
 from textdifuse_ros.cli.drive import INFRARED_TOPIC, VISIBLE_TOPIC, record_frame
 from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments, to_mapping
 from textdifuse_ros.errors import ConfigError, FileError, ImageError, InputError
@@ -34,6 +33,7 @@ from textdifuse_ros.errors import ConfigError, FileError, ImageError, InputError
 if TYPE_CHECKING:
     import numpy as np
 
+    from textdifuse_ros.cli.demo_report import Input
     from textdifuse_ros.fusion.fuser import Fuser
 
 NAME = "demo"
@@ -90,6 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
     :return: 0, or 1 where the books do not balance or nothing was fused
     :raises TextDifuseError: something is missing or wrong
     """
+    from textdifuse_ros.cli.demo_report import Books, make_pictures, table
+
     config = from_arguments(FuserConfig, arguments)
     _check(arguments)
     find_checkpoint(config.model)  # before the drive is rendered
@@ -129,6 +131,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _input(prepared: Prepared, rate: float, start_ns: int) -> Input:
+    from textdifuse_ros.cli.demo_report import FolderInput, RecordedInput
+
     if prepared.recorded_hz:
         return RecordedInput(prepared.source, VISIBLE_TOPIC, INFRARED_TOPIC)
     return FolderInput(prepared.source, start_ns, rate)

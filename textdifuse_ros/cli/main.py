@@ -20,7 +20,7 @@ from textdifuse_ros import __version__
 from textdifuse_ros.errors import TextDifuseError
 
 # The modules of the verbs, in the order in which --help lists them.
-VERBS = ("fuse", "info", "benchmark", "train", "drive", "demo")
+VERBS = ("fuse", "info", "benchmark", "train", "drive", "demo", "evaluate")
 
 
 class Parser(argparse.ArgumentParser):

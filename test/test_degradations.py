@@ -1,0 +1,179 @@
+"""The degradations one by one, and the suite of conditions made of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from textdifuse_ros.data import degradations as d
+from textdifuse_ros.data.conditions import CONDITIONS, degrade_pair
+from textdifuse_ros.errors import ConfigError, ImageError
+
+
+@pytest.fixture
+def visible() -> np.ndarray:
+    """float32 [64, 96, 3] in [0, 1]: a smooth scene with edges, neither black nor white."""
+    y, x = np.mgrid[:64, :96].astype(np.float32)
+    scene = 0.35 + 0.2 * np.sin(x / 9) * np.cos(y / 7) + 0.2 * ((x // 24 + y // 16) % 2)
+    return np.stack((scene, 0.9 * scene, 0.8 * scene), 2).astype(np.float32)
+
+
+@pytest.fixture
+def infrared(visible) -> np.ndarray:
+    """float32 [64, 96] in [0, 1]."""
+    return visible[::-1, ::-1, 0].copy()
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+VISIBLE = {
+    "low_light": lambda v, g: d.low_light(v, 0.1),
+    "low_light field": lambda v, g: d.low_light(v, d.smooth_field(*v.shape[:2], 3, g)),
+    "over_exposure": lambda v, g: d.over_exposure(v, 2),
+    "color_cast": lambda v, g: d.color_cast(v, (1.3, 1, 0.5)),
+    "gaussian_noise": lambda v, g: d.gaussian_noise(v, 0.1, g),
+    "poisson_noise": lambda v, g: d.poisson_noise(v, 30, g),
+    "gaussian_blur": lambda v, g: d.gaussian_blur(v, 1.5),
+    "motion_blur": lambda v, g: d.motion_blur(v, 9, 0.4),
+    "haze": lambda v, g: d.haze(v, 1.5, 0.8, g),
+    "rain_streaks": lambda v, g: d.rain_streaks(v, 0.01, 15, 1.4, g),
+    "quantize": lambda v, g: d.quantize(v),
+}
+INFRARED = {
+    "gaussian_noise": lambda i, g: d.gaussian_noise(i, 0.1, g),
+    "gaussian_blur": lambda i, g: d.gaussian_blur(i, 1.5),
+    "motion_blur": lambda i, g: d.motion_blur(i, 9, 0.4),
+    "stripe_noise": lambda i, g: d.stripe_noise(i, 0.05, g),
+    "low_contrast": lambda i, g: d.low_contrast(i, 0.3, 0.5),
+    "haze": lambda i, g: d.haze(i, 1.5, 0.8, g),
+}
+
+
+class TestEveryDegradation:
+    @pytest.mark.parametrize("name", VISIBLE)
+    def test_keeps_shape_type_and_range_and_leaves_its_argument_alone(self, name, visible) -> None:
+        before = visible.copy()
+        after = VISIBLE[name](visible, rng())
+        assert after.shape == visible.shape and after.dtype == np.float32
+        assert after.min() >= 0 and after.max() <= 1
+        assert np.array_equal(visible, before) and not np.array_equal(after, before)
+
+    @pytest.mark.parametrize("name", INFRARED)
+    def test_of_infrared_pictures_does_so_too(self, name, infrared) -> None:
+        before = infrared.copy()
+        after = INFRARED[name](infrared, rng())
+        assert after.shape == infrared.shape and after.dtype == np.float32
+        assert after.min() >= 0 and after.max() <= 1
+        assert np.array_equal(infrared, before) and not np.array_equal(after, before)
+
+    @pytest.mark.parametrize("name", ["gaussian_noise", "poisson_noise", "haze", "rain_streaks", "low_light field"])
+    def test_that_is_random_is_a_function_of_the_generator_alone(self, name, visible) -> None:
+        np.random.seed(1)
+        first = VISIBLE[name](visible, rng(5))
+        np.random.seed(2)
+        assert np.array_equal(first, VISIBLE[name](visible, rng(5)))
+        assert not np.array_equal(first, VISIBLE[name](visible, rng(6)))
+
+
+class TestMeaning:
+    def test_low_light_is_a_factor_in_linear_light(self) -> None:
+        grey = np.full((4, 4, 3), 0.5, np.float32)
+        assert d.low_light(grey, 0.25) == pytest.approx(0.5 * 0.25 ** (1 / 2.2), abs=1e-5)
+
+    def test_over_exposure_doubles_the_light_with_each_stop_and_clips(self) -> None:
+        picture = np.array([[0.2, 0.9]], np.float32)
+        assert d.over_exposure(picture, 1)[0] == pytest.approx([0.2 * 2 ** (1 / 2.2), 1], abs=1e-5)
+
+    def test_a_color_cast_is_a_gain_for_each_channel(self) -> None:
+        grey = np.full((1, 1, 3), 0.5, np.float32)
+        expected = [0.5 * gain ** (1 / 2.2) for gain in (1, 0.5, 0.25)]
+        assert d.color_cast(grey, (1, 0.5, 0.25))[0, 0] == pytest.approx(expected, abs=1e-5)
+
+    def test_gaussian_noise_has_the_standard_deviation_asked_for(self) -> None:
+        grey = np.full((200, 200), 0.5, np.float32)
+        assert np.std(d.gaussian_noise(grey, 0.05, rng())) == pytest.approx(0.05, rel=0.03)
+
+    def test_poisson_noise_has_the_variance_of_its_mean_count(self) -> None:
+        for level in (0.3, 0.8):
+            light = d.to_linear(np.full((300, 300), level, np.float32))
+            noisy = d.to_linear(d.poisson_noise(np.full((300, 300), level, np.float32), 100, rng()))
+            assert np.var(noisy) == pytest.approx(float(light[0, 0]) / 100, rel=0.05)
+
+    def test_blurs_spread_a_point_and_keep_its_light(self) -> None:
+        point = np.zeros((41, 41), np.float32)
+        point[20, 20] = 0.5
+        soft = d.gaussian_blur(point, 2)
+        assert soft.sum() == pytest.approx(0.5, rel=1e-3)
+        line = d.to_linear(d.motion_blur(point, 9, 0))
+        assert line.sum() == pytest.approx(float(d.to_linear(point).sum()), rel=1e-2)
+        assert (line.sum(1) > 1e-6).sum() <= 3 and (line.sum(0) > 1e-6).sum() >= 9
+
+    def test_haze_hides_more_in_the_upper_part(self) -> None:
+        haze = d.haze(np.zeros((60, 60, 3), np.float32), 2, 0.8, rng())
+        assert haze[:10].mean() > haze[-10:].mean() + 0.1
+        assert haze.max() < 0.8 ** (1 / 2.2)
+
+    def test_rain_only_brightens(self, visible) -> None:
+        wet = d.rain_streaks(visible, 0.01, 15, np.pi / 2, rng())
+        assert (wet >= visible - 1e-6).all() and (wet > visible + 0.05).mean() > 0.02
+
+    def test_stripes_are_constant_along_a_column_or_row(self) -> None:
+        grey = np.full((50, 400), 0.5, np.float32)
+        columns = d.stripe_noise(grey, 0.05, rng())
+        assert np.ptp(columns, 0).max() == 0 and np.std(columns[0]) == pytest.approx(0.05, rel=0.15)
+        rows = d.stripe_noise(grey, 0.05, rng(), rows=True)
+        assert np.ptp(rows, 1).max() == 0 and np.ptp(rows[:, 0]) > 0
+
+    def test_low_contrast_scales_the_deviation_around_a_new_mean(self, infrared) -> None:
+        flat = d.low_contrast(infrared, 0.25, 0.4)
+        assert flat.mean() == pytest.approx(0.4, abs=1e-3)
+        assert flat.std() == pytest.approx(0.25 * infrared.std(), rel=1e-3)
+
+
+class TestSuite:
+    @pytest.fixture
+    def clean(self, visible, infrared) -> tuple[np.ndarray, np.ndarray]:
+        return np.rint(visible * 255).astype(np.uint8), np.rint(infrared * 255).astype(np.uint8)
+
+    def test_has_thirteen_conditions_of_these_names(self) -> None:
+        assert tuple(CONDITIONS) == (
+            "low_light", "low_light_strong", "over_exposure", "color_cast", "gaussian_noise", "poisson_noise", "blur",
+            "haze", "rain", "thermal_stripes", "thermal_low_contrast", "low_light_noise",
+            "low_light_cast_noise_stripes",
+        )  # fmt: skip
+        assert all(condition.meaning.endswith(".") for condition in CONDITIONS.values())
+
+    @pytest.mark.parametrize("name", CONDITIONS)
+    def test_a_condition_changes_the_source_it_is_about_and_no_other(self, name, clean) -> None:
+        visible, infrared = degrade_pair(name, *clean, "0001")
+        assert visible.dtype == infrared.dtype == np.uint8
+        assert visible.shape == clean[0].shape and infrared.shape == clean[1].shape
+        changed = not np.array_equal(visible, clean[0]), not np.array_equal(infrared, clean[1])
+        both, thermal = name == "low_light_cast_noise_stripes", name.startswith("thermal")
+        assert changed == (not thermal, thermal or both)
+
+    @pytest.mark.parametrize("name", CONDITIONS)
+    def test_the_same_picture_meets_the_same_degradation_every_time(self, name, clean) -> None:
+        first, again = degrade_pair(name, *clean, "0001"), degrade_pair(name, *clean, "0001")
+        assert np.array_equal(first[0], again[0]) and np.array_equal(first[1], again[1])
+
+    def test_noise_differs_between_pictures_and_between_conditions(self, clean) -> None:
+        here, there = (degrade_pair("gaussian_noise", *clean, stem)[0].astype(int) for stem in ("0001", "0002"))
+        assert np.abs(here - there).mean() > 5
+        stripes = degrade_pair("thermal_stripes", *clean, "0001")[1].astype(int) - clean[1]
+        others = degrade_pair("low_light_cast_noise_stripes", *clean, "0001")[1].astype(int) - clean[1]
+        assert abs(np.corrcoef(stripes[0], others[0])[0, 1]) < 0.5
+
+    def test_the_stronger_low_light_is_darker(self, clean) -> None:
+        dark, darker = (degrade_pair(name, *clean, "a")[0].mean() for name in ("low_light", "low_light_strong"))
+        assert darker < 0.6 * dark < 0.6 * clean[0].mean()
+
+    def test_an_unknown_condition_and_unfit_pictures_are_refused(self, clean) -> None:
+        with pytest.raises(ConfigError, match=r"one of low_light, .*, got 'fog'"):
+            degrade_pair("fog", *clean, "a")
+        with pytest.raises(ImageError, match="as large as the visible"):
+            degrade_pair("blur", clean[0], clean[1][:-1], "a")
+        with pytest.raises(ImageError, match="8 bits"):
+            degrade_pair("blur", clean[0], clean[1].astype(np.uint16), "a")

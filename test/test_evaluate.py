@@ -1,0 +1,519 @@
+"""``textdifuse evaluate``: rows, panels, figures, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from textdifuse_ros.cli.main import main
+from textdifuse_ros.data.conditions import CONDITIONS, degrade_pair
+from textdifuse_ros.errors import FileError, ImageError
+from textdifuse_ros.evaluate.controls import CONTROLS
+from textdifuse_ros.evaluate.methods import Row
+from textdifuse_ros.evaluate.pool import spread
+from textdifuse_ros.evaluate.preprocess import balance_white, denoise, enhance_low_light, noise_level, preprocess
+from textdifuse_ros.evaluate.results import METRICS, Record, differences, summarise
+from textdifuse_ros.evaluate.sets import NAMED_SETS, folder_set, named_set
+from textdifuse_ros.image.files import read_infrared, read_visible, write_png
+from textdifuse_ros.metrics.regions import box_masks
+from textdifuse_ros.metrics.table import CLEAN_METRICS, clean_metrics
+
+CLEAN_KEYS = ["EN", "AG", "SD", "SCD", "VIF", "VIF_visible", "VIF_infrared", "VIF_min", "Qabf", "SSIM", "dE00"]
+
+
+def scene(number: int, height: int = 60, width: int = 80) -> tuple[np.ndarray, np.ndarray]:
+    """A visible and an infrared picture with structure, another for every number."""
+    y, x = np.mgrid[:height, :width]
+    ground = 70 + 50 * np.sin(x / 11 + number) * np.cos(y / 9) + 30 * ((x // 20 + y // 15 + number) % 2)
+    visible = np.stack((ground, 0.9 * ground, 0.7 * ground + 15), 2)
+    person = np.abs(x - 20 - 4 * number) + np.abs(y - 30) < 9
+    infrared = 60 + 40 * np.cos(y / 13 + number) + 110 * person
+    rough = np.random.default_rng(number).normal(0, 2, (height, width))
+    visible, infrared = visible + rough[..., None], infrared + rough
+    return np.clip(visible, 0, 255).astype(np.uint8), np.clip(infrared, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def folders(tmp_path) -> tuple[Path, Path]:
+    for number in range(3):
+        visible, infrared = scene(number)
+        write_png(tmp_path / "vis" / f"{number}.png", visible)
+        write_png(tmp_path / "ir" / f"{number}.png", infrared)
+    return tmp_path / "vis", tmp_path / "ir"
+
+
+@pytest.fixture
+def evaluate(folders, tmp_path, capfd):
+    """Run the verb over the folders in this process; its JSON."""
+
+    def run(*flags, visible=folders[0], infrared=folders[1], jobs=1) -> dict:
+        file = tmp_path / "out.json"
+        line = ["evaluate", "--visible", visible, "--infrared", infrared, "--jobs", jobs, "--json", file, *flags]
+        status = main([str(argument) for argument in line])
+        assert status == 0, capfd.readouterr().err
+        return json.loads(file.read_text())
+
+    return run
+
+
+@pytest.fixture
+def refused(folders, capfd):
+    """Run the verb where it must refuse; its one line on stderr (below the progress bar)."""
+
+    def run(*flags, visible=folders[0], infrared=folders[1]) -> str:
+        inputs = ["--visible", visible, "--infrared", infrared] if visible else []
+        assert main([str(part) for part in ("evaluate", *inputs, "--jobs", 1, *flags)]) == 2
+        captured = capfd.readouterr()
+        assert captured.out == ""
+        lines = [line for line in captured.err.splitlines() if line.startswith("textdifuse: ")]
+        assert len(lines) == 1
+        return lines[0]
+
+    return run
+
+
+def save_row(folder: Path, control: str, folders: tuple[Path, Path]) -> Path:
+    """The pictures of a control as if a method had made them."""
+    for path in folders[0].iterdir():
+        fused = CONTROLS[control](read_visible(path), read_infrared(folders[1] / path.name))
+        write_png(folder / path.name, fused)
+    return folder
+
+
+class TestCleanPanel:
+    def test_without_methods_the_controls_are_measured_and_no_checkpoint_is_needed(self, evaluate, monkeypatch) -> None:
+        monkeypatch.setenv("TEXTDIFUSE_MODELS", "/nowhere")
+        content = evaluate()
+        assert list(content["rows"]) == [
+            "visible", "infrared", "mean", "max", "max+noise15", "clahe+max", "sum", "clahe+sum",
+        ]  # fmt: skip
+        assert content["pairs"] == 3 and content["panel"] == "clean"
+        assert all(list(row) == CLEAN_KEYS for row in content["rows"].values())
+
+    def test_a_mean_is_that_of_the_metrics_of_the_pictures_and_lies_in_its_interval(self, evaluate) -> None:
+        figures = evaluate()["rows"]["max"]
+        single = [clean_metrics(CONTROLS["max"](*scene(n)), *scene(n)) for n in range(3)]
+        for name in CLEAN_KEYS:
+            assert figures[name]["mean"] == pytest.approx(np.mean([values[name] for values in single]), rel=1e-9)
+            assert figures[name]["low"] <= figures[name]["mean"] <= figures[name]["high"]
+
+    def test_an_existing_json_file_is_overwritten(self, evaluate, tmp_path) -> None:
+        (tmp_path / "out.json").write_text("old")
+        assert evaluate()["pairs"] == 3
+
+    def test_several_processes_give_the_same_bytes_as_one(self, evaluate) -> None:
+        assert evaluate(jobs=2) == evaluate(jobs=1)
+
+    def test_a_folder_of_results_is_a_row_of_its_own_judged_as_any_other(self, evaluate, folders, tmp_path) -> None:
+        method = save_row(tmp_path / "peer", "sum", folders)
+        rows = evaluate("--method", f"Peer={method}")["rows"]
+        assert rows["Peer"] == rows["sum"] and list(rows)[-1] == "Peer"
+
+    def test_the_model_has_the_row_textdifuse_made_of_what_fuse_would_save(
+        self, evaluate, folders, tiny_checkpoint, tmp_path
+    ) -> None:
+        model = ["--model", tiny_checkpoint, "--threads", 1, "--steps", 2]
+        content = evaluate(*model, "--save-fused", tmp_path / "kept")
+        fuse = ["fuse", folders[0], folders[1], "-o", tmp_path / "fused", *model]
+        assert main([str(part) for part in fuse]) == 0
+        values = []
+        for number in range(3):
+            fused = read_visible(tmp_path / "fused" / f"{number}.png")
+            assert np.array_equal(fused, read_visible(tmp_path / "kept" / "textdifuse" / f"{number}.png"))
+            values.append(clean_metrics(fused, *scene(number))["SCD"])
+        assert content["rows"]["textdifuse"]["SCD"]["mean"] == pytest.approx(np.mean(values), rel=1e-9)
+        assert "2 steps" in content["about"]["model"]
+
+    def test_the_model_named_default_is_drive(self, evaluate, tiny_checkpoint, tmp_path, monkeypatch) -> None:
+        (tmp_path / "drive.safetensors").write_bytes(tiny_checkpoint.read_bytes())
+        monkeypatch.setenv("TEXTDIFUSE_MODELS", str(tmp_path))
+        content = evaluate("--model", "default", "--threads", 1, "--steps", 1, "--limit", 1)
+        assert content["about"]["model"].startswith("drive, 1 steps")
+
+    def test_csv_and_markdown_hold_every_picture_and_the_verdict(self, evaluate, tmp_path) -> None:
+        evaluate("--csv", tmp_path / "t.csv", "--markdown", tmp_path / "t.md")
+        with (tmp_path / "t.csv").open() as file:
+            lines = list(csv.DictReader(file))
+        assert len(lines) == 3 * len(CONTROLS)
+        assert {line["picture"] for line in lines} == {"0", "1", "2"}
+        mine = next(line for line in lines if line["row"] == "mean" and line["picture"] == "1")
+        expected = clean_metrics(CONTROLS["mean"](*scene(1)), *scene(1))["Qabf"]
+        assert float(mine["Qabf"]) == pytest.approx(expected, rel=1e-4)
+        text = (tmp_path / "t.md").read_text()
+        assert "| clahe+sum " in text and "[" in text and "prove nothing for this set: EN, AG" in text
+
+    def test_a_limit_takes_pairs_spread_over_the_names(self, evaluate, tmp_path) -> None:
+        assert evaluate("--limit", 2, "--csv", tmp_path / "t.csv")["pairs"] == 2
+        assert {line.split(",")[3] for line in (tmp_path / "t.csv").read_text().splitlines()[1:]} == {"0", "2"}
+
+    def test_where_a_metric_is_not_defined_the_figure_is_null_and_counted(self, evaluate, folders, tmp_path) -> None:
+        for path in folders[1].iterdir():
+            write_png(path, np.full((60, 80), 90, np.uint8))
+        content = evaluate("--csv", tmp_path / "t.csv")
+        assert content["rows"]["max"]["VIF_infrared"] == {"mean": None, "low": None, "high": None, "undefined": 3}
+        assert ",nan," in (tmp_path / "t.csv").read_text()
+
+    def test_it_refuses_constants_of_json_that_are_no_json(self, evaluate, tmp_path) -> None:
+        evaluate()
+        assert not any(word in (tmp_path / "out.json").read_text() for word in ("NaN", "Infinity"))
+
+
+class TestConclusions:
+    ROWS = (Row("max"), Row("sum"), Row("peer", Path("p")), Row("other", Path("o")))
+
+    @staticmethod
+    def table(**means):
+        """A table of one metric a keyword, each with a figure for every row."""
+        records = [
+            Record("", row.name, "0", {metric: float(values[n]) for metric, values in means.items()})
+            for n, row in enumerate(TestConclusions.ROWS)
+        ]
+        return summarise(records, TestConclusions.ROWS)
+
+    def test_a_metric_that_a_control_leads_proves_nothing(self) -> None:
+        table = self.table(EN=(7, 6, 5, 4), Qabf=(0.1, 0.2, 0.3, 0.25))
+        assert table.leaders == {"EN": "max", "Qabf": "peer"}
+        assert table.proves_nothing == ("EN",)
+
+    def test_less_is_better_for_colour_error(self) -> None:
+        table = self.table(dE00=(3, 4, 1, 2))
+        assert table.leaders["dE00"] == "peer" and table.proves_nothing == ()
+
+    def test_a_control_that_draws_level_takes_the_proof_away(self) -> None:
+        assert self.table(SCD=(1.5, 1, 1.5, 1)).proves_nothing == ("SCD",)
+
+    def test_a_preprocessed_control_is_a_control(self) -> None:
+        rows = (Row("max+pre"), Row("peer+pre", Path("p")))
+        records = [Record("", row.name, "0", {"SSIM": value}) for row, value in zip(rows, (0.9, 0.8), strict=True)]
+        assert summarise(records, rows).proves_nothing == ("SSIM",)
+
+    def test_a_nan_does_not_lead(self) -> None:
+        assert self.table(VIF=(math.nan, 0.4, 0.5, math.nan)).leaders == {"VIF": "peer"}
+
+    def test_a_picture_counts_once_however_many_conditions_it_has(self) -> None:
+        records = [Record(c, "max", "0", {"EN": v}) for c, v in (("a", 1.0), ("b", 3.0))]
+        interval = summarise([*records, Record("a", "max", "1", {"EN": 5.0})], (Row("max"),)).rows["max"]["EN"]
+        assert (interval.mean, interval.defined) == (3.5, 2)
+
+    def test_differences_are_taken_picture_by_picture(self) -> None:
+        records = [Record("", "max", str(n), {"EN": float(10 * n)}) for n in range(20)]
+        records += [Record("", "peer", str(n), {"EN": 10 * n + 0.5 + 0.01 * (n % 3)}) for n in range(20)]
+        apart = differences(records, "peer", "max")["EN"]
+        assert apart.mean == pytest.approx(0.51, abs=0.01) and 0.49 < apart.low < apart.high < 0.53
+
+    def test_every_metric_of_the_panels_has_a_description_and_a_direction(self) -> None:
+        assert set(CLEAN_METRICS) <= set(METRICS)
+        assert {name for name in CLEAN_METRICS if METRICS[name].better < 0} == {"dE00"}
+
+
+class TestDegradedPanel:
+    CHOSEN = ("--panel", "degraded", "--condition", "low_light", "--condition", "thermal_stripes")
+
+    def test_all_conditions_are_measured_against_the_clean_sources(self, evaluate, tmp_path) -> None:
+        content = evaluate("--panel", "degraded", "--limit", 1, "--csv", tmp_path / "t.csv")
+        assert list(content["conditions"]) == list(CONDITIONS)
+        keys = [*CLEAN_KEYS[:-1], "PSNR_consistency", "dE00"]
+        for name in ("low_light", "thermal_stripes"):
+            fused = CONTROLS["max"](*degrade_pair(name, *scene(0), "0"))
+            expected = clean_metrics(fused, *scene(0))
+            figures = content["conditions"][name]["rows"]["max"]
+            assert sorted(figures) == sorted(keys)
+            assert figures["VIF_min"]["mean"] == pytest.approx(expected["VIF_min"], rel=1e-9)
+
+    def test_max_is_shown_with_preprocessing_too(self, evaluate) -> None:
+        content = evaluate(*self.CHOSEN)
+        figures = content["conditions"]["low_light"]["rows"]
+        values = []
+        for number in range(3):
+            fused = CONTROLS["max"](*preprocess(*degrade_pair("low_light", *scene(number), str(number))))
+            values.append(clean_metrics(fused, *scene(number))["SSIM"])
+        assert figures["max+pre"]["SSIM"]["mean"] == pytest.approx(np.mean(values), rel=1e-9)
+        assert figures["max+pre"] != figures["max"]
+
+    def test_consistency_compares_with_the_own_fusion_of_the_clean_pair(self, evaluate) -> None:
+        rows = evaluate(*self.CHOSEN)["conditions"]["thermal_stripes"]["rows"]
+        assert rows["visible"]["PSNR_consistency"]["mean"] == 100
+        own, striped = (
+            CONTROLS["mean"](*pair).astype(float)
+            for pair in (scene(2), degrade_pair("thermal_stripes", *scene(2), "2"))
+        )
+        psnr = 10 * np.log10(255**2 / np.mean((own - striped) ** 2))
+        assert abs(rows["mean"]["PSNR_consistency"]["mean"] - psnr) < 3
+
+    def test_what_the_methods_are_given_can_be_saved_and_their_results_read_back(self, evaluate, tmp_path) -> None:
+        evaluate(*self.CHOSEN, "--save-inputs", tmp_path / "given")
+        for pre in ("", "+pre"):
+            for condition in ("clean", "low_light", "thermal_stripes"):
+                folder = tmp_path / "given" / condition
+                for number in range(3):
+                    pair = (
+                        read_visible(folder / f"visible{pre}" / f"{number}.png"),
+                        read_infrared(folder / f"infrared{pre}" / f"{number}.png"),
+                    )
+                    write_png(tmp_path / f"peer{pre}" / condition / f"{number}.png", CONTROLS["max"](*pair))
+        methods = ["--method", f"Peer={tmp_path / 'peer'}", "--method", f"Peer+pre={tmp_path / 'peer+pre'}"]
+        content = evaluate(*self.CHOSEN, *methods)
+        for table in content["conditions"].values():
+            assert table["rows"]["Peer"] == table["rows"]["max"]
+            assert table["rows"]["Peer+pre"] == table["rows"]["max+pre"]
+
+    def test_the_model_fuses_the_degraded_and_the_preprocessed_pairs(self, evaluate, tiny_checkpoint, tmp_path) -> None:
+        model = ["--model", tiny_checkpoint, "--threads", 1, "--steps", 1, "--pre", "textdifuse", "--limit", 1]
+        content = evaluate(*self.CHOSEN, *model, "--save-fused", tmp_path / "kept")
+        assert {"textdifuse", "textdifuse+pre"} <= set(content["conditions"]["low_light"]["rows"])
+        assert "max+pre" not in content["rows"], "--pre names all of them"
+        pictures = sorted(str(p.relative_to(tmp_path / "kept")) for p in (tmp_path / "kept").rglob("*.png"))
+        parts = ("clean", "low_light", "thermal_stripes")
+        assert pictures == sorted(f"{row}/{part}/0.png" for row in ("textdifuse", "textdifuse+pre") for part in parts)
+
+    def test_a_missing_condition_of_a_method_is_refused(self, refused, folders, tmp_path) -> None:
+        for part in ("clean", "low_light"):
+            save_row(tmp_path / "peer" / part, "max", folders)
+        line = refused(*self.CHOSEN, "--method", f"Peer={tmp_path / 'peer'}")
+        assert f"the result of Peer for 0 must be the file {tmp_path}/peer/thermal_stripes/0.png" in line
+        assert "3 of 9 pictures are missing" in line
+
+
+class TestVideoPanel:
+    @pytest.fixture
+    def frames(self, tmp_path) -> tuple[Path, Path]:
+        """Four equal frames."""
+        for number in range(4):
+            visible, infrared = scene(0)
+            write_png(tmp_path / "v" / f"{number:03}.png", visible)
+            write_png(tmp_path / "i" / f"{number:03}.png", infrared)
+        return tmp_path / "v", tmp_path / "i"
+
+    def test_a_still_scene_does_not_flicker_and_a_blinking_method_does(self, evaluate, frames, tmp_path) -> None:
+        for number in range(4):
+            fused = CONTROLS["mean"](*scene(0)).astype(int) + 20 * (number % 2)
+            write_png(tmp_path / "blink" / f"{number:03}.png", np.clip(fused, 0, 255).astype(np.uint8))
+        flags = ["--panel", "video", "--method", f"Blink={tmp_path / 'blink'}"]
+        content = evaluate(*flags, visible=frames[0], infrared=frames[1])
+        rows = content["rows"]
+        assert rows["max"]["flicker"]["mean"] == 0 and content["pairs"] == 4
+        assert rows["Blink"]["flicker"]["mean"] == pytest.approx(20, abs=1)
+        assert rows["max"]["AG"]["mean"] > rows["mean"]["AG"]["mean"]
+
+    def test_the_model_fuses_every_frame(self, evaluate, frames, tiny_checkpoint) -> None:
+        flags = ["--panel", "video", "--model", tiny_checkpoint, "--threads", 1, "--steps", 1]
+        rows = evaluate(*flags, visible=frames[0], infrared=frames[1])["rows"]
+        assert rows["textdifuse"]["flicker"]["mean"] == 0, "equal frames and seeds give equal pictures"
+
+    def test_one_frame_is_no_sequence(self, refused) -> None:
+        assert "must be of at least two frames, got 1" in refused("--panel", "video", "--limit", 1)
+
+    def test_frames_of_two_sizes_are_refused(self, refused, frames) -> None:
+        visible, infrared = scene(0, 64, 80)
+        write_png(frames[0] / "003.png", visible)
+        write_png(frames[1] / "003.png", infrared)
+        line = refused("--panel", "video", visible=frames[0], infrared=frames[1])
+        assert "003.png must be as large as" in line
+
+
+class TestTextPanel:
+    BOX = (12, 22, 28, 38)
+
+    @pytest.fixture
+    def results(self, folders, tmp_path) -> list:
+        """A method that adds 30 levels inside the box of every picture, and the boxes."""
+        save_row(tmp_path / "plain", "mean", folders)
+        mask = box_masks([self.BOX], 60, 80)[0]
+        for number in range(3):
+            lit = read_visible(tmp_path / "plain" / f"{number}.png")
+            lit[mask] += 30
+            write_png(tmp_path / "lit" / f"{number}.png", lit)
+            write_png(tmp_path / "masks" / f"{number}.png", mask.astype(np.uint8) * 7)
+        (tmp_path / "boxes").mkdir()
+        for number in (0, 2):
+            line = "person " + " ".join(map(str, self.BOX))
+            (tmp_path / "boxes" / f"{number}.txt").write_text(line + "\n")
+        return ["--panel", "text", "--method", f"T={tmp_path / 'lit'}", "--method", f"T_plain={tmp_path / 'plain'}"]
+
+    def test_the_gain_and_the_change_outside_are_measured_on_masks(self, evaluate, results, tmp_path) -> None:
+        content = evaluate(*results, "--masks", tmp_path / "masks")
+        row = content["rows"]["T"]
+        before, after = row["contrast_plain"]["mean"], row["contrast"]["mean"]
+        assert content["pairs"] == 3 and "T_plain" not in content["rows"]
+        assert after == pytest.approx(before + 30, abs=0.5)
+        assert row["gain"]["mean"] == pytest.approx(after / before - 1, rel=1e-6)
+        assert row["gain"]["low"] <= row["gain"]["mean"] <= row["gain"]["high"]
+        assert row["changed_outside"]["mean"] == row["largest_outside"]["mean"] == 0
+        assert content["rows"]["mean"]["contrast"]["mean"] == pytest.approx(before, rel=1e-9)
+
+    def test_a_change_outside_does_not_go_unseen(self, evaluate, results, tmp_path) -> None:
+        picture = read_visible(tmp_path / "lit" / "1.png")
+        picture[59, 79] ^= 4
+        write_png(tmp_path / "lit" / "1.png", picture)
+        row = evaluate(*results, "--masks", tmp_path / "masks")["rows"]["T"]
+        assert row["largest_outside"]["mean"] == pytest.approx(4 / 3)
+        assert row["changed_outside"]["mean"] == pytest.approx(1 / (60 * 80 - 16 * 16) / 3)
+
+    def test_pictures_without_boxes_are_left_out_and_named(self, evaluate, results, tmp_path, capfd) -> None:
+        assert evaluate(*results, "--boxes", tmp_path / "boxes")["pairs"] == 2
+        assert "want of labelled objects: 1 pictures (1)" in capfd.readouterr().out
+
+    def test_a_method_without_its_plain_pictures_is_refused(self, refused, results, tmp_path) -> None:
+        line = refused(*results[:4], "--masks", tmp_path / "masks")
+        assert "--method must be given for T_plain too" in line
+
+    def test_boxes_of_another_form_are_refused_by_line(self, refused, results, tmp_path) -> None:
+        (tmp_path / "boxes" / "2.txt").write_text("person 1 2 3 4\nperson 1 2\n")
+        line = refused(*results, "--boxes", tmp_path / "boxes")
+        assert f"line 2 of {tmp_path}/boxes/2.txt must be 'class left top right bottom'" in line
+
+
+class TestRefusals:
+    def test_a_picture_without_partner(self, refused, folders) -> None:
+        (folders[1] / "1.png").unlink()
+        assert f"{folders[1]} must be one with a partner for every picture" in refused()
+        (folders[0] / "1.png").rename(folders[0].parent / "1.png")
+        (folders[0] / "0.png").unlink()
+        assert "1 missing: 0" in refused()
+
+    def test_a_pair_of_two_sizes(self, refused, folders) -> None:
+        write_png(folders[1] / "1.png", scene(1, 61, 80)[1])
+        line = refused()
+        assert f"{folders[1]}/1.png must be as large as" in line and "80 x 60 pixels), got 80 x 61" in line
+
+    def test_a_coloured_infrared_picture(self, refused, folders) -> None:
+        assert "must be grey, got colour" in refused(visible=folders[1], infrared=folders[0])
+
+    def test_a_grey_infrared_picture_in_three_channels_is_taken(self, evaluate, folders) -> None:
+        expected = evaluate()["rows"]
+        for path in folders[1].iterdir():
+            write_png(path, np.repeat(read_infrared(path)[..., None], 3, 2))
+        assert evaluate()["rows"] == expected
+
+    def test_a_picture_too_small_for_the_metrics(self, refused, folders) -> None:
+        visible, infrared = scene(1, 40, 80)
+        write_png(folders[0] / "1.png", visible)
+        write_png(folders[1] / "1.png", infrared)
+        assert f"{folders[0]}/1.png must be at least 41 x 41 pixels, got 80 x 40" in refused()
+
+    def test_empty_and_missing_folders(self, refused, tmp_path) -> None:
+        (tmp_path / "empty").mkdir()
+        assert "one with pictures" in refused(visible=tmp_path / "empty")
+        assert "no such file or folder" in refused(infrared=tmp_path / "nowhere")
+
+    def test_a_missing_or_wrongly_sized_result_is_named(self, refused, folders, tmp_path) -> None:
+        method = save_row(tmp_path / "peer", "max", folders)
+        write_png(method / "1.png", scene(1, 50, 80)[0])
+        line = refused("--method", f"Peer={method}")
+        assert f"{method}/1.png must be as large as" in line and "got 80 x 50" in line
+        (method / "1.png").unlink()
+        assert f"the result of Peer for 1 must be the file {method}/1.png" in refused("--method", f"Peer={method}")
+
+    @pytest.mark.parametrize(
+        ("flags", "message"),
+        [
+            (["--panel", "night"], "--panel must be one of clean, degraded, video, text, got 'night'"),
+            (["--panel", "degraded", "--condition", "fog"], "--condition must be one of low_light"),
+            (["--condition", "haze"], "--condition must be given with --panel degraded"),
+            (["--method", "Peer"], "--method must be NAME=FOLDER, got 'Peer'"),
+            (["--method", "max=."], "none that the table already has, got 'max'"),
+            (["--method", "textdifuse=."], "none that the table already has"),
+            (["--method", "Peer=nowhere"], "the results of Peer must be in a folder"),
+            (["--method", "Peer=.", "--method", "Peer=."], "given once for each name, got Peer twice"),
+            (["--pre", "sharpen"], "--pre must be the name of a control"),
+            (["--pre", "textdifuse"], "--pre textdifuse must be given with --model"),
+            (["--panel", "video", "--pre", "max"], "--pre must be given with --panel clean or degraded"),
+            (["--panel", "text"], "--panel text must be given with --boxes or --masks"),
+            (["--masks", "."], "--boxes or --masks must be given with --panel text"),
+            (["--set", "msrs_dev"], "either --set or --visible and --infrared, got both"),
+            (["--jobs", "-1"], "--jobs must be an integer in [1, 1024], got -1"),
+            (["--limit", "-1"], "--limit must be an integer of at least 0"),
+        ],
+    )
+    def test_options_that_do_not_go_together(self, refused, flags, message) -> None:
+        assert message in refused(*flags)
+
+    def test_a_named_set_needs_its_data(self, refused, monkeypatch, tmp_path) -> None:
+        monkeypatch.delenv("TEXTDIFUSE_DATA", raising=False)
+        assert "set --data or TEXTDIFUSE_DATA" in refused("--set", "msrs_dev", visible=None)
+        assert "--set must be one of roadscene_test" in refused("--set", "x", "--data", tmp_path, visible=None)
+        assert "no such file or folder" in refused("--set", "msrs_dev", "--data", tmp_path, visible=None)
+
+
+class TestSets:
+    def test_a_set_of_some_names_leaves_the_others_out(self, tmp_path) -> None:
+        for stem in ("1N", "2D", "3N"):
+            for part in ("vis", "ir"):
+                write_png(tmp_path / "msrs_dev" / part / f"{stem}.png", np.zeros((8, 8), np.uint8))
+        assert [pair.stem for pair in named_set("msrs_dev_night", tmp_path).pairs] == ["1N", "3N"]
+        assert len(named_set("msrs_dev", tmp_path).pairs) == 3
+        with pytest.raises(FileError, match="must be"):
+            named_set("llvip_dev", tmp_path)
+
+    def test_two_files_are_a_set_of_one(self, folders) -> None:
+        assert folder_set(folders[0] / "0.png", folders[1] / "2.png").name == "0"
+
+    @pytest.mark.parametrize("name", NAMED_SETS)
+    def test_every_named_set_is_whole(self, name, data_folder) -> None:
+        sizes = {"roadscene_test": 50, "msrs_dev": 16, "msrs_dev_night": 8, "llvip_dev": 10}
+        assert len(named_set(name, data_folder).pairs) == sizes.get(name, 24)
+
+    @pytest.mark.slow
+    def test_the_controls_reach_their_known_figures_on_roadscene(self, data_folder, tmp_path) -> None:
+        file = tmp_path / "out.json"
+        assert main(["evaluate", "--set", "roadscene_test", "--data", str(data_folder), "--json", str(file)]) == 0
+        rows = json.loads(file.read_text())["rows"]
+        known = {
+            "max": {"EN": 7.03, "AG": 4.11, "SD": 43.97, "SCD": 1.402, "VIF": 0.850},
+            "mean": {"EN": 6.45, "AG": 2.89, "SD": 28.52, "SCD": 1.416, "VIF": 0.569},
+            "sum": {"EN": 7.51, "AG": 5.47, "SD": 54.9, "SCD": 1.969, "VIF": 0.673},
+        }
+        for row, figures in known.items():
+            for name, value in figures.items():
+                assert rows[row][name]["mean"] == pytest.approx(value, rel=0.01), (row, name)
+
+
+class TestPreprocessing:
+    def test_noise_is_measured_and_taken_out(self) -> None:
+        clean = scene(0, 120, 160)[0]
+        rough = np.clip(clean + np.random.default_rng(0).normal(0, 20, clean.shape), 0, 255).astype(np.uint8)
+        grey = cv2.cvtColor(rough, cv2.COLOR_RGB2GRAY)
+        assert noise_level(grey) == pytest.approx(20 * np.sqrt(0.299**2 + 0.587**2 + 0.114**2), rel=0.15)
+        apart = [np.abs(picture.astype(float) - clean).mean() for picture in (rough, denoise(rough))]
+        assert apart[1] < 0.6 * apart[0]
+
+    def test_a_clean_picture_is_not_denoised(self) -> None:
+        smooth = np.repeat(np.arange(0, 240, 2, dtype=np.uint8)[None], 60, 0)
+        assert denoise(smooth) is smooth
+
+    def test_a_cast_is_balanced(self) -> None:
+        visible = np.full((8, 8, 3), (150, 100, 50), np.uint8)
+        assert np.ptp(balance_white(visible)) == 0
+
+    def test_a_dark_picture_is_raised_and_a_bright_one_left(self) -> None:
+        dark = scene(0)[0] // 6
+        assert enhance_low_light(dark).mean() > 3 * dark.mean()
+        bright = np.clip(scene(0)[0].astype(int) + 80, 0, 255).astype(np.uint8)
+        assert enhance_low_light(bright) is bright
+        assert not enhance_low_light(np.zeros((8, 8, 3), np.uint8)).any()
+
+
+class TestSpread:
+    def test_every_job_is_done_once_in_other_processes(self) -> None:
+        done = []
+        results = list(spread(abs, iter(range(-7, 0)), 2, lambda: done.append(1)))
+        assert sorted(results) == [1, 2, 3, 4, 5, 6, 7] and len(done) == 7
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_an_error_of_a_job_is_raised_with_its_words(self, workers, tmp_path) -> None:
+        with pytest.raises(FileError, match=r"nowhere.png must be a readable picture file"):
+            list(spread(read_visible, [tmp_path / "nowhere.png"], workers))
+
+    def test_an_error_of_the_project_passes_between_processes(self) -> None:
+        with pytest.raises(ImageError, match="must be"):
+            list(spread(preprocess_nothing, [0], 2))
+
+
+def preprocess_nothing(_: int) -> None:
+    raise ImageError("a picture", "one", "nothing")

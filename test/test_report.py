@@ -1,0 +1,232 @@
+"""The report: one page by itself, contact sheets beside it, plots that say what the tables say."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+import pytest
+
+from textdifuse_ros.cli.main import main
+from textdifuse_ros.evaluate.methods import Row
+from textdifuse_ros.evaluate.pictures import choose_examples, embedded, embedded_detail, zoom_window
+from textdifuse_ros.evaluate.plots import Mark, Point, interval_plot, scatter_plot
+from textdifuse_ros.evaluate.report import to_html
+from textdifuse_ros.evaluate.results import Evaluation, Record, summarise
+from textdifuse_ros.evaluate.sets import PairSet
+from textdifuse_ros.evaluate.statistics import Interval
+from textdifuse_ros.image.files import Pair, read_visible, write_png
+
+
+class Page(HTMLParser):
+    """What a page holds: tags, addresses, words; unclosed tags fail."""
+
+    VOID = ("meta", "img", "wbr", "br")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.words = ""
+        self._open: list[str] = []
+        self.feed(text)
+        assert not self._open, f"left open: {self._open}"
+
+    def handle_starttag(self, tag, attributes) -> None:
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attributes if name in ("src", "href", "srcset")]
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attributes) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data) -> None:
+        self.words += data
+
+
+@pytest.fixture
+def folders(tmp_path) -> tuple[Path, Path, Path]:
+    """Two pairs of 64 x 96 pixels with a warm patch, and a method's results."""
+    rng = np.random.default_rng(0)
+    for stem in ("a", "b"):
+        visible = rng.integers(40, 90, (64, 96, 3), dtype=np.uint8)
+        infrared = rng.integers(40, 60, (64, 96), dtype=np.uint8)
+        infrared[20:34, 60:72] = 230
+        write_png(tmp_path / "vis" / f"{stem}.png", visible)
+        write_png(tmp_path / "ir" / f"{stem}.png", infrared)
+        write_png(tmp_path / "peer" / f"{stem}.png", cv2.GaussianBlur(visible, (0, 0), 2))
+        for condition in ("clean", "haze"):
+            write_png(tmp_path / "peer2" / condition / f"{stem}.png", cv2.GaussianBlur(visible, (0, 0), 2))
+    return tmp_path / "vis", tmp_path / "ir", tmp_path / "peer"
+
+
+def report(folders, *flags) -> Path:
+    folder = folders[0].parent / "report"
+    line = ["evaluate", "--visible", folders[0], "--infrared", folders[1], "--jobs", 1, "--report", folder, *flags]
+    assert main([str(part) for part in line]) == 0
+    return folder
+
+
+class TestReport:
+    def test_the_page_needs_nothing_but_itself(self, folders, capsys) -> None:
+        folder = report(folders, "--method", f"Peer={folders[2]}")
+        assert f"report: {folder}/index.html" in capsys.readouterr().out
+        text = (folder / "index.html").read_text(encoding="utf-8")
+        page = Page(text)
+        assert not {"script", "link", "iframe"} & set(page.tags)
+        assert page.addresses and all(address.startswith("data:image/jpeg;base64,") for address in page.addresses)
+        assert "url(" not in text and "@import" not in text and "http" not in text
+
+    def test_it_shows_tables_plots_and_pictures_of_every_method(self, folders) -> None:
+        text = (report(folders, "--method", f"Peer={folders[2]}") / "index.html").read_text(encoding="utf-8")
+        page = Page(text)
+        for word in ("Peer", "clahe+sum", "VIF_", "Against max", "minus max+noise15", "proves nothing here", "Qabf"):
+            assert word in page.words, word
+        # Visible, infrared, the method and three controls, whole and in detail, for two pairs.
+        assert page.tags.count("img") == 2 * 2 * 6
+        assert page.tags.count("svg") == 11
+        picture = base64.b64decode(page.addresses[0].split(",")[1])
+        assert cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR).shape == (64, 96, 3)
+
+    def test_contact_sheets_and_all_tables_lie_beside_it(self, folders) -> None:
+        folder = report(folders)
+        names = {path.name for path in folder.iterdir()}
+        assert names == {"index.html", "pictures.png", "details.png", "summary.json", "summary.md", "pictures.csv"}
+        sheet = read_visible(folder / "pictures.png")
+        assert sheet.shape[1] > 5 * 260 and sheet.std() > 10
+        assert json.loads((folder / "summary.json").read_text())["pairs"] == 2
+
+    def test_the_degraded_one_shows_every_condition(self, folders) -> None:
+        method = folders[2].parent / "peer2"
+        flags = ["--panel", "degraded", "--condition", "haze", "--method", f"Peer={method}"]
+        text = (report(folders, *flags) / "index.html").read_text(encoding="utf-8")
+        page = Page(text)
+        assert "Condition by condition" in page.words and "optical depth" in page.words
+        assert "clean visible" in page.words and "max+pre" in page.words
+        assert page.tags.count("details") == 1
+
+    def test_as_many_scenes_as_asked_for(self, folders) -> None:
+        page = Page((report(folders, "--examples", 1) / "index.html").read_text(encoding="utf-8"))
+        assert page.tags.count("img") == 2 * 5
+        page = Page((report(folders, "--examples", 0) / "index.html").read_text(encoding="utf-8"))
+        assert page.tags.count("img") == 0
+
+    def test_names_cannot_break_the_page(self) -> None:
+        row = Row("<b>&\"'", Path("x"))
+        records = (Record("", row.name, "0", {"EN": 1.0}), Record("", "max", "0", {"EN": 2.0}))
+        rows = (Row("max"), row)
+        page = Page(to_html(Evaluation("clean", "<i>set", 1, rows, records, summarise(records, rows)), ()))
+        assert "<b>&\"'" in page.words and "<i>set" in page.words
+        assert "i" not in page.tags
+
+    def test_the_best_cell_tells_methods_from_controls(self) -> None:
+        rows = (Row("max"), Row("Peer", Path("x")))
+        records = tuple(
+            Record("", row.name, "0", {"EN": en, "Qabf": qabf})
+            for row, en, qabf in ((rows[0], 2.0, 0.1), (rows[1], 1.0, 0.7))
+        )
+        text = to_html(Evaluation("clean", "s", 1, rows, records, summarise(records, rows)), ())
+        assert re.findall(r'<td class="best ?(\w*)">([\d.]+)', text) == [("", "0.700"), ("nothing", "2.00")]
+
+    def test_figures_without_an_interval_or_a_value_do_no_harm(self) -> None:
+        rows = (Row("max"), Row("Peer", Path("x")))
+        records = tuple(Record("", row.name, "0", {"EN": 2.0, "SCD": float("nan")}) for row in rows)
+        page = Page(to_html(Evaluation("clean", "s", 1, rows, records, summarise(records, rows)), ()))
+        assert "NaN" in page.words
+
+
+class TestPlots:
+    MARKS = (
+        Mark("Peer", Interval(2.0, 1.5, 2.5, 9), "method"),
+        Mark("max", Interval(1.0, 0.5, 1.5, 9), "control"),
+        Mark("none", Interval(float("nan"), float("nan"), float("nan"), 0), "control"),
+    )
+
+    @staticmethod
+    def parse(text: str) -> ElementTree.Element:
+        return ElementTree.fromstring(text)
+
+    def test_points_lie_in_the_middle_of_their_bars_and_in_the_order_of_the_means(self) -> None:
+        plot = self.parse(interval_plot("EN", "more is better", self.MARKS, 2))
+        marks = [group for group in plot.iter("g")]
+        assert [group.get("class") for group in marks] == ["mark method", "mark control"]
+        centres = [float(group.find("circle").get("cx")) for group in marks]
+        bars = [(float(group.find("line").get("x1")), float(group.find("line").get("x2"))) for group in marks]
+        assert centres == pytest.approx([sum(bar) / 2 for bar in bars], abs=0.2) and centres[0] > centres[1]
+        assert bars[1][1] == pytest.approx(bars[0][0], abs=0.2), "equal values, equal places"
+        assert marks[0].find("title").text == "Peer: 2.00 [1.50, 2.50]"
+
+    def test_all_rows_are_named_also_one_without_a_value(self) -> None:
+        words = [text.text for text in self.parse(interval_plot("EN", "", self.MARKS, 2)).iter("text")]
+        assert {"EN", "Peer", "max", "none"} <= set(words)
+
+    def test_ticks_are_round_and_inside(self) -> None:
+        plot = self.parse(interval_plot("EN", "", self.MARKS, 2))
+        ticks = [text for text in plot.iter("text") if text.get("class") == "tick"]
+        assert [float(tick.text) for tick in ticks] == [0.5, 1.0, 1.5, 2.0, 2.5]
+        assert all(90 <= float(tick.get("x")) <= 340 for tick in ticks)
+
+    @pytest.mark.parametrize("value", [0.0, 7.0, 1e-7])
+    def test_equal_values_and_missing_intervals_are_drawn(self, value) -> None:
+        nan = float("nan")
+        marks = [Mark(name, Interval(value, nan, nan, 1), "control") for name in "ab"]
+        assert len(list(self.parse(interval_plot("EN", "", marks, 2)).iter("circle"))) == 2
+        self.parse(interval_plot("EN", "", [], 2))
+
+    def test_names_of_a_scatter_plot_do_not_overlap(self) -> None:
+        points = [Point(f"row {n}", 1 + n / 1000, 2.0, "control") for n in range(4)] + [Point("far", 9, 9, "method")]
+        plot = self.parse(scatter_plot("t", "x", "y", points))
+        labels = sorted(float(t.get("y")) for t in plot.iter("text") if "plot-label" in t.get("class"))
+        assert len(labels) == 5 and min(np.diff(labels)) >= 10.9
+        assert self.parse(scatter_plot("t", "x", "y", [Point("a", float("nan"), 1, "method")])) is not None
+
+
+class TestPictures:
+    def test_the_detail_is_where_something_warm_is_not_seen_in_the_visible_picture(self) -> None:
+        visible = np.full((100, 200, 3), 60, np.uint8)
+        infrared = np.full((100, 200), 40, np.uint8)
+        visible[:40] = 220  # a bright, cold sky
+        visible[60:90, 10:30] = infrared[60:90, 10:30] = 200  # seen by both
+        infrared[55:75, 150:160] = 220
+        window = zoom_window(visible, infrared)
+        assert (window.width, window.height) == (50, 25)
+        assert window.left <= 150 and window.left + window.width >= 160
+        assert window.top <= 60 and window.top + window.height >= 70
+
+    @pytest.mark.parametrize("size", [(41, 41), (41, 300), (300, 41), (8, 9)])
+    def test_the_detail_lies_inside_a_picture_of_any_shape(self, size) -> None:
+        rng = np.random.default_rng(0)
+        infrared = rng.integers(0, 256, size, dtype=np.uint8)
+        window = zoom_window(rng.integers(0, 256, (*size, 3), dtype=np.uint8), infrared)
+        assert window.left >= 0 and window.left + window.width <= size[1]
+        assert window.top >= 0 and window.top + window.height <= size[0]
+        assert window.cut(infrared).shape == (window.height, window.width)
+
+    def test_embedded_pictures_keep_their_colours_and_mark_the_detail(self) -> None:
+        picture = np.full((300, 920, 3), (200, 40, 90), np.uint8)
+        window = zoom_window(picture, picture[..., 0])
+        small, plain, part = (
+            cv2.imdecode(np.frombuffer(base64.b64decode(text.split(",")[1]), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+            for text in (embedded(picture, window), embedded(picture), embedded_detail(picture, window))
+        )
+        assert small.shape == (150, 460, 3) and part.shape[1] == 460
+        assert np.abs(plain.astype(int) - (200, 40, 90)).max() < 12
+        assert np.abs(small.astype(int) - plain).max() > 100
+
+    def test_examples_are_spread_over_the_names_or_one_for_each_condition(self) -> None:
+        pairs = PairSet("s", tuple(Pair(str(n), Path("v"), Path("i")) for n in range(9)))
+        assert [pair.stem for pair, _ in choose_examples(pairs, (), 3)] == ["0", "4", "8"]
+        assert len(choose_examples(pairs, (), 20)) == 9
+        chosen = choose_examples(pairs, ("blur", "haze", "rain"), 1)
+        assert [name for _, name in chosen] == ["blur", "haze", "rain"]
+        assert len({pair.stem for pair, _ in chosen}) == 3

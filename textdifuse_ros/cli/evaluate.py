@@ -1,0 +1,173 @@
+"""``textdifuse evaluate``: fused pictures of a set, measured beside the controls."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments
+from textdifuse_ros.errors import ConfigError
+
+if TYPE_CHECKING:
+    from textdifuse_ros.evaluate.highlight import Objects
+    from textdifuse_ros.evaluate.results import Evaluation
+    from textdifuse_ros.evaluate.run import Request
+    from textdifuse_ros.evaluate.sets import PairSet
+    from textdifuse_ros.fusion.fuser import Fuser
+
+NAME = "evaluate"
+HELP = "Measure fused pictures: metrics with intervals, degradations, flicker, text contrast; tables and a report."
+DATA = "TEXTDIFUSE_DATA"
+_METHOD = """A method's fused pictures, FOLDER/STEM.png; repeatable. Panel degraded: FOLDER/clean/STEM.png and
+FOLDER/CONDITION/STEM.png, made from what --save-inputs writes; name it NAME+pre where the pre-processed pictures were
+fused. Panel text: NAME=FOLDER with the text and NAME_plain=FOLDER without it."""
+
+_PRE = """Add the row NAME+pre: the pictures denoised, white-balanced and brightened by OpenCV, then fused by NAME, a
+control or textdifuse; repeatable. Default: max in the panel degraded, none elsewhere."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    _add_inputs(parser)
+    _add_outputs(parser)
+    add_arguments(parser, FuserConfig, skip=("model",))
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--visible", type=Path, metavar="DIR", help="Folder of clean visible pictures (panel video: frames).")
+    add("--infrared", type=Path, metavar="DIR", help="Folder of infrared pictures of the same names.")
+    add("--set", metavar="NAME", help="A named set of the data folder, in place of the two folders.")
+    add("--data", type=Path, metavar="DIR", help=f"The data folder of --set. Default: what {DATA} names.")
+    add("--method", action="append", default=[], metavar="NAME=DIR", help=_METHOD)
+    add("--model", metavar="CHECKPOINT", help="Also fuse by this checkpoint: a name, a path, or default.")
+    add("--panel", default="clean", metavar="{clean,degraded,video,text}", help="What to measure. Default: clean.")
+    add("--condition", action="append", default=[], metavar="NAME", help="Only this degradation; repeatable.")
+    add("--pre", action="append", metavar="NAME", help=_PRE)
+    add("--boxes", type=Path, metavar="DIR", help="Panel text: objects as STEM.txt, lines 'class xmin ymin xmax ymax'.")
+    add("--masks", type=Path, metavar="DIR", help="Panel text: objects as STEM.png, one grey level an object, 0 none.")
+    add("--limit", type=int, default=0, metavar="N", help="Only N pairs, evenly spread over the names. Default: all.")
+    add("--jobs", type=int, default=0, metavar="N", help="Processes for the metrics. Default: one a processor core.")
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--json", type=Path, metavar="FILE", help="Write means and intervals to FILE.")
+    add("--csv", type=Path, metavar="FILE", help="Write the figures of every picture to FILE.")
+    add("--markdown", type=Path, metavar="FILE", help="Write the summary tables to FILE.")
+    add("--report", type=Path, metavar="DIR", help="Write a report to DIR: index.html, contact sheets and all tables.")
+    add("--examples", type=int, default=6, metavar="N", help="Scenes shown in the report. Default: 6.")
+    add("--save-fused", type=Path, metavar="DIR", help="Keep the model's pictures in DIR/textdifuse.")
+    add("--save-inputs", type=Path, metavar="DIR", help="Write DIR/CONDITION/{visible,infrared}[+pre]/STEM.png, from "
+        "which other methods can be run.")  # fmt: skip
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, write what was asked for, print the summary.
+
+    :return: 0
+    :raises TextDifuseError: wrong options, a missing or unfit picture; nothing is left out silently
+    """
+    from textdifuse_ros.evaluate.run import run as evaluate
+    from textdifuse_ros.evaluate.tables import markdown_table, to_csv, to_json, to_markdown, verdict, write_text
+
+    request = _request(arguments)
+    fuser = _fuser(arguments)
+    try:
+        with _bar(request) as bar:
+            evaluation = evaluate(request, fuser, bar.update)
+    finally:
+        if fuser is not None:
+            fuser.close()
+    for path, text in (
+        (arguments.json, to_json),
+        (arguments.csv, to_csv),
+        (arguments.markdown, to_markdown),
+    ):
+        if path:
+            write_text(path, text(evaluation))
+    print(_title(evaluation))
+    print(markdown_table(evaluation.table, intervals=False))
+    print(verdict(evaluation.table))
+    for note in evaluation.notes:
+        print(note)
+    if request.report:
+        print(f"report: {request.report / 'index.html'}")
+    return 0
+
+
+def _request(arguments: argparse.Namespace) -> Request:
+    from textdifuse_ros.evaluate.methods import parse_method
+    from textdifuse_ros.evaluate.pool import available_cores
+    from textdifuse_ros.evaluate.run import Request
+
+    degraded = arguments.panel == "degraded"
+    return Request(
+        _pairs(arguments),
+        arguments.panel,
+        tuple(parse_method(text) for text in arguments.method),
+        tuple(dict.fromkeys(arguments.pre if arguments.pre is not None else ["max"] if degraded else [])),
+        tuple(dict.fromkeys(arguments.condition)),
+        arguments.jobs or available_cores(),
+        arguments.save_fused,
+        arguments.save_inputs,
+        _objects(arguments),
+        arguments.report,
+        arguments.examples,
+    )
+
+
+def _pairs(arguments: argparse.Namespace) -> PairSet:
+    from textdifuse_ros.checks import check_number
+    from textdifuse_ros.evaluate.sets import folder_set, named_set
+
+    check_number("--limit", arguments.limit, 0, None, "pairs", integer=True)
+    check_number("--examples", arguments.examples, 0, 1000, integer=True)
+    folders = (arguments.visible, arguments.infrared)
+    if arguments.set:
+        if any(folders):
+            raise ConfigError("the input", "either --set or --visible and --infrared", "both")
+        data = arguments.data or (Path(os.environ[DATA]) if os.environ.get(DATA) else None)
+        if data is None:
+            raise ConfigError(f"--set {arguments.set}", "given with a data folder", "none", f"set --data or {DATA}")
+        return named_set(arguments.set, data, arguments.limit)
+    if not all(folders):
+        raise ConfigError("the input", "either --set or --visible and --infrared", "an incomplete one")
+    return folder_set(*folders, arguments.limit)
+
+
+def _objects(arguments: argparse.Namespace) -> Objects | None:
+    from textdifuse_ros.evaluate.highlight import Objects
+
+    if arguments.boxes and arguments.masks:
+        raise ConfigError("the objects", "either --boxes or --masks", "both")
+    if not arguments.boxes and not arguments.masks:
+        return None
+    return Objects(arguments.boxes or arguments.masks, bool(arguments.masks))
+
+
+def _fuser(arguments: argparse.Namespace) -> Fuser | None:
+    if not arguments.model:
+        return None
+    model = FuserConfig().model if arguments.model == "default" else arguments.model
+    config = from_arguments(FuserConfig, arguments, model=model)
+
+    from textdifuse_ros.fusion.fuser import Fuser
+
+    return Fuser.from_config(config)
+
+
+def _bar(request: Request) -> Any:
+    from tqdm import tqdm
+
+    # Of a sequence the transitions are counted.
+    total = len(request.pairs.pairs) - (request.panel == "video")
+    return tqdm(total=total, desc=f"evaluating {request.panel}", unit="pair", file=sys.stderr)
+
+
+def _title(evaluation: Evaluation) -> str:
+    many = f", {len(evaluation.conditions)} conditions" if evaluation.conditions else ""
+    return f"{evaluation.set_name}, panel {evaluation.panel}: {evaluation.pairs} pairs{many}"

@@ -1,0 +1,191 @@
+"""The panel "text": how much more the named objects stand out, and whether anything else changed.
+
+A method is two folders of pictures of the same pairs: ``NAME`` made with the text, ``NAME_plain`` without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from textdifuse_ros.errors import ConfigError, FileError
+from textdifuse_ros.evaluate.methods import Inputs, Row, check_results
+from textdifuse_ros.evaluate.panels import Plan, gather
+from textdifuse_ros.evaluate.results import Evaluation, Record, rank, summarise
+from textdifuse_ros.evaluate.sets import PairSet, check_size, read_pair
+from textdifuse_ros.evaluate.statistics import LEVEL, RESAMPLES, Interval
+from textdifuse_ros.image.files import Pair, read_infrared
+from textdifuse_ros.metrics.pictures import to_grey
+from textdifuse_ros.metrics.regions import box_masks, change_outside, contrast_gain, instance_masks, object_contrast
+
+PLAIN = "_plain"
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Where the objects of the pictures are.
+
+    :ivar folder: with ``STEM.txt``, a line ``class left top right bottom`` [pixels] for each object, or with
+        ``STEM.png``, grey, a level for each object and 0 where there is none
+    :ivar masks: whether it holds the latter
+    """
+
+    folder: Path
+    masks: bool
+
+    def path(self, stem: str) -> Path:
+        """The file of a picture's objects."""
+        return self.folder / f"{stem}{'.png' if self.masks else '.txt'}"
+
+    def read(self, stem: str, visible: np.ndarray) -> np.ndarray:
+        """One mask for each object of a picture, bool [N, H, W].
+
+        :param visible: the picture, for its size
+        :raises FileError: missing or not in the form said
+        :raises ImageError: a mask of another size
+        """
+        path = self.path(stem)
+        if self.masks:
+            levels = read_infrared(path)
+            check_size(path, levels, visible)
+            return instance_masks(levels)
+        return box_masks(_read_boxes(path), *visible.shape[:2])
+
+
+@dataclass(frozen=True)
+class Job:
+    """One pair with its objects."""
+
+    pair: Pair
+    rows: tuple[Row, ...]
+    plain: tuple[Row, ...]
+    objects: Objects
+
+
+def labelled(pairs: PairSet, objects: Objects) -> PairSet:
+    """The pairs whose objects are known.
+
+    :raises FileError: no folder, or none of them
+    """
+    if not objects.folder.is_dir():
+        raise FileError(str(objects.folder), "a folder with the objects of the pictures", "no such folder")
+    known = tuple(pair for pair in pairs.pairs if objects.path(pair.stem).is_file())
+    if not known:
+        raise FileError(str(objects.folder), f"a folder with {objects.path(pairs.pairs[0].stem).name}", "none such")
+    return replace(pairs, pairs=known)
+
+
+def run_text(plan: Plan, objects: Objects, workers: int, progress: Callable[[], object] = lambda: None) -> Evaluation:
+    """Measure contrast, gain and change of all pairs of the plan.
+
+    :param plan: its rows hold ``NAME`` and ``NAME_plain`` for every method; its pairs are those of :func:`labelled`
+    :param progress: called once for each pair
+    :raises ConfigError: a method without its plain pictures
+    :raises FileError: a picture is missing
+    """
+    plain = tuple(row for row in plan.rows if row.folder is not None and row.name.endswith(PLAIN))
+    rows = tuple(row for row in plan.rows if row not in plain)
+    _check_partners(rows, plain)
+    for row in plan.rows:
+        if row.folder is not None:
+            check_results(row, plan.pairs.pairs, ())
+    jobs = (Job(pair, rows, plain, objects) for pair in plan.pairs.pairs)
+    records = gather(measure_objects, jobs, workers, progress)
+    table = summarise(records, rows).rows
+    for row in rows:
+        if row.folder is not None:
+            table[row.name]["gain"] = gain_interval(records, row.name)
+    many = len({record.stem for record in records if "contrast" in record.values})
+    covered = "the masks" if objects.masks else "the boxes"
+    notes = (
+        f"{many} objects in {len(plan.pairs.pairs)} pictures. Contrast is averaged over objects; the interval of the "
+        "gain is over pictures, for objects of one picture are not independent.",
+        f"Changed is counted outside {covered}. A control has no text: its contrast is what the objects have anyway.",
+    )
+    return Evaluation("text", plan.pairs.name, len(plan.pairs.pairs), rows, records, rank(table, rows), notes=notes)
+
+
+def measure_objects(job: Job) -> tuple[str, list[Record]]:
+    """Contrast of every object, and what changed elsewhere.
+
+    :return: the pair's stem; for each row a record for each object (``STEM#NUMBER``), and for a method one
+        of the picture
+    """
+    visible, infrared = read_pair(job.pair)
+    stem = job.pair.stem
+    masks = job.objects.read(stem, visible)
+    inputs = Inputs(stem, "", visible, infrared)
+    plain = {row.name: row for row in job.plain}
+    records = []
+    for row in job.rows:
+        picture = inputs.fused(row)
+        figures = [{"contrast": float(value)} for value in object_contrast(to_grey(picture), masks)]
+        if row.folder is not None:
+            without = inputs.fused(plain[row.name + PLAIN])
+            for values, contrast in zip(figures, object_contrast(to_grey(without), masks), strict=True):
+                values["contrast_plain"] = float(contrast)
+            change = change_outside(picture, without, np.asarray(masks.any(0)))
+            outside = {"changed_outside": change.share, "largest_outside": change.largest}
+            records.append(Record("", row.name, stem, outside))
+        records.extend(Record("", row.name, f"{stem}#{n + 1}", values) for n, values in enumerate(figures))
+    return stem, records
+
+
+def gain_interval(records: Sequence[Record], row: str, seed: int = 0) -> Interval:
+    """The contrast gain over all objects with its bootstrap interval over pictures.
+
+    :param records: of :func:`measure_objects`
+    """
+    by_picture: dict[str, list[tuple[float, float]]] = {}
+    for record in records:
+        if record.row == row and "contrast_plain" in record.values:
+            pair = (record.values["contrast"], record.values["contrast_plain"])
+            by_picture.setdefault(record.stem.rpartition("#")[0], []).append(pair)
+    pictures = [np.array(pairs) for pairs in by_picture.values()]
+    if not pictures:
+        return Interval(np.nan, np.nan, np.nan, 0)
+    together = np.concatenate(pictures)
+    gain = contrast_gain(together[:, 0], together[:, 1])
+    undefined = int(np.isnan(together).any(1).sum())
+    defined = len(together) - undefined
+    if len(pictures) < 2 or np.isnan(gain):
+        return Interval(gain, np.nan, np.nan, defined, undefined)
+    sums = np.array([np.nansum(pairs[~np.isnan(pairs).any(1)], 0) for pairs in pictures])
+    drawn = sums[np.random.default_rng(seed).integers(0, len(sums), (RESAMPLES, len(sums)))].sum(1)
+    drawn = drawn[drawn[:, 1] > 0]
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1] - 1, (tail, 1 - tail), method="inverted_cdf")
+    return Interval(gain, float(low), float(high), defined, undefined)
+
+
+def _check_partners(rows: Sequence[Row], plain: Sequence[Row]) -> None:
+    names = {row.name for row in rows if row.folder is not None}
+    partners = {row.name.removesuffix(PLAIN) for row in plain}
+    for name in sorted(names ^ partners):
+        missing = name + PLAIN if name in names else name
+        remedy = "the panel compares pictures made with the text and without it"
+        raise ConfigError("--method", f"given for {missing} too", "its partner only", remedy)
+    if not names:
+        raise ConfigError("--panel text", f"given with --method NAME=DIR and NAME{PLAIN}=DIR", "no method")
+
+
+def _read_boxes(path: Path) -> list[list[float]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(str(path), "a readable text file", error) from error
+    boxes = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            _, *edges = line.split()
+            left, top, right, bottom = map(float, edges)
+        except ValueError as error:
+            form = "'class left top right bottom' [pixels]"
+            raise FileError(f"line {number} of {path}", form, repr(line)) from error
+        boxes.append([left, top, right, bottom])
+    return boxes

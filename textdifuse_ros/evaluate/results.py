@@ -1,0 +1,178 @@
+"""What an evaluation measured, and what may be concluded from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from textdifuse_ros.evaluate.methods import Row
+from textdifuse_ros.evaluate.statistics import Interval, bootstrap_interval
+
+EQUAL_PSNR = 100.0
+"""What two equal pictures count as [dB]: infinity would be the mean of whatever it enters."""
+
+REFERENCES = ("max", "max+noise15")
+"""The controls with which every method is compared picture by picture."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a figure is shown and read.
+
+    :ivar meaning: one sentence with the unit
+    :ivar better: 1 where more is better, -1 where less is, 0 where neither
+    :ivar digits: behind the point, in tables
+    """
+
+    name: str
+    meaning: str
+    better: int = 1
+    digits: int = 3
+
+
+_METRICS = (
+    Metric("EN", "Entropy of the fused grey picture [bit]. Noise raises it.", digits=2),
+    Metric("AG", "Average gradient [levels a pixel], 0 to 255. Noise and halos raise it.", digits=2),
+    Metric("SD", "Standard deviation of the fused grey picture [levels]. Clipping and noise raise it.", digits=2),
+    Metric("SCD", "Sum of the correlations of differences, at most 2. A plain sum of the sources comes near it."),
+    Metric("VIF", "Visual information fidelity (pixel domain), visible plus infrared. A copy of one source gets 1."),
+    Metric("VIF_visible", "The part of VIF that compares with the clean visible picture."),
+    Metric("VIF_infrared", "The part of VIF that compares with the clean infrared picture."),
+    Metric("VIF_min", "The lesser of the two parts, picture by picture. A copy of one source gains nothing."),
+    Metric("Qabf", "Edges carried over from either source (Xydeas and Petrovic), 0 to 1."),
+    Metric("SSIM", "Structural similarity to the clean sources, mean of both, at most 1."),
+    Metric(
+        "PSNR_consistency",
+        "PSNR of the fusion of the degraded pair against the same method's fusion of the clean one [dB]; equal "
+        "pictures count as 100. A method that ignores its input gains by it.",
+        digits=2,
+    ),
+    Metric("dE00", "Chroma error, CIEDE2000 against the clean visible picture with its luma. Less is better.", -1, 2),
+    Metric("flicker", "Mean change [levels] from frame to frame along the scene's motion. Less is better.", -1, 2),
+    Metric("contrast", "Contrast of the objects [levels]: luma inside against a ring of 10 px around.", digits=2),
+    Metric("contrast_plain", "The same in the picture made without the text.", 0, 2),
+    Metric("gain", "Contrast of the objects with the text over that without, minus 1."),
+    Metric("changed_outside", "Share of the pixels outside the objects that the text changed. Must be 0.", -1, 6),
+    Metric("largest_outside", "Largest change outside the objects [levels]. Must be 0.", -1, 0),
+)
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
+"""Every figure that a panel may report, in the order of the tables."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """The figures of one picture.
+
+    :ivar condition: of the degraded panel, else ""
+    :ivar stem: the picture's name
+    """
+
+    condition: str
+    row: str
+    stem: str
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Means with their intervals.
+
+    :ivar rows: by name of row and metric
+    :ivar leaders: the best row of each metric that two or more rows have
+    :ivar proves_nothing: metrics that a control leads, alone or together with others
+    """
+
+    rows: dict[str, dict[str, Interval]]
+    leaders: dict[str, str]
+    proves_nothing: tuple[str, ...]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that some row has, in the order of the tables."""
+        return tuple(name for name in METRICS if any(name in row for row in self.rows.values()))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One run of one panel over one set.
+
+    :ivar table: over all pictures; in the degraded panel over all conditions too
+    :ivar conditions: a table for each condition of the degraded panel
+    :ivar about: what was measured with what, for people: name to text
+    :ivar notes: sentences that belong beside the tables
+    """
+
+    panel: str
+    set_name: str
+    pairs: int
+    rows: tuple[Row, ...]
+    records: tuple[Record, ...]
+    table: Table
+    conditions: dict[str, Table] = field(default_factory=dict)
+    about: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def summarise(records: Iterable[Record], rows: Sequence[Row]) -> Table:
+    """Mean and bootstrap interval of every row and metric.
+
+    A picture that has several records of one row (one for each condition) counts once, with their mean: the interval
+    is over pictures. A value that is not defined (NaN) leaves the mean and is counted in it.
+    """
+    values: dict[str, dict[str, dict[str, list[float]]]] = {row.name: {} for row in rows}
+    for record in records:
+        for metric, value in record.values.items():
+            values[record.row].setdefault(metric, {}).setdefault(record.stem, []).append(value)
+    table = {
+        row: {
+            metric: bootstrap_interval([_mean(pictures[stem]) for stem in sorted(pictures)])
+            for metric, pictures in metrics.items()
+        }
+        for row, metrics in values.items()
+    }
+    return rank(table, rows)
+
+
+def differences(records: Sequence[Record], row: str, reference: str) -> dict[str, Interval]:
+    """How far a row is ahead of another, picture by picture: mean difference and interval of each common metric.
+
+    :return: by metric, the row's figure minus the reference's
+    """
+    apart: dict[str, dict[str, list[float]]] = {}
+    known = {(record.condition, record.stem): record.values for record in records if record.row == reference}
+    for record in records:
+        other = known.get((record.condition, record.stem), {})
+        if record.row == row:
+            for metric in record.values.keys() & other.keys():
+                pictures = apart.setdefault(metric, {})
+                pictures.setdefault(record.stem, []).append(record.values[metric] - other[metric])
+    return {
+        metric: bootstrap_interval([_mean(apart[metric][stem]) for stem in sorted(apart[metric])])
+        for metric in METRICS
+        if metric in apart
+    }
+
+
+def rank(table: dict[str, dict[str, Interval]], rows: Sequence[Row]) -> Table:
+    """Find the leader of every metric, and which of them a control leads."""
+    leaders: dict[str, str] = {}
+    nothing = []
+    for metric in METRICS.values():
+        means = {
+            row.name: table[row.name][metric.name].mean * metric.better
+            for row in rows
+            if metric.name in table[row.name] and not math.isnan(table[row.name][metric.name].mean)
+        }
+        if not metric.better or len(means) < 2:  # nobody leads alone
+            continue
+        best = max(means.values())
+        leaders[metric.name] = max(means, key=lambda name: means[name])
+        if any(row.is_control and means.get(row.name) == best for row in rows):
+            nothing.append(metric.name)
+    return Table(table, leaders, tuple(nothing))
+
+
+def _mean(values: Sequence[float]) -> float:
+    defined = [value for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else math.nan

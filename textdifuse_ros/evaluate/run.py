@@ -1,0 +1,151 @@
+"""One evaluation from beginning to end: the rows, the panel, the report."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from textdifuse_ros import __version__
+from textdifuse_ros.data.conditions import CONDITIONS
+from textdifuse_ros.errors import ConfigError
+from textdifuse_ros.evaluate.highlight import Objects, labelled, run_text
+from textdifuse_ros.evaluate.methods import MODEL, PRE, Row, control_rows
+from textdifuse_ros.evaluate.panels import Plan, run_pairs
+from textdifuse_ros.evaluate.pictures import Example, choose_examples, make_example
+from textdifuse_ros.evaluate.report import write_report
+from textdifuse_ros.evaluate.results import Evaluation
+from textdifuse_ros.evaluate.sequence import run_video
+from textdifuse_ros.evaluate.sets import PairSet
+
+if TYPE_CHECKING:
+    from textdifuse_ros.fusion.fuser import Fuser
+
+PANELS = ("clean", "degraded", "video", "text")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be measured.
+
+    :ivar methods: rows whose results lie in folders
+    :ivar preprocessed: names of controls, or the model's, that get a row ``NAME+pre``
+    :ivar conditions: of the degraded panel; () for all
+    :ivar workers: processes
+    :ivar fused: folder where the model's pictures stay, below it one folder a row; None for a temporary one
+    :ivar inputs: folder to save what the methods are given (clean and degraded panel), or None
+    :ivar objects: boxes or masks, for the text panel
+    :ivar report: folder of the report, or None
+    :ivar examples: scenes in the report, where the panel does not say how many
+    """
+
+    pairs: PairSet
+    panel: str = "clean"
+    methods: tuple[Row, ...] = ()
+    preprocessed: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
+    workers: int = 1
+    fused: Path | None = None
+    inputs: Path | None = None
+    objects: Objects | None = None
+    report: Path | None = None
+    examples: int = 6
+    about: tuple[tuple[str, str], ...] = ()
+
+
+def run(request: Request, fuser: Fuser | None = None, progress: Callable[[], object] = lambda: None) -> Evaluation:
+    """Measure a panel, and write its report where one is asked for.
+
+    :param fuser: the model under test, or None for none
+    :param progress: called once for each pair (in the video panel: row) measured
+    :raises ConfigError: options that do not go together
+    :raises FileError: a picture is missing or unreadable, or a file cannot be written
+    :raises ImageError: a picture of another size than its pair, or a coloured infrared one
+    """
+    _check(request, fuser)
+    unlabelled: set[str] = set()
+    if request.objects is not None:
+        known = labelled(request.pairs, request.objects)
+        unlabelled = {pair.stem for pair in request.pairs.pairs} - {pair.stem for pair in known.pairs}
+        request = replace(request, pairs=known)
+    with ExitStack() as stack:
+        folder = request.fused
+        if fuser is not None and folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="textdifuse-")))
+        plan = _plan(request, folder if fuser is not None else None)
+        if request.panel == "video":
+            evaluation = run_video(plan, fuser, request.workers, progress)
+        elif request.panel == "text":
+            assert request.objects is not None
+            evaluation = run_text(plan, request.objects, request.workers, progress)
+        else:
+            evaluation = run_pairs(plan, fuser, request.workers, progress)
+        if unlabelled:
+            names = ", ".join(sorted(unlabelled))
+            left = f"Left out for want of labelled objects: {len(unlabelled)} pictures ({names})."
+            evaluation = replace(evaluation, notes=(*evaluation.notes, left))
+        evaluation = replace(evaluation, about=_about(request, evaluation, fuser))
+        if request.report:
+            write_report(request.report, evaluation, _examples(request, plan))
+    return evaluation
+
+
+def _check(request: Request, fuser: Fuser | None) -> None:
+    names = [row.name for row in request.methods]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError("--method", "given once for each name", f"{name} twice")
+    if request.panel not in PANELS:
+        raise ConfigError("--panel", f"one of {', '.join(PANELS)}", repr(request.panel))
+    for name in request.conditions:
+        if name not in CONDITIONS:
+            raise ConfigError("--condition", f"one of {', '.join(CONDITIONS)}", repr(name))
+    if request.conditions and request.panel != "degraded":
+        raise ConfigError("--condition", "given with --panel degraded", f"--panel {request.panel}")
+    if request.panel in ("video", "text"):
+        for option, value in (("--pre", request.preprocessed), ("--save-inputs", request.inputs)):
+            if value:
+                raise ConfigError(option, "given with --panel clean or degraded", f"--panel {request.panel}")
+    if MODEL in request.preprocessed and fuser is None:
+        raise ConfigError(f"--pre {MODEL}", "given with --model", "no model")
+    if request.panel == "text":
+        if request.objects is None:
+            raise ConfigError("--panel text", "given with --boxes or --masks", "neither")
+        if fuser is not None:
+            raise ConfigError("--panel text", "given without --model", "one", "give its pictures as --method folders")
+    elif request.objects is not None:
+        raise ConfigError("--boxes or --masks", "given with --panel text", f"--panel {request.panel}")
+
+
+def _plan(request: Request, model_folder: Path | None) -> Plan:
+    rows = control_rows([name for name in request.preprocessed if name != MODEL])
+    modelled: tuple[Row, ...] = ()
+    if model_folder is not None:
+        names = [MODEL, *([MODEL + PRE] if MODEL in request.preprocessed else [])]
+        modelled = tuple(Row(name, model_folder / name) for name in names)
+    conditions = (request.conditions or tuple(CONDITIONS)) if request.panel == "degraded" else ()
+    return Plan(request.pairs, (*rows, *request.methods, *modelled), conditions, modelled, request.inputs)
+
+
+def _examples(request: Request, plan: Plan) -> list[Example]:
+    chosen = choose_examples(request.pairs, plan.conditions, request.examples)
+    return [make_example(pair, condition, plan.rows) for pair, condition in chosen]
+
+
+def _about(request: Request, evaluation: Evaluation, fuser: Fuser | None) -> dict[str, str]:
+    methods = [row.name for row in evaluation.rows if not row.is_control]
+    about = {
+        "made by": f"textdifuse_ros {__version__}",
+        "set": f"{request.pairs.name}, {evaluation.pairs} pairs",
+        "methods": ", ".join(methods) or "none, only controls",
+    }
+    if fuser is not None:
+        config = fuser.config
+        about["model"] = (
+            f"{Path(config.model).stem}, {config.steps} steps ({config.sampler}), seed {config.seed}, {fuser.device}, "
+            f"{str(fuser.dtype).removeprefix('torch.')}, weights sha256 {fuser.weights[:16]}"
+        )
+    return {**about, **dict(request.about)}

@@ -1,0 +1,95 @@
+"""The panel "video": flicker beside sharpness along a sequence of frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textdifuse_ros.errors import FileError
+from textdifuse_ros.evaluate.methods import Inputs, Row, check_results, fuse_into
+from textdifuse_ros.evaluate.panels import Plan, gather
+from textdifuse_ros.evaluate.results import Evaluation, Record, summarise
+from textdifuse_ros.evaluate.sets import check_size, read_pair
+from textdifuse_ros.image.files import Pair
+from textdifuse_ros.metrics.detail import average_gradient
+from textdifuse_ros.metrics.pictures import to_grey
+from textdifuse_ros.metrics.regions import Motion, find_motion, flicker
+
+if TYPE_CHECKING:
+    from textdifuse_ros.fusion.fuser import Fuser
+
+NOTES = (
+    "The frames are taken in the order of their names. The motion between two frames is that of the source, visible or "
+    "infrared, in which more of it can be told; it is the same for all rows.",
+    "A blurred or dull sequence flickers less: a lower flicker counts only beside an AG that is not lower. "
+    "Neighbouring frames are alike, so the intervals are narrower than those over independent pictures.",
+)
+
+
+@dataclass(frozen=True)
+class Transition:
+    """Two frames that follow one another, and all rows."""
+
+    before: Pair
+    now: Pair
+    rows: tuple[Row, ...]
+
+
+def run_video(
+    plan: Plan, fuser: Fuser | None, workers: int, progress: Callable[[], object] = lambda: None
+) -> Evaluation:
+    """Measure every row's sequence.
+
+    :param fuser: fuses the rows that the plan gives to the model, frame by frame in their order
+    :param workers: processes for the metrics
+    :param progress: called once for each frame after the first
+    :raises FileError: fewer than two frames, or a result is missing
+    :raises ImageError: a frame of another size than its pair or than the frame before
+    """
+    frames = plan.pairs.pairs
+    if len(frames) < 2:
+        raise FileError(f"the sequence {plan.pairs.name}", "of at least two frames", len(frames))
+    for row in plan.rows:
+        if row.folder is not None and row not in plan.modelled:
+            check_results(row, frames, plan.layout)
+    records = gather(measure_transition, _transitions(plan, fuser), workers, progress)
+    return Evaluation(
+        "video", plan.pairs.name, len(frames), plan.rows, records, summarise(records, plan.rows), notes=NOTES
+    )
+
+
+def measure_transition(job: Transition) -> tuple[str, list[Record]]:
+    """Flicker between two frames, and the gradient of the second.
+
+    :return: the second frame's stem, and a record for each row
+    """
+    pictures = [read_pair(pair) for pair in (job.before, job.now)]
+    check_size(job.now.visible, pictures[1][0], pictures[0][0])
+    motion = _motion(*pictures)
+    inputs = [Inputs(pair.stem, "", *sources) for pair, sources in zip((job.before, job.now), pictures, strict=True)]
+    records = []
+    for row in job.rows:
+        before, now = (to_grey(frame.fused(row)) for frame in inputs)
+        values = {"AG": average_gradient(now), "flicker": flicker(before, now, motion)}
+        records.append(Record("", row.name, job.now.stem, values))
+    return job.now.stem, records
+
+
+def _motion(before: tuple, now: tuple) -> Motion:
+    """The motion of the source in which more pixels are found again."""
+    motions = [find_motion(to_grey(a), to_grey(b)) for a, b in zip(before, now, strict=True)]
+    return max(motions, key=lambda motion: int(motion.known.sum()))
+
+
+def _transitions(plan: Plan, fuser: Fuser | None) -> Iterator[Transition]:
+    before: Pair | None = None
+    for pair in plan.pairs.pairs:
+        if plan.modelled:
+            assert fuser is not None
+            inputs = Inputs(pair.stem, "", *read_pair(pair))
+            for row in plan.modelled:
+                fuse_into(row, fuser, inputs)
+        if before is not None:
+            yield Transition(before, pair, plan.rows)
+        before = pair
