@@ -43,7 +43,7 @@ def tensors(path: Path) -> dict[str, torch.Tensor]:
     return load_networks(path)[1].tensors
 
 
-@pytest.mark.parametrize("stage", ["luma", "chroma", "control"])
+@pytest.mark.parametrize("stage", ["luma", "chroma", "control", "joint"])
 def test_a_stage_changes_its_own_part_and_lowers_its_loss(
     stage: str, pack: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -59,7 +59,12 @@ def test_a_stage_changes_its_own_part_and_lowers_its_loss(
     training.run()
     assert loss() < 0.99 * first
     before, after = tensors(tiny_checkpoint), tensors(tmp_path / WEIGHTS)
-    mine = {"luma": ("luma.encoder", "luma.decoder"), "chroma": ("chroma",), "control": ("luma.control",)}[stage]
+    mine = {
+        "luma": ("luma.encoder", "luma.decoder"),
+        "chroma": ("chroma",),
+        "control": ("luma.control",),
+        "joint": ("luma.control", "luma.decoder"),
+    }[stage]
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all(name.startswith(mine) for name in changed)

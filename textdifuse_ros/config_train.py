@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from textdifuse_ros.config import parameter
 
-STAGES = ("luma", "chroma", "control")
+STAGES = ("luma", "chroma", "control", "joint")
 
 
 @dataclass(frozen=True)

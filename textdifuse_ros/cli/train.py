@@ -8,7 +8,7 @@ from pathlib import Path
 from textdifuse_ros.config import add_arguments, from_arguments
 
 NAME = "train"
-HELP = "Train a stage of the networks (luma, chroma, control), resumable; pack pictures; join checkpoints."
+HELP = "Train a stage of the networks (luma, chroma, control, joint), resumable; pack pictures; join checkpoints."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         ("luma", "Restoration of luma, visible and infrared through one encoder."),
         ("chroma", "Restoration of chroma."),
         ("control", "The fusion control, everything else frozen."),
+        ("joint", "Fusion control and decoder together, the encoder frozen."),
     ):
         verb = what.add_parser(stage, help=text, description=text)
         verb.add_argument("--pack", type=Path, required=True, metavar="FILE", help="Picture pack.")

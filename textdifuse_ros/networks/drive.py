@@ -49,8 +49,8 @@ class LumaNetwork(nn.Module):
         self.control = FusionControl(config.luma_widths, config.control_width)
         self.decoder = Decoder(1, config.luma_widths, config.luma_decoder_blocks)
 
-    def fuse_features(self, visible: Tensor, infrared: Tensor) -> Pyramid:
-        """Both sources through the encoder as one batch, then the fusion control (equations 2 and 3).
+    def encode_pair(self, visible: Tensor, infrared: Tensor) -> tuple[Pyramid, Pyramid]:
+        """Both sources through the encoder as one batch (equation 2): Phi^X and Phi^Y.
 
         :param visible: [N, 1, H, W] in [-1, 1], luma
         :param infrared: [N, 1, H, W] in [-1, 1]
@@ -58,7 +58,12 @@ class LumaNetwork(nn.Module):
         count = visible.shape[0]
         source = torch.tensor([VISIBLE] * count + [INFRARED] * count, device=visible.device)
         both = self.encoder(torch.cat((visible, infrared)), source)
-        return self.control(tuple(f[:count] for f in both), tuple(f[count:] for f in both))
+        return tuple(f[:count] for f in both), tuple(f[count:] for f in both)
+
+    def fuse_features(self, visible: Tensor, infrared: Tensor) -> Pyramid:
+        """The fused pyramid Phi^f of a pair (equations 2 and 3); arguments as of :meth:`encode_pair`."""
+        fused: Pyramid = self.control(*self.encode_pair(visible, infrared))
+        return fused
 
 
 class ChromaNetwork(nn.Module):

@@ -18,6 +18,7 @@ from textdifuse_ros.image.color import rgb_to_ycbcr
 from textdifuse_ros.image.gradients import sobel
 from textdifuse_ros.image.ranges import signed_to_unit, unit_to_signed
 from textdifuse_ros.networks.drive import INFRARED, VISIBLE, DriveNetworks
+from textdifuse_ros.networks.encoder import Pyramid
 from textdifuse_ros.train.objective import FewStepObjective
 
 GRADIENT_WEIGHT = 0.1
@@ -95,23 +96,66 @@ class ControlStage:
         self.parameters = list(self.networks.control.parameters())
 
     def __call__(self, batch: Sample, generator: torch.Generator) -> dict[str, Tensor]:
-        visible, _ = rgb_to_ycbcr(batch.visible)
-        target, _ = rgb_to_ycbcr(batch.visible_target)
-        target, infrared = unit_to_signed(target), unit_to_signed(batch.infrared_target)
-        features = self.networks.fuse_features(unit_to_signed(visible), unit_to_signed(batch.infrared))
-        denoiser = FeatureDenoiser(self.networks.decoder, features, self.schedule, clip=False)
+        visible, infrared, visible_truth, infrared_truth = _signed_pair(batch)
+        features = self.networks.encode_pair(visible, infrared)
+        return self._fusion(features, visible_truth, infrared_truth, generator)
+
+    def _fusion(
+        self, features: tuple[Pyramid, Pyramid], visible: Tensor, infrared: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        fused = self.networks.control(*features)
+        denoiser = FeatureDenoiser(self.networks.decoder, fused, self.schedule, clip=False)
         # No truth is known for a fused picture; the maximum that equation (9) asks for stands in when z_t is made.
-        stand_in = torch.maximum(target, infrared)
+        stand_in = torch.maximum(visible, infrared)
         return self.objective(
-            denoiser, stand_in, lambda x0: fusion_loss(x0, target, infrared), generator, variance=False
+            denoiser, stand_in, lambda x0: fusion_loss(x0, visible, infrared), generator, variance=False
         )
+
+
+class JointStage(ControlStage):
+    """A short fine-tune of fusion control and decoder together, the encoder frozen.
+
+    The decoder has only seen features of one source before; of two at once it prints the grid of its pixel shuffle.
+    Each source alone stays half of the task, so that it goes on restoring.
+    """
+
+    def __init__(self, networks: DriveNetworks) -> None:
+        super().__init__(networks)
+        self.parameters = [*self.networks.control.parameters(), *self.networks.decoder.parameters()]
+
+    def __call__(self, batch: Sample, generator: torch.Generator) -> dict[str, Tensor]:
+        visible, infrared, visible_truth, infrared_truth = _signed_pair(batch)
+        features = self.networks.encode_pair(visible, infrared)
+        fusion = self._fusion(features, visible_truth, infrared_truth, generator)
+        truth = torch.cat((visible_truth, infrared_truth))
+        both = tuple(torch.cat(level) for level in zip(*features, strict=True))
+        denoiser = FeatureDenoiser(self.networks.decoder, both, self.schedule, clip=False)
+        restoration = self.objective(denoiser, truth, lambda x0: _restoration_error(x0, truth), generator)
+        return {
+            "loss": fusion["loss"] + restoration["loss"],
+            "fusion": fusion["loss"].detach(),
+            "restoration": restoration["loss"].detach(),
+        }
 
 
 STAGES: dict[str, Callable[[DriveNetworks], Stage]] = {
     "luma": LumaStage,
     "chroma": ChromaStage,
     "control": ControlStage,
+    "joint": JointStage,
 }
+
+
+def _signed_pair(batch: Sample) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Visible luma and infrared as seen, then both as they should be, [N, 1, H, W] in [-1, 1]."""
+    visible, _ = rgb_to_ycbcr(batch.visible)
+    target, _ = rgb_to_ycbcr(batch.visible_target)
+    return (
+        unit_to_signed(visible),
+        unit_to_signed(batch.infrared),
+        unit_to_signed(target),
+        unit_to_signed(batch.infrared_target),
+    )
 
 
 def _restoration_error(x0: Tensor, truth: Tensor) -> Tensor:
