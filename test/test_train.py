@@ -17,6 +17,7 @@ from textdifuse_ros.data.pack import write_pack
 from textdifuse_ros.errors import CheckpointError, ConfigError, TextDifuseError
 from textdifuse_ros.fusion.losses import fusion_loss
 from textdifuse_ros.fusion.weights import join_networks, load_networks
+from textdifuse_ros.image.gradients import sobel
 from textdifuse_ros.train.loop import LOG, WEIGHTS, Training
 
 CONFIG = TrainConfig(steps=4, warm_up=1, workers=0, log_every=2, save_every=100, precision="float32")
@@ -161,3 +162,11 @@ def test_fusion_loss_is_zero_only_at_the_stronger_source() -> None:
     # A Sobel edge of height 0.5 in [0, 1] is 4 * 0.5 on the two columns beside it: 2 of 8 columns, times 0.2.
     flat = torch.full((1, 1, 8, 8), 0.5)
     assert fusion_loss(flat, step, bright).item() == pytest.approx(0.2 * 2.0 * 2 / 8)
+
+
+def test_gradients_keep_their_digits_under_autocast() -> None:
+    texture = 0.9 + 0.002 * torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        brief = sobel(texture)
+    assert brief.dtype == torch.float32
+    assert torch.equal(brief, sobel(texture))
