@@ -59,7 +59,7 @@ setup(
         "pyyaml>=6",
         "rosbags>=0.10.5",
         "safetensors>=0.4.3",
-        "torch>=2.4",
+        "torch>=2.5",
         "tqdm>=4.60",
     ],
     extras_require={"ros": ROS, "text": ["transformers>=4.44"], "test": TEST, "dev": DEVELOP},

@@ -33,19 +33,22 @@ def test_what_was_saved_comes_back(saved: Path) -> None:
     assert [p.name for p in saved.parent.iterdir()] == [saved.name]
 
 
-def test_every_flipped_byte_is_noticed(saved: Path) -> None:
-    """In the tensors, in the header, anywhere: never a wrong picture, never another exception."""
+def test_every_flipped_bit_is_noticed(saved: Path) -> None:
+    """In the tensors, in the configuration, anywhere: never another network or picture, never another exception."""
     content = saved.read_bytes()
-    for place in range(0, len(content), 7):
-        broken = bytearray(content)
-        broken[place] ^= 0x10
-        saved.write_bytes(broken)
-        try:
-            checkpoint = load_checkpoint(saved, "thing")
-        except CheckpointError:
-            continue
-        # Only a byte that means nothing (in a space or in the provenance text) may pass.
-        assert all(torch.equal(checkpoint.tensors[name], tensor) for name, tensor in TENSORS.items())
+    good = load_checkpoint(saved, "thing")
+    for place in range(len(content)):
+        for bit in range(8):
+            broken = bytearray(content)
+            broken[place] ^= 1 << bit
+            saved.write_bytes(broken)
+            try:
+                checkpoint = load_checkpoint(saved, "thing")
+            except CheckpointError:
+                continue
+            # Only a bit that means nothing (in the header's padding) may pass.
+            assert (checkpoint.config, checkpoint.provenance) == (good.config, good.provenance)
+            assert all(torch.equal(checkpoint.tensors[name], tensor) for name, tensor in TENSORS.items())
 
 
 def test_truncated_missing_and_foreign_files_are_refused(saved: Path, tmp_path: Path) -> None:
@@ -89,19 +92,31 @@ def test_weights_that_do_not_fit_their_configuration_are_refused(tiny_checkpoint
     assert "Missing key" in refused(checkpoint.config, fewer)
     assert "Unexpected key" in refused(checkpoint.config, {**checkpoint.tensors, "more": torch.ones(1)})
     assert "size mismatch" in refused({**checkpoint.config, "luma_widths": [16, 16, 32]}, checkpoint.tensors)
+    assert "3 integers" in refused({**checkpoint.config, "luma_blocks": [1, 1]}, checkpoint.tensors)
     assert "widht" in refused({**checkpoint.config, "widht": 3}, checkpoint.tensors)
     assert "family" in refused({**checkpoint.config, "family": "unknown"}, checkpoint.tensors)
 
 
 def test_a_name_is_searched_in_the_stated_order(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert find_checkpoint(saved) == saved
-    monkeypatch.setenv("TEXTDIFUSE_MODELS", str(saved.parent))
-    assert find_checkpoint("weights") == saved
-    with pytest.raises(CheckpointError, match="no such file"):
-        find_checkpoint(tmp_path / "weights.safetensors")
+    """Explicit path, TEXTDIFUSE_MODELS, models/ beside the checkout, the prefix's share folder."""
+    package = tmp_path / "prefix" / "lib" / "python3" / "site-packages" / "textdifuse_ros"
+    package.mkdir(parents=True)
+    monkeypatch.setattr("textdifuse_ros.checkpoint.__file__", str(package / "checkpoint.py"))
+    beside = package.parent / "models"
+    share = tmp_path / "prefix" / "share" / "textdifuse_ros" / "models"
+    named = tmp_path / "named"
+    monkeypatch.setenv("TEXTDIFUSE_MODELS", str(named))
     with pytest.raises(CheckpointError) as caught:
-        find_checkpoint("absent")
-    assert str(saved.parent) in str(caught.value)
+        find_checkpoint("thing")
+    for folder in (share, beside, named):
+        assert str(folder) in str(caught.value)
+        folder.mkdir(parents=True)
+        (folder / "thing.safetensors").write_bytes(saved.read_bytes())
+        # Each of these comes before those made so far.
+        assert find_checkpoint("thing") == folder / "thing.safetensors"
+    assert find_checkpoint(saved) == saved
+    with pytest.raises(CheckpointError, match="no such file"):
+        find_checkpoint(tmp_path / "thing.safetensors")
 
 
 def test_metadata_is_plain_json_that_other_tools_can_read(tiny_checkpoint: Path) -> None:

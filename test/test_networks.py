@@ -21,22 +21,38 @@ def test_default_networks_keep_within_the_promised_cost(networks: DriveNetworks)
     parameters = count_parameters(networks)
     assert parameters["luma"] <= 7e6
     assert parameters["chroma"] <= 1e6 * 1.0
-    one = picture_gflops(count_flops(DriveNetworks(DriveConfig()), 480, 640), 1)
+    one = picture_gflops(count_flops(networks, 480, 640), 1)
     assert one["luma"] <= 60
     assert one["chroma"] <= 10
 
 
 def test_flops_agree_with_a_count_by_hand() -> None:
-    """One 3x3 convolution's share is known; doubling the picture doubles every count."""
+    """Every convolution of the luma networks, 2 * inputs * outputs * kernel * pixels, at 128 x 128."""
     config = DriveConfig()
-    small, large = (count_flops(DriveNetworks(config), 128, width) for width in (128, 256))
-    # The time embedding does not grow with the picture, everything else does.
-    for name in small:
-        assert large[name] == pytest.approx(2 * small[name], rel=0.01)
-    width = config.luma_widths[0]
-    stem = 2 * 9 * 16 * width * (128 // 4) ** 2 * 2 / 1e9  # both sources
-    block = 2 * 2 * 9 * width * width * (128 // 4) ** 2 * 2 / 1e9
-    assert small["luma_encode"] > stem + block
+    c = config.luma_widths
+    pixels = [(128 // stride) ** 2 for stride in (4, 8, 16)]
+
+    def cost(inputs: int, outputs: int, kernel: int, level: int) -> int:
+        return 2 * inputs * outputs * kernel**2 * pixels[level]
+
+    encoder = cost(16, c[0], 3, 0) + cost(c[0], c[1], 3, 1) + cost(c[1], c[2], 3, 2)
+    encoder += sum(2 * count * cost(c[k], c[k], 3, k) for k, count in enumerate(config.luma_blocks))
+    control, hidden = 0, config.control_width
+    for k in range(3):
+        control += cost(2 * c[k], hidden, 1, k) + cost(hidden, hidden, 3, k) + cost(2, 1, 7, k)
+        control += cost(hidden, 2 * c[k], 1, k)
+    decoder = cost(16, c[0], 3, 0) + cost(64, c[1], 1, 1) + cost(256, c[2], 1, 2)
+    decoder += cost(c[2], 4 * c[1], 1, 2) + cost(c[1], 4 * c[0], 1, 1) + cost(c[0], 32, 3, 0)
+    decoder += sum(2 * count * cost(c[k], c[k], 3, k) for k, count in enumerate(config.luma_decoder_blocks))
+
+    networks = DriveNetworks(config)
+    counts = count_flops(networks, 128, 128)
+    # The linear layers of context, attention and time come on top; they are a fraction of a percent.
+    assert counts["luma_encode"] == pytest.approx((2 * encoder + control) / 1e9, rel=2e-3)
+    assert counts["luma_step"] == pytest.approx(decoder / 1e9, rel=2e-3)
+    assert not next(networks.parameters()).is_meta
+    four, one = picture_gflops(counts, 4), picture_gflops(counts, 1)
+    assert four["luma"] - one["luma"] == pytest.approx(3 * counts["luma_step"])
 
 
 def test_decoder_returns_float32_pictures_of_the_right_shape(networks: DriveNetworks) -> None:

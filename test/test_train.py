@@ -18,7 +18,7 @@ from textdifuse_ros.errors import CheckpointError, ConfigError, TextDifuseError
 from textdifuse_ros.fusion.losses import fusion_loss
 from textdifuse_ros.fusion.weights import join_networks, load_networks
 from textdifuse_ros.image.gradients import sobel
-from textdifuse_ros.train.loop import LOG, WEIGHTS, Training
+from textdifuse_ros.train.loop import LOG, STATE, WEIGHTS, Training
 
 CONFIG = TrainConfig(steps=4, warm_up=1, workers=0, log_every=2, save_every=100, precision="float32")
 
@@ -91,7 +91,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(pack: Path, tiny_checkpoint:
     training._update = stop_after_two  # type: ignore[method-assign, assignment]
     with pytest.raises(Interrupt):
         training.run()
-    resumed = Training(CONFIG, parts, pack, tiny_checkpoint)
+    resumed = Training(CONFIG, parts, pack)
     assert resumed.step == 2
     resumed.run()
     one, other = tensors(whole / WEIGHTS), tensors(parts / WEIGHTS)
@@ -102,6 +102,13 @@ def test_a_run_of_another_configuration_is_refused(pack: Path, tiny_checkpoint: 
     Training(CONFIG, tmp_path, pack, tiny_checkpoint).run()
     with pytest.raises(ConfigError, match="learning_rate"):
         Training(replace(CONFIG, learning_rate=1e-5), tmp_path, pack, tiny_checkpoint)
+
+
+def test_a_damaged_state_is_refused(pack: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    Training(CONFIG, tmp_path, pack, tiny_checkpoint).run()
+    (tmp_path / STATE).write_bytes((tmp_path / STATE).read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="training state"):
+        Training(CONFIG, tmp_path, pack, tiny_checkpoint)
 
 
 def test_a_gradient_that_is_not_finite_stops_with_the_last_good_state(

@@ -1,8 +1,8 @@
 """One file format for weights: safetensors that tells what it is.
 
 The header's metadata carry ``format`` (this project's mark), ``version``, ``kind`` (what the tensors belong to),
-``config`` and ``provenance`` (JSON) and ``sha256`` over the tensors, so that a file loads strictly, with no flags
-from outside, and a flipped byte is noticed.
+``config`` and ``provenance`` (JSON) and ``sha256`` over all of these and the tensors, so that a file loads strictly,
+with no flags from outside, and a flipped byte is noticed wherever it is.
 
 Weights are searched in this order: an explicit path; the folder that ``TEXTDIFUSE_MODELS`` names; ``models/`` beside
 the checkout; ``<prefix>/share/textdifuse_ros/models``, where an installed package keeps them.
@@ -37,7 +37,8 @@ class Checkpoint:
     :ivar config: plain values from which the networks are built
     :ivar provenance: how the weights came about; plain values
     :ivar tensors: by name, on the CPU, in the precision they were saved in
-    :ivar sha256: of the tensors' names, types, shapes and bytes; names the weights in every output
+    :ivar sha256: of kind, config, provenance and the tensors' names, types, shapes and bytes; names the weights in
+        every output
     """
 
     kind: str
@@ -64,8 +65,8 @@ def save_checkpoint(
         "kind": kind,
         "config": json.dumps(config, sort_keys=True),
         "provenance": json.dumps(provenance, sort_keys=True),
-        "sha256": _digest(plain),
     }
+    metadata["sha256"] = _digest(metadata, plain)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -98,7 +99,7 @@ def load_checkpoint(path: str | Path, kind: str) -> Checkpoint:
         )
     if metadata.get("kind") != kind:
         raise CheckpointError(str(path), f"a checkpoint of kind {kind!r}", repr(metadata.get("kind")))
-    digest = _digest(tensors)
+    digest = _digest(metadata, tensors)
     if metadata.get("sha256") != digest:
         raise CheckpointError(
             str(path), f"undamaged (sha256 {metadata.get('sha256', '')[:12]}...)", f"{digest[:12]}...", "copy it again"
@@ -119,8 +120,9 @@ def model_folders() -> list[Path]:
     folders.append(package.parent / "models")
     share = Path("share") / "textdifuse_ros" / "models"
     folders.append(Path(sys.prefix) / share)
-    # A prefix installation (pip --prefix, colcon) keeps <prefix>/lib/python3.X/site-packages/textdifuse_ros.
-    folders.extend(parent / share for parent in package.parents)
+    # A prefix installation (pip --prefix, colcon) keeps <prefix>/[local/]lib/python3.X/{site,dist}-packages/PACKAGE,
+    # colcon --symlink-install <prefix>/build links to the checkout: four or five folders up is the prefix.
+    folders.extend(parent / share for parent in package.parents[3:5])
     return list(dict.fromkeys(folders))
 
 
@@ -138,16 +140,18 @@ def find_checkpoint(name: str | Path) -> Path:
     for place in places:
         if place.is_file():
             return place
-    looked = ", ".join(str(place.parent) for place in places[:4])
+    looked = ", ".join(str(place.parent) for place in places)
     raise CheckpointError(
         f"the model {str(name)!r}", "in a model folder", f"nothing in {looked}", "give a path or set TEXTDIFUSE_MODELS"
     )
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
+def _digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     import torch
 
     digest = hashlib.sha256()
+    for name in ("format", "version", "kind", "config", "provenance"):
+        digest.update(f"{name} {metadata.get(name)}\n".encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         "device": fuser.device,
         "precision": str(fuser.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
-        "allocator": "mallopt M_MMAP_MAX=0 M_TRIM_THRESHOLD=2147483647 M_TOP_PAD=67108864 M_ARENA_MAX=1",
+        "allocator": fuser.allocator or "as it is",
         "size": [width, height],
         "yardstick": f"3x3 convolutions of {YARDSTICK_GFLOP:g} GFLOP in float32",
         "seconds": {name: round(value, 4) for name, value in seconds.items()},

@@ -60,11 +60,13 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def _table(description: dict) -> str:
     parameters, (width, height) = description["parameters"], description["size"]
+    config = description["config"]
     lines = [
         f"model       {description['model']} ({description['config']['family']}), {description['file']}",
         f"sha256      {description['sha256']}",
         f"parameters  {parameters['total'] / 1e6:.2f} M: luma {parameters['luma'] / 1e6:.2f} M, "
         f"chroma {parameters['chroma'] / 1e6:.2f} M",
+        f"levels      luma {config['luma_widths']}, chroma {config['chroma_widths']} channels",
         "",
         f"GFLOP for {width} x {height}",
         "steps    luma  chroma   total",

@@ -23,7 +23,8 @@ def count_flops(networks: DriveNetworks, height: int, width: int) -> dict[str, f
 
     :return: ``luma_encode`` (both sources and the fusion control), ``luma_step``, ``chroma_encode``, ``chroma_step``
     """
-    networks = networks.to("meta")
+    with torch.device("meta"):
+        networks = DriveNetworks(networks.config)
     multiple = 2 * MULTIPLE
     height, width = height + -height % multiple, width + -width % multiple
     luma = torch.empty(1, 1, height, width, device="meta")

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 from pathlib import Path
 
 import torch
 
 from textdifuse_ros.errors import ConfigError, DeviceError
+
+_ALLOCATOR = {
+    "M_MMAP_MAX": (-4, 0),
+    "M_TRIM_THRESHOLD": (-1, 2**31 - 1),
+    "M_TOP_PAD": (-2, 64 << 20),
+    "M_ARENA_MAX": (-8, 1),
+}
+"""Options of ``mallopt`` (malloc.h) and their values."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -33,7 +40,8 @@ def resolve_device(name: str) -> torch.device:
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     """The number format of ``precision``: as named, or bfloat16 where the processor computes in it."""
     if name == "auto":
-        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_computes_bfloat16()
+        # From Ampere (compute capability 8) on the hardware has it; before, PyTorch emulates it.
+        native = torch.cuda.get_device_capability(device)[0] >= 8 if device.type == "cuda" else _cpu_computes_bfloat16()
         return torch.bfloat16 if native else torch.float32
     return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
 
@@ -47,21 +55,17 @@ def _cpu_computes_bfloat16() -> bool:
     return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
 
 
-def keep_memory() -> bool:
+def keep_memory() -> str:
     """Tell the C library's allocator to keep freed memory for the next picture.
 
     By default it gives large blocks back to the system at once, and faulting the pages in again costs as much as the
     arithmetic. The same as ``MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647 MALLOC_TOP_PAD_=67108864
     MALLOC_ARENA_MAX=1`` in the environment, but set from inside; the whole process is concerned.
 
-    :return: whether it took effect (glibc only)
+    :return: the settings that took effect, for reports; empty where there are none (glibc only)
     """
-    if not sys.platform.startswith("linux"):
-        return False
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
-        return False
-    mmap_max, trim_threshold, top_pad, arena_max = -4, -1, -2, -8
-    options = {mmap_max: 0, trim_threshold: 2**31 - 1, top_pad: 64 << 20, arena_max: 1}
-    return all([mallopt(option, value) == 1 for option, value in options.items()])
+        return ""
+    return " ".join(f"{name}={value}" for name, (option, value) in _ALLOCATOR.items() if mallopt(option, value) == 1)

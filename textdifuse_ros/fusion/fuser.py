@@ -45,14 +45,19 @@ class Fuser:
     :param networks: of the ``drive`` family, in float32; taken over
     :param config: checked
     :param weights: sha256 of the weights, for the provenance
+    :ivar allocator: allocator settings in force, for reports
     """
 
     def __init__(self, networks: DriveNetworks, config: FuserConfig, weights: str = "") -> None:
         validate(config)
         self.config = config
         self.weights = weights
+        self.allocator = ""
         self._device = resolve_device(config.device)
         self.dtype = resolve_precision(config.precision, self._device)
+        if self._device.type == "cuda":
+            # float32 is to mean float32: convolutions would otherwise round their inputs to ten bits (TF32).
+            torch.backends.cudnn.allow_tf32 = False
         if config.threads:
             torch.set_num_threads(config.threads)
         self.schedule = by_name(networks.config.schedule, networks.config.timesteps)
@@ -69,10 +74,17 @@ class Fuser:
         """
         validate(config)
         device = resolve_device(config.device)
-        if device.type == "cpu":
-            keep_memory()
+        allocator = keep_memory() if device.type == "cpu" else ""
         networks, checkpoint = load_networks(find_checkpoint(config.model))
-        return cls(networks, config, checkpoint.sha256)
+        fuser = cls(networks, config, checkpoint.sha256)
+        fuser.allocator = allocator
+        return fuser
+
+    @property
+    def model_name(self) -> str:
+        """The model's name; of a path the stem, for where a file lies is nobody's business downstream."""
+        model = self.config.model
+        return Path(model).stem if model.endswith(SUFFIX) else model
 
     @property
     def device(self) -> str:
@@ -106,6 +118,7 @@ class Fuser:
         :param steps: reverse steps, and so on: the configuration's where not given
         :raises ImageError: types or sizes are not as said
         :raises ConfigError: steps, sampler or seed out of range
+        :raises DeviceError: closed, or out of memory; other pictures can be fused afterwards
         """
         check_visible(visible)
         check_infrared(infrared)
@@ -118,7 +131,16 @@ class Fuser:
         if self._networks is None:
             raise DeviceError("the fuser", "open", "closed")
         with torch.inference_mode():
-            return self._fuse(self._networks, visible, infrared, run)
+            try:
+                return self._fuse(self._networks, visible, infrared, run)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                height, width = infrared.shape
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        remedy = "fuse smaller pictures, or on another device"
+        raise DeviceError(f"the memory of {self.device}", "enough", f"too little for {width} x {height} pixels", remedy)
 
     def _fuse(self, networks: DriveNetworks, visible: np.ndarray, infrared: np.ndarray, run: _Run) -> FusionResult:
         clock = _Stopwatch(self._device)
@@ -163,8 +185,7 @@ class Fuser:
 
     def _provenance(self, run: _Run) -> dict[str, str | int]:
         return {
-            # The stem of a path: where a file lies on the machine is nobody's business downstream.
-            "model": Path(self.config.model).stem if self.config.model.endswith(SUFFIX) else self.config.model,
+            "model": self.model_name,
             "weights": self.weights,
             "steps": run.steps,
             "sampler": run.sampler,
@@ -173,6 +194,11 @@ class Fuser:
             "precision": str(self.dtype).removeprefix("torch."),
             "version": __version__,
         }
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # The CPU's allocator has no exception type of its own.
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 class _Run:

@@ -12,8 +12,9 @@ class FusionResult:
     """One fused picture and what made it.
 
     :ivar image: uint8 [H, W, 3] RGB, C-contiguous
-    :ivar provenance: ``model`` (name or path given), ``weights`` (sha256 of the tensors), ``steps``, ``sampler``,
-        ``seed``, ``device``, ``precision``, ``version``; with the same sources they give the same bytes again
+    :ivar provenance: ``model`` (its name; of a path the stem), ``weights`` (sha256 of the checkpoint), ``steps``,
+        ``sampler``, ``seed``, ``device``, ``precision``, ``version``; with the same sources they give the same
+        bytes again
     :ivar timings: seconds spent: ``prepare`` (bytes to tensors), ``encode`` (both sources and the fusion control),
         ``steps`` (reverse steps of luma), ``chroma``, ``finish`` (tensors to bytes), ``total``
     """

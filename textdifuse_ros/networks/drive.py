@@ -8,9 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from textdifuse_ros.config import parameter
+from textdifuse_ros.errors import ConfigError
 from textdifuse_ros.networks.decoder import Decoder
 from textdifuse_ros.networks.encoder import ConditionEncoder, Pyramid
 from textdifuse_ros.networks.fusion_control import FusionControl
+
+LEVELS = 3
 
 MULTIPLE = 16
 """Heights and widths that the networks take are multiples of this."""
@@ -38,6 +41,16 @@ class DriveConfig:
     )
     schedule: str = parameter("cosine", "Noise schedule.", choices=("cosine", "linear"))
     timesteps: int = parameter(1000, "Timesteps of the full schedule.", low=4, high=10_000)
+
+    def __post_init__(self) -> None:
+        for name in ("luma_widths", "luma_blocks", "luma_decoder_blocks"):
+            _check_levels(name, getattr(self, name))
+            _check_levels(name.replace("luma", "chroma"), getattr(self, name.replace("luma", "chroma")))
+
+
+def _check_levels(name: str, values: tuple[int, ...]) -> None:
+    if len(values) != LEVELS:
+        raise ConfigError(name, f"{LEVELS} integers, one a level", list(values))
 
 
 class LumaNetwork(nn.Module):

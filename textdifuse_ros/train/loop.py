@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from textdifuse_ros import __version__
-from textdifuse_ros.config import to_mapping
+from textdifuse_ros.config import from_mapping, to_mapping
 from textdifuse_ros.config_train import TrainConfig
 from textdifuse_ros.data.crops import CropBatches, Sample, start_worker
-from textdifuse_ros.errors import ConfigError, TextDifuseError
+from textdifuse_ros.errors import CheckpointError, ConfigError, TextDifuseError
 from textdifuse_ros.fusion.weights import load_networks, save_networks
 from textdifuse_ros.networks.blocks import channels_last
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
@@ -45,7 +45,10 @@ class Training:
         self.config, self.run_folder, self.pack, self.device = config, run, pack, device
         torch.manual_seed(config.seed)
         self.history: list[dict[str, Any]] = []
-        if start is None:
+        state = _load_state(run / STATE, device) if (run / STATE).is_file() else None
+        if state is not None:
+            networks = DriveNetworks(from_mapping(DriveConfig, state["drive"], str(run / STATE)))
+        elif start is None:
             networks = DriveNetworks(DriveConfig())
         else:
             networks, checkpoint = load_networks(start)
@@ -59,8 +62,8 @@ class Training:
         self.optimizer = torch.optim.Adam(learning.values(), lr=config.learning_rate)
         self.ema = Ema(learning, config.ema)
         self.step = 0
-        if (run / STATE).is_file():
-            self._resume()
+        if state is not None:
+            self._resume(state)
 
     def run(self) -> None:
         """Train to the last step; a state is saved now and then, at the end, and when interrupted."""
@@ -101,6 +104,7 @@ class Training:
         """Write the state to resume from, and the averaged weights as a checkpoint."""
         state = {
             "config": to_mapping(self.config),
+            "drive": to_mapping(self.networks.config),
             "step": self.step,
             "networks": self.networks.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -139,8 +143,7 @@ class Training:
         progress = (self.step - config.warm_up) / max(1, config.steps - config.warm_up)
         return config.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
 
-    def _resume(self) -> None:
-        state = torch.load(self.run_folder / STATE, map_location=self.device, weights_only=True)
+    def _resume(self, state: dict[str, Any]) -> None:
         mine, its = to_mapping(self.config), state["config"]
         different = [name for name in mine if mine[name] != its.get(name) and name not in ("workers", "log_every")]
         if different:
@@ -160,3 +163,18 @@ class Training:
         line = {"step": self.step, "lr": round(self._learning_rate(), 7), **values}
         with (self.run_folder / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _load_state(path: Path, device: str) -> dict[str, Any]:
+    """The state of a run.
+
+    :raises CheckpointError: it cannot be read
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # zipfile, pickle and torch have a dozen kinds for a damaged file
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            str(path), "a readable training state", reason, "start a new run from the weights"
+        ) from error
+    return state

@@ -1,0 +1,54 @@
+"""The verbs that describe and time a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from textdifuse_ros.cli.main import main
+from textdifuse_ros.fusion.device import keep_memory, resolve_precision
+
+
+def test_info_tells_size_cost_and_origin(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--model", str(tiny_checkpoint), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["parameters"]["total"] == told["parameters"]["luma"] + told["parameters"]["chroma"] > 10_000
+    assert told["size"] == [640, 480]
+    assert set(told["gflops"]) == {"1", "2", "4"}
+    for cost in told["gflops"].values():
+        assert cost["total"] == pytest.approx(cost["luma"] + cost["chroma"], abs=0.02)
+    assert told["gflops"]["1"]["total"] < told["gflops"]["4"]["total"]
+    assert told["config"]["luma_widths"] == [16, 16, 16]
+    assert len(told["sha256"]) == 64
+    assert main(["info", "--model", str(tiny_checkpoint)]) == 0
+    table = capsys.readouterr().out
+    assert told["sha256"] in table and f"{told['gflops']['4']['total']:.1f}" in table
+
+
+def test_info_refuses_a_size_that_is_none(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--model", str(tiny_checkpoint), "--size", "640"]) == 2
+    assert "WIDTHxHEIGHT" in capsys.readouterr().err
+
+
+def test_benchmark_times_steps_beside_the_yardstick(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["benchmark", "--model", tiny_checkpoint, "--device", "cpu", "--size", "64x48", "--rounds", 1]
+    assert main([str(word) for word in [*words, "--json", tmp_path / "times.json"]]) == 0
+    told = json.loads((tmp_path / "times.json").read_text(encoding="utf-8"))
+    assert set(told["seconds"]) == {"1 step", "2 steps", "4 steps", "yardstick"}
+    assert all(seconds > 0 for seconds in told["seconds"].values())
+    assert told["ratio"]["yardstick"] == 1
+    assert told["allocator"] == keep_memory()
+    assert "yardstick" in capsys.readouterr().out
+
+
+def test_automatic_precision_is_what_the_processor_computes_in() -> None:
+    flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    native = any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
+    expected = torch.bfloat16 if native else torch.float32
+    assert resolve_precision("auto", torch.device("cpu")) == expected
+    assert resolve_precision("float32", torch.device("cpu")) == torch.float32
