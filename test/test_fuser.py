@@ -159,7 +159,7 @@ def test_out_of_memory_is_one_error_and_not_the_end(
 
     with monkeypatch.context() as patched:
         patched.setattr(type(fuser._networks.luma), "fuse_features", greedy)  # type: ignore[union-attr]
-        with pytest.raises(DeviceError, match="memory of cpu.*70 x 45 pixels"):
+        with pytest.raises(DeviceError, match=r"memory of cpu.*70 x 45 pixels"):
             fuser(*pair)
     assert fuser(*pair).image.shape == pair[0].shape
 
