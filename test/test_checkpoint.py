@@ -31,6 +31,7 @@ def test_what_was_saved_comes_back(saved: Path) -> None:
     for name, tensor in TENSORS.items():
         assert torch.equal(checkpoint.tensors[name], tensor) and checkpoint.tensors[name].dtype == tensor.dtype
     assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+    assert saved.stat().st_mode & 0o777 == 0o644
 
 
 def test_every_flipped_bit_is_noticed(saved: Path) -> None:

@@ -71,6 +71,7 @@ def save_checkpoint(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     save_file(plain, partial, metadata)
+    partial.chmod(0o644)  # safetensors makes files that only their owner may read; an installed model is for every user
     partial.replace(path)
 
 
