@@ -18,7 +18,13 @@ from launch_ros.parameter_descriptions import ParameterValue
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 # Launch arguments that become a parameter where they are given; else the parameter file decides.
-OVERRIDES = {"model": str, "device": str, "steps": int}
+OVERRIDES = {
+    "model": (str, "Checkpoint"),
+    "device": (str, "Device"),
+    "steps": (int, "Steps"),
+    "autostart": (bool, "Configure and activate at start, or false where a lifecycle manager does"),
+    "use_sim_time": (bool, "Take the time from /clock"),
+}
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -33,13 +39,10 @@ def generate_launch_description() -> LaunchDescription:
                 "infrared", default_value="infrared/image", description="Topic of the infrared camera."
             ),
             DeclareLaunchArgument("fused", default_value="~/fused", description="Topic of the fused pictures."),
-            DeclareLaunchArgument("use_sim_time", default_value="false", description="Take the time from /clock."),
-            DeclareLaunchArgument(
-                "autostart", default_value="true", description="Configure and activate at start; false for a manager."
+            *(
+                DeclareLaunchArgument(name, default_value="", description=f"{what}; empty: the parameter file's.")
+                for name, (_, what) in OVERRIDES.items()
             ),
-            DeclareLaunchArgument("model", default_value="", description="Checkpoint; empty: the parameter file's."),
-            DeclareLaunchArgument("device", default_value="", description="Device; empty: the parameter file's."),
-            DeclareLaunchArgument("steps", default_value="", description="Steps; empty: the parameter file's."),
             DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal."),
             DeclareLaunchArgument(
                 "dds_profile",
@@ -53,11 +56,10 @@ def generate_launch_description() -> LaunchDescription:
 
 def _node(context: LaunchContext) -> list[Node]:
     parameters: dict[str, object] = {
-        name: ParameterValue(LaunchConfiguration(name), value_type=bool) for name in ("use_sim_time", "autostart")
+        name: ParameterValue(LaunchConfiguration(name), value_type=kind)
+        for name, (kind, _) in OVERRIDES.items()
+        if LaunchConfiguration(name).perform(context)
     }
-    for name, kind in OVERRIDES.items():
-        if LaunchConfiguration(name).perform(context):
-            parameters[name] = ParameterValue(LaunchConfiguration(name), value_type=kind)
     return [
         Node(
             package="textdifuse_ros",

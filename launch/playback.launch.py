@@ -1,4 +1,4 @@
-"""Play a recording, or a folder with vis/ and ir/, through fusion_node; all ends with the player.
+"""Play a recording, or a folder with vis/ and ir/, through fusion_node; all ends a moment after the player.
 
 ros2 launch textdifuse_ros playback.launch.py source:=/data/drive rate:=0.5
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from launch import LaunchDescription
+from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
     IncludeLaunchDescription,
+    OpaqueFunction,
     RegisterEventHandler,
     SetEnvironmentVariable,
+    TimerAction,
 )
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
@@ -28,32 +30,48 @@ PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 
 
 def generate_launch_description() -> LaunchDescription:
-    """The arguments of the player, the player, and fusion.launch.py, whose arguments may be given as well."""
-    player = Node(
-        package="textdifuse_ros",
-        executable="player_node",
-        parameters=[
-            {
-                "source": ParameterValue(LaunchConfiguration("source"), value_type=str),
-                "rate": ParameterValue(LaunchConfiguration("rate"), value_type=float),
-                "loop": ParameterValue(LaunchConfiguration("loop"), value_type=bool),
-                "clock": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
-                "wait_for": 1,
-                "wait_timeout": 120.0,
-            }
-        ],
-        output="screen",
-    )
+    """The arguments of the player, fusion.launch.py, whose arguments may be given as well, and the player."""
     profile = os.environ.get(PROFILE_VARIABLE, str(FOLDER.parent / "config" / "fastdds_shm.xml"))
     return LaunchDescription(
         [
             DeclareLaunchArgument("source", description="A rosbag2 recording, or a folder with vis/ and ir/."),
             DeclareLaunchArgument("rate", default_value="1.0", description="Speed of playing."),
             DeclareLaunchArgument("loop", default_value="false", description="Start again at the end."),
-            DeclareLaunchArgument("use_sim_time", default_value="false", description="Time from the recording."),
+            DeclareLaunchArgument(
+                "use_sim_time", default_value="", description="true: the player sends /clock, the node goes by it."
+            ),
+            DeclareLaunchArgument(
+                "drain", default_value="2.0", description="Seconds that the node has for the last pairs at the end."
+            ),
             SetEnvironmentVariable(PROFILE_VARIABLE, profile),
             IncludeLaunchDescription(PythonLaunchDescriptionSource(str(FOLDER / "fusion.launch.py"))),
-            player,
-            RegisterEventHandler(OnProcessExit(target_action=player, on_exit=[EmitEvent(event=Shutdown())])),
+            OpaqueFunction(function=_player),
         ]
     )
+
+
+def _player(context: LaunchContext) -> list[Node | RegisterEventHandler]:
+    """After the inclusion: it plays to the topics and into the namespace that are that file's arguments."""
+    parameters: dict[str, object] = {
+        "source": ParameterValue(LaunchConfiguration("source"), value_type=str),
+        "rate": ParameterValue(LaunchConfiguration("rate"), value_type=float),
+        "loop": ParameterValue(LaunchConfiguration("loop"), value_type=bool),
+        "wait_for": 1,
+        "wait_timeout": 120.0,
+    }
+    if LaunchConfiguration("use_sim_time").perform(context):
+        parameters["clock"] = ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)
+    player = Node(
+        package="textdifuse_ros",
+        executable="player_node",
+        namespace=LaunchConfiguration("namespace"),
+        parameters=[parameters],
+        remappings=[
+            ("visible/image", LaunchConfiguration("visible")),
+            ("infrared/image", LaunchConfiguration("infrared")),
+        ],
+        output="screen",
+    )
+    # Not at once: the node may have a pair in work and another waiting.
+    end = TimerAction(period=LaunchConfiguration("drain"), actions=[EmitEvent(event=Shutdown())])
+    return [player, RegisterEventHandler(OnProcessExit(target_action=player, on_exit=[end]))]

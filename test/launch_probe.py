@@ -1,6 +1,9 @@
-"""Runs fusion.launch.py under the real launch, asks the node what it got, ends it; run by test_packaging.py.
+"""Runs a launch file under the real launch, looks at what it started, ends it; run by test_packaging.py.
 
-launch_probe.py LAUNCH_FILE   prints one line of JSON
+launch_probe.py LAUNCH_FILE NAME:=VALUE ...            prints one line of JSON: what the node got from its arguments
+launch_probe.py --until-end LAUNCH_FILE NAME:=VALUE    the same: what came out until the launch ended by itself
+
+The node must be called /car/eyes.
 """
 
 from __future__ import annotations
@@ -13,41 +16,30 @@ import time
 from pathlib import Path
 from typing import Any
 
-ARGUMENTS = {
-    "visible": "/cam/color",
-    "infrared": "/cam/thermal",
-    "fused": "/out/fused",
-    "namespace": "car",
-    "name": "eyes",
-    "model": "tiny",
-    "device": "cpu",
-    "steps": "2",
-}
 NODE = "/car/eyes"
+FUSED = "/out/fused"
 IMAGE = "sensor_msgs/msg/Image"
 PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
+PARAMETERS = ["model", "steps", "tolerance", "autostart", "use_sim_time"]
 
 
-def launch(path: str) -> int:
+def launch(path: str, arguments: list[str]) -> int:
     from launch import LaunchDescription, LaunchService
     from launch.actions import IncludeLaunchDescription
     from launch.launch_description_sources import PythonLaunchDescriptionSource
 
     service = LaunchService()
     source = PythonLaunchDescriptionSource(path)
-    included = IncludeLaunchDescription(source, launch_arguments=list(ARGUMENTS.items()))
-    service.include_launch_description(LaunchDescription([included]))
+    given = [(name, value) for name, _, value in (argument.partition(":=") for argument in arguments)]
+    service.include_launch_description(LaunchDescription([IncludeLaunchDescription(source, launch_arguments=given)]))
     return service.run()
 
 
-def look() -> dict[str, Any]:
+def look(node: Any) -> dict[str, Any]:
     import rclpy
     from lifecycle_msgs.srv import GetState
     from rcl_interfaces.srv import GetParameters
     from rclpy.parameter import parameter_value_to_python
-
-    rclpy.init()
-    node = rclpy.create_node("probe")
 
     def ask(kind: Any, name: str, request: Any) -> Any:
         client = node.create_client(kind, f"{NODE}/{name}")
@@ -56,25 +48,41 @@ def look() -> dict[str, Any]:
         rclpy.spin_until_future_complete(node, future, timeout_sec=60.0)
         return future.result()
 
-    names = ["model", "steps", "tolerance"]
-    values = ask(GetParameters, "get_parameters", GetParameters.Request(names=names)).values
+    def state() -> str:
+        return str(ask(GetState, "get_state", GetState.Request()).current_state.label)
+
+    found = ask(GetParameters, "get_parameters", GetParameters.Request(names=PARAMETERS)).values
+    values = dict(zip(PARAMETERS, map(parameter_value_to_python, found), strict=True))
     deadline = time.monotonic() + 60
-    state = ""
-    while state != "active" and time.monotonic() < deadline:
+    while values["autostart"] and state() != "active" and time.monotonic() < deadline:
         time.sleep(0.2)
-        state = ask(GetState, "get_state", GetState.Request()).current_state.label
     time.sleep(0.5)
     pictures = sorted(name for name, kinds in node.get_topic_names_and_types() if IMAGE in kinds)
     return {
-        "state": state,
-        "values": dict(zip(names, map(parameter_value_to_python, values), strict=True)),
+        "state": state(),
+        "values": values,
         "inputs": [name for name in pictures if node.get_subscriptions_info_by_topic(name)],
         "outputs": [name for name in pictures if node.get_publishers_info_by_topic(name)],
+        "profile": next(iter(running().values())).get(PROFILE, ""),
     }
 
 
+def listen(node: Any, process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    import rclpy
+    from sensor_msgs.msg import Image
+
+    from textdifuse_ros.nodes.images import stamp_of
+
+    stamps: list[int] = []
+    node.create_subscription(Image, FUSED, lambda message: stamps.append(stamp_of(message.header)), 10)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        rclpy.spin_once(node, timeout_sec=0.1)
+    return {"stamps": stamps, "status": process.poll()}
+
+
 def running() -> dict[int, dict[str, str]]:
-    """The environments of the processes of our node."""
+    """The environments of the processes of our nodes."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -86,11 +94,16 @@ def running() -> dict[int, dict[str, str]]:
     return found
 
 
-def main() -> None:
-    process = subprocess.Popen([sys.executable, __file__, "--launch", sys.argv[1]], stdout=sys.stderr)
+def main(arguments: list[str]) -> None:
+    import rclpy
+
+    until_end = arguments[0] == "--until-end"
+    command = [sys.executable, __file__, "--launch", *arguments[until_end:]]
+    rclpy.init(args=[])
+    node = rclpy.create_node("probe")
+    process = subprocess.Popen(command, stdout=sys.stderr)
     try:
-        found = look()
-        found["profile"] = next(iter(running().values())).get(PROFILE, "")
+        found = listen(node, process) if until_end else look(node)
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(30)
@@ -100,5 +113,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "--launch":
-        sys.exit(launch(sys.argv[2]))
-    main()
+        sys.exit(launch(sys.argv[2], sys.argv[3:]))
+    main(sys.argv[1:])

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from rosbags.highlevel import AnyReader
 
-from textdifuse_ros.bags.reader import IMAGE_TYPE, BagMessage, BagReader, decode_image_message
+from textdifuse_ros.bags.definitions import IMAGE_TYPE
+from textdifuse_ros.bags.reader import BagMessage, BagReader, decode_image_message
 from textdifuse_ros.bags.writer import STORAGES, BagWriter
 from textdifuse_ros.errors import BagError, ImageError
 
@@ -177,6 +179,74 @@ def test_a_message_that_is_no_image_is_refused() -> None:
         decode_image_message(BagMessage("/visible/image", IMAGE_TYPE, 0, STRING))
 
 
+ROCKET = {
+    "acme_msgs/msg/Rocket.msg": "std_msgs/Header header\nStage[] stages\nacme_parts/Engine[2] engines\nuint8 IDLE=0\n",
+    "acme_msgs/msg/Stage.msg": "float32 mass # [kg]\nstring<=8 name\n",
+    "acme_parts/msg/Engine.msg": "float64 thrust\n",
+}
+
+
+def _installed(prefix: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = prefix / "share" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return prefix
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_type_of_an_installed_package_is_recorded_with_its_definition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: str
+) -> None:
+    """Another program, which has not that package, can decode it from the recording alone."""
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"/nowhere:{_installed(tmp_path / 'ws', ROCKET)}")
+    header = b"\0\1\0\0" + bytes(8) + b"\1\0\0\0\0\0\0\0"
+    data = header + b"\1\0\0\0" + np.float32(7).tobytes() + b"\3\0\0\0ab\0\0" + np.array([1.5, 2.5]).tobytes()
+    with BagWriter(tmp_path / "bag", storage) as bag:
+        bag.add_topic("/rocket", "acme_msgs/msg/Rocket")
+        bag.write_raw("/rocket", 5, data)
+    monkeypatch.undo()
+    with AnyReader([tmp_path / "bag"]) as reader:
+        ((connection, _, raw),) = reader.messages()
+        rocket = reader.deserialize(raw, connection.msgtype)
+    assert (rocket.stages[0].mass, rocket.stages[0].name) == (7, "ab")
+    assert [engine.thrust for engine in rocket.engines] == [1.5, 2.5]
+
+
+def test_definitions_beside_the_installed_python_packages_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the wheels of ROS packages place them: PREFIX/share beside PREFIX/lib/python3.N/site-packages."""
+    prefix = _installed(tmp_path / "venv", ROCKET)
+    monkeypatch.syspath_prepend(prefix / "lib" / "python3.12" / "site-packages")
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.add_topic("/rocket", "acme_msgs/msg/Rocket")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("acme_msgs/msg/Absent", r"acme_msgs/msg/Absent must be defined by a \.msg file"),
+        ("acme_msgs/msg/Half", "acme_msgs/msg/Absent, which acme_msgs/msg/Half is made of"),
+        ("acme_msgs/msg/Broken", r"the definition Broken\.msg of acme_msgs/msg/Broken must be readable"),
+        ("acme_msgs/srv/Launch_Event", "must be defined by"),
+        ("Rocket", "must be defined by"),
+    ],
+)
+def test_a_type_without_a_definition_is_refused_and_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, said: str
+) -> None:
+    files = {"acme_msgs/msg/Half.msg": "Absent a\n", "acme_msgs/msg/Broken.msg": "int32 = = ]\n"}
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(_installed(tmp_path, files)))
+    with BagWriter(tmp_path / "bag") as bag:
+        with pytest.raises(BagError, match=said):
+            bag.add_topic("/x", kind)
+        bag.add_topic("/note", "std_msgs/msg/String")
+        bag.write_raw("/note", 1, STRING)
+    with BagReader(tmp_path / "bag") as reader:
+        assert reader.counts() == {"/note": 1}
+
+
 def test_a_closed_bag_is_refused(tmp_path: Path) -> None:
     with BagReader(_record(tmp_path / "bag")) as bag:
         pass
@@ -222,7 +292,7 @@ def test_wrong_arguments_of_the_writer_are_refused(tmp_path: Path) -> None:
         bag.add_topic("/note", "std_msgs/msg/String")
         with pytest.raises(BagError, match="of type std_msgs/msg/String"):
             bag.write_image("/note", 0, "camera", np.zeros((8, 8), np.uint8))
-        with pytest.raises(BagError, match="message type"):
+        with pytest.raises(BagError, match="the message type acme_msgs/msg/Rocket must be defined"):
             bag.add_topic("/x", "acme_msgs/msg/Rocket")
         with pytest.raises(BagError, match="one that was added before, got '/y'"):
             bag.write_raw("/y", 0, STRING)

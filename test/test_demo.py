@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from textdifuse_ros.bags.reader import BagReader
+from textdifuse_ros.bags.writer import BagWriter
 from textdifuse_ros.checkpoint import find_checkpoint
-from textdifuse_ros.cli.demo_report import Books, FolderInput, RecordedInput
+from textdifuse_ros.cli.demo_report import Books, FolderInput, RecordedInput, make_pictures
 from textdifuse_ros.errors import CheckpointError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -198,9 +199,25 @@ class TestBooks:
         assert any(fault in line for line in faults)
 
 
-def test_the_input_of_a_fused_picture_is_found_by_its_stamp(tmp_path: Path) -> None:
-    from textdifuse_ros.bags.writer import BagWriter
+def test_sixteen_bit_infrared_is_seen_in_the_sheet_and_in_the_video(tmp_path: Path) -> None:
+    thermal = np.tile(np.linspace(7000, 7400, 64).astype(np.uint16), (48, 1))
+    grey = np.full((48, 64, 3), 90, np.uint8)
+    for side, picture in (("vis", grey), ("ir", thermal)):
+        (tmp_path / "data" / side).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "data" / side / "0.png"), picture)
+    with BagWriter(tmp_path / "fused_bag") as bag:
+        for index in range(3):
+            bag.write_image("/fusion_node/fused", index * 10**8, "v", grey)
+    assert make_pictures(FolderInput(tmp_path / "data", 0, 10.0), tmp_path) == 3
+    read, frame = cv2.VideoCapture(str(tmp_path / "drive.mp4")).read()
+    width = frame.shape[1] // 3
+    assert read and np.ptp(frame[:, width + 4 : 2 * width - 4]) > 200
+    sheet = cv2.imread(str(tmp_path / "contact_sheet.png"))
+    width = sheet.shape[1] // 3
+    assert np.ptp(sheet[100:200, width + 8 : 2 * width - 8]) > 200
 
+
+def test_the_input_of_a_fused_picture_is_found_by_its_stamp(tmp_path: Path) -> None:
     with BagWriter(tmp_path / "bag") as bag:
         for index in range(6):
             bag.write_image("/v", index * 100, "v", np.full((8, 8, 3), index, np.uint8))

@@ -1,257 +1,38 @@
-"""``fusion_node`` as a real process over real rclpy and DDS: this process is the cameras and the listener."""
+"""``fusion_node`` as a real process over real rclpy and DDS: pictures, parameters, life cycle, signals, transport."""
 
+# ruff: noqa: E402 (what needs ROS is imported after the skip)
 from __future__ import annotations
 
 import json
-import os
-import random
 import signal
 import subprocess
 import sys
 import time
-from array import array
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-rclpy = pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros] brings it)")
+pytest.register_assert_rewrite("ros_helpers.fusion_rig")
+pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros] brings it)")
 
-from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
-from lifecycle_msgs.msg import Transition  # noqa: E402
-from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
-from rcl_interfaces.srv import DescribeParameters, SetParameters  # noqa: E402
-from rclpy.context import Context  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
-from sensor_msgs.msg import Image  # noqa: E402
-from std_srvs.srv import Trigger  # noqa: E402
+from lifecycle_msgs.msg import Transition
+from rcl_interfaces.srv import DescribeParameters
+from ros_helpers.fusion_rig import (
+    FAST,
+    START_TIMEOUT,
+    VISIBLE,
+    dropped_since,
+    environment_in,
+    pixels,
+)
+from sensor_msgs.msg import Image
 
-import textdifuse_ros  # noqa: E402
-from textdifuse_ros.config import FuserConfig  # noqa: E402
-from textdifuse_ros.fusion.fuser import Fuser  # noqa: E402
-from textdifuse_ros.nodes import diagnostics  # noqa: E402
-from textdifuse_ros.nodes.diagnostics import Complaints, Latencies  # noqa: E402
-from textdifuse_ros.nodes.pair_fusion import PairFusion, Received  # noqa: E402
-from textdifuse_ros.nodes.qos import input_profile, output_profile, transport_warning  # noqa: E402
-from textdifuse_ros.nodes.worker import LatestWorker  # noqa: E402
-from textdifuse_ros.sync.pairing import StampedPair  # noqa: E402
+from textdifuse_ros.config import FuserConfig
+from textdifuse_ros.fusion.fuser import Fuser
+from textdifuse_ros.nodes.qos import input_profile, transport_warning
 
-FAST = ("statistics_period:=0.2", "silence_after:=0.5", "pairing_wait:=0.2", "warm_up_size:=[48, 64]")
-START_TIMEOUT = 20.0
-
-
-def environment_in(domain: int, **more: str) -> dict[str, str]:
-    """For a process in a domain; the mark of the wheels' start-up belongs to this interpreter and is not handed on."""
-    inherited = {k: v for k, v in os.environ.items() if k != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
-    path = os.pathsep.join(filter(None, (str(Path(textdifuse_ros.__file__).parents[1]), os.environ.get("PYTHONPATH"))))
-    return {**inherited, "PYTHONPATH": path, "ROS_DOMAIN_ID": str(domain), **more}
-
-
-class Process:
-    """One ``fusion_node`` process, its output in a file."""
-
-    def __init__(self, folder: Path, domain: int, *parameters: str) -> None:
-        self.log = folder / "node.log"
-        environment = environment_in(domain, PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1")
-        arguments = [part for parameter in parameters for part in ("-p", parameter)]
-        with self.log.open("wb") as output:
-            self.popen = subprocess.Popen(
-                [sys.executable, "-m", "textdifuse_ros.nodes.fusion_node", "--ros-args", *arguments],
-                env=environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-
-    @property
-    def alive(self) -> bool:
-        return self.popen.poll() is None
-
-    def text(self) -> str:
-        return self.log.read_text(encoding="utf-8", errors="replace")
-
-    def close(self) -> None:
-        self.popen.send_signal(signal.SIGINT)  # a killed process would leave its shared-memory segments behind
-        try:
-            self.popen.wait(5)
-        except subprocess.TimeoutExpired:
-            self.popen.kill()
-            self.popen.wait()
-
-
-class Rig:
-    """Two cameras and a listener in a domain of their own, and the services of the node under test."""
-
-    def __init__(self, domain: int) -> None:
-        self.context = Context()
-        rclpy.init(args=[], context=self.context, domain_id=domain)
-        self.node = rclpy.create_node("rig", context=self.context, use_global_arguments=False)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
-        self.cameras = {s: self.node.create_publisher(Image, f"/{s}/image", output_profile(50)) for s in STREAMS}
-        self.fused: list[Image] = []
-        self.fused_best_effort: list[Image] = []
-        self.statuses: list[Any] = []
-        for profile, received in ((output_profile(50), self.fused), (input_profile(50, "best_effort"),
-                                                                     self.fused_best_effort)):
-            self.node.create_subscription(Image, "/fusion_node/fused", received.append, profile)
-        self.node.create_subscription(
-            DiagnosticArray, "/diagnostics", lambda array: self.statuses.extend(array.status), 10
-        )
-        self._clients: dict[str, Any] = {}
-        self.now_ns = 1_000_000_000_000
-
-    def wait_for(self, condition: Callable[[], Any], seconds: float = 10.0) -> bool:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > deadline:
-                return False
-            self.executor.spin_once(timeout_sec=0.02)
-        return True
-
-    def spin(self, seconds: float) -> None:
-        self.wait_for(lambda: False, seconds)
-
-    def call(self, kind: Any, name: str, request: Any, seconds: float = START_TIMEOUT) -> Any:
-        client = self._clients.get(name)
-        if client is None:
-            client = self._clients[name] = self.node.create_client(kind, f"/fusion_node/{name}")
-        assert self.wait_for(client.service_is_ready, seconds), f"no service {name}"
-        future = client.call_async(request)
-        assert self.wait_for(future.done, seconds), f"{name} did not answer"
-        return future.result()
-
-    def wait_until_active(self) -> None:
-        def heard() -> bool:
-            return (
-                all(camera.get_subscription_count() == 1 for camera in self.cameras.values())
-                and self.node.count_publishers("/fusion_node/fused") == 1
-            )
-
-        assert self.wait_for(heard, START_TIMEOUT), "the node did not become active"
-        assert self.wait_for(lambda: self.state() == "active")
-        self.spin(0.3)  # both ends have now discovered one another
-
-    def state(self) -> str:
-        return str(self.call(GetState, "get_state", GetState.Request()).current_state.label)
-
-    def change(self, transition: int) -> bool:
-        request = ChangeState.Request(transition=Transition(id=transition))
-        return bool(self.call(ChangeState, "change_state", request).success)
-
-    def set(self, name: str, value: Any) -> Any:
-        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
-        return self.call(SetParameters, "set_parameters", request).results[0]
-
-    def books(self) -> dict[str, Any]:
-        """The node's numbers of one moment, which must add up."""
-        numbers = json.loads(self.call(Trigger, "statistics", Trigger.Request()).message)
-        assert numbers["received"] == numbers["fused"] + sum(numbers["dropped"].values()) + numbers["waiting"], numbers
-        for stream in STREAMS:
-            own = numbers[stream]
-            assert own["received"] == own["paired"] + sum(own["dropped"].values()) + own["waiting"], numbers
-        return dict(numbers)
-
-    def settled(self) -> dict[str, Any]:
-        """The books once nothing waits any more."""
-        assert self.wait_for(lambda: self.books()["waiting"] == 0, 20.0), self.books()
-        return self.books()
-
-    def send(self, visible: Image | None, infrared: Image | None) -> None:
-        for stream, message in ((VISIBLE, visible), (INFRARED, infrared)):
-            if message is not None:
-                self.cameras[stream].publish(message)
-
-    def fuse(self, visible: np.ndarray, infrared: np.ndarray) -> Image:
-        """Send a good pair and return what comes out for it."""
-        message, other = self.pair(visible, infrared)
-        self.send(message, other)
-        assert self.wait_for(lambda: self.output_for(message) is not None), "nothing came out"
-        return self.output_for(message)
-
-    def output_for(self, visible: Image) -> Any:
-        return next((out for out in self.fused if out.header == visible.header), None)
-
-    def pair(self, visible: np.ndarray, infrared: np.ndarray) -> tuple[Image, Image]:
-        """Messages with a new stamp each."""
-        self.now_ns += 100_000_000
-        return image(visible, self.now_ns, "color_frame"), image(infrared, self.now_ns, "thermal_frame")
-
-    def close(self) -> None:
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
-
-
-VISIBLE, INFRARED = STREAMS = ("visible", "infrared")
-
-
-def image(picture: np.ndarray, stamp_ns: int, frame: str = "frame", encoding: str = "") -> Image:
-    message = Image(height=picture.shape[0], width=picture.shape[1], step=picture[0].nbytes)
-    message.encoding = encoding or ("rgb8" if picture.ndim == 3 else "mono8")
-    message.header.frame_id = frame
-    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 10**9)
-    message.data = array("B", np.ascontiguousarray(picture).tobytes())
-    return message
-
-
-def pixels(message: Image) -> np.ndarray:
-    return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)
-
-
-@pytest.fixture(scope="module")
-def domain() -> int:
-    return random.SystemRandom().randint(20, 90)
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory, tiny_checkpoint, domain) -> Iterator[tuple[Process, Rig]]:
-    """An active node that most tests share; each compares the books before and after."""
-    rig = Rig(domain)
-    process = Process(tmp_path_factory.mktemp("shared"), domain, f"model:={tiny_checkpoint}", *FAST)
-    try:
-        rig.wait_until_active()
-        yield process, rig
-    finally:
-        process.close()
-        rig.close()
-
-
-@pytest.fixture
-def rig(running) -> Iterator[Rig]:
-    """The shared node's rig; after each test the node still fuses and its books still balance."""
-    process, rig = running
-    rig.settled()
-    rig.fused.clear()
-    rig.fused_best_effort.clear()
-    yield rig
-    assert process.alive, process.text()
-    grey = np.full((32, 40), 90, np.uint8)
-    rig.fuse(np.repeat(grey[:, :, None], 3, 2), grey)
-    rig.settled()
-
-
-@pytest.fixture
-def start(tmp_path, domain) -> Iterator[Callable[..., tuple[Process, Rig]]]:
-    """Starts a node of one's own in another domain."""
-    opened: list[Any] = []
-
-    def begin(*parameters: str) -> tuple[Process, Rig]:
-        own = domain + 1 + len(opened)
-        opened.append(Rig(own))
-        opened.append(Process(tmp_path, own, *parameters))
-        return opened[-1], opened[-2]
-
-    yield begin
-    for item in reversed(opened):
-        item.close()
-
-
-def dropped_since(before: dict[str, Any], after: dict[str, Any]) -> dict[str, int]:
-    old = before["dropped"]
-    return {reason: n - old.get(reason, 0) for reason, n in after["dropped"].items() if n > old.get(reason, 0)}
+pytest_plugins = ["ros_helpers.fusion_rig"]
 
 
 # ---- pictures in, pictures out
@@ -269,6 +50,7 @@ def test_a_pair_comes_out_fused_with_the_visible_header_and_the_fusers_own_bytes
     np.testing.assert_array_equal(pixels(out), expected)
     assert rig.fused_best_effort[0] == out
     numbers = rig.settled()
+    assert numbers["model"] == tiny_checkpoint.stem, "where the file lies is nobody's business"
     assert numbers["device"] in ("cpu", "cuda:0") and len(numbers["weights"]) == 64 and numbers["steps"] == 4
     assert 0 < numbers["latency_ms"]["median"] <= numbers["latency_ms"]["p99"]
 
@@ -308,70 +90,6 @@ def test_ten_times_too_many_pictures_are_superseded_and_the_books_balance_all_th
         rig.set("steps", 4)
 
 
-# ---- bad input
-
-
-def short(message: Image) -> None:
-    message.data = message.data[: len(message.data) // 2]
-
-
-def other_encoding(message: Image) -> None:
-    message.encoding = "rgb565"
-
-
-def half_size(message: Image) -> None:
-    message.height //= 2
-
-
-def small_step(message: Image) -> None:
-    message.step = 3
-
-
-def with_nan(message: Image) -> None:
-    picture = np.full((message.height, message.width), 300, np.float32)
-    picture[3, 4] = np.nan
-    message.encoding, message.step = "32FC1", 4 * message.width
-    message.data = array("B", picture.tobytes())
-
-
-def unstamped(message: Image) -> None:
-    message.header.stamp.sec = message.header.stamp.nanosec = 0
-
-
-@pytest.mark.parametrize(
-    ("stream", "spoil", "reason"),
-    [
-        (VISIBLE, short, "bad_visible"),
-        (VISIBLE, other_encoding, "bad_visible"),
-        (VISIBLE, small_step, "bad_visible"),
-        (VISIBLE, with_nan, "bad_visible"),
-        (VISIBLE, unstamped, "zero_stamp"),
-        (VISIBLE, half_size, "size_mismatch"),
-        (INFRARED, short, "bad_infrared"),
-        (INFRARED, other_encoding, "bad_infrared"),
-        (INFRARED, with_nan, "bad_infrared"),
-        (INFRARED, half_size, "size_mismatch"),
-        (INFRARED, unstamped, "partner_missing"),
-    ],
-)
-def test_a_bad_message_is_counted_by_reason_and_the_next_pair_comes_out(rig, pair, stream, spoil, reason):
-    before = rig.books()
-    messages = dict(zip(STREAMS, rig.pair(*pair), strict=True))
-    spoil(messages[stream])
-    rig.send(messages[VISIBLE], messages[INFRARED])
-    assert rig.wait_for(lambda: dropped_since(before, rig.books()) == {reason: 1}), rig.books()
-    assert rig.fused == []
-    rig.fuse(*pair)
-
-
-def test_bad_messages_are_logged_with_what_was_expected(running, rig, pair):
-    process, _ = running
-    message, other = rig.pair(*pair)
-    short(message)
-    rig.send(message, other)
-    assert rig.wait_for(lambda: "bad_visible: data must be at least step * height" in process.text())
-
-
 def test_a_constant_picture_is_fused_like_any_other(rig):
     rig.fuse(np.zeros((32, 40, 3), np.uint8), np.full((32, 40), 255, np.uint8))
 
@@ -395,72 +113,6 @@ def test_a_recording_that_loops_goes_on_at_once(rig, pair):
             rig.send(*rig.pair(*pair))
             assert rig.wait_for(lambda before=before: len(rig.fused) > before)
     assert len(rig.fused) == 30
-
-
-def test_one_silent_camera_is_reported_counted_and_forgiven(running, rig, pair):
-    process, _ = running
-    before = rig.books()
-    rig.statuses.clear()
-    for _ in range(12):
-        rig.send(rig.pair(*pair)[0], None)
-        rig.spin(0.1)
-    assert rig.wait_for(lambda: any("infrared silent for" in status.message for status in rig.statuses))
-    status = next(status for status in reversed(rig.statuses) if "infrared silent" in status.message)
-    assert status.level == b"\x01" and "visible silent" not in status.message
-    after = rig.settled()
-    assert dropped_since(before, after) == {"partner_missing": 12}
-    assert "infrared silent for" in process.text()
-    rig.fuse(*pair)
-    assert rig.wait_for(lambda: "infrared is back" in process.text())
-
-
-def test_diagnostics_carry_the_numbers(rig, pair):
-    rig.fuse(*pair)
-    numbers = rig.settled()
-    rig.statuses.clear()
-    assert rig.wait_for(lambda: len(rig.statuses) >= 2)
-    status = rig.statuses[-1]
-    values = {item.key: item.value for item in status.values}
-    assert status.name == "fusion_node: fusion" and status.hardware_id == numbers["device"]
-    assert values["fused"] == str(numbers["fused"]) and values["weights"] == numbers["weights"]
-    assert float(values["latency_ms.p99"]) > 0 and "infrared.silent_for" in values
-
-
-def test_complaints_of_one_reason_do_not_flood_the_log(monkeypatch):
-    lines: list[str] = []
-    complaints = Complaints(lines.append)
-    for _ in range(3):
-        complaints.tell("bad_visible", "too short")
-    complaints.tell("bad_infrared", "NaN")
-    assert lines == ["bad_visible: too short", "bad_infrared: NaN"]
-    monkeypatch.setattr(diagnostics, "COMPLAINT_PERIOD", 0.0)
-    complaints.tell("bad_visible", "too short")
-    assert lines[2:] == ["bad_visible: too short (2 more like it since the last line)"]
-
-
-def test_a_fusion_that_fails_is_counted_and_logged(tiny_checkpoint, pair):
-    fuser = Fuser.from_config(FuserConfig(model=str(tiny_checkpoint)))
-    fuser.close()
-    lines: list[str] = []
-    published: list[Image] = []
-    fusion = PairFusion(fuser, FuserConfig, published.append, Complaints(lines.append), Latencies())
-    visible, infrared = (Received(image(picture, 1), 0.0) for picture in pair)
-    assert fusion(StampedPair(visible, infrared, 0)) == "fusion_error"
-    assert published == [] and lines == ["fusion_error: the fuser must be open, got closed"]
-
-
-def test_work_that_raises_does_not_end_the_worker():
-    def work(job: int) -> str:
-        return f"outcome {1 // job}"
-
-    worker: LatestWorker[int] = LatestWorker()
-    worker.start(work)
-    for job in (0, 1):
-        worker.offer(job)
-        while worker.counters().waiting:
-            time.sleep(0.001)
-    assert worker.stop("stopped", 1.0)
-    assert worker.counters().finished == {"fusion_error": 1, "outcome 1": 1}
 
 
 # ---- parameters
@@ -612,6 +264,22 @@ def test_a_signal_under_load_ends_the_process_cleanly_within_two_seconds(start, 
     assert process.popen.wait(10) == 0, process.text()
     assert time.monotonic() - begun < 2.0
     assert "Traceback" not in process.text() and "error" not in process.text().lower()
+
+
+@pytest.mark.parametrize("by_service", [False, True], ids=["started by itself", "by a lifecycle manager"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("after", [0.1, 1.0])
+def test_a_signal_while_configuring_ends_the_process_cleanly(start, tiny_checkpoint, number, by_service, after):
+    """Meanwhile PyTorch is imported, weights are loaded and a large picture is fused, which takes seconds."""
+    process, rig = start(f"model:={tiny_checkpoint}", "warm_up_size:=[1600, 2400]", f"autostart:={not by_service}")
+    assert rig.wait_for(lambda: rig.node.count_publishers("/diagnostics") > 0, START_TIMEOUT), process.text()
+    if by_service:
+        rig.begin_change(Transition.TRANSITION_CONFIGURE)
+    rig.spin(after)
+    process.popen.send_signal(number)
+    assert process.popen.wait(20) == 0, process.text()
+    text = process.text()
+    assert "Traceback" not in text and "error" not in text.lower() and "context" not in text, text
 
 
 # ---- transport

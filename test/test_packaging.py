@@ -7,6 +7,8 @@ import importlib.util
 import json
 import os
 import random
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,8 +16,10 @@ import sysconfig
 import threading
 import tomllib
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,9 +27,11 @@ import pytest
 import yaml
 
 import textdifuse_ros
+from textdifuse_ros.bags.writer import BagWriter
 from textdifuse_ros.config import parameters
 from textdifuse_ros.config_file import load_config
 from textdifuse_ros.config_nodes import FusionNodeConfig
+from textdifuse_ros.image.encodings import ENCODINGS
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = ("fusion_node", "player_node", "recorder_node", "textdifuse")
@@ -38,6 +44,9 @@ needs_launch = pytest.mark.skipif(
     reason="launch_ros is not installed: the launch files were only compiled and compared with the package",
 )
 pytestmark = needs_source
+
+
+Probe = Callable[..., dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -192,9 +201,34 @@ class TestMetadata:
                 used |= {module.split(".")[0] for module in modules} - others
         assert {name for name in used if not {name, f"python3-{name}"} & named} == set()
 
+    def test_the_page_of_the_ros_interface_lists_the_encodings_that_are_taken(self) -> None:
+        page = (ROOT / "docs" / "ros-interface.md").read_text(encoding="utf-8")
+        listed = page.split("Encodings taken:", 1)[1].split(";", 1)[0]
+        names = [name for quoted in re.findall("`([^`]+)`", listed) for name in quoted.split()]
+        assert len(names) == len(set(names)) and set(names) == set(ENCODINGS)
+
     def test_metadata_stand_in_setup_py_only(self) -> None:
         tables = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
         assert set(tables) == {"tool"}, "a [project] table breaks colcon build --symlink-install"
+
+
+@pytest.fixture
+def launched(source: Path, tmp_path: Path) -> Probe:
+    """Runs a launch file of the installed package by way of launch_probe.py."""
+    installed = _from_colcon(source)
+
+    def probe(which: str, *arguments: str) -> dict[str, Any]:
+        *options, name = which.split()
+        path = installed.share / "launch" / f"{name}.launch.py"
+        program = Path(__file__).with_name("launch_probe.py")
+        given = ["namespace:=car", "name:=eyes", "fused:=/out/fused", "device:=cpu", *arguments]
+        command = [sys.executable, str(program), *options, str(path), *given]
+        domain = str(random.SystemRandom().randint(20, 100))
+        done = installed.run(shlex.join(command), tmp_path, ROS_DOMAIN_ID=domain)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+    return probe
 
 
 class TestLaunchFiles:
@@ -219,23 +253,48 @@ class TestLaunchFiles:
         text = next(ast.unparse(item.value) for item in tree.body if ast.unparse(item).startswith("OVERRIDES = "))
         known = {item.name: item.type for item in parameters(FusionNodeConfig)}
         overrides = eval(text, {"str": str, "int": int, "float": float, "bool": bool})
-        assert overrides and all(known[name] is kind for name, kind in overrides.items())
+        assert overrides.pop("use_sim_time")[0] is bool, "which every node has"
+        assert overrides and all(known[name] is kind for name, (kind, _) in overrides.items())
 
     @needs_launch
     @needs_ros
-    def test_the_real_launch_starts_the_node_as_its_arguments_say(self, source: Path, tmp_path: Path) -> None:
-        installed = _from_colcon(source)
-        probe = Path(__file__).with_name("launch_probe.py")
-        done = installed.run(
-            f"'{sys.executable}' '{probe}' '{installed.share / 'launch' / 'fusion.launch.py'}'",
-            tmp_path,
-            ROS_DOMAIN_ID=str(random.SystemRandom().randint(20, 100)),
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        found = json.loads(done.stdout.strip().splitlines()[-1])
+    def test_the_real_launch_starts_the_node_as_its_arguments_say(self, launched: Probe) -> None:
+        found = launched("fusion", "visible:=/cam/color", "infrared:=/cam/thermal", "model:=tiny", "steps:=2")
         assert found["state"] == "active"
-        assert found["values"] == {"model": "tiny", "steps": 2, "tolerance": 0.02}
+        expected = {"model": "tiny", "steps": 2, "tolerance": 0.02, "autostart": True, "use_sim_time": False}
+        assert found["values"] == expected
         assert found["inputs"] == ["/cam/color", "/cam/thermal"]
         assert found["outputs"] == ["/out/fused"]
         assert found["profile"].endswith("share/textdifuse_ros/config/fastdds_shm.xml")
         assert found["left_running"] == []
+
+    @needs_launch
+    @needs_ros
+    def test_the_real_launch_leaves_to_the_parameter_file_what_is_not_given(
+        self, launched: Probe, tmp_path: Path
+    ) -> None:
+        own = {"autostart": False, "use_sim_time": True, "model": "tiny", "steps": 3, "tolerance": 0.01}
+        (tmp_path / "own.yaml").write_text(yaml.safe_dump({"/**": {"ros__parameters": own}}))
+        found = launched("fusion", f"params_file:={tmp_path / 'own.yaml'}")
+        assert found["values"] == own
+        assert found["state"] == "unconfigured"
+        found = launched("fusion", f"params_file:={tmp_path / 'own.yaml'}", "autostart:=true", "use_sim_time:=false")
+        assert found["values"] == {**own, "autostart": True, "use_sim_time": False}
+        assert found["state"] == "active"
+
+    @needs_launch
+    @needs_ros
+    def test_the_real_launch_plays_a_recording_and_ends_after_the_last_pair(
+        self, launched: Probe, tmp_path: Path
+    ) -> None:
+        """The node is slower than the player, so that a pair is in work and another waits when the player ends."""
+        pairs = 60
+        with BagWriter(tmp_path / "bag") as bag:
+            for index in range(pairs):
+                stamp = 10**9 + index * 10**8
+                bag.write_image("/color", stamp, "v", np.full((240, 320, 3), 90, np.uint8))
+                bag.write_image("/thermal", stamp, "i", np.full((240, 320), 90, np.uint8))
+        given = ("visible:=color", "infrared:=thermal", "model:=tiny", "steps:=60", "rate:=1", "drain:=10")
+        found = launched("--until-end playback", f"source:={tmp_path / 'bag'}", *given)
+        assert found["stamps"][-1:] == [10**9 + (pairs - 1) * 10**8], "the last pair comes out"
+        assert found["status"] == 0 and found["left_running"] == []

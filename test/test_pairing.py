@@ -310,3 +310,33 @@ def test_a_leap_forward_of_both_cameras_loses_at_most_what_waited():
     feed = Feed(NearestPairing(20 * MS))
     play(feed, 10)
     assert sum(play(feed, 10, start=START + 10**6 * MS)) >= 9
+
+
+def test_a_drop_tells_how_near_the_nearest_picture_of_the_other_stream_was() -> None:
+    pairing: NearestPairing[str] = NearestPairing(20_000_000, 5_000_000)
+    drops = []
+    for index in range(4):
+        stamp = 10**9 + index * 100_000_000
+        for stream, at in ((VISIBLE, stamp), (INFRARED, stamp + 35_000_000)):
+            drops += pairing.add(stream, at, "", stamp).drops
+    visible = [drop for drop in drops if drop.stream == VISIBLE]
+    assert len(visible) == 4 and {drop.nearest_ns for drop in visible} == {40_000_000}, "with the offset"
+    infrared = [drop for drop in drops if drop.stream == INFRARED]
+    assert infrared and {drop.nearest_ns for drop in infrared} == {40_000_000}, "the same sign for either"
+
+
+def test_a_drop_without_anything_of_the_other_stream_tells_none() -> None:
+    pairing: NearestPairing[str] = NearestPairing(20_000_000, wait_ns=10)
+    pairing.add(VISIBLE, 10**9, "", 0)
+    (drop,) = pairing.poll(10).drops
+    assert drop.reason == PARTNER_MISSING and drop.nearest_ns is None
+
+
+def test_a_late_picture_tells_how_late_it_is() -> None:
+    pairing: NearestPairing[str] = NearestPairing(20_000_000)
+    for stamp in (10**9, 10**9 + 100_000_000):
+        pairing.add(INFRARED, stamp, "", 0)
+        pairing.add(VISIBLE, stamp, "", 0)
+    pairing.poll(10**12)
+    (drop,) = pairing.add(VISIBLE, 10**9 + 30_000_000, "", 10**12).drops
+    assert (drop.reason, drop.behind_ns) == (LATE, 70_000_000)

@@ -60,8 +60,9 @@ class Programs:
         self._folder = folder
         self._running: list[subprocess.Popen[str]] = []
         self._env = {name: value for name, value in os.environ.items() if name != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
+        self.domain = random.SystemRandom().randint(20, 100)
         self._env.update(
-            ROS_DOMAIN_ID=str(random.SystemRandom().randint(20, 100)),
+            ROS_DOMAIN_ID=str(self.domain),
             ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST",
             ROS_LOG_DIR=str(folder / "log"),
             PYTHONPATH=os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", "")))),
@@ -212,6 +213,36 @@ def test_what_is_wrong_is_said_in_one_line(
     out, err = process.communicate(timeout=30)
     assert process.returncode == 2
     assert said in err and len(err.strip().splitlines()) == 1 and not out
+
+
+@needs_ros
+def test_a_topic_of_an_unknown_type_is_left_out_and_said_so_and_the_others_are_recorded(
+    programs: Programs, tmp_path: Path
+) -> None:
+    """The events of an introspected service: a type that no .msg file defines."""
+    import rclpy
+    from rclpy.context import Context
+    from rclpy.qos import qos_profile_system_default
+    from rclpy.service_introspection import ServiceIntrospectionState
+    from std_srvs.srv import Trigger
+
+    context = Context()
+    rclpy.init(args=[], context=context, domain_id=programs.domain)
+    node = rclpy.create_node("introspected", context=context, use_global_arguments=False)
+    try:
+        service = node.create_service(Trigger, "/work", lambda request, response: response)
+        state = ServiceIntrospectionState.CONTENTS
+        service.configure_introspection(node.get_clock(), qos_profile_system_default, state)
+        recorder = programs.recorder("out", "/work/_service_event,/note")
+        programs.player(source=_record(tmp_path / "in"), topics='"/note"', rate=0.2)
+        recorded = _stopped(recorder)
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+    assert "std_srvs/srv/Trigger_Event" in recorded["skipped"]["/work/_service_event"]
+    assert recorded["recorded"]["/note"] > 0 and recorded["recorded"]["/work/_service_event"] == 0
+    with BagReader(tmp_path / "out") as bag:
+        assert bag.counts() == {"/note": recorded["recorded"]["/note"]}
 
 
 @needs_ros

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from textdifuse_ros.errors import FileError, ImageError
-from textdifuse_ros.image.sheets import contact_sheet
+from textdifuse_ros.image.sheets import contact_sheet, shown
 from textdifuse_ros.image.video import write_video
 
 
@@ -48,10 +48,18 @@ class TestContactSheet:
         assert (sheet[:26, :88] != sheet[0, -1]).any()
 
     def test_sizes_may_differ_and_cells_may_be_empty(self) -> None:
-        rows = [[_flat(30, 40, (9, 9, 9)), np.full((90, 40), 40_000, np.uint16)], [None, _flat(8, 8, (1, 2, 3))]]
+        rows = [[_flat(30, 40, (9, 9, 9)), np.full((90, 40, 3), 40_000, np.uint16)], [None, _flat(8, 8, (1, 2, 3))]]
         sheet = contact_sheet(rows, ["a", "b"], cell_width=40)
         assert sheet.shape == (26 + 90 + 4 + 40 + 4, 2 * 44 + 4, 3)
-        assert tuple(sheet[26 + 80, 60]) == (156, 156, 156), "16 bits are reduced to 8"
+        assert tuple(sheet[26 + 80, 60]) == (156, 156, 156), "16 bits of colour are scaled to 8"
+
+    def test_sixteen_bit_infrared_is_stretched_lest_it_be_black(self) -> None:
+        thermal = np.tile(np.linspace(7000, 7400, 40).astype(np.uint16), (30, 1))
+        picture = shown(thermal)
+        assert picture.dtype == np.uint8 and picture.shape == (30, 40, 3)
+        assert picture.min() < 10 and picture.max() > 245
+        sheet = contact_sheet([[thermal]], ["infrared"], cell_width=40)[26:-4, 4:-4]
+        assert sheet.min() < 10 and sheet.max() > 245
 
     @pytest.mark.parametrize(
         ("rows", "columns", "labels", "message"),

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rosbags.rosbag2 import Reader
-from rosbags.typesys import Stores, get_typestore
 
+from textdifuse_ros.bags.definitions import IMAGE_TYPE, common_types
 from textdifuse_ros.errors import BagError
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection
 
-IMAGE_TYPE = "sensor_msgs/msg/Image"
 _WHOLE = "a complete rosbag2 recording (mcap or sqlite3)"
 _DAMAGED = "it may have been cut short: record it again, or repair it with `ros2 bag reindex` or `mcap recover`"
 
@@ -177,7 +176,7 @@ class BagReader:
                 raise BagError(f"a message of {topic} in {self.path}", error.expected, error.actual) from error
 
 
-_STORE = get_typestore(Stores.ROS2_JAZZY)
+_STORE = common_types()
 
 
 def decode_image_message(message: BagMessage) -> BagImage:

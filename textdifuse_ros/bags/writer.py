@@ -9,21 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
 
+from textdifuse_ros.bags.definitions import IMAGE_TYPE, add_installed_type, common_types
 from textdifuse_ros.checks import describe
 from textdifuse_ros.errors import BagError, ImageError
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection
 
-IMAGE_TYPE = "sensor_msgs/msg/Image"
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
-_STORE = get_typestore(Stores.ROS2_JAZZY)
+_STORE = common_types()
 
 
 class BagWriter:
-    """A new rosbag2 folder (uncompressed, message definitions of ROS 2 Jazzy), readable by ``ros2 bag``.
+    """A new rosbag2 folder (uncompressed), readable by ``ros2 bag``.
+
+    Message definitions are those of ROS 2 Jazzy's common interfaces; of other types they are taken from the ``.msg``
+    files of the installed packages.
 
     Use it as a context manager. The folder becomes a valid recording when it is closed; leaving the block by an
     exception closes it as well, so that what was recorded until then is kept.
@@ -41,6 +43,7 @@ class BagWriter:
         if self.path.exists():
             self._make_room(overwrite)
         self._topics: dict[str, Connection] = {}
+        self._store = common_types()
         # Version 9 of the metadata is what Jazzy writes; older distributions read 8 at most, but name QoS by numbers.
         self._writer: Writer | None = Writer(self.path, version=9, storage_plugin=STORAGES[storage])
         try:
@@ -81,17 +84,16 @@ class BagWriter:
     def add_topic(self, topic: str, type: str) -> None:
         """Announce a topic. The same topic and type again changes nothing.
 
-        :param type: as ``sensor_msgs/msg/Image``; one of ROS 2 Jazzy's common interfaces
-        :raises BagError: a type that is not known, or another type than the topic already has
+        :param type: as ``sensor_msgs/msg/Image``
+        :raises BagError: a type whose definition is not found, or another type than the topic already has
         """
         writer = self._open_writer()
         if topic in self._topics:
             if self._topics[topic].msgtype != type:
                 raise BagError(f"the topic {topic}", f"of type {self._topics[topic].msgtype}", type)
             return
-        if type not in _STORE.fielddefs:
-            raise BagError(f"the topic {topic}", "of a message type of the ROS 2 common interfaces", repr(type))
-        self._topics[topic] = writer.add_connection(topic, type, typestore=_STORE)
+        add_installed_type(self._store, type)
+        self._topics[topic] = writer.add_connection(topic, type, typestore=self._store)
 
     def write_raw(self, topic: str, stamp_ns: int, data: bytes | memoryview) -> None:
         """Write one message as its CDR bytes (with the encapsulation header).

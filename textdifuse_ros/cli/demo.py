@@ -44,6 +44,8 @@ MOST_FOLDER_PAIRS = 200
 MOST_RATE = 10.0  # [Hz]
 SHARE_OF_TIME = 0.7  # of a period that fusing one pair may take, measured while nothing else runs
 MOST_MEASURED, MOST_MEASURING = 7, 4.0  # pairs and seconds
+# Left by the ROS wheels; from another virtual environment it would keep this one's from finding their libraries.
+_WHEELS_MARK = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
 MADE = ("contact_sheet.png", "drive.mp4", "fused_bag", "input_bag", "logs", "summary.json")
 
 
@@ -271,8 +273,7 @@ def _supervise(plan: dict[str, Any]) -> dict[str, Any]:
     :raises InputError: they failed; the reason stands on stderr already
     :raises KeyboardInterrupt: interrupted; they have ended
     """
-    # The ROS wheels' mark, inherited from another virtual environment, keeps this one's from finding their libraries.
-    env = {name: value for name, value in os.environ.items() if name != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
+    env = {name: value for name, value in os.environ.items() if name != _WHEELS_MARK}
     command = [sys.executable, "-m", "textdifuse_ros.nodes.demo", json.dumps(plan)]
     process = subprocess.Popen(command, env=env)
 

@@ -13,7 +13,7 @@ import numpy as np
 from textdifuse_ros.bags.reader import BagImage, BagReader
 from textdifuse_ros.image.encodings import decode_image, to_infrared, to_visible
 from textdifuse_ros.image.files import find_pairs, read_infrared, read_visible, write_png
-from textdifuse_ros.image.sheets import contact_sheet
+from textdifuse_ros.image.sheets import contact_sheet, shown
 from textdifuse_ros.image.video import write_video
 
 COLUMNS = ("visible", "infrared", "fused")
@@ -110,10 +110,7 @@ def make_pictures(source: Input, output: Path) -> int:
 
 def _cell(picture: np.ndarray) -> np.ndarray:
     """The whole picture within a cell of the video, black around it: uint8 [H, W, 3]."""
-    if picture.dtype == np.uint16:
-        picture = (picture >> 8).astype(np.uint8)
-    if picture.ndim == 2:
-        picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)
+    picture = shown(picture)
     scale = min(CELL[0] / picture.shape[1], CELL[1] / picture.shape[0])
     size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
     small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)

@@ -1,4 +1,4 @@
-"""Contact sheets: pictures side by side in labelled columns."""
+"""Pictures for people to look at: eight bits, and side by side in the labelled columns of contact sheets."""
 
 from __future__ import annotations
 
@@ -9,12 +9,28 @@ import numpy as np
 
 from textdifuse_ros.checks import describe
 from textdifuse_ros.errors import ImageError
+from textdifuse_ros.image.thermal import to_uint8
 
 _PAPER = (24, 24, 24)
 _INK = (235, 235, 235)
 _FAINT = (150, 150, 150)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _GAP = 4
+
+
+def shown(picture: np.ndarray, what: str = "a picture to show") -> np.ndarray:
+    """The picture as people are to see it; sixteen-bit infrared is stretched as :func:`.thermal.to_uint8` does.
+
+    :param picture: uint8 or uint16, [H, W] or [H, W, 3] RGB, not empty
+    :param what: names the picture in the error
+    :return: uint8 [H, W, 3] RGB
+    :raises ImageError: another type or shape
+    """
+    shape_ok = getattr(picture, "ndim", 0) == 2 or (getattr(picture, "ndim", 0) == 3 and picture.shape[2] == 3)
+    if not shape_ok or picture.dtype.name not in ("uint8", "uint16") or 0 in picture.shape:
+        raise ImageError(what, "uint8 or uint16 [H, W] or [H, W, 3] (RGB)", describe(picture))
+    picture = to_uint8(picture, what)
+    return cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB) if picture.ndim == 2 else picture
 
 
 def contact_sheet(
@@ -73,13 +89,7 @@ def _row(row: Sequence[np.ndarray | None], label: str, cell_width: int) -> np.nd
 
 def _fit(picture: np.ndarray, width: int) -> np.ndarray:
     """The picture as uint8 [h, width, 3]."""
-    shape_ok = getattr(picture, "ndim", 0) == 2 or (getattr(picture, "ndim", 0) == 3 and picture.shape[2] == 3)
-    if not shape_ok or picture.dtype.name not in ("uint8", "uint16") or 0 in picture.shape:
-        raise ImageError("a picture of a contact sheet", "uint8 or uint16 [H, W] or [H, W, 3] (RGB)", describe(picture))
-    if picture.dtype == np.uint16:
-        picture = (picture >> 8).astype(np.uint8)
-    if picture.ndim == 2:
-        picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)
+    picture = shown(picture, "a picture of a contact sheet")
     height = max(1, round(picture.shape[0] * width / picture.shape[1]))
     method = cv2.INTER_AREA if width < picture.shape[1] else cv2.INTER_LINEAR
     return cv2.resize(picture, (width, height), interpolation=method)

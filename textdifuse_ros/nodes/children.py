@@ -14,15 +14,6 @@ from types import TracebackType
 
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
-_BOOTSTRAP_MARK = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
-
-
-def environment(changes: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment with changes, fit for a Python of any virtual environment.
-
-    The ROS wheels leave a mark that keeps another environment's wheels from finding their libraries.
-    """
-    return {**{name: value for name, value in os.environ.items() if name != _BOOTSTRAP_MARK}, **changes}
 
 
 class Children:
@@ -37,7 +28,8 @@ class Children:
 
     def __init__(self, logs: Path, env: Mapping[str, str]) -> None:
         self._logs = logs
-        self._env = environment(env)
+        # The same interpreter as this one: what its ROS wheels have set for their libraries holds for the children too.
+        self._env = {**os.environ, **env}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         logs.mkdir(parents=True, exist_ok=True)
 

@@ -84,11 +84,13 @@ class Complaints:
         self._warn = warn
         self._lock = threading.Lock()
         self._told: dict[str, tuple[float, int]] = {}
+        self._latest: dict[str, str] = {}
 
     def tell(self, reason: str, text: str) -> None:
         """Log ``text`` unless its reason was logged a moment ago; then count it."""
         now = time.monotonic()
         with self._lock:
+            self._latest[reason] = text
             last, withheld = self._told.get(reason, (float("-inf"), 0))
             if now - last < COMPLAINT_PERIOD:
                 self._told[reason] = (last, withheld + 1)
@@ -96,6 +98,11 @@ class Complaints:
             self._told[reason] = (now, 0)
         more = f" ({withheld} more like it since the last line)" if withheld else ""
         self._warn(f"{reason}: {text}{more}")
+
+    def latest(self, reason: str) -> str:
+        """The last text of a reason, logged or not; empty where there was none."""
+        with self._lock:
+            return self._latest.get(reason, "")
 
 
 def diagnostic_array(

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
@@ -37,6 +37,7 @@ from std_srvs.srv import Trigger
 from textdifuse_ros.config_nodes import FusionNodeConfig
 from textdifuse_ros.errors import CheckpointError, ConfigError, DeviceError, TextDifuseError
 from textdifuse_ros.nodes.diagnostics import Arrivals, Complaints, Latencies, diagnostic_array
+from textdifuse_ros.nodes.health import DEACTIVATED, ERROR, OK, RECONFIGURED, WARN, Progress, Silence, complain_of
 from textdifuse_ros.nodes.images import stamp_of
 from textdifuse_ros.nodes.pair_fusion import FUSED, PairFusion, Received
 from textdifuse_ros.nodes.parameters import NodeParameters
@@ -49,23 +50,16 @@ from textdifuse_ros.nodes.qos import (
     transport_warning,
 )
 from textdifuse_ros.nodes.worker import LatestWorker
-from textdifuse_ros.sync.pairing import INFRARED, VISIBLE, ZERO_STAMP, NearestPairing, Outcome, StampedPair
+from textdifuse_ros.sync.pairing import INFRARED, VISIBLE, NearestPairing, Outcome, StampedPair
 
 if TYPE_CHECKING:
     from textdifuse_ros.fusion.fuser import Fuser
-
-DEACTIVATED = "deactivated"
-RECONFIGURED = "reconfigured"
 
 POLL_PERIOD = 0.05
 STOP_TIMEOUT = 10.0
 EXIT_TIMEOUT = 1.0
 
-SUCCESS, FAILURE, ERROR = (
-    TransitionCallbackReturn.SUCCESS,
-    TransitionCallbackReturn.FAILURE,
-    TransitionCallbackReturn.ERROR,
-)
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
 class FusionNode(LifecycleNode):
@@ -88,7 +82,8 @@ class FusionNode(LifecycleNode):
         self._subscriptions_open: list[Subscription] = []
         self._poll_timer: Any = None
         self._arrivals = {VISIBLE: Arrivals(), INFRARED: Arrivals()}
-        self._silent: set[str] = set()
+        self._silence = Silence(self._arrivals, self._input_topic, self.get_logger())
+        self._progress = Progress(self._complaints)
         self._begin_books()
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # A steady clock: under simulated time a timer of the node's own clock stands still without /clock.
@@ -110,6 +105,8 @@ class FusionNode(LifecycleNode):
             return True
         if self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS:
             return True
+        if not self.context.ok():  # told to end meanwhile
+            return False
         self.get_logger().error("not started; mend what the line above names, then configure and activate the node")
         return False
 
@@ -118,15 +115,14 @@ class FusionNode(LifecycleNode):
         try:
             self._config = self._settings.config
             self._open_fuser()
+            self._begin_books()
+            self._report_timer.timer_period_ns = int(1e9 * self._config.statistics_period)
+            events = publisher_events(self.resolve_topic_name("~/fused"), self.get_logger().warning)
+            profile = output_profile(self._config.output_depth)
+            self._publisher = self.create_lifecycle_publisher(Image, "~/fused", profile, event_callbacks=events)
         except Exception as error:
             return self._refuse("configure", error)
         self._settings.fixed = True
-        self._begin_books()
-        self._report_timer.timer_period_ns = int(1e9 * self._config.statistics_period)
-        name = self.resolve_topic_name("~/fused")
-        events = publisher_events(name, self.get_logger().warning)
-        profile = output_profile(self._config.output_depth)
-        self._publisher = self.create_lifecycle_publisher(Image, "~/fused", profile, event_callbacks=events)
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -137,16 +133,13 @@ class FusionNode(LifecycleNode):
         except Exception as error:
             return self._refuse("activate", error)
         outcome = super().on_activate(state)
-        assert self._fuser is not None
-        work = PairFusion(self._fuser, lambda: self._config, self._publish, self._complaints, self._latencies)
-        self._worker.start(work)
-        self._silent.clear()
-        for stream in (VISIBLE, INFRARED):
-            self._arrivals[stream].restart()
-            self._subscriptions_open.append(self._subscribe(stream))
-        self._poll_timer = self.create_timer(POLL_PERIOD, self._poll, clock=self._steady)
+        try:
+            self._begin_work()
+        except Exception as error:
+            self._problem = f"cannot activate: {type(error).__name__}: {error}"
+            return TransitionCallbackReturn.ERROR
         self.get_logger().info(
-            f"active: {self.resolve_topic_name('visible/image')} + {self.resolve_topic_name('infrared/image')} -> "
+            f"active: {self._input_topic(VISIBLE)} + {self._input_topic(INFRARED)} -> "
             f"{self.resolve_topic_name('~/fused')}, {self._config.steps} steps on {self._provenance['device']}"
         )
         return outcome
@@ -154,8 +147,8 @@ class FusionNode(LifecycleNode):
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop, count what waits as dropped, free the device."""
         if not self._stop(STOP_TIMEOUT):
-            self.get_logger().error(f"the running fusion did not end within {STOP_TIMEOUT:g} s")
-            return ERROR
+            self._problem = f"deactivated, but the running fusion did not end within {STOP_TIMEOUT:g} s"
+            return TransitionCallbackReturn.ERROR
         self._close_fuser()
         return super().on_deactivate(state)
 
@@ -175,7 +168,11 @@ class FusionNode(LifecycleNode):
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Back to unconfigured."""
+        """Back to unconfigured; ``/diagnostics`` says so until the node is configured again."""
+        self._problem = self._problem or f"a change from {state.label} failed"
+        self._problem += "; configure and activate the node again"
+        if self.context.ok():
+            self.get_logger().error(self._problem)
         self._stop(0.0)
         return self.on_cleanup(state)
 
@@ -185,6 +182,8 @@ class FusionNode(LifecycleNode):
 
     def _refuse(self, transition: str, error: Exception) -> TransitionCallbackReturn:
         self._close_fuser()
+        if not self.context.ok():  # told to end meanwhile: nothing is wrong, and a log line would fail
+            return FAILURE
         if isinstance(error, CheckpointError):
             cause = "parameter model: "
         elif isinstance(error, DeviceError):
@@ -203,8 +202,9 @@ class FusionNode(LifecycleNode):
         if len(config.warm_up_size) != 2:
             raise ConfigError("warm_up_size", "height and width [pixel]", list(config.warm_up_size))
         self._fuser = fuser = Fuser.from_config(config)
-        fuser.warm_up(*config.warm_up_size)
-        self._provenance = {"device": fuser.device, "model": config.model, "weights": fuser.weights}
+        if self.context.ok():
+            fuser.warm_up(*config.warm_up_size)
+        self._provenance = {"device": fuser.device, "model": fuser.model_name, "weights": fuser.weights}
         self._problem = ""
 
     def _close_fuser(self) -> None:
@@ -223,6 +223,16 @@ class FusionNode(LifecycleNode):
         self._worker: LatestWorker[StampedPair[Received]] = LatestWorker()
         self._latencies = Latencies()
 
+    def _begin_work(self) -> None:
+        assert self._fuser is not None
+        work = PairFusion(self._fuser, lambda: self._config, self._publish, self._complaints, self._latencies)
+        self._worker.start(work)
+        self._silence.restart()
+        self._progress.restart()
+        for stream in (VISIBLE, INFRARED):
+            self._subscriptions_open.append(self._subscribe(stream))
+        self._poll_timer = self.create_timer(POLL_PERIOD, self._poll, clock=self._steady)
+
     def _stop(self, timeout: float) -> bool:
         for subscription in self._subscriptions_open:
             self.destroy_subscription(subscription)
@@ -235,12 +245,14 @@ class FusionNode(LifecycleNode):
 
     # ---- the executor's thread
 
+    def _input_topic(self, stream: str) -> str:
+        return str(self.resolve_topic_name(f"{stream}/image"))
+
     def _subscribe(self, stream: str) -> Subscription:
-        topic = f"{stream}/image"
-        name, arrivals = self.resolve_topic_name(topic), self._arrivals[stream]
+        name, arrivals = self._input_topic(stream), self._arrivals[stream]
         return self.create_subscription(
             Image,
-            topic,
+            f"{stream}/image",
             lambda message: self._receive(stream, message),
             input_profile(self._config.input_depth, self._config.input_reliability),
             event_callbacks=subscription_events(name, self.get_logger().warning, arrivals.lose),
@@ -267,10 +279,7 @@ class FusionNode(LifecycleNode):
         for pair in outcome.pairs:
             self._worker.offer(pair)
         for drop in outcome.drops:
-            if drop.reason == ZERO_STAMP:
-                self._complaints.tell(
-                    f"{drop.stream} {ZERO_STAMP}", "a picture without stamp cannot be paired; let the driver stamp it"
-                )
+            complain_of(drop, self._config, self._complaints)
 
     def _apply(self, config: FusionNodeConfig) -> None:
         """Take changed parameters over; those that are not live change only while unconfigured."""
@@ -318,32 +327,29 @@ class FusionNode(LifecycleNode):
         return response
 
     def _report(self) -> None:
-        """Publish ``/diagnostics``; tell once when a camera falls silent and when it is back."""
+        """Publish ``/diagnostics``."""
         for arrivals in self._arrivals.values():
             arrivals.measure_rate()
-        quiet = []
-        for stream in (VISIBLE, INFRARED) if self._subscriptions_open else ():
-            seconds = self._arrivals[stream].silent_for
-            if seconds >= self._config.silence_after:
-                quiet.append(f"{stream} silent for {seconds:.1f} s")
-                if stream not in self._silent:
-                    self._silent.add(stream)
-                    self.get_logger().warning(f"{quiet[-1]} on {self.resolve_topic_name(f'{stream}/image')}")
-            elif stream in self._silent:
-                self._silent.remove(stream)
-                self.get_logger().info(f"{stream} is back")
-        numbers = self.statistics()
-        level = DiagnosticStatus.ERROR if self._problem else DiagnosticStatus.WARN if quiet else DiagnosticStatus.OK
-        message = self._problem or "; ".join(quiet) or numbers["state"]
+        numbers, level, messages = self.statistics(), OK, []
+        if self._subscriptions_open:
+            messages = self._silence.look(self._config.silence_after)
+            level, stalled = self._progress.judge(numbers, self._config.statistics_period)
+            if messages:
+                level = max(level, WARN)
+            if stalled:
+                messages.append(stalled)
+        if self._problem:
+            level, messages = ERROR, [self._problem]
         stamp, name = self.get_clock().now().to_msg(), f"{self.get_name()}: fusion"
+        message = "; ".join(messages) or numbers["state"]
         self._diagnostics.publish(diagnostic_array(stamp, name, numbers["device"], level, message, numbers))
 
 
 def _run(argv: Sequence[str] | None) -> int:
     node = None
     ended = True
+    rclpy.init(args=argv)
     try:
-        rclpy.init(args=argv)
         node = FusionNode()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
@@ -351,6 +357,10 @@ def _run(argv: Sequence[str] | None) -> int:
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except Exception:
+        # A signal shuts the context down at once; what was being started or configured then stumbles over that.
+        if rclpy.ok():
+            raise
     finally:
         # A launch file and the terminal may both send Ctrl-C; the second must not cut the clean-up short.
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -15,8 +15,9 @@ def message_class(name: str) -> Any:
     :raises InputError: its package is not installed, or has no such message
     """
     package, _, rest = name.partition("/")
+    group, _, kind = rest.partition("/")
     try:
-        return getattr(importlib.import_module(f"{package}.msg"), rest.rpartition("/")[2])
+        return getattr(importlib.import_module(f"{package}.{group}"), kind)
     except (ImportError, AttributeError) as error:
         remedy = f"install the ROS package {package}, or leave this topic out"
         raise InputError(f"the message type {name}", "installed", "nothing of that name", remedy) from error

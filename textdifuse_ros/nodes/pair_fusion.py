@@ -11,7 +11,7 @@ from sensor_msgs.msg import Image
 
 from textdifuse_ros.checks import check_infrared, check_same_size, check_visible
 from textdifuse_ros.config import FuserConfig
-from textdifuse_ros.errors import ImageError
+from textdifuse_ros.errors import ImageError, TextDifuseError
 from textdifuse_ros.nodes.diagnostics import Complaints, Latencies
 from textdifuse_ros.nodes.images import infrared_from, message_from, visible_from
 from textdifuse_ros.nodes.worker import FUSION_ERROR
@@ -27,6 +27,13 @@ BAD_INFRARED = "bad_infrared"
 """The infrared message cannot be decoded, or holds NaN."""
 SIZE_MISMATCH = "size_mismatch"
 """The two pictures differ in size."""
+REMEDIES = {
+    BAD_VISIBLE: "see what the driver of the visible camera sends",
+    BAD_INFRARED: "see what the driver of the infrared camera sends",
+    SIZE_MISMATCH: "register the two pictures to one size first",
+    FUSION_ERROR: "deactivate and activate the node; take smaller pictures where memory ran out",
+}
+"""For errors that name none themselves."""
 
 
 @dataclass(frozen=True)
@@ -85,5 +92,10 @@ class PairFusion:
         return FUSED
 
     def _bad(self, reason: str, error: Exception) -> str:
-        self._complaints.tell(reason, str(error))
+        text = " ".join(str(error).split())
+        if not isinstance(error, TextDifuseError):
+            text = f"{type(error).__name__}: {text}"
+        if not getattr(error, "remedy", ""):
+            text += f"; {REMEDIES[reason]}"
+        self._complaints.tell(reason, text)
         return reason

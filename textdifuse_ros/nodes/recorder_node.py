@@ -2,8 +2,8 @@
 
     recorder_node --ros-args -p output:=fused_bag -p topics:=/fusion_node/fused
 
-Messages are written byte for byte as DDS hands them out, with the time they came in. SIGINT or SIGTERM closes the
-recording; one line of JSON then tells what is in it.
+Messages are written byte for byte as DDS hands them out, with the time they came in. A topic whose message type is not
+installed is left out, and said so. SIGINT or SIGTERM closes the recording; one line of JSON then tells what is in it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from textdifuse_ros.bags.writer import BagWriter
 from textdifuse_ros.config_nodes import RecorderConfig
-from textdifuse_ros.errors import ConfigError
+from textdifuse_ros.errors import ConfigError, InputError
 from textdifuse_ros.nodes.messages import message_class
 from textdifuse_ros.nodes.parameters import NodeParameters
 from textdifuse_ros.nodes.process import StopRequest, report, run_program
@@ -47,6 +47,7 @@ class RecorderNode(Node):
             raise ConfigError("topics", "names of topics, separated by commas", repr(self.config.topics))
         self._awaited = [self.resolve_topic_name(name) for name in names]
         self._counts = dict.fromkeys(self._awaited, 0)
+        self._skipped: dict[str, str] = {}
         self._bag = BagWriter(self.config.output, self.config.storage)
         self._last = time.monotonic()
         self._executor = SingleThreadedExecutor()
@@ -55,7 +56,7 @@ class RecorderNode(Node):
     def record(self, stop: StopRequest) -> dict[str, object]:
         """Record until asked to stop, and then what is still on its way.
 
-        :return: ``output`` and ``recorded`` (topic: messages)
+        :return: ``output``, ``recorded`` (topic: messages), and ``skipped`` (topic: why it could not be recorded)
         """
         looked = float("-inf")
         while not stop.requested:
@@ -67,7 +68,7 @@ class RecorderNode(Node):
         self._last = time.monotonic()
         while time.monotonic() < min(self._last + QUIET, deadline):
             self._executor.spin_once(timeout_sec=0.05)
-        return {"output": self.config.output, "recorded": self._counts}
+        return {"output": self.config.output, "recorded": self._counts, "skipped": self._skipped}
 
     def close(self) -> None:
         """Close the recording and leave the graph."""
@@ -80,8 +81,14 @@ class RecorderNode(Node):
         for topic in [name for name in self._awaited if name in kinds and self.get_publishers_info_by_topic(name)]:
             self._awaited.remove(topic)
             kind = kinds[topic][0]
-            self._bag.add_topic(topic, kind)
-            self.create_subscription(message_class(kind), topic, self._keep(topic), self._qos(topic), raw=True)
+            try:
+                received = message_class(kind)
+                self._bag.add_topic(topic, kind)
+            except InputError as error:  # the other topics must not be lost with it
+                self._skipped[topic] = str(error)
+                self.get_logger().error(f"not recording {topic}: {error}")
+                continue
+            self.create_subscription(received, topic, self._keep(topic), self._qos(topic), raw=True)
             self.get_logger().info(f"recording {topic}")
 
     def _keep(self, topic: str) -> Callable[[bytes], None]:

@@ -11,7 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
-from textdifuse_ros.bags.reader import IMAGE_TYPE, BagReader
+from textdifuse_ros.bags.definitions import IMAGE_TYPE
+from textdifuse_ros.bags.reader import BagReader
 from textdifuse_ros.errors import BagError, ConfigError, TextDifuseError
 from textdifuse_ros.image.files import find_pairs, read_infrared, read_visible
 

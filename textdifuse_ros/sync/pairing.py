@@ -36,7 +36,7 @@ ZERO_STAMP = "zero_stamp"
 UNMATCHED = "unmatched"
 """The other stream passed by and had nothing free within the tolerance."""
 PARTNER_MISSING = "partner_missing"
-"""Waited in vain: the other camera is silent or too late."""
+"""Waited in vain for ``wait_ns``, or was the oldest of more than ``queue``: the other camera is silent or too late."""
 TIME_JUMP = "time_jump"
 """From before a jump back in time."""
 LATE = "late"
@@ -44,6 +44,7 @@ LATE = "late"
 
 JUMP_BACK_NS = 500_000_000
 INTERVALS = 16
+REMEMBERED = 64  # stamps of each stream, to say how near the nearest one was
 INTERVALS_NEEDED = 3  # a single one may be long because a picture was lost
 INTERVAL_SAFETY = 0.9
 
@@ -62,12 +63,19 @@ class StampedPair(Generic[T]):
 
 @dataclass(frozen=True)
 class Drop(Generic[T]):
-    """A picture that will be in no pair."""
+    """A picture that will be in no pair.
+
+    :ivar nearest_ns: the smallest difference (infrared stamp, offset added, minus visible stamp) to any of the other
+        stream's last pictures, paired or not; None where there are none
+    :ivar behind_ns: how much older it is than the newest of its own stream
+    """
 
     stream: str
     stamp_ns: int
     item: T
     reason: str
+    nearest_ns: int | None = None
+    behind_ns: int = 0
 
 
 @dataclass
@@ -104,13 +112,16 @@ class _Stream(Generic[T]):
         self.last: int | None = None
         self.barrier: int | None = None
         self.intervals: deque[int] = deque(maxlen=INTERVALS)
+        self.remembered: deque[int] = deque(maxlen=REMEMBERED)
 
     def forget(self) -> None:
         self.last = None
         self.barrier = None
         self.intervals.clear()
+        self.remembered.clear()
 
     def advance(self, at: int) -> None:
+        self.remembered.append(at)
         if self.last is not None and at > self.last:
             self.intervals.append(at - self.last)
         self.last = at if self.last is None else max(self.last, at)
@@ -295,7 +306,11 @@ class NearestPairing(Generic[T]):
 
     def _drop(self, stream: _Stream[T], waiting: _Waiting[T], reason: str, outcome: Outcome[T]) -> None:
         stream.counters.dropped[reason] += 1
-        outcome.drops.append(Drop(stream.name, waiting.stamp_ns, waiting.item, reason))
+        sign, other = (1, INFRARED) if stream.name == VISIBLE else (-1, VISIBLE)
+        differences = (sign * (at - waiting.at) for at in self._streams[other].remembered)
+        nearest = min(differences, key=abs, default=None)
+        behind = 0 if stream.last is None else max(0, stream.last - waiting.at)
+        outcome.drops.append(Drop(stream.name, waiting.stamp_ns, waiting.item, reason, nearest, behind))
 
     def _drop_some(self, name: str, some: list[_Waiting[T]], reason: str, outcome: Outcome[T]) -> None:
         stream = self._streams[name]

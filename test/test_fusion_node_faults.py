@@ -1,0 +1,285 @@
+"""``fusion_node`` where things go wrong: counted, logged, told in ``/diagnostics``, and the next pair is fused."""
+
+# ruff: noqa: E402 (what needs ROS is imported after the skip)
+from __future__ import annotations
+
+import time
+from array import array
+
+import numpy as np
+import pytest
+
+pytest.register_assert_rewrite("ros_helpers.fusion_rig")
+pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros] brings it)")
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from ros_helpers.fusion_rig import FAST, INFRARED, STREAMS, VISIBLE, Rig, dropped_since, image
+from sensor_msgs.msg import Image
+
+from textdifuse_ros.config import FuserConfig
+from textdifuse_ros.config_nodes import FusionNodeConfig
+from textdifuse_ros.fusion.fuser import Fuser
+from textdifuse_ros.nodes import diagnostics, fusion_node
+from textdifuse_ros.nodes.diagnostics import Complaints, Latencies
+from textdifuse_ros.nodes.health import complain_of
+from textdifuse_ros.nodes.pair_fusion import PairFusion, Received
+from textdifuse_ros.nodes.worker import LatestWorker
+from textdifuse_ros.sync.pairing import Drop, StampedPair
+
+pytest_plugins = ["ros_helpers.fusion_rig"]
+
+
+# ---- bad input
+
+
+def short(message: Image) -> None:
+    message.data = message.data[: len(message.data) // 2]
+
+
+def other_encoding(message: Image) -> None:
+    message.encoding = "rgb565"
+
+
+def half_size(message: Image) -> None:
+    message.height //= 2
+
+
+def small_step(message: Image) -> None:
+    message.step = 3
+
+
+def with_nan(message: Image) -> None:
+    picture = np.full((message.height, message.width), 300, np.float32)
+    picture[3, 4] = np.nan
+    message.encoding, message.step = "32FC1", 4 * message.width
+    message.data = array("B", picture.tobytes())
+
+
+def unstamped(message: Image) -> None:
+    message.header.stamp.sec = message.header.stamp.nanosec = 0
+
+
+@pytest.mark.parametrize(
+    ("stream", "spoil", "reason"),
+    [
+        (VISIBLE, short, "bad_visible"),
+        (VISIBLE, other_encoding, "bad_visible"),
+        (VISIBLE, small_step, "bad_visible"),
+        (VISIBLE, with_nan, "bad_visible"),
+        (VISIBLE, unstamped, "zero_stamp"),
+        (VISIBLE, half_size, "size_mismatch"),
+        (INFRARED, short, "bad_infrared"),
+        (INFRARED, other_encoding, "bad_infrared"),
+        (INFRARED, with_nan, "bad_infrared"),
+        (INFRARED, half_size, "size_mismatch"),
+        (INFRARED, unstamped, "partner_missing"),
+    ],
+)
+def test_a_bad_message_is_counted_by_reason_and_the_next_pair_comes_out(rig, pair, stream, spoil, reason):
+    before = rig.books()
+    messages = dict(zip(STREAMS, rig.pair(*pair), strict=True))
+    spoil(messages[stream])
+    rig.send(messages[VISIBLE], messages[INFRARED])
+    assert rig.wait_for(lambda: dropped_since(before, rig.books()) == {reason: 1}), rig.books()
+    assert rig.fused == []
+    rig.fuse(*pair)
+
+
+def test_bad_messages_are_logged_with_what_was_expected(running, rig, pair):
+    process, _ = running
+    message, other = rig.pair(*pair)
+    short(message)
+    rig.send(message, other)
+    assert rig.wait_for(lambda: "bad_visible: data must be at least step * height" in process.text())
+
+
+def test_one_silent_camera_is_reported_counted_and_forgiven(running, rig, pair):
+    process, _ = running
+    before = rig.books()
+    rig.statuses.clear()
+    for _ in range(12):
+        rig.send(rig.pair(*pair)[0], None)
+        rig.spin(0.1)
+    assert rig.wait_for(lambda: any("infrared silent for" in status.message for status in rig.statuses))
+    status = next(status for status in reversed(rig.statuses) if "infrared silent" in status.message)
+    assert status.level == b"\x01" and "visible silent" not in status.message
+    after = rig.settled()
+    assert dropped_since(before, after) == {"partner_missing": 12}
+    assert "infrared silent for" in process.text()
+    assert "partner_missing: no infrared picture within tolerance (0.02 s) in pairing_wait (0.2 s)" in process.text()
+    rig.fuse(*pair)
+    assert rig.wait_for(lambda: "infrared is back" in process.text())
+
+
+def test_diagnostics_carry_the_numbers(rig, pair):
+    rig.fuse(*pair)
+    numbers = rig.settled()
+    rig.statuses.clear()
+    assert rig.wait_for(lambda: len(rig.statuses) >= 2)
+    status = rig.statuses[-1]
+    values = {item.key: item.value for item in status.values}
+    assert status.name == "fusion_node: fusion" and status.hardware_id == numbers["device"]
+    assert values["fused"] == str(numbers["fused"]) and values["weights"] == numbers["weights"]
+    assert float(values["latency_ms.p99"]) > 0 and "infrared.silent_for" in values
+
+
+def test_complaints_of_one_reason_do_not_flood_the_log(monkeypatch):
+    lines: list[str] = []
+    complaints = Complaints(lines.append)
+    for _ in range(3):
+        complaints.tell("bad_visible", "too short")
+    complaints.tell("bad_infrared", "NaN")
+    assert lines == ["bad_visible: too short", "bad_infrared: NaN"]
+    monkeypatch.setattr(diagnostics, "COMPLAINT_PERIOD", 0.0)
+    complaints.tell("bad_visible", "too short")
+    assert lines[2:] == ["bad_visible: too short (2 more like it since the last line)"]
+
+
+def test_a_fusion_that_fails_is_counted_and_logged(tiny_checkpoint, pair):
+    fuser = Fuser.from_config(FuserConfig(model=str(tiny_checkpoint)))
+    fuser.close()
+    lines: list[str] = []
+    published: list[Image] = []
+    fusion = PairFusion(fuser, FuserConfig, published.append, Complaints(lines.append), Latencies())
+    visible, infrared = (Received(image(picture, 1), 0.0) for picture in pair)
+    assert fusion(StampedPair(visible, infrared, 0)) == "fusion_error"
+    assert published == [] and len(lines) == 1
+    assert lines[0].startswith("fusion_error: the fuser must be open, got closed; deactivate and activate")
+
+
+def test_work_that_raises_does_not_end_the_worker():
+    def work(job: int) -> str:
+        return f"outcome {1 // job}"
+
+    worker: LatestWorker[int] = LatestWorker()
+    worker.start(work)
+    for job in (0, 1):
+        worker.offer(job)
+        while worker.counters().waiting:
+            time.sleep(0.001)
+    assert worker.stop("stopped", 1.0)
+    assert worker.counters().finished == {"fusion_error": 1, "outcome 1": 1}
+
+
+# ---- nothing comes out
+
+
+def later(message: Image) -> None:
+    message.header.stamp.nanosec += 40_000_000
+
+
+def wide(message: Image) -> None:
+    message.height, message.step, message.width = message.height // 2, message.step * 2, message.width * 2
+
+
+@pytest.mark.parametrize(
+    ("stream", "spoil", "level", "count", "said"),
+    [
+        (INFRARED, later, DiagnosticStatus.WARN, "unmatched", "visible unmatched: no infrared picture within tolerance "
+         "(0.02 s): the nearest infrared picture is 40.0 ms later; raise tolerance, or set infrared_offset to -0.040"),
+        (VISIBLE, unstamped, DiagnosticStatus.ERROR, "zero_stamp", "visible zero_stamp: a picture without stamp"),
+        (INFRARED, unstamped, DiagnosticStatus.ERROR, "infrared zero_stamp", "infrared zero_stamp: a picture without"),
+        (VISIBLE, short, DiagnosticStatus.ERROR, "bad_visible", "bad_visible: data must be at least step * height"),
+        (INFRARED, with_nan, DiagnosticStatus.ERROR, "bad_infrared", "bad_infrared: the infrared picture must be"),
+        (INFRARED, wide, DiagnosticStatus.ERROR, "size_mismatch", "size_mismatch: the infrared picture must be as"),
+    ],
+)  # fmt: skip
+def test_where_both_cameras_send_and_nothing_is_fused_diagnostics_and_log_say_why(
+    running, rig, pair, stream, spoil, level, count, said
+):
+    process, _ = running
+    rig.statuses.clear()
+
+    def told() -> bool:
+        messages = dict(zip(STREAMS, rig.pair(*pair), strict=True))
+        spoil(messages[stream])
+        rig.send(messages[VISIBLE], messages[INFRARED])
+        return any("nothing fused in the last 0.2 s: " in status.message for status in rig.statuses[-1:])
+
+    assert rig.wait_for(told), rig.statuses[-1:]
+    assert rig.wait_for(lambda: told() and said in rig.statuses[-1].message), rig.statuses[-1].message
+    assert rig.statuses[-1].level == level and f"{count} " in rig.statuses[-1].message
+    assert rig.wait_for(lambda: told() and said.split(":")[0] + ": " in process.text())
+    rig.settled()
+    rig.fuse(*pair)
+    assert rig.wait_for(lambda: rig.statuses[-1].level == DiagnosticStatus.OK)
+
+
+def test_a_fusion_that_takes_longer_than_a_period_is_said_to(rig):
+    grey = np.full((240, 320), 90, np.uint8)
+    assert rig.set("steps", 100).successful
+    try:
+        rig.statuses.clear()
+
+        def told() -> bool:
+            rig.send(*rig.pair(np.repeat(grey[:, :, None], 3, 2), grey))
+            return any("one fusion takes longer" in status.message for status in rig.statuses)
+
+        assert rig.wait_for(told, 20.0)
+        status = next(status for status in rig.statuses if "one fusion takes longer" in status.message)
+        assert status.level == DiagnosticStatus.WARN
+        rig.settled()
+    finally:
+        rig.set("steps", 4)
+
+
+@pytest.mark.parametrize(
+    ("drop", "said"),
+    [
+        (Drop(VISIBLE, 1, None, "partner_missing"), "in pairing_wait (0.5 s), nor any other with a stamp; see whether"),
+        (Drop(VISIBLE, 1, None, "partner_missing", -200_000_000), "is 200.0 ms earlier; raise tolerance, or set infra"),
+        (Drop(VISIBLE, 1, None, "unmatched", 10_000_000), "10.0 ms later but came too late or has a nearer partner"),
+        (Drop(VISIBLE, 1, None, "unmatched", 50 * 10**9), "set the clocks of the two cameras to the same time"),
+        (Drop(VISIBLE, 1, None, "late", None, 7_000_000), "7.0 ms behind a later one"),
+        (Drop(INFRARED, 1, None, "late", None, 7_000_000), "infrared late: "),
+        (Drop(VISIBLE, 1, None, "time_jump"), "time went back"),
+        (Drop(VISIBLE, 1, None, "time_jump", -3 * 10**9), "the nearest infrared picture is 3000.0 ms earlier"),
+        (Drop(VISIBLE, 1, None, "reconfigured"), "infrared_offset was changed"),
+    ],
+)
+def test_a_drop_is_explained_with_what_was_found_and_a_remedy(drop, said):
+    lines: list[str] = []
+    complain_of(drop, FusionNodeConfig(), Complaints(lines.append))
+    assert len(lines) == 1 and said in lines[0] and ";" in lines[0]
+
+
+@pytest.mark.parametrize("reason", ["unmatched", "partner_missing", "time_jump"])
+def test_an_infrared_camera_that_is_twice_as_fast_is_no_fault(reason):
+    lines: list[str] = []
+    complain_of(Drop(INFRARED, 1, None, reason), FusionNodeConfig(), Complaints(lines.append))
+    assert not lines
+
+
+def test_after_an_error_in_a_transition_the_node_says_that_it_needs_to_be_configured(
+    tiny_checkpoint, pair, monkeypatch, domain
+):
+    """In this process: the time that a fusion has to end is made shorter than any fusion."""
+    monkeypatch.setattr(fusion_node, "STOP_TIMEOUT", 0.0)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    rig = Rig(domain + 9)
+    given = [f"model:={tiny_checkpoint}", "steps:=100", *FAST]
+    arguments = ["--ros-args", *(part for item in given for part in ("-p", item))]
+    node = fusion_node.FusionNode(context=rig.context, cli_args=arguments)
+    rig.executor.add_node(node)
+    try:
+        assert node.autostart()
+        rig.wait_until_active()
+        large = np.full((240, 320), 90, np.uint8)
+        rig.send(*rig.pair(np.repeat(large[:, :, None], 3, 2), large))
+        assert rig.wait_for(lambda: node.statistics()["waiting"] == 1)
+        assert node.trigger_deactivate() == fusion_node.TransitionCallbackReturn.ERROR
+        assert node.statistics()["state"] == "unconfigured"
+        rig.statuses.clear()
+        assert rig.wait_for(lambda: rig.statuses)
+        assert rig.statuses[-1].level == DiagnosticStatus.ERROR
+        assert "did not end within" in rig.statuses[-1].message
+        assert "configure and activate the node again" in rig.statuses[-1].message
+        monkeypatch.setattr(fusion_node, "STOP_TIMEOUT", 20.0)
+        assert node.autostart()
+        rig.statuses.clear()
+        assert rig.wait_for(lambda: rig.statuses and rig.statuses[-1].level == DiagnosticStatus.OK)
+    finally:
+        node.leave()
+        rig.executor.remove_node(node)
+        node.destroy_node()
+        rig.close()

@@ -1,0 +1,79 @@
+"""Definitions of message types: those that ``rosbags`` brings, and those of the packages that are installed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rosbags.interfaces import Nodetype
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from textdifuse_ros.errors import BagError
+
+if TYPE_CHECKING:
+    from rosbags.typesys.store import Typestore
+
+IMAGE_TYPE = "sensor_msgs/msg/Image"
+
+
+def common_types() -> Typestore:
+    """A new store with the common interfaces of ROS 2 Jazzy."""
+    return get_typestore(Stores.ROS2_JAZZY)
+
+
+def add_installed_type(store: Typestore, name: str) -> None:
+    """Make a store know a type, and those that it is made of, from the ``.msg`` files of the installed packages.
+
+    :param name: as ``sensor_msgs/msg/Image``; known ones are left alone
+    :raises BagError: a file is missing or unreadable
+    """
+    found: dict[str, Any] = {}
+    wanted = [name]
+    while wanted:
+        kind = wanted.pop()
+        if kind in store.fielddefs or kind in found:
+            continue
+        path = _message_file(kind, name)
+        try:
+            found.update(get_types_from_msg(path.read_text(encoding="utf-8"), kind))
+            wanted += [part for _, field in found[kind][1] for part in _parts(field)]
+        except Exception as error:  # the parser lets whatever it stumbles over through
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise BagError(f"the definition {path.name} of {kind}", "readable", reason) from error
+    if found:
+        store.register(found)
+
+
+def _message_file(kind: str, whole: str) -> Path:
+    package, _, rest = kind.partition("/")
+    group, _, stem = rest.partition("/")
+    if group == "msg" and stem:
+        for prefix in _prefixes():
+            path = prefix / "share" / package / "msg" / f"{stem}.msg"
+            if path.is_file():
+                return path
+    part = "" if kind == whole else f", which {whole} is made of"
+    remedy = "install its package, or source the workspace that it was built in"
+    raise BagError(f"the message type {kind}{part}", "defined by a .msg file of an installed package", "none", remedy)
+
+
+def _prefixes() -> Iterator[Path]:
+    """Where packages may be installed: by colcon, and by pip beside the folders that Python imports from."""
+    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
+        if prefix:
+            yield Path(prefix)
+    yield Path(sys.prefix)
+    for folder in map(Path, sys.path):
+        if folder.name in ("site-packages", "dist-packages") and len(folder.parents) > 2:
+            yield folder.parents[2]  # PREFIX/lib/python3.N/site-packages
+
+
+def _parts(field: tuple[Any, Any]) -> Iterable[str]:
+    """The names of the types that a field is made of."""
+    node, detail = field
+    if node == Nodetype.NAME:
+        return [detail]
+    return _parts(detail[0]) if node in (Nodetype.ARRAY, Nodetype.SEQUENCE) else []
