@@ -230,17 +230,17 @@ def test_a_topic_of_an_unknown_type_is_left_out_and_said_so_and_the_others_are_r
     rclpy.init(args=[], context=context, domain_id=programs.domain)
     node = rclpy.create_node("introspected", context=context, use_global_arguments=False)
     try:
-        service = node.create_service(Trigger, "/work", lambda request, response: response)
+        service = node.create_service(Trigger, "/job", lambda request, response: response)
         state = ServiceIntrospectionState.CONTENTS
         service.configure_introspection(node.get_clock(), qos_profile_system_default, state)
-        recorder = programs.recorder("out", "/work/_service_event,/note")
+        recorder = programs.recorder("out", "/job/_service_event,/note")
         programs.player(source=_record(tmp_path / "in"), topics='"/note"', rate=0.2)
         recorded = _stopped(recorder)
     finally:
         node.destroy_node()
         rclpy.shutdown(context=context)
-    assert "std_srvs/srv/Trigger_Event" in recorded["skipped"]["/work/_service_event"]
-    assert recorded["recorded"]["/note"] > 0 and recorded["recorded"]["/work/_service_event"] == 0
+    assert "std_srvs/srv/Trigger_Event" in recorded["skipped"]["/job/_service_event"]
+    assert recorded["recorded"]["/note"] > 0 and recorded["recorded"]["/job/_service_event"] == 0
     with BagReader(tmp_path / "out") as bag:
         assert bag.counts() == {"/note": recorded["recorded"]["/note"]}
 
