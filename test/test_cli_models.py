@@ -42,6 +42,8 @@ def test_benchmark_times_steps_beside_the_yardstick(
     assert set(told["seconds"]) == {"1 step", "2 steps", "4 steps", "yardstick"}
     assert all(seconds > 0 for seconds in told["seconds"].values())
     assert told["ratio"]["yardstick"] == 1
+    parts = told["parts of one step"]
+    assert parts["total"] == pytest.approx(sum(parts.values()) - parts["total"], abs=5e-4)
     assert told["allocator"] == keep_memory()
     assert "yardstick" in capsys.readouterr().out
 

@@ -7,6 +7,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,11 @@ def run(arguments: argparse.Namespace) -> int:
     visible = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     infrared = rng.integers(0, 256, (height, width), dtype=np.uint8)
     work: dict[str, Callable[[], Any]] = {
-        f"{steps} step{'s' if steps > 1 else ''}": _bind(fuser, visible, infrared, steps) for steps in (1, 2, 4)
+        f"{steps} step{'s' if steps > 1 else ''}": partial(fuser, visible, infrared, steps=steps) for steps in (1, 2, 4)
     }
     work["yardstick"] = yardstick(fuser.device)
     seconds = _time_in_turn(work, max(1, arguments.rounds))
+    parts = fuser(visible, infrared, steps=1).timings
     table = {
         "device": fuser.device,
         "precision": str(fuser.dtype).removeprefix("torch."),
@@ -51,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         "size": [width, height],
         "yardstick": f"3x3 convolutions of {YARDSTICK_GFLOP:g} GFLOP in float32",
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
+        "parts of one step": {name: round(value, 4) for name, value in parts.items()},
         "ratio": {name: round(value / seconds["yardstick"], 3) for name, value in seconds.items()},
     }
     for name in ("device", "precision", "threads", "allocator", "yardstick"):
@@ -58,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"\n{width} x {height}      seconds  ratio to the yardstick")
     for name, value in seconds.items():
         print(f"{name:12} {value:9.4f}  {value / seconds['yardstick']:6.3f}")
+    print("\none step [ms]: " + ", ".join(f"{name} {1e3 * value:.1f}" for name, value in parts.items()))
     if arguments.json:
         arguments.json.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
     return 0
@@ -85,10 +89,6 @@ def yardstick(device: str) -> Callable[[], Any]:
             torch.cuda.synchronize()
 
     return convolve
-
-
-def _bind(fuser: Any, visible: Any, infrared: Any, steps: int) -> Callable[[], Any]:
-    return lambda: fuser(visible, infrared, steps=steps)
 
 
 def _time_in_turn(work: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
