@@ -25,7 +25,11 @@ ROS = [
     "ros-rcl-interfaces",
     "ros-rosgraph-msgs",
 ]
+TEXT = ["transformers>=5"]
+TRAIN = ["tensorboard>=2.16"]
 TEST = [
+    *TEXT,
+    *TRAIN,
     "pytest>=8,<9",
     "hypothesis>=6.100",
     "scikit-image>=0.24",
@@ -62,7 +66,7 @@ setup(
         "torch>=2.5",
         "tqdm>=4.60",
     ],
-    extras_require={"ros": ROS, "text": ["transformers>=4.44"], "test": TEST, "dev": DEVELOP},
+    extras_require={"ros": ROS, "text": TEXT, "train": TRAIN, "test": TEST, "dev": DEVELOP},
     entry_points={
         "console_scripts": [
             f"textdifuse = {NAME}.cli.main:main",

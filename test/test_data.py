@@ -11,8 +11,9 @@ import torch
 
 from textdifuse_ros.data import degradations as d
 from textdifuse_ros.data.crops import CropBatches, Shape
+from textdifuse_ros.data.medical import rician_noise
 from textdifuse_ros.data.pack import PicturePack, write_pack
-from textdifuse_ros.data.pairs import Item, training_items
+from textdifuse_ros.data.pairs import Item, harvard_sources, load_shuffled, road_sources
 from textdifuse_ros.data.recipes import GAIN, degrade_infrared, degrade_visible
 from textdifuse_ros.errors import FileError
 
@@ -141,7 +142,7 @@ def test_blur_keeps_the_light_and_haze_grows_with_distance() -> None:
 
 def test_real_pictures_are_found(data_folder: Path) -> None:
     names = set()
-    for item in training_items(data_folder):
+    for item in load_shuffled(road_sources(data_folder)):
         names.add(item.name.split("/")[0])
         assert item.visible.dtype == np.uint8 and item.visible.shape[2] == 3
         if item.infrared is not None:
@@ -153,4 +154,45 @@ def test_real_pictures_are_found(data_folder: Path) -> None:
 
 def test_an_empty_data_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="roadscene"):
-        next(training_items(tmp_path))
+        road_sources(tmp_path)
+
+
+def test_processes_draw_crops_of_their_own(pack: Path) -> None:
+    shapes = (Shape(32, 3, 2),)
+    first, second, again = (CropBatches(str(pack), shapes, 5, 0, 1, rank=rank)[0] for rank in (0, 1, 1))
+    assert not torch.equal(first.visible, second.visible)
+    assert torch.equal(second.visible, again.visible)
+
+
+def test_recipes_by_name(pack: Path) -> None:
+    """None leaves crops as they are; the medical one degrades some and always asks for the clean crop."""
+    shapes = (Shape(32, 40, 40),)
+    clean, medical, road = (CropBatches(str(pack), shapes, 5, 0, 1, name)[0] for name in ("none", "medical", "road"))
+    assert torch.equal(clean.visible, clean.visible_target) and torch.equal(clean.infrared, clean.infrared_target)
+    for seen, target in ((medical.visible, medical.visible_target), (medical.infrared, medical.infrared_target)):
+        untouched = (seen == target).flatten(1).all(1).float().mean()
+        assert 0.2 < untouched < 0.8
+        assert (seen - target).abs().mean() < 0.1
+        assert seen.min() >= 0 and seen.max() <= 1
+    assert torch.equal(medical.visible_target[0], clean.visible_target[0])  # the first crop, before the draws part
+    # There is no night in a scanner: the road's pictures get much darker than the medical ones ever do.
+    assert road.visible.mean((1, 2, 3)).min() < 0.5 * medical.visible.mean((1, 2, 3)).min()
+
+
+def test_rician_noise_is_that_of_a_magnitude() -> None:
+    rng = np.random.default_rng(0)
+    black = rician_noise(np.zeros((300, 300), np.float32), 0.05, rng)
+    assert black.min() >= 0
+    assert black.mean() == pytest.approx(0.05 * np.sqrt(np.pi / 2), rel=0.02)  # Rayleigh
+    bright = rician_noise(np.full((300, 300), 0.6, np.float32), 0.05, rng)
+    assert bright.std() == pytest.approx(0.05, rel=0.02)
+
+
+def test_medical_pairs_of_the_shared_data(data_folder: Path) -> None:
+    sources = harvard_sources(data_folder / "harvard")
+    kinds = {source.name.split("/")[0]: source for source in sources}
+    assert set(kinds) == {"ct-mri", "pet-mri", "spect-mri"}
+    assert all("/train/a/" in str(source.visible) and "/train/b/" in str(source.infrared) for source in sources)
+    pet = kinds["pet-mri"].load()
+    assert pet.infrared is not None and pet.sky is None
+    assert pet.visible.shape == (256, 256, 3) and pet.infrared.shape == (256, 256)

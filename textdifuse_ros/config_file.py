@@ -21,6 +21,22 @@ def load_config(kind: type[T], path: str | Path) -> T:
     :raises FileError: the file is missing or no YAML
     :raises ConfigError: a parameter is unknown, of another type or out of range
     """
+    content = read_mapping(path)
+    if len(content) == 1:
+        (inner,) = content.values()
+        if isinstance(inner, dict) and set(inner) == {"ros__parameters"}:
+            content = inner["ros__parameters"]
+            if not isinstance(content, dict):
+                raise ConfigError(str(path), "a mapping of parameter names to values", type(content).__name__)
+    return from_mapping(kind, content, str(path))
+
+
+def read_mapping(path: str | Path) -> dict[Any, Any]:
+    """The content of a YAML file whose top is a mapping; an empty file is an empty one.
+
+    :raises FileError: the file is missing or no YAML
+    :raises ConfigError: it holds something else than a mapping
+    """
     path = Path(path)
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -30,13 +46,9 @@ def load_config(kind: type[T], path: str | Path) -> T:
         raise FileError(str(path), "YAML", str(error).replace("\n", " ")) from error
     if content is None:
         content = {}
-    if isinstance(content, dict) and len(content) == 1:
-        (inner,) = content.values()
-        if isinstance(inner, dict) and set(inner) == {"ros__parameters"}:
-            content = inner["ros__parameters"]
     if not isinstance(content, dict):
         raise ConfigError(str(path), "a mapping of parameter names to values", type(content).__name__)
-    return from_mapping(kind, content, str(path))
+    return content
 
 
 def save_config(config: Any, path: str | Path) -> None:

@@ -1,14 +1,26 @@
-"""``textdifuse train``: pack pictures, then train the stages one after the other."""
+"""``textdifuse train``: pack pictures, train the stages one after the other, join what they give, ablate."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from textdifuse_ros.config import add_arguments, from_arguments
+from textdifuse_ros.cli import train_ablate, train_localizer
+from textdifuse_ros.config import add_arguments, parameters
+from textdifuse_ros.errors import ConfigError
+
+if TYPE_CHECKING:
+    from textdifuse_ros.train.run_file import RunFile
 
 NAME = "train"
-HELP = "Train a stage of the networks (luma, chroma, control, joint), resumable; pack pictures; join checkpoints."
+HELP = (
+    "Train a stage of the networks, resumable (luma, chroma, control, joint, modulation); pack pictures; join; ablate."
+)
+INTERRUPTED = 130
+
+_PAIRS = "Two folders of aligned pairs of the same names; repeatable."
+_CONFIG = "Run file (YAML): pictures, networks, and parameters of all stages; flags come before it."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -16,51 +28,78 @@ def configure(parser: argparse.ArgumentParser) -> None:
     from textdifuse_ros.config_train import TrainConfig
 
     what = parser.add_subparsers(metavar="WHAT", required=True)
-    pack = what.add_parser("pack", help="Write all training pictures of a data folder into one file.")
-    pack.add_argument("data", type=Path, metavar="DATA", help="Folder with roadscene, camvid and bsds500.")
-    pack.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="The pack.")
-    pack.set_defaults(train=_pack)
-    join = what.add_parser("join", help="Join the luma of one checkpoint and the chroma of another.")
-    join.add_argument("luma", type=Path, metavar="LUMA", help="Checkpoint that gives luma and fusion control.")
-    join.add_argument("chroma", type=Path, metavar="CHROMA", help="Checkpoint that gives chroma.")
-    join.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="The joined checkpoint.")
-    join.set_defaults(train=_join)
+    _configure_pack(what.add_parser("pack", help="Write all training pictures into one file.", allow_abbrev=False))
     for stage, text in (
         ("luma", "Restoration of luma, visible and infrared through one encoder."),
         ("chroma", "Restoration of chroma."),
         ("control", "The fusion control, everything else frozen."),
         ("joint", "Fusion control and decoder together, the encoder frozen."),
+        ("modulation", "The text re-modulation, everything else frozen."),
     ):
-        verb = what.add_parser(stage, help=text, description=text)
-        verb.add_argument("--pack", type=Path, required=True, metavar="FILE", help="Picture pack.")
-        verb.add_argument(
-            "--run",
-            type=Path,
-            required=True,
-            metavar="DIR",
-            dest="folder",
-            help="Folder of the run; an unfinished run in it is taken up.",
-        )
-        verb.add_argument("--start", type=Path, metavar="CHECKPOINT", help="Weights of the stage before.")
-        verb.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N. Default: auto.")
+        verb = what.add_parser(stage, help=text, description=text, allow_abbrev=False)
+        add = verb.add_argument
+        add("--config", type=Path, metavar="FILE", help=_CONFIG)
+        add("--pack", type=Path, metavar="FILE", help="Picture pack.")
+        add("--run", type=Path, metavar="DIR", dest="folder", help="Folder of the run; what is in it is taken up.")
+        add("--start", type=Path, metavar="CHECKPOINT", help="Weights of the stage before.")
+        add("--device", help="auto, cpu, cuda or cuda:N. Default: auto.")
+        add("--dry-run", action="store_true", help="Say what would be done, after a few steps thrown away.")
         add_arguments(verb, TrainConfig, skip=("stage",))
         verb.set_defaults(train=_train, stage=stage)
+    join = what.add_parser("join", help="Join the luma of a checkpoint and the chroma of another.", allow_abbrev=False)
+    join.add_argument("luma", type=Path, metavar="LUMA", help="Checkpoint that gives luma and fusion control.")
+    join.add_argument("chroma", type=Path, metavar="CHROMA", help="Checkpoint that gives chroma.")
+    join.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="The joined checkpoint.")
+    join.set_defaults(train=_join)
+    ablate = what.add_parser("ablate", help=train_ablate.HELP, description=train_ablate.HELP, allow_abbrev=False)
+    train_ablate.configure(ablate)
+    ablate.set_defaults(train=train_ablate.run)
+    train_localizer.add_verbs(what)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Pack, or train to the end."""
+    """Pack, train, join or ablate.
+
+    :return: 0; 130 where a run was interrupted, with its state saved
+    """
     status: int = arguments.train(arguments)
     return status
+
+
+def _configure_pack(parser: argparse.ArgumentParser) -> None:
+    add, pair = parser.add_argument, ("VISIBLE", "INFRARED")
+    add("data", type=Path, nargs="?", metavar="DATA", help="Folder with some of roadscene, camvid and bsds500.")
+    add("--pairs", type=Path, nargs=2, action="append", default=[], metavar=pair, help=_PAIRS)
+    add("--clean", type=Path, action="append", default=[], metavar="DIR", help="Clean visible pictures; repeatable.")
+    add("--harvard", type=Path, metavar="DIR", help="Medical pairs: folder with some of ct-mri, pet-mri, spect-mri.")
+    add("--config", type=Path, metavar="FILE", help="Run file whose data and pack hold where flags say nothing.")
+    add("-o", "--output", type=Path, metavar="FILE", help="The pack.")
+    parser.set_defaults(train=_pack)
+
+
+def _run_file(arguments: argparse.Namespace) -> RunFile:
+    from textdifuse_ros.train.run_file import RunFile, load_run_file
+
+    return load_run_file(arguments.config) if arguments.config else RunFile()
 
 
 def _pack(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from textdifuse_ros.data.pack import write_pack
-    from textdifuse_ros.data.pairs import training_items
+    from textdifuse_ros.data.pairs import load_shuffled
+    from textdifuse_ros.train.run_file import Pictures
 
-    count = write_pack(arguments.output, tqdm(training_items(arguments.data), unit="picture"))
-    print(f"packed {count} pictures into {arguments.output}")
+    file = _run_file(arguments)
+    named = Pictures(tuple(map(tuple, arguments.pairs)), tuple(arguments.clean), arguments.data, arguments.harvard)
+    pictures = file.pictures if named == Pictures() else named
+    output = arguments.output or file.pack
+    if output is None:
+        raise ConfigError("the pack to write", "named by --output, or by pack in --config", "nothing")
+    sources = pictures.sources()
+    count = write_pack(output, tqdm(load_shuffled(sources), total=len(sources), unit="picture"))
+    pairs = sum(source.infrared is not None for source in sources)
+    print(f"packed {count} pictures, {pairs} of them pairs, into {output}")
     return 0
 
 
@@ -76,12 +115,32 @@ def _train(arguments: argparse.Namespace) -> int:
     from textdifuse_ros.config_train import TrainConfig
     from textdifuse_ros.fusion.device import keep_memory, resolve_device
     from textdifuse_ros.train.loop import WEIGHTS, Training
+    from textdifuse_ros.train.plan import describe, try_steps
+    from textdifuse_ros.train.ranks import joined
 
-    config = from_arguments(TrainConfig, arguments)
-    device = resolve_device(arguments.device)
+    file, stage = _run_file(arguments), arguments.stage
+    names = {item.name for item in parameters(TrainConfig)}
+    config = file.config(stage, {name: value for name, value in vars(arguments).items() if name in names})
+    pack: Path | None = arguments.pack or file.pack
+    folder: Path | None = arguments.folder or (file.runs / stage if file.runs else None)
+    if pack is None:
+        raise ConfigError("--pack", "given, or pack in --config", "neither")
+    if folder is None:
+        raise ConfigError("--run", "given, or runs in --config", "neither")
+    start = arguments.start or file.starts.get(stage)
+    device = resolve_device(arguments.device or file.device)
     if device.type == "cpu":
         keep_memory()
-    training = Training(config, arguments.folder, arguments.pack, arguments.start, str(device))
-    training.run()
-    print(f"{training.step} steps done; weights in {arguments.folder / WEIGHTS}")
-    return 0
+    with joined(device) as (ranks, own):
+        training = Training(config, folder, pack, start, own, drive=file.networks, ranks=ranks)
+        if arguments.dry_run:
+            trial = try_steps(training)
+            if ranks.first:
+                print(describe(training, trial))
+            return 0
+        done = training.run()
+        if ranks.first and done:
+            print(f"{training.step} steps done; weights in {folder / WEIGHTS}")
+        elif ranks.first:
+            print(f"stopped after step {training.step} of {config.steps}; the same command goes on from there")
+        return 0 if done else INTERRUPTED

@@ -1,11 +1,12 @@
 """Random crops of a picture pack, degraded, batch by batch.
 
-Batch number ``i`` is a function of the seed and ``i`` alone, so that training resumes at any batch and several workers
-need no coordination.
+Batch number ``i`` is a function of the seed, ``i`` and the rank alone, so that training resumes at any batch, and
+several workers and processes need no coordination.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,10 +16,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from textdifuse_ros.data.medical import degrade_functional, degrade_mri
 from textdifuse_ros.data.pack import Entry, PicturePack
 from textdifuse_ros.data.recipes import degrade_infrared, degrade_visible
+from textdifuse_ros.errors import FileError
 
 SMALLEST_SCALE = 0.4
+
+
+DegradeVisible = Callable[[np.ndarray, np.ndarray | None, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+DegradeInfrared = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
 
 class Sample(NamedTuple):
@@ -49,6 +56,24 @@ class Shape:
     pairs: bool = False
 
 
+def _leave_visible(
+    clean: np.ndarray, sky: np.ndarray | None, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    return clean, clean
+
+
+def _leave_infrared(clean: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    return clean, clean
+
+
+RECIPES: dict[str, tuple[DegradeVisible, DegradeInfrared]] = {
+    "road": (degrade_visible, degrade_infrared),
+    "medical": (degrade_functional, degrade_mri),
+    "none": (_leave_visible, _leave_infrared),
+}
+"""What is done to clean crops, by name."""
+
+
 class CropBatches(Dataset[Sample]):
     """Batches by number.
 
@@ -56,12 +81,29 @@ class CropBatches(Dataset[Sample]):
     :param shapes: batch ``i`` takes shape ``i % len(shapes)``
     :param first: number of the first batch
     :param count: how many batches
+    :param recipe: degradations, a name of :data:`RECIPES`
+    :param rank: of several training processes; each draws crops of its own
+    :raises FileError: the pack is missing, or has no pairs where the shapes ask for infrared
     """
 
-    def __init__(self, pack: str, shapes: tuple[Shape, ...], seed: int, first: int, count: int) -> None:
+    def __init__(
+        self,
+        pack: str,
+        shapes: tuple[Shape, ...],
+        seed: int,
+        first: int,
+        count: int,
+        recipe: str = "road",
+        rank: int = 0,
+    ) -> None:
         self.pack = PicturePack(pack)
-        self.shapes, self.seed, self.first, self.count = shapes, seed, first, count
+        self.shapes, self.seed, self.first, self.count, self.rank = shapes, seed, first, count, rank
+        self.degrade_visible, self.degrade_infrared = RECIPES[recipe]
         self.pairs = [entry for entry in self.pack.entries if entry.infrared >= 0]
+        if not self.pairs and any(shape.infrared for shape in shapes):
+            raise FileError(
+                pack, "a pack with pairs", "only visible pictures", "pack two folders of pairs with --pairs"
+            )
 
     def __len__(self) -> int:
         return self.count
@@ -70,7 +112,7 @@ class CropBatches(Dataset[Sample]):
         if index >= self.count:
             raise IndexError(index)
         number = self.first + index
-        rng = np.random.default_rng((self.seed, number))
+        rng = np.random.default_rng((self.seed, number, self.rank))
         shape = self.shapes[number % len(self.shapes)]
         visible, infrared = [], []
         for n in range(max(shape.visible, shape.infrared)):
@@ -79,12 +121,12 @@ class CropBatches(Dataset[Sample]):
                 window = _window(entry, shape.size, rng)
                 sky = self.pack.sky(entry)
                 clean = window.cut(self.pack.visible(entry))
-                visible.append(degrade_visible(clean, None if sky is None else window.cut_mask(sky), rng))
+                visible.append(self.degrade_visible(clean, None if sky is None else window.cut_mask(sky), rng))
             if n < shape.infrared:
                 if not shape.pairs:
                     entry = _choose(self.pairs, rng)
                     window = _window(entry, shape.size, rng)
-                infrared.append(degrade_infrared(window.cut(self.pack.infrared(entry)), rng))
+                infrared.append(self.degrade_infrared(window.cut(self.pack.infrared(entry)), rng))
         return Sample(*_stack(visible), *_stack(infrared))
 
 

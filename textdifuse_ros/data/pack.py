@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ class PicturePack:
     """A written pack, open for reading; may be opened by several processes at once.
 
     :param path: of the pack; ``PATH.json`` beside it is its index
+    :ivar digest: sha256 of the index, which holds that of the pictures
     :raises FileError: missing, or shorter than its index says
     """
 
@@ -40,7 +42,9 @@ class PicturePack:
         index = self.path.with_suffix(self.path.suffix + ".json")
         if not self.path.is_file() or not index.is_file():
             raise FileError(str(self.path), "a picture pack with its .json index", "no such file")
-        content = json.loads(index.read_text(encoding="utf-8"))
+        text = index.read_bytes()
+        self.digest = hashlib.sha256(text).hexdigest()
+        content = json.loads(text)
         if content["bytes"] != self.path.stat().st_size:
             raise FileError(str(self.path), f"{content['bytes']} bytes long", self.path.stat().st_size, "pack it again")
         self.entries = [Entry(**entry) for entry in content["entries"]]
@@ -72,15 +76,19 @@ def write_pack(path: str | Path, items: Iterable[Item]) -> int:
     partial = path.with_name(path.name + ".partial")
     entries = []
     offset = 0
+    digest = hashlib.sha256()
     with partial.open("wb") as file:
         for item in items:
             places = []
             for picture in (item.visible, item.infrared, item.sky):
                 places.append(-1 if picture is None else offset)
                 if picture is not None:
-                    offset += file.write(np.ascontiguousarray(picture, np.uint8).tobytes())
+                    data = np.ascontiguousarray(picture, np.uint8).tobytes()
+                    digest.update(data)
+                    offset += file.write(data)
             entries.append(Entry(item.name, *item.visible.shape[:2], *places))
     index = path.with_suffix(path.suffix + ".json")
-    index.write_text(json.dumps({"bytes": offset, "entries": [vars(e) for e in entries]}), encoding="utf-8")
+    content = {"bytes": offset, "sha256": digest.hexdigest(), "entries": [vars(entry) for entry in entries]}
+    index.write_text(json.dumps(content), encoding="utf-8")
     partial.replace(path)
     return len(entries)

@@ -1,29 +1,34 @@
-"""The pictures of a data folder: what they are called and where they lie.
+"""Where the pictures for training lie: pairs and clean pictures of one's own, and public sets by their folders.
 
-The folder holds the public sets under the names ``roadscene``, ``camvid``, ``bsds500``; each may be absent.
+A :class:`Source` is a picture still on disk; lists of them are put together, shuffled and then read one by one.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from textdifuse_ros.errors import FileError
+from textdifuse_ros.errors import FileError, ImageError
+from textdifuse_ros.image.files import find_pairs, read_infrared, read_visible
+from textdifuse_ros.image.thermal import to_uint8
 
 CAMVID_SKY = 0
 LONGEST_SIDE = 960
+"""Larger pictures are scaled down to this [px]: a crop is to show a good part of the scene."""
+
+HARVARD = ("ct-mri", "pet-mri", "spect-mri")
 
 
 @dataclass(frozen=True)
 class Item:
     """One picture, or one aligned pair, for training.
 
-    :ivar name: unique within a data folder
+    :ivar name: tells where it comes from
     :ivar visible: uint8 [H, W, 3] RGB
     :ivar infrared: uint8 [H, W], or None
     :ivar sky: uint8 [H, W], 255 where the sky is, or None where that is unknown
@@ -35,55 +40,140 @@ class Item:
     sky: np.ndarray | None = None
 
 
-def training_items(root: Path, seed: int = 0) -> Iterator[Item]:
-    """All training pictures of a data folder, in a shuffled order that the seed fixes.
+@dataclass(frozen=True)
+class Source:
+    """One item still on disk.
+
+    :ivar labels: CamVid's picture of classes, from which the sky is taken
+    :ivar street: whether a bright region at the upper border is the sky
+    """
+
+    name: str
+    visible: Path
+    infrared: Path | None = None
+    labels: Path | None = None
+    street: bool = False
+
+    def load(self) -> Item:
+        """Read the pictures, scaled down where they are larger than :data:`LONGEST_SIDE`.
+
+        :raises FileError: not readable
+        :raises ImageError: the pictures of a pair are not of one size
+        """
+        visible = to_uint8(read_visible(self.visible), str(self.visible))
+        infrared = None
+        if self.infrared is not None:
+            infrared = to_uint8(read_infrared(self.infrared), str(self.infrared))
+            _check_size(self.infrared, infrared, visible)
+        sky = None
+        if self.labels is not None:
+            sky = np.where(read_infrared(self.labels) == CAMVID_SKY, 255, 0).astype(np.uint8)
+            _check_size(self.labels, sky, visible)
+        scale = LONGEST_SIDE / max(visible.shape[:2])
+        if scale < 1:
+            visible = _shrink(visible, scale)
+            infrared = None if infrared is None else _shrink(infrared, scale)
+            sky = None if sky is None else _shrink(sky, scale)
+        if sky is None and self.street:
+            sky = _bright_sky(visible)
+        return Item(self.name, visible, infrared, sky)
+
+
+def load_shuffled(sources: Sequence[Source], seed: int = 0) -> Iterator[Item]:
+    """Read the sources in a shuffled order that the seed fixes, for neighbours in a folder are often alike."""
+    shuffled = list(sources)
+    random.Random(seed).shuffle(shuffled)
+    for source in shuffled:
+        yield source.load()
+
+
+def pair_sources(visible: Path, infrared: Path) -> list[Source]:
+    """The pairs of two folders, by stem.
+
+    :raises FileError: a folder is missing or empty, or a picture has no partner
+    """
+    listing = find_pairs(visible, infrared)
+    for stems, folder in ((listing.visible_only, infrared), (listing.infrared_only, visible)):
+        if stems:
+            some = f"{', '.join(stems[:5])}{', ...' if len(stems) > 5 else ''}"
+            raise FileError(
+                f"the folder {folder}",
+                "one with a partner for every picture of the other",
+                f"{len(stems)} missing: {some}",
+                "visible pictures without a partner can be given as clean ones",
+            )
+    return [Source(f"pairs/{pair.stem}", pair.visible, pair.infrared, street=True) for pair in listing]
+
+
+def clean_sources(folder: Path) -> list[Source]:
+    """The visible pictures of a folder, without degradations of their own.
+
+    :raises FileError: the folder is missing or empty
+    """
+    return [Source(f"clean/{folder.name}/{path.stem}", path) for path in _pictures(folder)]
+
+
+def harvard_sources(root: Path) -> list[Source]:
+    """The training pairs of the Harvard Whole Brain Atlas: CT, PET or SPECT as the visible, MRI as the infrared one.
+
+    :param root: holds some of ``ct-mri``, ``pet-mri``, ``spect-mri``, each with ``train/a`` and ``train/b``
+    :raises FileError: none of them
+    """
+    found = [root / name / "train" for name in HARVARD if (root / name / "train").is_dir()]
+    if not found:
+        raise FileError(str(root), f"a folder with {', '.join(HARVARD)}", "none of them")
+    return [
+        Source(f"{folder.parent.name}/{pair.stem}", pair.visible, pair.infrared)
+        for folder in found
+        for pair in find_pairs(folder / "a", folder / "b")
+    ]
+
+
+def road_sources(root: Path) -> list[Source]:
+    """The pictures of roads in a data folder with some of ``roadscene``, ``camvid`` and ``bsds500``.
 
     RoadScene's training pairs without those that lie near a test frame, their larger visible originals, CamVid's
     training frames with their sky, and the BSDS pictures.
 
     :raises FileError: the folder holds none of the sets
     """
-    sources: list[tuple[str, Path]] = []
-    road = root / "roadscene"
-    near = set()
+    sources: list[Source] = []
+    road, camvid = root / "roadscene", root / "camvid" / "train"
+    near: set[str] = set()
     if (road / "train_near_test.txt").is_file():
         near = set((road / "train_near_test.txt").read_text(encoding="utf-8").split())
-    for kind, folder in (
-        ("pair", road / "train" / "vis"),
-        ("large", road / "train" / "vis_hr"),
-        ("camvid", root / "camvid" / "train" / "images"),
-        ("bsds", root / "bsds500" / "train"),
-        ("bsds", root / "bsds500" / "val"),
-    ):
-        files = sorted(path for path in folder.glob("*") if path.stem not in near)
-        sources.extend((kind, path) for path in files)
+    if (road / "train" / "vis").is_dir():
+        for pair in find_pairs(road / "train" / "vis", road / "train" / "ir"):
+            if pair.stem not in near:
+                sources.append(Source(f"pair/vis/{pair.stem}", pair.visible, pair.infrared, street=True))
+    if (road / "train" / "vis_hr").is_dir():
+        large = [path for path in _pictures(road / "train" / "vis_hr") if path.stem not in near]
+        sources.extend(Source(f"large/vis_hr/{path.stem}", path, street=True) for path in large)
+    if (camvid / "images").is_dir():
+        for pair in find_pairs(camvid / "images", camvid / "labels"):
+            sources.append(Source(f"camvid/images/{pair.stem}", pair.visible, labels=pair.infrared))
+    for folder in (root / "bsds500" / "train", root / "bsds500" / "val"):
+        if folder.is_dir():
+            sources.extend(Source(f"bsds/{folder.name}/{path.stem}", path) for path in _pictures(folder))
     if not sources:
         raise FileError(str(root), "a data folder with roadscene, camvid or bsds500", "none of them")
-    random.Random(seed).shuffle(sources)
-    for kind, path in sources:
-        yield _load(kind, path)
+    return sources
 
 
-def _load(kind: str, path: Path) -> Item:
-    visible = _read(path, cv2.IMREAD_COLOR)[:, :, ::-1]
-    name = f"{kind}/{path.parent.name}/{path.stem}"
-    if kind == "pair":
-        infrared = _read(path.parent.parent / "ir" / path.name, cv2.IMREAD_GRAYSCALE)
-        return Item(name, visible, infrared, _bright_sky(visible))
-    if kind == "camvid":
-        labels = _read(path.parent.parent / "labels" / f"{path.stem}.png", cv2.IMREAD_UNCHANGED)
-        return Item(name, visible, None, np.where(labels == CAMVID_SKY, 255, 0).astype(np.uint8))
-    scale = LONGEST_SIDE / max(visible.shape)
-    if scale < 1:
-        visible = cv2.resize(visible, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return Item(name, visible, None, _bright_sky(visible) if kind == "large" else None)
+def _pictures(folder: Path) -> list[Path]:
+    """The pictures of a folder, sorted by stem."""
+    return [pair.visible for pair in find_pairs(folder, folder)]
 
 
-def _read(path: Path, flags: int) -> np.ndarray:
-    picture = cv2.imread(str(path), flags)
-    if picture is None:
-        raise FileError(str(path), "a readable picture", "none")
-    return picture
+def _check_size(path: Path, picture: np.ndarray, visible: np.ndarray) -> None:
+    if picture.shape != visible.shape[:2]:
+        height, width = visible.shape[:2]
+        due = f"as large as the visible picture of its pair ({width} x {height} pixels)"
+        raise ImageError(f"the picture {path}", due, f"{picture.shape[1]} x {picture.shape[0]}")
+
+
+def _shrink(picture: np.ndarray, scale: float) -> np.ndarray:
+    return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
 def _bright_sky(visible: np.ndarray) -> np.ndarray:

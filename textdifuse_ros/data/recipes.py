@@ -34,8 +34,8 @@ def degrade_visible(
         picture, target = _night(clean, sky, rng)
     elif light < 0.72:
         picture = d.over_exposure(picture, rng.uniform(0.3, 1.8))
-    if rng.random() < 0.4:
-        gains = np.exp(rng.normal(0, 0.22, 3))
+    if rng.random() < 0.45:
+        gains = _cast(rng)
         picture = d.color_cast(picture, gains / gains.max() if dark else gains / gains.mean())
     if rng.random() < 0.06:
         picture = d.haze(picture, rng.uniform(0.4, 2.0), rng.uniform(0.5, 0.9), rng)
@@ -65,6 +65,14 @@ def degrade_infrared(clean: np.ndarray, rng: np.random.Generator) -> tuple[np.nd
     if rng.random() < 0.5:
         picture = d.gaussian_noise(picture, float(np.exp(rng.uniform(np.log(0.004), np.log(0.07)))), rng)
     return d.quantize(picture), clean
+
+
+def _cast(rng: np.random.Generator) -> np.ndarray:
+    """Gains of red, green and blue in linear light: of a camera's white balance, or of a lamp, from blue to sodium."""
+    gains = rng.normal(0, 0.2, 3)
+    if rng.random() < 0.6:
+        gains -= rng.uniform(-0.5, 1.2) * np.array([0.0, 0.33, 1.0])
+    return np.exp(gains)
 
 
 def _blur(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:

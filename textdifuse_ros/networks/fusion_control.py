@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from textdifuse_ros.networks.blocks import conv
 from textdifuse_ros.networks.cbam import CBAM
 from textdifuse_ros.networks.encoder import Pyramid
+
+LARGEST_WEIGHT = 2.0
+"""Above 1, so that the fused picture can show a source with more contrast than it has."""
 
 
 class LevelControl(nn.Module):
@@ -24,15 +29,16 @@ class LevelControl(nn.Module):
         self.weigh = conv(hidden, 2 * channels, kernel=1)
         nn.init.zeros_(self.weigh.weight)
         assert self.weigh.bias is not None
-        nn.init.zeros_(self.weigh.bias)
+        nn.init.constant_(self.weigh.bias, math.log(0.5 / (LARGEST_WEIGHT - 0.5)))
 
     def forward(self, visible: Tensor, infrared: Tensor) -> Tensor:
         """:param visible: [N, C, H, W], the visible's features
         :param infrared: [N, C, H, W], the infrared's features
-        :return: [N, C, H, W], ``w^X * Phi^X + w^Y * Phi^Y`` with weights in (0, 1); 1/2 each before training
+        :return: [N, C, H, W], ``w^X * Phi^X + w^Y * Phi^Y`` with weights in (0, ``LARGEST_WEIGHT``); 1/2 each
+            before training
         """
         compared = self.attention(self.compare(torch.cat((visible, infrared), 1)))
-        visible_weight, infrared_weight = torch.sigmoid(self.weigh(compared)).chunk(2, 1)
+        visible_weight, infrared_weight = (LARGEST_WEIGHT * torch.sigmoid(self.weigh(compared))).chunk(2, 1)
         return visible_weight * visible + infrared_weight * infrared
 
 

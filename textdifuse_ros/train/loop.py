@@ -2,179 +2,288 @@
 
 from __future__ import annotations
 
-import json
+import copy
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from textdifuse_ros import __version__
 from textdifuse_ros.config import from_mapping, to_mapping
 from textdifuse_ros.config_train import TrainConfig
-from textdifuse_ros.data.crops import CropBatches, Sample, start_worker
-from textdifuse_ros.errors import CheckpointError, ConfigError, TextDifuseError
-from textdifuse_ros.fusion.weights import load_networks, save_networks
+from textdifuse_ros.data.crops import CropBatches, Sample, Shape, start_worker
+from textdifuse_ros.data.pack import PicturePack
+from textdifuse_ros.errors import ConfigError, TextDifuseError
+from textdifuse_ros.fusion.weights import load_networks, save_networks, with_modulation
 from textdifuse_ros.networks.blocks import channels_last
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
 from textdifuse_ros.train.ema import Ema
-from textdifuse_ros.train.stages import STAGES
+from textdifuse_ros.train.interrupt import StopRequest, ignore_in_worker
+from textdifuse_ros.train.log import RunLog
+from textdifuse_ros.train.preview import Preview
+from textdifuse_ros.train.ranks import ALONE, Ranks
+from textdifuse_ros.train.stages import Stage, make_stage
+from textdifuse_ros.train.state import Identity, load_state, save_state
 
-STATE = "state.pt"
 WEIGHTS = "weights.safetensors"
-LOG = "log.jsonl"
 
 
 class Training:
-    """A run in a folder: made new, or taken up where its state stands.
+    """A run in a folder: made new, or taken up where its state stands. Nothing is written before :meth:`run`.
 
-    :param run: folder that keeps state, log and weights
+    :param folder: keeps state, log, sheets and weights
     :param pack: the picture pack
-    :param start: checkpoint to start from, or None for new weights; ignored when the run is taken up
-    :raises ConfigError: the folder holds a run of another configuration
+    :param start: checkpoint to start from; None for new weights, or to take up a run whatever it started from
+    :param drive: sizes of new networks; None for the default ones
+    :param ranks: the processes that train together, each with batches of its own
+    :param make: makes the stage; another one for the variants of an ablation
+    :param variant: names what ``make`` makes other than the configuration says
+    :raises ConfigError: the folder holds another run: other parameters, pack, start or number of processes
+    :raises CheckpointError: the start or the state is damaged
     """
 
     def __init__(
-        self, config: TrainConfig, run: Path, pack: Path, start: Path | None = None, device: str = "cpu"
+        self,
+        config: TrainConfig,
+        folder: Path,
+        pack: Path,
+        start: Path | None = None,
+        device: torch.device | str = "cpu",
+        *,
+        drive: DriveConfig | None = None,
+        ranks: Ranks = ALONE,
+        make: Callable[[TrainConfig, DriveNetworks], Stage] = make_stage,
+        variant: str = "",
     ) -> None:
-        self.config, self.run_folder, self.pack, self.device = config, run, pack, device
-        torch.manual_seed(config.seed)
+        self.config, self.folder, self.pack, self.ranks = config, folder, pack, ranks
+        self.device = torch.device(device)
         self.history: list[dict[str, Any]] = []
-        state = _load_state(run / STATE, device) if (run / STATE).is_file() else None
-        if state is not None:
-            networks = DriveNetworks(from_mapping(DriveConfig, state["drive"], str(run / STATE)))
-        elif start is None:
-            networks = DriveNetworks(DriveConfig())
-        else:
-            networks, checkpoint = load_networks(start)
-            self.history = checkpoint.provenance.get("history", [])
-        self.networks = channels_last(networks.to(device))
-        self.networks.requires_grad_(False)
-        self.stage = STAGES[config.stage](self.networks)
+        self.step = 0
+        state = ranks.from_first(lambda: load_state(folder))
+        saved = state["run"] if state else None
+        networks, origin = self._networks(start, drive, saved)
+        digest = PicturePack(pack).digest
+        ranks.check_same("the picture pack", digest)
+        ranks.check_same("the start checkpoint", origin)
+        self.identity = Identity(to_mapping(config), to_mapping(networks.config), digest, origin, ranks.size, variant)
+        if saved:
+            self.identity.check(saved, folder)
+        self.networks = channels_last(networks.to(self.device)).requires_grad_(False)
+        self.stage = make(config, self.networks)
         for item in self.stage.parameters:
             item.requires_grad_(True)
         learning = {name: p for name, p in self.networks.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.Adam(learning.values(), lr=config.learning_rate)
         self.ema = Ema(learning, config.ema)
-        self.step = 0
-        if state is not None:
-            self._resume(state)
+        if state:
+            self.networks.load_state_dict(state["networks"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.ema.load(**state["ema"])
+            self.step, self.history = state["step"], state["history"]
+        # Where batches of one source alternate with pairs, the fusion control is idle now and then.
+        kinds = {(shape.visible > 0, shape.infrared > 0) for shape in self.stage.shapes}
+        self._losses = ranks.wrap(_Losses(self.networks, self.stage), partial=len(kinds) > 1)
 
-    def run(self) -> None:
-        """Train to the last step; a state is saved now and then, at the end, and when interrupted."""
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The batches of one process, in turn."""
+        times = self.config.batch
+        return tuple(
+            Shape(shape.size, shape.visible * times, shape.infrared * times, shape.pairs) for shape in self.stage.shapes
+        )
+
+    def batches(self, first: int, count: int) -> CropBatches:
+        """This process's batches by number."""
+        config = self.config
+        pack = str(self.pack)
+        return CropBatches(pack, self.shapes, config.seed, first, count, config.degradations, self.ranks.rank)
+
+    def run(self) -> bool:
+        """Train to the last step; a state is saved now and then and at the end.
+
+        SIGINT and SIGTERM end the run after the step in hand, with a state.
+
+        :return: whether the last step was done
+        :raises TextDifuseError: a loss or a gradient is not finite; the state saved last is left as it is
+        """
         cv2.setNumThreads(1)  # OpenCV's own threads would fight PyTorch's for the cores
-        self.run_folder.mkdir(parents=True, exist_ok=True)
-        batches = CropBatches(
-            str(self.pack), self.stage.shapes, self.config.seed, self.step, self.config.steps - self.step
-        )
-        loader = DataLoader(
-            batches,
-            batch_size=None,
-            num_workers=self.config.workers,
-            worker_init_fn=start_worker,
-            prefetch_factor=4 if self.config.workers else None,
-        )
-        bar = tqdm(total=self.config.steps, initial=self.step, unit="step", smoothing=0.05)
-        sums: dict[str, float] = {}
-        crops, began = 0, time.perf_counter()
-        try:
-            for batch in loader:
-                losses = self._update(Sample(*(part.to(self.device) for part in batch)))
-                crops += batch.visible.shape[0] + batch.infrared.shape[0]
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # a handful of shapes, each met thousands of times
+        config, clock = self.config, _Clock()
+        met: dict[str, list[float]] = {}
+        with RunLog(self.folder, self.step, config.steps, silent=not self.ranks.first) as log, StopRequest() as stop:
+            preview = self._preview()
+            for batch in self._loader():
+                clock.waited()
+                losses = self.update(batch)
+                clock.crops += (len(batch.visible) + len(batch.infrared)) * self.ranks.size
                 for name, value in losses.items():
-                    sums[name] = sums.get(name, 0.0) + value / self.config.log_every
-                bar.update()
-                if self.step % self.config.log_every == 0:
-                    seconds = time.perf_counter() - began
-                    self._log({**{k: round(v, 5) for k, v in sums.items()}, "crops_per_second": round(crops / seconds)})
-                    bar.set_postfix_str(f"loss {sums['loss']:.4f}, {crops / seconds:.0f} crops/s")
-                    sums, crops, began = {}, 0, time.perf_counter()
-                if self.step % self.config.save_every == 0:
+                    met.setdefault(name, []).append(value)
+                log.bar.update()
+                if self.step % config.log_every == 0:
+                    means = {name: round(sum(values) / len(values), 6) for name, values in met.items()}
+                    log.values(self.step, {"lr": round(self.learning_rate(), 8), **means, **clock.rates()})
+                    met, clock = {}, _Clock()
+                if preview and (self.step % config.sheet_every == 0 or self.step == config.steps):
+                    log.sheet(self.step, preview.sheet(self.averaged(), self.device))
+                (stopping,) = self.ranks.any(stop.asked, device=str(self.device))
+                if stopping or self.step % config.save_every == 0 or self.step == config.steps:
                     self.save()
-        finally:
-            bar.close()
-            self.save()
+                if stopping:
+                    break
+                clock.resume()
+        return self.step == config.steps
+
+    def update(self, batch: Sample) -> dict[str, float]:
+        """One step of the optimizer.
+
+        :return: the losses and the norm of the gradient, of this process
+        :raises TextDifuseError: one of them is not finite in any process; nothing was changed
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        batch = Sample(*(part.to(self.device, non_blocking=True) for part in batch))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            losses: dict[str, Tensor] = self._losses(batch, self._generator())
+        self.optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.stage.parameters, self.config.clip)
+        # One transfer for all figures: each one waits for the device.
+        figures = torch.stack([*(loss.detach().float() for loss in losses.values()), norm.float()]).tolist()
+        values = dict(zip((*losses, "gradient"), figures, strict=True))
+        wrong = next((name for name, value in values.items() if not math.isfinite(value)), None)
+        (failed,) = self.ranks.any(wrong is not None, device=str(self.device))
+        if failed:
+            found = f"{values[wrong]}" if wrong else "another value in another process"
+            where = f"{found} at step {self.step + 1}"
+            raise TextDifuseError(f"the {wrong or 'loss'} of the training", "finite", where, self._way_out())
+        self.optimizer.step()
+        self.ema.update()
+        self.step += 1
+        return values
 
     def save(self) -> None:
         """Write the state to resume from, and the averaged weights as a checkpoint."""
+        if not self.ranks.first:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
         state = {
-            "config": to_mapping(self.config),
-            "drive": to_mapping(self.networks.config),
+            "run": vars(self.identity),
             "step": self.step,
             "networks": self.networks.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state(),
             "history": self.history,
         }
-        partial = self.run_folder / (STATE + ".partial")
-        torch.save(state, partial)
-        partial.replace(self.run_folder / STATE)
-        averaged = DriveNetworks(self.networks.config)
-        averaged.load_state_dict({**self.networks.state_dict(), **self.ema.average})
-        done = {**to_mapping(self.config), "done": self.step}
-        save_networks(self.run_folder / WEIGHTS, averaged, {"version": __version__, "history": [*self.history, done]})
+        save_state(self.folder, state)
+        done = {**to_mapping(self.config), "done": self.step, "processes": self.ranks.size}
+        provenance = {"version": __version__, "history": [*self.history, done]}
+        save_networks(self.folder / WEIGHTS, self.averaged(), provenance)
 
-    def _update(self, batch: Sample) -> dict[str, float]:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
-        # Noise is a function of the seed and the step: a resumed run draws what an uninterrupted one would have.
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-            losses: dict[str, Tensor] = self.stage(batch, generator)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.stage.parameters, self.config.clip)
-        if not bool(torch.isfinite(norm)):
-            raise TextDifuseError("the gradient", "finite", f"{float(norm)} at step {self.step}", "lower learning_rate")
-        self.optimizer.step()
-        self.ema.update()
-        self.step += 1
-        return {name: value.item() for name, value in losses.items()}
+    def averaged(self) -> DriveNetworks:
+        """A copy of the networks with the moving average of their weights."""
+        networks = copy.deepcopy(self.networks).requires_grad_(False)
+        networks.load_state_dict({**networks.state_dict(), **self.ema.average})
+        return networks
 
-    def _learning_rate(self) -> float:
+    def learning_rate(self) -> float:
+        """Of the next step: a linear rise, then half a cosine down to a fiftieth."""
         config = self.config
         if self.step < config.warm_up:
             return config.learning_rate * (self.step + 1) / config.warm_up
         progress = (self.step - config.warm_up) / max(1, config.steps - config.warm_up)
         return config.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
 
-    def _resume(self, state: dict[str, Any]) -> None:
-        mine, its = to_mapping(self.config), state["config"]
-        different = [name for name in mine if mine[name] != its.get(name) and name not in ("workers", "log_every")]
-        if different:
-            name = different[0]
-            raise ConfigError(
-                name,
-                f"{its.get(name)!r}, as in the run in {self.run_folder}",
-                repr(mine[name]),
-                "give another run folder to start a new run",
-            )
-        self.networks.load_state_dict(state["networks"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.ema.load(**state["ema"])
-        self.step, self.history = state["step"], state["history"]
+    def _networks(
+        self, start: Path | None, drive: DriveConfig | None, saved: dict[str, Any] | None
+    ) -> tuple[DriveNetworks, str]:
+        """Networks to begin with, and the digest of the checkpoint they come from."""
+        with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator
+            torch.manual_seed(self.config.seed)
+            if start is None:
+                if drive is None:
+                    drive = from_mapping(DriveConfig, saved["networks"], "the state") if saved else DriveConfig()
+                return DriveNetworks(drive), saved["start"] if saved else ""
+            networks, checkpoint = load_networks(start)
+            self.history = checkpoint.provenance.get("history", [])
+            if drive not in (None, networks.config):
+                remedy = "leave out the networks' sizes: the start has its own"
+                raise ConfigError("the networks", f"those of {start}", "others", remedy)
+            if self.config.stage == "modulation":
+                networks = with_modulation(networks)
+            return networks, checkpoint.sha256
 
-    def _log(self, values: dict[str, float]) -> None:
-        line = {"step": self.step, "lr": round(self._learning_rate(), 7), **values}
-        with (self.run_folder / LOG).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+    def _loader(self) -> DataLoader[Sample]:
+        workers = self.config.workers
+        return DataLoader(
+            self.batches(self.step, self.config.steps - self.step),
+            batch_size=None,
+            num_workers=workers,
+            worker_init_fn=_start_worker,
+            prefetch_factor=4 if workers else None,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def _generator(self) -> torch.Generator:
+        """The noise of a step is a function of the seed, the step and the rank: there is no state to keep."""
+        key = np.random.SeedSequence((self.config.seed, self.step, self.ranks.rank)).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(key[0]) >> 1)
+
+    def _preview(self) -> Preview | None:
+        config = self.config
+        # What the modulation sees beside the pictures only its stage draws: objects.
+        if not config.sheet_every or not self.ranks.first or config.stage == "modulation":
+            return None
+        return Preview(config.stage, str(self.pack), self.stage.shapes, config.seed, config.degradations)
+
+    def _way_out(self) -> str:
+        saved = load_state(self.folder)
+        if saved is None:
+            return "no state was saved yet; start a new run with a lower learning_rate"
+        again = f"start a new run from its {WEIGHTS} with a lower learning_rate"
+        return f"the state of step {saved['step']} in {self.folder} is kept as it is; {again}"
 
 
-def _load_state(path: Path, device: str) -> dict[str, Any]:
-    """The state of a run.
+class _Losses(nn.Module):
+    """A stage as one module, the form in which gradients are averaged over processes."""
 
-    :raises CheckpointError: it cannot be read
-    """
-    try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # zipfile, pickle and torch have a dozen kinds for a damaged file
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            str(path), "a readable training state", reason, "start a new run from the weights"
-        ) from error
-    return state
+    def __init__(self, networks: DriveNetworks, stage: Stage) -> None:
+        super().__init__()
+        self.networks = networks
+        self.stage = stage
+
+    def forward(self, batch: Sample, generator: torch.Generator) -> dict[str, Tensor]:
+        return self.stage(batch, generator)
+
+
+class _Clock:
+    """Crops a second, and the share of the time in which training waited for crops."""
+
+    def __init__(self) -> None:
+        self.crops = 0
+        self._waiting = 0.0
+        self._began = self._asked = time.perf_counter()
+
+    def waited(self) -> None:
+        """A batch has come."""
+        self._waiting += time.perf_counter() - self._asked
+
+    def resume(self) -> None:
+        """The next batch is asked for."""
+        self._asked = time.perf_counter()
+
+    def rates(self) -> dict[str, float]:
+        seconds = time.perf_counter() - self._began
+        return {"crops_per_second": round(self.crops / seconds, 1), "waiting": round(self._waiting / seconds, 3)}
+
+
+def _start_worker(number: int) -> None:
+    ignore_in_worker()
+    start_worker(number)

@@ -1,20 +1,24 @@
-"""The few-step objective that all stages share.
+"""What the diffusion of every stage is trained for: the few-step objective, or iDDPM's.
 
-The network is trained on the four timesteps that it will run on (one and two steps use a subset of them), each batch
-at two: the highest, where a run starts from noise, and a random lower one. The lower ``z_t`` is made either from the
-truth, as in equation (1), or from the network's own estimate with the same noise, as DDIM would have arrived
+Few steps: the network is trained on the four timesteps that it will run on (one and two steps use a subset of them),
+each batch at two: the highest, where a run starts from noise, and a random lower one. The lower ``z_t`` is made either
+from the truth, as in equation (1), or from the network's own estimate with the same noise, as DDIM would have arrived
 there; what it sees at run time is the latter, and training on the truth alone makes its steps drift apart.
+
+Hybrid: equation (1) as it stands, one timestep of all a sample. Its simple term compares the noise, so an estimate
+counts by its signal-to-noise ratio: the highest timesteps, on which a run of few steps depends, hardly count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from textdifuse_ros.diffusion.denoiser import Denoised, Denoiser
-from textdifuse_ros.diffusion.losses import VLB_WEIGHT, vlb_term
+from textdifuse_ros.diffusion.losses import VLB_WEIGHT, hybrid_loss, vlb_term
 from textdifuse_ros.diffusion.process import q_sample
 from textdifuse_ros.diffusion.respacing import respace, space_timesteps
 from textdifuse_ros.diffusion.schedule import NoiseSchedule
@@ -22,6 +26,30 @@ from textdifuse_ros.diffusion.schedule import NoiseSchedule
 STEPS = 4
 OWN_ESTIMATE = 0.6
 """Share of the samples whose lower z_t comes from the network's own estimate."""
+
+
+class Objective(Protocol):
+    """Makes ``z_t`` from a truth, has it denoised, and says how wrong that was."""
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        truth: Tensor,
+        error: Callable[[Tensor], Tensor],
+        generator: torch.Generator,
+        *,
+        variance: bool = True,
+    ) -> dict[str, Tensor]:
+        """The loss of a batch.
+
+        :param denoiser: sees the batch's condition
+        :param truth: float32 [N, C, H, W] in [-1, 1], from which z_t is made
+        :param error: [N, C, H, W] estimate to [N] loss
+        :param variance: the truth is the very picture that is due, so the variational term of equation (1), which
+            teaches the variance, holds
+        :return: scalars: ``loss`` (to minimise), and others to log
+        """
+        ...
 
 
 class FewStepObjective:
@@ -39,14 +67,7 @@ class FewStepObjective:
         *,
         variance: bool = True,
     ) -> dict[str, Tensor]:
-        """The loss of a batch.
-
-        :param denoiser: sees the batch's condition
-        :param truth: float32 [N, C, H, W] in [-1, 1], from which z_t is made
-        :param error: [N, C, H, W] estimate to [N] loss
-        :param variance: add lambda times the variational term of equation (1), which teaches the variance
-        :return: scalars ``loss`` (to minimise), ``first``, ``later`` and ``vlb`` (to log)
-        """
+        """See :class:`Objective`; logs ``first`` (from noise), ``later`` and ``vlb``."""
         count = truth.shape[0]
         noise = torch.randn(truth.shape, generator=generator)
         own = torch.rand(count, generator=generator) < OWN_ESTIMATE
@@ -78,3 +99,40 @@ class FewStepObjective:
 def _part(denoised: Denoised, some: slice) -> Denoised:
     variance = None if denoised.variance is None else denoised.variance[some]
     return Denoised(denoised.x0[some], denoised.eps[some], variance)
+
+
+class HybridObjective:
+    """:param schedule: the full schedule"""
+
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        self.schedule = schedule
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        truth: Tensor,
+        error: Callable[[Tensor], Tensor],
+        generator: torch.Generator,
+        *,
+        variance: bool = True,
+    ) -> dict[str, Tensor]:
+        """See :class:`Objective`; logs ``simple`` and ``vlb``.
+
+        Without variance there is no noise that is known to be right, and ``error`` of the estimate Z^_0 at a random
+        timestep is the loss, as of equations (9) to (11).
+        """
+        noise = torch.randn(truth.shape, generator=generator).to(truth.device)
+        index = torch.randint(0, len(self.schedule), (truth.shape[0],), generator=generator).to(truth.device)
+        z = q_sample(truth, index, noise, self.schedule)
+        denoised = denoiser(z, index)
+        if not variance:
+            loss = error(denoised.x0).mean()
+            return {"loss": loss, "simple": loss.detach()}
+        parts = hybrid_loss(denoised, truth, noise, z, index, self.schedule)
+        return {"loss": parts.total.mean(), "simple": parts.simple.mean().detach(), "vlb": parts.vlb.mean().detach()}
+
+
+OBJECTIVES: dict[str, Callable[[NoiseSchedule], Objective]] = {
+    "few_step": FewStepObjective,
+    "hybrid": HybridObjective,
+}

@@ -1,0 +1,123 @@
+"""What the joint stage is trained for: the target picture, its edges, and each term of the loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from textdifuse_ros.fusion.losses import (
+    CORING,
+    EDGE_GAIN,
+    LOOKS,
+    Look,
+    correlate,
+    grid_energy,
+    local_information,
+    vivid_edges,
+    vivid_loss,
+    vivid_target,
+)
+from textdifuse_ros.image.gradients import sobel_vector
+from textdifuse_ros.image.ranges import unit_to_signed
+from textdifuse_ros.metrics.similarity import scd
+
+ROAD = LOOKS["road"]
+
+
+def scene(seed: int = 0, size: int = 64) -> tuple[Tensor, Tensor]:
+    """A smooth visible and a smooth infrared picture over most of the range, [1, 1, S, S] each."""
+    noise = torch.rand(2, 1, 6, 6, generator=torch.Generator().manual_seed(seed))
+    smooth = torch.nn.functional.interpolate(noise, size=(size, size), mode="bicubic", align_corners=False).clamp(0, 1)
+    return smooth[:1], smooth[1:]
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+def test_the_target_uses_the_range_and_belongs_to_no_place(look: Look) -> None:
+    visible, infrared = scene()
+    target = vivid_target(visible, infrared, look)
+    assert target.min() >= 0 and target.max() <= 1
+    assert target.max() - target.min() > 0.85
+    flipped = vivid_target(visible.flip(3), infrared.flip(3), look).flip(3)
+    torch.testing.assert_close(target, flipped, atol=0.03, rtol=0)  # the quantiles sample other pixels
+
+
+def test_black_stays_black_and_warm_stays_bright() -> None:
+    night, cold = torch.full((1, 1, 64, 64), 0.01), torch.zeros(1, 1, 64, 64)
+    cold[..., 20:44, 28:36] = 0.95
+    target = vivid_target(night, cold, ROAD)
+    assert target[..., 20:44, 28:36].min() > 0.9
+    assert target[..., :16, :].max() < 0.12
+
+
+def test_a_dark_picture_is_lifted_and_a_bright_one_is_not() -> None:
+    visible, infrared = scene(3)
+    mean = vivid_target(0.2 * visible, 0.2 * infrared, ROAD).mean()
+    assert mean > 1.5 * 0.2 * torch.maximum(visible, infrared).mean()
+
+
+def test_edges_are_the_stronger_sources_with_their_sign() -> None:
+    visible, infrared = torch.full((1, 1, 32, 32), 0.5), torch.full((1, 1, 32, 32), 0.5)
+    visible[..., :8, :] = 0.3
+    infrared[..., 20:, :] = 0.35
+    edges = vivid_edges(visible, infrared, ROAD)
+    torch.testing.assert_close(edges[:, 1, 7:9], EDGE_GAIN * sobel_vector(visible)[:, 1, 7:9])
+    torch.testing.assert_close(edges[:, 1, 19:21], EDGE_GAIN * (1 - CORING / 0.6) * sobel_vector(infrared)[:, 1, 19:21])
+    assert edges[:, 1, 8, 4] > 0 > edges[:, 1, 20, 4]
+
+
+def test_texture_of_the_cold_sky_is_cored_out_and_that_of_warm_ground_is_not() -> None:
+    visible = torch.full((1, 1, 64, 64), 0.8)
+    texture = 0.01 * torch.sign(torch.sin(torch.arange(64.0) * 2 * np.pi / 8)).expand(1, 1, 64, 64)
+
+    def printed(temperature: float, look: Look) -> float:
+        return vivid_edges(visible, temperature + texture, look)[..., 8:-8, 8:-8].abs().max().item()
+
+    assert printed(0.05, ROAD) < 1e-5
+    assert printed(0.60, ROAD) > 0.02
+    assert printed(0.05, LOOKS["medical"]) > 0.02
+
+
+def test_correlations_of_differences_are_scd() -> None:
+    a, b = scene(1)
+    fused = 0.3 * a + 0.6 * b
+    ours = (correlate(fused - a, b) + correlate(fused - b, a)).item()
+    grey = [(255 * x[0, 0]).double().numpy() for x in (fused, a, b)]
+    assert ours == pytest.approx(scd(*grey), abs=1e-4)
+
+
+def test_information_falls_with_blur_and_noise_and_rises_with_contrast() -> None:
+    source = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    blurred = torch.nn.functional.avg_pool2d(source, 3, 1, 1)
+    noisy = source + 0.2 * torch.randn(source.shape, generator=torch.Generator().manual_seed(1))
+    copy, soft, bad = (local_information(x, source).item() for x in (source, blurred, noisy))
+    assert copy == pytest.approx(1, abs=0.02)
+    assert soft < 0.7 * copy
+    assert bad < 0.7 * copy
+    assert local_information(1.3 * source, source).item() > copy
+
+
+def test_grid_energy_sees_the_shuffles_grid_and_neither_offset_nor_noise() -> None:
+    cell = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    grid = 0.05 * cell.repeat(16, 16)[None, None]
+    noise = 0.05 * torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(1))
+    ramp = torch.linspace(0, 0.5, 64).expand(1, 1, 64, 64)
+    energy = grid_energy(grid).item()
+    assert energy > 0.02
+    assert grid_energy(torch.full_like(grid, 0.2)).item() == pytest.approx(0, abs=1e-7)
+    assert grid_energy(noise).item() < 0.4 * energy
+    assert grid_energy(ramp).item() < 0.4 * energy
+
+
+def test_the_loss_prefers_its_target_to_what_is_wrong_with_fused_pictures() -> None:
+    visible, infrared = scene(5)
+    target, edges = vivid_target(visible, infrared, ROAD), vivid_edges(visible, infrared, ROAD)
+
+    def loss(fused: Tensor) -> float:
+        return vivid_loss(unit_to_signed(fused), visible, infrared, target, edges).item()
+
+    noise = 0.05 * torch.randn(target.shape, generator=torch.Generator().manual_seed(0))
+    best = loss(target)
+    for worse in (target * 0.6, target + noise, visible, torch.maximum(visible, infrared), 1 - target):
+        assert loss(worse) > best + 0.01

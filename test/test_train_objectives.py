@@ -1,0 +1,108 @@
+"""What training minimises: the hybrid objective by hand, and the parts of an ablation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from textdifuse_ros.diffusion.denoiser import Denoised, make_denoised
+from textdifuse_ros.diffusion.losses import VLB_WEIGHT, vlb_term
+from textdifuse_ros.diffusion.process import q_sample
+from textdifuse_ros.diffusion.schedule import by_name
+from textdifuse_ros.train.ablation import RULES, VARIANTS, FixedControl, OnePass, WithoutNoise, variance_rule
+from textdifuse_ros.train.objective import HybridObjective
+
+SCHEDULE = by_name("cosine", 40)
+
+
+class Spy:
+    """A denoiser that knows the truth up to a known error, and notes what it is asked."""
+
+    def __init__(self, truth: Tensor, error: float) -> None:
+        self.truth, self.error = truth, error
+        self.z: list[Tensor] = []
+        self.t: list[Tensor] = []
+
+    def __call__(self, z_t: Tensor, t: int | Tensor) -> Denoised:
+        self.z.append(z_t)
+        self.t.append(torch.as_tensor(t))
+        variance = torch.full_like(z_t, 0.3)
+        return make_denoised("x0", self.truth + self.error, z_t, t, SCHEDULE, variance)
+
+
+def truth(count: int = 64) -> Tensor:
+    return torch.rand(count, 1, 4, 4, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def never(_: Tensor) -> Tensor:
+    raise AssertionError("the error of the estimate is no part of equation (1)")
+
+
+def test_hybrid_objective_is_equation_1_at_random_timesteps_of_all() -> None:
+    clean = truth()
+    spy = Spy(clean, 0.1)
+    losses = HybridObjective(SCHEDULE)(spy, clean, never, torch.Generator().manual_seed(5))
+    (index,) = spy.t
+    assert index.min() < 5 and index.max() > 34 and len(index.unique()) > 20
+
+    generator = torch.Generator().manual_seed(5)
+    noise = torch.randn(clean.shape, generator=generator)
+    z = q_sample(clean, index, noise, SCHEDULE)
+    assert torch.equal(z, spy.z[0])
+    # An error of x0 is one of the noise, seen through a / s.
+    abar = torch.tensor(SCHEDULE.abar)[index]
+    simple = (0.01 * abar / (1 - abar)).mean()
+    vlb = vlb_term(spy(z, index), clean, z, index, SCHEDULE).mean()
+    assert losses["simple"].item() == pytest.approx(simple.item(), rel=1e-3)
+    assert losses["vlb"].item() == pytest.approx(vlb.item(), rel=1e-4)
+    assert losses["loss"].item() == pytest.approx((simple + VLB_WEIGHT * 40 * vlb).item(), rel=1e-3)
+
+
+def test_hybrid_objective_takes_the_given_error_where_no_truth_is_known() -> None:
+    clean = truth()
+    loss = HybridObjective(SCHEDULE)(
+        Spy(clean, 0.1), clean, lambda x0: (x0 - clean).flatten(1).mean(1), torch.Generator(), variance=False
+    )
+    assert loss["loss"].item() == pytest.approx(0.1, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [("max", torch.maximum), ("add", lambda a, b: a + b), ("mean", lambda a, b: (a + b) / 2)],
+)
+def test_rules_work_on_every_level(rule: str, expected: Callable[[Tensor, Tensor], Tensor]) -> None:
+    levels = [(torch.randn(2, 3, size, size), torch.randn(2, 3, size, size)) for size in (8, 4)]
+    fused = FixedControl(rule)(tuple(a for a, _ in levels), tuple(b for _, b in levels))
+    assert all(torch.equal(made, expected(a, b)) for made, (a, b) in zip(fused, levels, strict=True))
+
+
+def test_variance_rule_follows_the_source_that_varies() -> None:
+    flat, busy = torch.full((1, 1, 8, 8), 0.5), torch.randn(1, 1, 8, 8)
+    assert torch.allclose(variance_rule(flat, busy), busy, atol=1e-5)
+    assert torch.allclose(variance_rule(busy, -busy), torch.zeros(1, 1, 8, 8), atol=1e-6)
+
+
+def test_without_diffusion_neither_noise_nor_timestep_is_seen() -> None:
+    class Echo(torch.nn.Module):
+        def forward(self, features: tuple[Tensor, ...], z_t: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
+            return features[0] + z_t + timestep, z_t
+
+    plain = WithoutNoise(Echo())
+    picture = torch.rand(1, 1, 4, 4)
+    made, _ = plain((picture,), torch.randn(1, 1, 4, 4), torch.tensor([999]))
+    assert torch.equal(made, picture)
+    spy = Spy(picture, 0.25)
+    loss = OnePass()(spy, picture, lambda x0: (x0 - picture).flatten(1).mean(1), torch.Generator())
+    assert loss["loss"].item() == pytest.approx(0.25) and len(spy.z) == 1
+
+
+def test_each_variant_lacks_one_part() -> None:
+    full = VARIANTS["full"]
+    assert not full.rule and full.intensity and full.gradient and full.diffusion
+    for name, variant in VARIANTS.items():
+        parts = (bool(variant.rule), not variant.intensity, not variant.gradient, not variant.diffusion)
+        assert sum(parts) == (name != "full")
+    assert {variant.rule for variant in VARIANTS.values()} == {"", *RULES}

@@ -1,0 +1,66 @@
+"""The parts of ``textdifuse train`` that belong to the built-in localiser."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from textdifuse_ros.config import add_arguments, from_arguments
+
+INTERRUPTED = 130
+
+
+def add_verbs(what: Any) -> None:
+    """Add ``train labels`` and ``train localizer``.
+
+    :param what: the sub-parsers of ``textdifuse train``
+    """
+    from textdifuse_ros.config_train import LocalizerTrainConfig
+
+    pack = what.add_parser("labels", help="Write the localiser's labelled pictures into one file.")
+    pack.add_argument("data", type=Path, metavar="DATA", help="Folder with camvid and roadscene.")
+    pack.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="The label pack.")
+    pack.add_argument("--drives", type=int, default=24, metavar="N", help="Rendered drives of 16 frames. Default: 24.")
+    text = "A localizer that labels the real pairs that have no boxes; without it these are left out."
+    pack.add_argument("--teacher", metavar="CHECKPOINT", help=text)
+    pack.set_defaults(train=_pack)
+    text = "The built-in localiser, from a label pack."
+    verb = what.add_parser("localizer", help=text, description=text)
+    verb.add_argument("--pack", type=Path, required=True, metavar="FILE", help="Label pack.")
+    verb.add_argument("--run", type=Path, required=True, metavar="DIR", dest="folder", help="Folder of the run.")
+    verb.add_argument("--start", type=Path, metavar="CHECKPOINT", help="Weights to start from.")
+    verb.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N. Default: auto.")
+    add_arguments(verb, LocalizerTrainConfig)
+    verb.set_defaults(train=_train)
+
+
+def _pack(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from textdifuse_ros.data.label_pack import write_label_pack
+    from textdifuse_ros.localize.builtin import BuiltinLocalizer
+    from textdifuse_ros.train.localizer_items import training_labels
+
+    teacher = BuiltinLocalizer(arguments.teacher) if arguments.teacher else None
+    items = tqdm(training_labels(arguments.data, arguments.drives, teacher), unit="picture")
+    count = write_label_pack(arguments.output, items)
+    print(f"packed {count} labelled pictures into {arguments.output}")
+    return 0
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from textdifuse_ros.config_train import LocalizerTrainConfig
+    from textdifuse_ros.fusion.device import keep_memory, resolve_device
+    from textdifuse_ros.train.localizer import WEIGHTS, LocalizerTraining
+
+    config = from_arguments(LocalizerTrainConfig, arguments)
+    device = resolve_device(arguments.device)
+    if device.type == "cpu":
+        keep_memory()
+    training = LocalizerTraining(config, arguments.folder, arguments.pack, arguments.start, device)
+    if training.run():
+        print(f"{training.step} steps done; weights in {arguments.folder / WEIGHTS}")
+        return 0
+    print(f"stopped after step {training.step} of {config.steps}; the same command goes on from there")
+    return INTERRUPTED

@@ -1,0 +1,274 @@
+"""Labelled pictures in one memory-mapped file, and random degraded crops of them, batch by batch.
+
+Batch number ``i`` is a function of the seed and ``i`` alone, as those of :mod:`textdifuse_ros.data.crops`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from textdifuse_ros.data import degradations as d
+from textdifuse_ros.data.label_thermal import synthesize_thermal
+from textdifuse_ros.data.labels import BICYCLE, CAR, PERSON, THINGS, UNKNOWN, Labelled
+from textdifuse_ros.data.recipes import degrade_infrared, degrade_visible
+from textdifuse_ros.errors import FileError
+
+CELL = 4
+"""Boxes are learned on a grid of cells of so many pixels."""
+
+_PLANES = 6  # red, green, blue, infrared, codes, instances
+_SHARES = {"camvid": 0.6, "roadscene": 0.26, "drive": 0.14}  # of the crops
+_OBJECT_SHARES = {PERSON: 0.45, CAR: 0.35, BICYCLE: 0.2}
+_ON_OBJECT = 0.6  # share of the crops that are placed on an object
+_SCALES = (0.55, 1.7)
+_SPARED = 0.6  # share of the crops with one sensor blind whose other one is not degraded: there is nothing else to see
+_CLEAN = 0.25  # of the others
+_BLIND_VISIBLE, _BLIND_INFRARED, _MADE_UP_BLIND_INFRARED = 0.12, 0.12, 0.35
+
+
+class LabelBatch(NamedTuple):
+    """A batch of labelled crops.
+
+    Visible float32 [N, 3, S, S] RGB and infrared float32 [N, 1, S, S] in [0, 1], codes uint8 [N, S, S], boxes float32
+    [N, 4, S / 4, S / 4]: distances from the middle of a cell to the left, upper, right and lower edge of the object in
+    it [pixels], NaN where there is none or its extent is not known.
+    """
+
+    visible: Tensor
+    infrared: Tensor
+    codes: Tensor
+    boxes: Tensor
+
+
+@dataclass(frozen=True)
+class LabelEntry:
+    """Where one item stands in the file.
+
+    :ivar offset: in bytes
+    :ivar objects: code, xmin, ymin, xmax, ymax of each object, the edges null where unknown
+    """
+
+    name: str
+    height: int
+    width: int
+    offset: int
+    infrared: bool
+    night: bool
+    objects: list[tuple[int, float | None, float | None, float | None, float | None]]
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """float32 [N, 4], NaN where unknown."""
+        return np.array([edges for _, *edges in self.objects], np.float32).reshape(-1, 4)
+
+
+def write_label_pack(path: str | Path, items: Iterable[Labelled]) -> int:
+    """Write a pack and its index ``PATH.json``; an existing one is replaced only when the new one is whole.
+
+    :return: number of items
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    entries, offset, checksum = [], 0, 0
+    with partial.open("wb") as file:
+        for item in items:
+            height, width = item.codes.shape
+            infrared = np.zeros_like(item.codes) if item.infrared is None else item.infrared
+            planes = np.dstack((item.visible, infrared, item.codes, item.instances))
+            known = item.infrared is not None
+            objects = _objects(item)
+            entries.append(LabelEntry(item.name, height, width, offset, known, item.night, objects))
+            content = np.ascontiguousarray(planes, np.uint8).tobytes()
+            checksum = zlib.crc32(content, checksum)
+            offset += file.write(content)
+    index = path.with_suffix(path.suffix + ".json")
+    listing = {"bytes": offset, "crc32": checksum, "entries": [vars(entry) for entry in entries]}
+    index.write_text(json.dumps(listing), encoding="utf-8")
+    partial.replace(path)
+    return len(entries)
+
+
+def _objects(item: Labelled) -> list[tuple[int, float | None, float | None, float | None, float | None]]:
+    objects = []
+    for number, box in enumerate(item.boxes.tolist(), 1):
+        inside = item.codes[item.instances == number]
+        edges = [None if np.isnan(edge) else edge for edge in box]
+        objects.append((int(inside[0]) if len(inside) else UNKNOWN, *edges))
+    return objects  # type: ignore[return-value]
+
+
+class LabelPack:
+    """A written pack, open for reading.
+
+    :ivar digest: sha256 of its index, in which the bytes of the pictures have a checksum
+    :raises FileError: missing, or shorter than its index says
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        index = self.path.with_suffix(self.path.suffix + ".json")
+        if not self.path.is_file() or not index.is_file():
+            raise FileError(str(self.path), "a label pack with its .json index", "no such file")
+        text = index.read_text(encoding="utf-8")
+        self.digest = hashlib.sha256(text.encode()).hexdigest()
+        content = json.loads(text)
+        if content["bytes"] != self.path.stat().st_size:
+            raise FileError(str(self.path), f"{content['bytes']} bytes long", self.path.stat().st_size, "pack it again")
+        self.entries = [LabelEntry(**entry) for entry in content["entries"]]
+        self._bytes = np.memmap(self.path, np.uint8, mode="r")
+
+    def planes(self, entry: LabelEntry) -> np.ndarray:
+        """uint8 [H, W, 6], a read-only view: red, green, blue, infrared, codes, instances."""
+        size = entry.height * entry.width * _PLANES
+        return self._bytes[entry.offset : entry.offset + size].reshape(entry.height, entry.width, _PLANES)
+
+
+class LabelBatches(Dataset[LabelBatch]):
+    """Batches by number.
+
+    :param pack: path of a label pack
+    :param size: side of the crops in pixels, a multiple of 32
+    :param crops: of a batch
+    :param first: number of the first batch
+    :param count: how many batches
+    """
+
+    def __init__(self, pack: str | Path, size: int, crops: int, seed: int, first: int, count: int) -> None:
+        self.pack = LabelPack(pack)
+        self.size, self.crops, self.seed, self.first, self.count = size, crops, seed, first, count
+        self._sources: list[list[LabelEntry]] = []
+        shares = []
+        for name, share in _SHARES.items():
+            if entries := [entry for entry in self.pack.entries if entry.name.startswith(name)]:
+                self._sources.append(entries)
+                shares.append(share)
+        if not shares:
+            raise FileError(str(pack), f"a label pack with items of {', '.join(_SHARES)}", "none")
+        self._shares = np.array(shares) / sum(shares)
+        self._holding = [
+            {kind: [e for e in entries if any(o[0] == kind for o in e.objects)] for kind in THINGS}
+            for entries in self._sources
+        ]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> LabelBatch:
+        if index >= self.count:
+            raise IndexError(index)
+        rng = np.random.default_rng((self.seed, self.first + index))
+        crops = [self._crop(rng) for _ in range(self.crops)]
+        visible, infrared, codes, boxes = (np.stack(parts) for parts in zip(*crops, strict=True))
+        return LabelBatch(
+            torch.from_numpy(np.ascontiguousarray(visible.transpose(0, 3, 1, 2))),
+            torch.from_numpy(infrared[:, None]),
+            torch.from_numpy(codes),
+            torch.from_numpy(np.ascontiguousarray(boxes.transpose(0, 3, 1, 2))),
+        )
+
+    def _crop(self, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        source = int(rng.choice(len(self._sources), p=self._shares))
+        kind = int(rng.choice(list(_OBJECT_SHARES), p=list(_OBJECT_SHARES.values())))
+        holding = self._holding[source][kind]
+        on_object = bool(holding) and rng.random() < _ON_OBJECT
+        entries = holding if on_object else self._sources[source]
+        entry = entries[int(rng.integers(len(entries)))]
+        planes, boxes = self._window(entry, kind if on_object else None, rng)
+        visible = planes[..., :3].astype(np.float32) / np.float32(255)
+        codes, instances = np.ascontiguousarray(planes[..., 4]), np.ascontiguousarray(planes[..., 5])
+        if entry.infrared:
+            infrared = planes[..., 3].astype(np.float32) / np.float32(255)
+        else:
+            infrared = synthesize_thermal(visible, codes, instances, boxes, rng)
+        visible = _jitter(visible, rng)
+        blind = _BLIND_INFRARED if entry.infrared else _MADE_UP_BLIND_INFRARED
+        chance = rng.random()
+        no_visible, no_infrared = chance < _BLIND_VISIBLE, _BLIND_VISIBLE <= chance < _BLIND_VISIBLE + blind
+        if no_visible:
+            visible = _blind(visible.shape, rng)
+        elif not entry.night and rng.random() >= (_SPARED if no_infrared else _CLEAN):
+            visible, _ = degrade_visible(visible, np.where(codes == 0, 255, 0).astype(np.uint8), rng)
+        if no_infrared:
+            infrared = _blind(infrared.shape, rng)
+        elif not (no_visible and rng.random() < _SPARED):
+            infrared, _ = degrade_infrared(infrared, rng)
+        return visible, infrared, codes, box_distances(instances, boxes)
+
+    def _window(self, entry: LabelEntry, kind: int | None, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A square part of an item, scaled to the crop's size, its boxes carried along.
+
+        :param kind: class of the object it is to show, or None
+        """
+        planes, size = self.pack.planes(entry), self.size
+        side = min(round(size / rng.uniform(*_SCALES)), entry.height, entry.width)
+        y, x = rng.uniform(0, entry.height), rng.uniform(0, entry.width)
+        if kind is not None:
+            numbers = [n for n, o in enumerate(entry.objects, 1) if o[0] == kind]
+            rows, columns = np.nonzero(planes[..., 5] == numbers[int(rng.integers(len(numbers)))])
+            if len(rows):
+                at = int(rng.integers(len(rows)))
+                y, x = rows[at] + rng.uniform(-0.4, 0.4) * side, columns[at] + rng.uniform(-0.4, 0.4) * side
+        top = int(np.clip(y - side / 2, 0, entry.height - side))
+        left = int(np.clip(x - side / 2, 0, entry.width - side))
+        part = planes[top : top + side, left : left + side]
+        method = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
+        seen = cv2.resize(np.ascontiguousarray(part[..., :4]), (size, size), interpolation=method)
+        known = cv2.resize(np.ascontiguousarray(part[..., 4:]), (size, size), interpolation=cv2.INTER_NEAREST)
+        boxes = (entry.boxes - (left, top, left, top)) * (size / side)
+        planes = np.dstack((seen, known))
+        if rng.random() < 0.5:
+            planes = np.ascontiguousarray(planes[:, ::-1])
+            boxes = np.stack((size - boxes[:, 2], boxes[:, 1], size - boxes[:, 0], boxes[:, 3]), 1)
+        return planes, np.clip(boxes, 0, size).astype(np.float32)
+
+
+def box_distances(instances: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """What the network's box channels are to say, see :class:`LabelBatch`.
+
+    :param instances: uint8 [H, W], H and W multiples of 4
+    :param boxes: float32 [N, 4], NaN where unknown
+    :return: float32 [H / 4, W / 4, 4]
+    """
+    cells = instances[CELL // 2 :: CELL, CELL // 2 :: CELL]
+    rows, columns = cells.shape
+    table = np.full((256, 4), np.nan, np.float32)
+    table[1 : len(boxes) + 1] = boxes
+    edges = table[cells]
+    y = (np.arange(rows, dtype=np.float32)[:, None] + 0.5) * CELL
+    x = (np.arange(columns, dtype=np.float32)[None] + 0.5) * CELL
+    left, up, right, down = x - edges[..., 0], y - edges[..., 1], edges[..., 2] - x, edges[..., 3] - y
+    distances = np.stack((left, up, right, down), -1)
+    distances[~(distances > 0).all(-1)] = np.nan
+    return distances
+
+
+def _jitter(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Other cameras: saturation, contrast, level, gamma."""
+    if rng.random() < 0.4:
+        return picture
+    grey = picture.mean(2, keepdims=True)
+    picture = grey + np.float32(rng.uniform(0.0, 1.3)) * (picture - grey)
+    picture = (picture - 0.5) * np.float32(rng.uniform(0.5, 1.25)) + np.float32(0.5 + rng.normal(0, 0.08))
+    return np.clip(picture, 0, 1) ** np.float32(np.exp(rng.normal(0, 0.25)))
+
+
+def _blind(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """What a sensor that sees nothing sends: one level, with or without noise."""
+    level = 0.0 if rng.random() < 0.5 else rng.uniform(0, 1)
+    picture = np.full(shape, level, np.float32)
+    if rng.random() < 0.5:
+        picture = d.gaussian_noise(picture, float(np.exp(rng.uniform(np.log(0.004), np.log(0.2)))), rng)
+    return picture

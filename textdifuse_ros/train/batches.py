@@ -1,0 +1,30 @@
+"""What the stages of luma share: the pictures of a batch, and what restoring them is worth."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from textdifuse_ros.data.crops import Sample
+from textdifuse_ros.diffusion.losses import few_step_loss
+from textdifuse_ros.image.color import rgb_to_ycbcr
+from textdifuse_ros.image.gradients import sobel
+from textdifuse_ros.image.ranges import signed_to_unit, unit_to_signed
+
+GRADIENT_WEIGHT = 0.1
+
+
+def signed_pair(batch: Sample) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Visible luma and infrared as seen, then both as they should be, [N, 1, H, W] in [-1, 1]."""
+    visible, _ = rgb_to_ycbcr(batch.visible)
+    target, _ = rgb_to_ycbcr(batch.visible_target)
+    return (
+        unit_to_signed(visible),
+        unit_to_signed(batch.infrared),
+        unit_to_signed(target),
+        unit_to_signed(batch.infrared_target),
+    )
+
+
+def restoration_error(x0: Tensor, truth: Tensor) -> Tensor:
+    """L1 and gradients of a restored picture against the truth, [N, 1, H, W] in [-1, 1] to [N]."""
+    return few_step_loss(signed_to_unit(x0), signed_to_unit(truth), sobel, GRADIENT_WEIGHT)

@@ -1,0 +1,102 @@
+"""The stage that fuses and restores at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from textdifuse_ros.data.crops import Sample, Shape
+from textdifuse_ros.diffusion.schedule import by_name
+from textdifuse_ros.fusion.denoise import FeatureDenoiser
+from textdifuse_ros.fusion.losses import LOOKS, Look, vivid_edges, vivid_loss, vivid_target
+from textdifuse_ros.image.color import rgb_to_ycbcr
+from textdifuse_ros.image.ranges import signed_to_unit, unit_to_signed
+from textdifuse_ros.networks.drive import VISIBLE, DriveNetworks
+from textdifuse_ros.networks.encoder import Pyramid
+from textdifuse_ros.train.batches import restoration_error, signed_pair
+from textdifuse_ros.train.objective import FewStepObjective, Objective
+
+RESTORATION_WEIGHT = 0.5
+TONED = 0.5
+"""Share of the infrared pictures that get another tone curve: no two thermal cameras scale alike."""
+
+
+class JointStage:
+    """All of luma together, encoder, fusion control and decoder, on :func:`.vivid_loss`.
+
+    The decoder has only seen features of one source before; of two at once it prints the grid of its pixel shuffle, and
+    restores less well what it has not seen alone. So restoring stays part of the task: of one source of each pair, and
+    of visible pictures that have no infrared, every fourth batch.
+    """
+
+    shapes = (
+        Shape(160, 12, 12, pairs=True),
+        Shape(256, 5, 5, pairs=True),
+        Shape(160, 12, 12, pairs=True),
+        Shape(192, 14, 0),
+    )
+
+    def __init__(self, networks: DriveNetworks, look: Look = LOOKS["road"]) -> None:
+        self.look = look
+        self.networks = networks.luma
+        self.schedule = by_name(networks.config.schedule, networks.config.timesteps)
+        self.objective: Objective = FewStepObjective(self.schedule)
+        parts = (self.networks.encoder, self.networks.control, self.networks.decoder)
+        self.parameters = [parameter for part in parts for parameter in part.parameters()]
+
+    def __call__(self, batch: Sample, generator: torch.Generator) -> dict[str, Tensor]:
+        if not batch.infrared.numel():
+            restoration = self._restore_visible(batch, generator)
+            return {"loss": restoration, "alone": restoration.detach()}
+        visible, infrared, visible_truth, infrared_truth = signed_pair(_toned(batch, generator))
+        features = self.networks.encode_pair(visible, infrared)
+        fusion = self._fuse(features, visible_truth, infrared_truth, generator)
+
+        which = (torch.rand(visible.shape[0], 1, 1, 1, generator=generator) < 0.5).to(visible.device)
+        one: Pyramid = tuple(torch.where(which, a, b) for a, b in zip(*features, strict=True))
+        truth = torch.where(which, visible_truth, infrared_truth)
+        restoration = self._restore(one, truth, generator, variance=False)
+        return {
+            "loss": fusion + RESTORATION_WEIGHT * restoration,
+            "fusion": fusion.detach(),
+            "restoration": restoration.detach(),
+        }
+
+    def _fuse(
+        self, features: tuple[Pyramid, Pyramid], visible: Tensor, infrared: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        denoiser = FeatureDenoiser(self.networks.decoder, self.networks.control(*features), self.schedule, clip=False)
+        seen, warm = signed_to_unit(visible), signed_to_unit(infrared)
+        target, edges = vivid_target(seen, warm, self.look), vivid_edges(seen, warm, self.look)
+        losses = self.objective(
+            denoiser,
+            unit_to_signed(target),
+            lambda x0: vivid_loss(x0, seen, warm, target, edges),
+            generator,
+            variance=False,
+        )
+        return losses["loss"]
+
+    def _restore(self, features: Pyramid, truth: Tensor, generator: torch.Generator, *, variance: bool) -> Tensor:
+        denoiser = FeatureDenoiser(self.networks.decoder, features, self.schedule, clip=False)
+        losses = self.objective(denoiser, truth, lambda x0: restoration_error(x0, truth), generator, variance=variance)
+        return losses["loss"]
+
+    def _restore_visible(self, batch: Sample, generator: torch.Generator) -> Tensor:
+        visible, _ = rgb_to_ycbcr(batch.visible)
+        target, _ = rgb_to_ycbcr(batch.visible_target)
+        kinds = torch.full(visible.shape[:1], VISIBLE, device=visible.device)
+        features = self.networks.encoder(unit_to_signed(visible), kinds)
+        return self._restore(features, unit_to_signed(target), generator, variance=True)
+
+
+def _toned(batch: Sample, generator: torch.Generator) -> Sample:
+    """Some infrared pictures, and their truth alike, darkened by a gamma and with less than the whole range."""
+    draws = torch.rand(4, batch.infrared.shape[0], 1, 1, 1, generator=generator).to(batch.infrared.device)
+    gamma = torch.exp((draws[1] * 2 - 0.6) * 0.8)  # 0.62 to 3.1
+    top = 1 - 0.5 * draws[2] ** 2
+    toned = draws[0] < TONED
+    return batch._replace(
+        infrared=torch.where(toned, top * batch.infrared**gamma, batch.infrared),
+        infrared_target=torch.where(toned, top * batch.infrared_target**gamma, batch.infrared_target),
+    )

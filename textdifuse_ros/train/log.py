@@ -1,0 +1,104 @@
+"""What a run tells while it goes: a line of JSON now and then, the same for TensorBoard, a bar, sheets of pictures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from textdifuse_ros.image.files import write_png
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+LOG = "log.jsonl"
+BOARD = "tensorboard"
+SHEETS = "sheets"
+
+
+class RunLog:
+    """The log of one process; those that are not the first write nothing.
+
+    Lines that a run which was killed wrote after its last state are taken back: they will be written again.
+
+    :param folder: of the run
+    :param step: from which it goes on
+    """
+
+    def __init__(self, folder: Path, step: int, steps: int, *, silent: bool = False) -> None:
+        self.folder, self.silent = folder, silent
+        # Into a file, a line every half a minute does.
+        interval = 0.5 if sys.stderr.isatty() else 30.0
+        self.bar: Any = tqdm(
+            total=steps, initial=step, unit="step", smoothing=0.05, disable=silent, mininterval=interval
+        )
+        self.board: SummaryWriter | None = None
+        if not silent:
+            folder.mkdir(parents=True, exist_ok=True)
+            _cut(folder / LOG, step)
+            self.board = _board(folder / BOARD, step)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+        if self.board is not None:
+            self.board.close()
+
+    def values(self, step: int, values: dict[str, float]) -> None:
+        """One line, and one point of each of TensorBoard's curves."""
+        if self.silent:
+            return
+        with (self.folder / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
+        self.bar.set_postfix_str(f"loss {values['loss']:.4f}, {values['crops_per_second']:.0f} crops/s", refresh=False)
+
+    def sheet(self, step: int, picture: np.ndarray) -> None:
+        """A sheet of sample pictures, uint8 [H, W, 3] RGB."""
+        if self.silent:
+            return
+        write_png(self.folder / SHEETS / f"{step:08}.png", picture, {"step": str(step)})
+        if self.board is not None:
+            self.board.add_image("sheet", picture, step, dataformats="HWC")
+
+
+def board_is_here() -> bool:
+    """Whether TensorBoard's logs can be written."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _board(folder: Path, step: int) -> SummaryWriter | None:
+    if not board_is_here():
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+
+def _cut(path: Path, step: int) -> None:
+    """Keep the lines up to a step; a line that was broken off goes too."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] > step:
+                break
+        except (ValueError, KeyError):
+            break
+        kept.append(line + "\n")
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(kept), encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,36 @@
+"""The stage of luma: restoration of visible and infrared, each alone."""
+
+from __future__ import annotations
+
+import torch
+
+from textdifuse_ros.data.crops import Sample, Shape
+from textdifuse_ros.diffusion.schedule import by_name
+from textdifuse_ros.fusion.denoise import FeatureDenoiser
+from textdifuse_ros.image.color import rgb_to_ycbcr
+from textdifuse_ros.image.ranges import unit_to_signed
+from textdifuse_ros.networks.drive import INFRARED, VISIBLE, DriveNetworks
+from textdifuse_ros.train.batches import restoration_error
+from textdifuse_ros.train.objective import FewStepObjective, Objective
+
+
+class LumaStage:
+    """Restoration of luma: visible and infrared, each alone, through one encoder (equation 1)."""
+
+    shapes = (Shape(160, 12, 4), Shape(128, 18, 6), Shape(160, 12, 4), Shape(256, 5, 2))
+
+    def __init__(self, networks: DriveNetworks) -> None:
+        self.networks = networks.luma
+        self.schedule = by_name(networks.config.schedule, networks.config.timesteps)
+        self.objective: Objective = FewStepObjective(self.schedule)
+        self.parameters = [*self.networks.encoder.parameters(), *self.networks.decoder.parameters()]
+
+    def __call__(self, batch: Sample, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        visible, _ = rgb_to_ycbcr(batch.visible)
+        target, _ = rgb_to_ycbcr(batch.visible_target)
+        seen = unit_to_signed(torch.cat((visible, batch.infrared)))
+        truth = unit_to_signed(torch.cat((target, batch.infrared_target)))
+        kinds = [VISIBLE] * visible.shape[0] + [INFRARED] * batch.infrared.shape[0]
+        features = self.networks.encoder(seen, torch.tensor(kinds, device=seen.device))
+        denoiser = FeatureDenoiser(self.networks.decoder, features, self.schedule, clip=False)
+        return self.objective(denoiser, truth, lambda x0: restoration_error(x0, truth), generator)

@@ -1,0 +1,109 @@
+"""Sheets of sample pictures: what a stage sees, what its averaged weights make of it in four steps, what is due."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from textdifuse_ros.data.crops import CropBatches, Sample, Shape
+from textdifuse_ros.diffusion.process import reverse, start_noise
+from textdifuse_ros.diffusion.respacing import respace, space_timesteps
+from textdifuse_ros.diffusion.samplers import by_name as sampler_by_name
+from textdifuse_ros.diffusion.schedule import by_name as schedule_by_name
+from textdifuse_ros.fusion.denoise import FeatureDenoiser
+from textdifuse_ros.image.color import rgb_to_ycbcr, ycbcr_to_rgb
+from textdifuse_ros.image.ranges import signed_to_unit, to_bytes, unit_to_signed
+from textdifuse_ros.image.sheets import contact_sheet
+from textdifuse_ros.networks.decoder import Decoder
+from textdifuse_ros.networks.drive import INFRARED, VISIBLE, DriveNetworks
+from textdifuse_ros.networks.encoder import Pyramid
+from textdifuse_ros.train.batches import signed_pair
+
+STEPS = 4
+MOST = 4
+"""Crops of each source on a sheet."""
+
+NUMBER = 2**40
+"""Number of the batch that is shown; no run trains on it."""
+
+
+class Preview:
+    """The same crops at every sheet of a run, so that sheets can be compared.
+
+    :param stage: its name
+    :param shapes: the stage's
+    :param recipe: degradations of the run
+    """
+
+    def __init__(self, stage: str, pack: str, shapes: tuple[Shape, ...], seed: int, recipe: str) -> None:
+        self.stage, self.seed = stage, seed
+        first = shapes[0]
+        few = Shape(first.size, min(MOST, first.visible), min(MOST, first.infrared), first.pairs)
+        self.batch = CropBatches(pack, (few,), seed, NUMBER, 1, recipe)[0]
+
+    @torch.no_grad()
+    def sheet(self, networks: DriveNetworks, device: torch.device) -> np.ndarray:
+        """One sheet, uint8 [H, W, 3] RGB.
+
+        :param networks: on the device; left as they are
+        """
+        batch = Sample(*(part.to(device) for part in self.batch))
+        draw = {"luma": self._luma, "chroma": self._chroma}.get(self.stage, self._fused)
+        columns = draw(networks, batch)
+        rows = [
+            [to_bytes(picture[index : index + 1]) for picture in columns.values()]
+            for index in range(len(next(iter(columns.values()))))
+        ]
+        return contact_sheet(rows, list(columns), cell_width=2 * self.batch.visible.shape[-1])
+
+    def _luma(self, networks: DriveNetworks, batch: Sample) -> dict[str, Tensor]:
+        visible, infrared, visible_truth, infrared_truth = signed_pair(batch)
+        kinds = [VISIBLE] * len(visible) + [INFRARED] * len(infrared)
+        seen = torch.cat((visible, infrared))
+        features = networks.luma.encoder(seen, torch.tensor(kinds, device=seen.device))
+        output = self._run(networks, networks.luma.decoder, features, seen.shape)
+        truth = torch.cat((visible_truth, infrared_truth))
+        return {name: signed_to_unit(x) for name, x in (("input", seen), ("output", output), ("target", truth))}
+
+    def _chroma(self, networks: DriveNetworks, batch: Sample) -> dict[str, Tensor]:
+        """The target's brightness under the restored colour: this stage answers for colour alone."""
+        luma, chroma = rgb_to_ycbcr(F.avg_pool2d(batch.visible, 2))
+        seen = torch.cat((unit_to_signed(luma), 2 * chroma), 1)
+        features = networks.chroma.encoder(seen)
+        output = self._run(networks, networks.chroma.decoder, features, seen[:, 1:].shape, seen[:, 1:]) / 2
+        bright, _ = rgb_to_ycbcr(F.avg_pool2d(batch.visible_target, 2))
+        return {
+            "input": batch.visible,
+            "output (the target's luma)": ycbcr_to_rgb(bright, output),
+            "target": batch.visible_target,
+        }
+
+    def _fused(self, networks: DriveNetworks, batch: Sample) -> dict[str, Tensor]:
+        visible, infrared, visible_truth, infrared_truth = signed_pair(batch)
+        features = networks.luma.fuse_features(visible, infrared)
+        output = self._run(networks, networks.luma.decoder, features, visible.shape)
+        columns = {
+            "visible": visible,
+            "infrared": infrared,
+            "fused": output,
+            "visible target": visible_truth,
+            "infrared target": infrared_truth,
+        }
+        return {name: signed_to_unit(x) for name, x in columns.items()}
+
+    def _run(
+        self,
+        networks: DriveNetworks,
+        decoder: Decoder,
+        features: Pyramid,
+        shape: torch.Size,
+        base: Tensor | None = None,
+    ) -> Tensor:
+        full = schedule_by_name(networks.config.schedule, networks.config.timesteps)
+        schedule = respace(full, space_timesteps(len(full), STEPS))
+        denoiser = FeatureDenoiser(decoder, features, full, base=base)
+        start = start_noise(shape, torch.Generator().manual_seed(self.seed), features[0].device)
+        *_, last = reverse(denoiser, start, schedule, sampler_by_name("ddim"))
+        return last.z.clamp(-1, 1)

@@ -1,0 +1,103 @@
+"""Several training processes as one: what ``torchrun`` says of them, and what they tell one another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from textdifuse_ros.errors import ConfigError, TextDifuseError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together; alone by default.
+
+    :ivar rank: number of this process; 0 saves and logs
+    :ivar size: number of processes
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process saves and logs."""
+        return self.rank == 0
+
+    def wrap(self, module: nn.Module, *, partial: bool) -> nn.Module:
+        """The module with gradients averaged over all processes; the module itself where there is one process.
+
+        :param partial: some batches leave some parameters without a gradient
+        """
+        if self.size == 1:
+            return module
+        return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=partial)
+
+    def any(self, *flags: bool, device: str = "cpu") -> tuple[bool, ...]:
+        """For each flag, whether it is set in any process."""
+        if self.size == 1:
+            return flags
+        shared = torch.tensor(flags, dtype=torch.int32, device=device)
+        torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+        return tuple(bool(flag) for flag in shared.tolist())
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What the first process makes, in all of them; also the error of the project that it raises."""
+        if self.size == 1:
+            return make()
+        found: list[object] = [None]
+        if self.first:
+            try:
+                found = [make()]
+            except TextDifuseError as error:
+                found = [error]
+        torch.distributed.broadcast_object_list(found)
+        if isinstance(found[0], TextDifuseError):
+            raise found[0]
+        return found[0]  # type: ignore[return-value]
+
+    def check_same(self, what: str, value: object) -> None:
+        """Refuse values that differ between the processes.
+
+        :raises ConfigError: in all processes
+        """
+        if self.size == 1:
+            return
+        values: list[object] = [None] * self.size
+        torch.distributed.all_gather_object(values, value)
+        for rank, other in enumerate(values):
+            if other != values[0]:
+                raise ConfigError(what, f"the same in all processes ({values[0]})", f"{other} in process {rank}")
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
+    """Join the processes that ``torchrun`` started with this one; without it, this process is alone.
+
+    Gradients go over NCCL between GPUs and over gloo between CPUs.
+
+    :param device: of the configuration; of several GPUs each process takes the one of its local rank
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or "RANK" not in os.environ:
+        yield ALONE, device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Ranks(torch.distributed.get_rank(), size), device
+    finally:
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,187 @@
+"""One YAML file for a whole model: its pictures, its networks, and the parameters of each stage.
+
+    data:                                   # what `train pack` packs
+      pairs: [{visible: DIR, infrared: DIR}]
+      clean: [DIR]
+      folder: DIR                           # roadscene, camvid, bsds500
+      harvard: DIR
+    pack: pictures.pack
+    runs: runs                              # each stage in a folder of its own below it
+    device: auto
+    networks: {luma_widths: [48, 96, 192]}  # of new weights
+    degradations: road                      # any parameter of a run: for all stages
+    luma: {steps: 12000}                    # any parameter, or start: for one stage
+    control: {start: joined.safetensors, steps: 1200}
+
+Flags come before the stage's own section, that before the parameters for all, and those before the defaults. Relative
+paths count from the working folder, as flags do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from textdifuse_ros.config import from_mapping, parameters
+from textdifuse_ros.config_file import read_mapping
+from textdifuse_ros.config_train import STAGES, TrainConfig
+from textdifuse_ros.data.pairs import Source, clean_sources, harvard_sources, pair_sources, road_sources
+from textdifuse_ros.errors import ConfigError
+from textdifuse_ros.networks.drive import DriveConfig
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Where pictures for training are.
+
+    :ivar pairs: folders of visible and infrared pictures
+    :ivar clean: folders of clean visible pictures
+    :ivar folder: data folder with public sets of roads
+    :ivar harvard: data folder with medical pairs
+    """
+
+    pairs: tuple[tuple[Path, Path], ...] = ()
+    clean: tuple[Path, ...] = ()
+    folder: Path | None = None
+    harvard: Path | None = None
+
+    def sources(self) -> list[Source]:
+        """All pictures, still on disk.
+
+        :raises ConfigError: none were named
+        :raises FileError: a folder is missing or empty, or a picture has no partner
+        """
+        found: list[Source] = []
+        for visible, infrared in self.pairs:
+            found.extend(pair_sources(visible, infrared))
+        for folder in self.clean:
+            found.extend(clean_sources(folder))
+        if self.folder:
+            found.extend(road_sources(self.folder))
+        if self.harvard:
+            found.extend(harvard_sources(self.harvard))
+        if not found:
+            named = "named by DATA, --pairs, --clean or --harvard, or under data in --config"
+            raise ConfigError("the pictures to pack", named, "none of them")
+        return found
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """The content of a run file; an empty one is what holds where there is none.
+
+    :ivar common: plain values for all stages
+    :ivar stages: plain values by stage
+    """
+
+    pictures: Pictures = field(default_factory=Pictures)
+    pack: Path | None = None
+    runs: Path | None = None
+    device: str = "auto"
+    networks: DriveConfig | None = None
+    starts: Mapping[str, Path] = field(default_factory=dict)
+    common: Mapping[str, Any] = field(default_factory=dict)
+    stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def config(self, stage: str, flags: Mapping[str, Any]) -> TrainConfig:
+        """The parameters of a stage.
+
+        :param flags: plain values that were given on the command line
+        :raises ConfigError: names the parameter
+        """
+        values = {**_numbers(self.common), **_numbers(self.stages.get(stage, {})), **flags, "stage": stage}
+        return from_mapping(TrainConfig, values, "the configuration of the run")
+
+
+def load_run_file(path: Path) -> RunFile:
+    """Read a run file; every stage in it is checked, whichever is to run.
+
+    :raises FileError: missing, or no YAML
+    :raises ConfigError: a name is unknown, or a value is not what it must be
+    """
+    content = read_mapping(path)
+    names = {item.name for item in parameters(TrainConfig)} - {"stage"}
+    known = {"data", "pack", "runs", "device", "networks", *STAGES, *names}
+    for name in content:
+        if name not in known:
+            raise ConfigError(f"a key in {path}", f"one of {', '.join(sorted(known))}", repr(name))
+    stages, starts = {}, {}
+    for stage in STAGES:
+        section = _mapping(content, stage)
+        start = _path(section.pop("start", None), f"{stage}: start")
+        if start:
+            starts[stage] = start
+        if "stage" in section:
+            raise ConfigError(f"a parameter in {stage} of {path}", "another than stage", "stage")
+        stages[stage] = section
+    device = content.get("device", "auto")
+    if not isinstance(device, str):
+        raise ConfigError("device", "text", repr(device))
+    networks = from_mapping(DriveConfig, _mapping(content, "networks"), str(path)) if "networks" in content else None
+    file = RunFile(
+        _pictures(_mapping(content, "data"), path),
+        _path(content.get("pack"), "pack"),
+        _path(content.get("runs"), "runs"),
+        device,
+        networks,
+        starts,
+        {name: value for name, value in content.items() if name in names},
+        stages,
+    )
+    for stage in STAGES:
+        file.config(stage, {})
+    return file
+
+
+def _pictures(data: dict[str, Any], path: Path) -> Pictures:
+    known = ("pairs", "clean", "folder", "harvard")
+    for name in data:
+        if name not in known:
+            raise ConfigError(f"a key in data of {path}", f"one of {', '.join(known)}", repr(name))
+    pairs = []
+    for pair in _list(data, "pairs"):
+        if not isinstance(pair, dict) or set(pair) != {"visible", "infrared"}:
+            raise ConfigError("data: pairs", "a list of {visible: DIR, infrared: DIR}", repr(pair))
+        both = [_path(pair[name], f"data: pairs: {name}") for name in ("visible", "infrared")]
+        if not both[0] or not both[1]:
+            raise ConfigError("data: pairs", "two folders each", repr(pair))
+        pairs.append((both[0], both[1]))
+    clean = [_path(folder, "data: clean") for folder in _list(data, "clean")]
+    folder, harvard = _path(data.get("folder"), "data: folder"), _path(data.get("harvard"), "data: harvard")
+    return Pictures(tuple(pairs), tuple(item for item in clean if item), folder, harvard)
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """YAML 1.1 takes 1e-3 for text (1.0e-3 is a number): where a number is due, one is made of it."""
+    due = {item.name for item in parameters(TrainConfig) if item.type is float}
+    found = dict(values)
+    for name, value in values.items():
+        if name in due and isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                found[name] = float(value)
+    return found
+
+
+def _mapping(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = content.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise ConfigError(name, "a mapping", f"{value!r} ({type(value).__name__})")
+    return dict(value or {})
+
+
+def _list(content: Mapping[str, Any], name: str) -> list[Any]:
+    value = content.get(name)
+    if value is not None and not isinstance(value, list):
+        raise ConfigError(f"data: {name}", "a list", f"{value!r} ({type(value).__name__})")
+    return value or []
+
+
+def _path(value: object, name: str) -> Path | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value:
+        raise ConfigError(name, "a path", repr(value))
+    return Path(value)
