@@ -9,12 +9,22 @@ import pytest
 
 from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments, from_mapping, parameters, to_mapping
 from textdifuse_ros.config_file import load_config, save_config
+from textdifuse_ros.config_localize import LocalizerConfig, TrackingConfig
 from textdifuse_ros.config_nodes import FusionNodeConfig, PlayerConfig, RecorderConfig
 from textdifuse_ros.config_train import TrainConfig
 from textdifuse_ros.errors import ConfigError, FileError
 from textdifuse_ros.networks.drive import DriveConfig
 
-KINDS = [FuserConfig, DriveConfig, TrainConfig, FusionNodeConfig, PlayerConfig, RecorderConfig]
+KINDS = [
+    FuserConfig,
+    DriveConfig,
+    TrainConfig,
+    LocalizerConfig,
+    TrackingConfig,
+    FusionNodeConfig,
+    PlayerConfig,
+    RecorderConfig,
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)

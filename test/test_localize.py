@@ -1,0 +1,262 @@
+"""What localisers give back, those that need no weights, and what is made of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from textdifuse_ros.config_localize import LocalizerConfig
+from textdifuse_ros.errors import CheckpointError, ConfigError, FileError, ImageError
+from textdifuse_ros.image.files import write_png
+from textdifuse_ros.localize.base import Instance, Localization, mask_box
+from textdifuse_ros.localize.coco import CocoDocument, run_lengths
+from textdifuse_ros.localize.instances import class_instances, split_regions
+from textdifuse_ros.localize.overlay import draw_overlay, phrase_color
+from textdifuse_ros.localize.prompt import Prompt, parse_prompt
+from textdifuse_ros.localize.registry import make_localizer
+
+SIZE = (60, 80)
+PICTURES = np.full((*SIZE, 3), 50, np.uint8), np.full(SIZE, 60, np.uint8)
+
+
+def disc(x: float, y: float, radius: float, size: tuple[int, int] = SIZE) -> np.ndarray:
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    return np.hypot(columns - x, rows - y) <= radius
+
+
+def instance(mask: np.ndarray, phrase: int, score: float = 0.9, track: int = 0) -> Instance:
+    return Instance(mask, mask_box(mask), score, phrase, track)
+
+
+def fixed(regions: str | Path, text: str) -> Localization:
+    return make_localizer(LocalizerConfig(localizer="fixed", regions=str(regions)))(*PICTURES, parse_prompt(text))
+
+
+# The maps.
+
+
+def test_where_masks_overlap_all_maps_show_the_higher_score() -> None:
+    found = Localization(
+        (instance(disc(20, 20, 10), 1, 0.9, 7), instance(disc(28, 20, 10), 2, 0.6, 9)),
+        SIZE,
+        parse_prompt("person:1.5, car:-0.5").phrases,
+    )
+    labels, numbers, strength = found.label_map(), found.instance_map(), found.strength_map()
+    assert (labels.dtype, numbers.dtype, strength.dtype) == (np.uint8, np.uint16, np.float32)
+    for y, x, label, number, value in ((20, 24, 1, 7, 1.5), (20, 36, 2, 9, -0.5), (50, 70, 0, 0, 0.0)):
+        assert (labels[y, x], numbers[y, x], strength[y, x]) == (label, number, value)
+    assert np.array_equal(labels > 0, disc(20, 20, 10) | disc(28, 20, 10))
+
+
+def test_the_general_strength_multiplies_and_is_clipped() -> None:
+    found = Localization((instance(disc(20, 20, 10), 1),), SIZE, parse_prompt("person:1.5").phrases)
+    assert found.strength_map(0.5).max() == 0.75
+    assert found.strength_map(2.0).max() == 2.0
+    assert found.strength_map(-1.0).min() == -1.0
+    assert not found.strength_map(0.0).any()
+
+
+def test_without_tracks_instances_are_numbered_by_their_place() -> None:
+    found = Localization((instance(disc(10, 10, 5), 1), instance(disc(40, 40, 5), 1)), SIZE, ())
+    assert found.instance_map()[10, 10] == 1
+    assert found.instance_map()[40, 40] == 2
+
+
+def test_nothing_found_is_an_empty_map() -> None:
+    found = Localization((), SIZE, parse_prompt("car").phrases)
+    assert not found
+    assert not (found.label_map().any() or found.instance_map().any() or found.strength_map().any())
+
+
+def test_a_mask_of_another_size_is_refused() -> None:
+    with pytest.raises(ImageError, match=r"must be bool \[60, 80\], got bool \[20, 20\]"):
+        Localization((instance(np.ones((20, 20), bool), 1),), SIZE, ())
+
+
+# Objects from classes.
+
+
+def probabilities(*masks: np.ndarray, certainty: float = 0.9) -> np.ndarray:
+    """A background class and one for each mask."""
+    values = np.full((len(masks) + 1, *masks[0].shape), (1 - certainty) / len(masks), np.float32)
+    background = ~np.logical_or.reduce(masks)
+    for part, mask in zip(values, (background, *masks), strict=True):
+        part[mask] = certainty
+    return values
+
+
+def test_two_things_that_touch_are_divided_at_their_neck() -> None:
+    size = (100, 200)
+    touching = disc(50, 50, 25, size) | disc(93, 50, 20, size)
+    pieces = split_regions(touching)
+    assert len(pieces) == 2
+    assert sum(piece.astype(int) for piece in pieces).max() == 1
+    assert np.array_equal(np.logical_or(*pieces), touching)
+    assert pieces[0][50, 40] and pieces[1][50, 100]
+    assert np.count_nonzero(pieces[0] & ~disc(50, 50, 25, size)) < 0.02 * touching.sum()
+
+
+def test_a_long_thing_of_even_width_stays_whole() -> None:
+    bar = np.zeros((60, 200), bool)
+    bar[20:40, 10:190] = True
+    assert len(split_regions(bar)) == 1
+
+
+def test_given_centres_divide_what_the_outline_does_not() -> None:
+    bar = np.zeros((60, 200), bool)
+    bar[20:40, 10:190] = True
+    centers = np.zeros(bar.shape, np.float32)
+    for x in (50, 150):
+        centers[30, x] = 1.0
+    centers = cv2.GaussianBlur(centers, (0, 0), 6)
+    pieces = split_regions(bar, centers=centers / centers.max())
+    assert [mask_box(piece)[::2] for piece in pieces] == [(10, 101), (101, 190)]
+
+
+def test_regions_become_instances_with_score_box_and_phrase() -> None:
+    things = disc(20, 20, 8) | disc(60, 40, 8)
+    found = class_instances(probabilities(things, disc(20, 50, 6)), {1: 2, 2: 1})
+    assert [item.phrase for item in found] == [1, 2, 2]
+    assert found[0].box == mask_box(disc(20, 50, 6))
+    assert all(item.score == pytest.approx(0.9) for item in found)
+
+
+def test_specks_and_doubtful_regions_are_dropped() -> None:
+    maps = probabilities(disc(20, 20, 8) | disc(60, 40, 1), certainty=0.6)
+    assert len(class_instances(maps, {1: 1})) == 1
+    assert class_instances(maps, {1: 1}, threshold=0.7) == []
+
+
+def test_what_cannot_be_counted_is_one_object_and_classes_of_a_phrase_join() -> None:
+    left, right = disc(20, 20, 8), disc(60, 40, 8)
+    (road,) = class_instances(probabilities(left | right), {1: 1}, countable=frozenset())
+    assert np.array_equal(road.mask, left | right)
+    car, bus = np.zeros(SIZE, bool), np.zeros(SIZE, bool)
+    car[20:40, 10:30], bus[20:40, 30:50] = True, True
+    (vehicle,) = class_instances(probabilities(car, bus), {1: 1, 2: 1})
+    assert np.array_equal(vehicle.mask, car | bus)
+
+
+# Regions given by hand.
+
+
+def test_boxes_answer_the_phrase_that_names_them() -> None:
+    found = fixed("person 10 20 30 50; red car 40 10 70.4 30; 0 0 5 5", "red car, person, dog")
+    assert {(item.phrase, item.box) for item in found.instances} == {
+        (1, (40, 10, 70, 30)),
+        (1, (0, 0, 5, 5)),
+        (2, (10, 20, 30, 50)),
+    }
+    assert np.count_nonzero(found.label_map() == 2) == 20 * 30
+
+
+def test_boxes_are_cut_at_the_border_and_those_outside_found_nowhere() -> None:
+    (found,) = fixed("-5 -5 10 10; 100 100 120 120", "car").instances
+    assert found.box == (0, 0, 10, 10)
+
+
+def test_boxes_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "boxes.txt").write_text("car 1 2 30 40\n\nperson 50 2 60 40\n")
+    assert len(fixed(tmp_path / "boxes.txt", "person").instances) == 1
+
+
+def test_a_picture_of_labels_is_found_again(tmp_path: Path) -> None:
+    labels = np.zeros(SIZE, np.uint8)
+    labels[disc(20, 20, 8)], labels[disc(60, 40, 8)], labels[disc(20, 50, 4)] = 1, 2, 2
+    write_png(tmp_path / "labels.png", labels)
+    found = fixed(tmp_path / "labels.png", "person, car")
+    assert np.array_equal(found.label_map(), labels)
+    assert [item.phrase for item in found.instances] == [1, 2, 2]
+    labels[labels > 0] = 255
+    write_png(tmp_path / "white.png", labels)
+    assert {item.phrase for item in fixed(tmp_path / "white.png", "person, car").instances} == {1}
+
+
+def test_regions_that_are_none_are_refused(tmp_path: Path) -> None:
+    for regions in ("person 10 20 30", "10 20 x 50", "50 20 30 50", "1 2 nan 4"):
+        with pytest.raises(ConfigError, match="a box in regions must be"):
+            fixed(regions, "person")
+    with pytest.raises(ConfigError, match="regions must be given"):
+        fixed("", "person")
+    with pytest.raises(FileError, match="none"):
+        fixed(tmp_path / "none.txt", "person")
+    with pytest.raises(FileError, match="none"):
+        fixed(tmp_path / "none.png", "person")
+    write_png(tmp_path / "small.png", np.ones((20, 20), np.uint8))
+    with pytest.raises(ImageError, match=r"as large as the picture \(80 x 60 pixels\), got 20 x 20"):
+        fixed(tmp_path / "small.png", "person")
+
+
+# The registry, and weights that are not there.
+
+
+def test_weights_that_are_missing_are_named_before_the_first_picture(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TEXTDIFUSE_MODELS", str(tmp_path))
+    with pytest.raises(CheckpointError, match=f"nothing in {tmp_path}"):
+        make_localizer(LocalizerConfig(localizer="builtin", localizer_model="nowhere"))
+    for name, parameter in (("detect_segment", "detector"), ("sam3", "segmenter")):
+        with pytest.raises(ConfigError, match=rf"{parameter} must be a folder with pretrained weights.*docs/text\.md"):
+            make_localizer(LocalizerConfig(localizer=name))
+        with pytest.raises(CheckpointError, match=rf"{tmp_path}/owl.*docs/text\.md says what to fetch"):
+            make_localizer(LocalizerConfig(localizer=name, **{parameter: "owl"}))
+
+
+def test_an_unknown_localizer_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="one of builtin, detect_segment, sam3, fixed"):
+        make_localizer(LocalizerConfig(localizer="yolo"))
+
+
+# What is written.
+
+
+def test_run_lengths_follow_the_columns_and_begin_with_zeros() -> None:
+    mask = np.array([[0, 1, 1], [1, 1, 0]], bool)
+    assert run_lengths(mask) == [1, 4, 1]
+    assert run_lengths(np.ones((2, 2), bool)) == [0, 4]
+    assert run_lengths(np.zeros((2, 2), bool)) == [4]
+
+
+def test_a_document_in_cocos_form_gives_the_masks_back() -> None:
+    prompt = parse_prompt("person:0.5, car")
+    masks = disc(20, 20, 8), disc(70, 50, 15)
+    document = CocoDocument(prompt, {"version": "1"})
+    document.add("a.png", "b.png", Localization((), SIZE, prompt.phrases))
+    document.add(
+        "c.png", "c.jpg", Localization((instance(masks[0], 2), instance(masks[1], 1)), SIZE, prompt.phrases)
+    )
+    content = document.content()
+    assert [item["id"] for item in content["images"]] == [1, 2]
+    assert content["categories"] == [
+        {"id": 1, "name": "person", "strength": 0.5},
+        {"id": 2, "name": "car", "strength": 1.0},
+    ]
+    assert document.counts == {1: 1, 2: 1}
+    for entry, mask, category in zip(content["annotations"], masks, (2, 1), strict=True):
+        assert (entry["image_id"], entry["category_id"], entry["area"]) == (2, category, mask.sum())
+        counts = entry["segmentation"]["counts"]
+        values = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+        assert np.array_equal(values.reshape(SIZE, order="F"), mask)
+        left, top, width, height = entry["bbox"]
+        assert (left, top, left + width, top + height) == mask_box(mask)
+
+
+def test_an_overlay_tints_what_was_found_and_leaves_the_rest() -> None:
+    prompt = parse_prompt("person, car")
+    picture = np.full((120, 160, 3), 50, np.uint8)
+    person, car = disc(40, 60, 20, (120, 160)), disc(120, 60, 20, (120, 160))
+    drawn = draw_overlay(picture, Localization((instance(person, 1), instance(car, 2)), (120, 160), prompt.phrases))
+    assert (picture == 50).all()
+    for x, phrase in ((40, 1), (120, 2)):
+        due = 0.6 * 50 + 0.4 * np.array(phrase_color(phrase))
+        assert np.abs(drawn[60, x] - due).max() <= 1
+    assert (drawn[90:] == 50).all()
+    assert (drawn[20:38] != 50).any()  # captions
+    assert np.array_equal(draw_overlay(picture, Localization((), (120, 160), prompt.phrases)), picture)
+
+
+def test_an_empty_prompt_finds_nothing() -> None:
+    localizer = make_localizer(LocalizerConfig(localizer="fixed", regions="0 0 10 10"))
+    assert not localizer(*PICTURES, Prompt())

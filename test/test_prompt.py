@@ -1,0 +1,123 @@
+"""What a user may write, and what it means."""
+
+from __future__ import annotations
+
+import pytest
+
+from textdifuse_ros.errors import ConfigError
+from textdifuse_ros.localize.prompt import parse_prompt, resolve
+
+VOCABULARY = {
+    "person": ("pedestrian", "man", "woman", "child", "cyclist"),
+    "bicycle": ("bike", "cyclist"),
+    "car": ("vehicle",),
+    "bus": ("vehicle", "coach"),
+    "traffic light": (),
+    "body": (),
+}
+
+
+def read(text: str) -> list[tuple[str, float]]:
+    return [(phrase.text, phrase.strength) for phrase in parse_prompt(text).phrases]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "person, car",
+        "person;car",
+        " Person ,, CAR; ",
+        "person and car",
+        "person & car",
+        "person\ncar",
+        "the person, and a car",
+        "Please highlight the person and the car",
+        "Highlight the person and the car, please!",
+        "please show me all person and every car in the picture.",
+        "Make the person and the car stand out.",
+        "Please, focus on the person and the car!",
+    ],
+)
+def test_many_ways_of_writing_mean_the_same(text: str) -> None:
+    assert read(text) == [("person", 1.0), ("car", 1.0)]
+
+
+@pytest.mark.parametrize("text", ["", "  ", " , ; \n", "please", "Please highlight."])
+def test_a_text_that_names_nothing_is_no_prompt(text: str) -> None:
+    prompt = parse_prompt(text)
+    assert not prompt
+    assert prompt.phrases == ()
+
+
+def test_strengths_stand_behind_their_phrase() -> None:
+    due = [("person", 1.5), ("car", 0.5), ("sky", -1.0), ("tree", 1.0)]
+    assert read("person:1.5, car: 0.5; sky :-1 and tree") == due
+
+
+def test_phrases_are_numbered_from_one_and_said_twice_they_count_once() -> None:
+    prompt = parse_prompt("car, the car, red car, person")
+    assert [(phrase.text, phrase.index) for phrase in prompt.phrases] == [("car", 1), ("red car", 2), ("person", 3)]
+    assert prompt.names == ("car", "red car", "person")
+
+
+def test_words_that_contain_a_separator_stay_whole() -> None:
+    assert [text for text, _ in read("sandbox, brand, traffic island")] == ["sandbox", "brand", "traffic island"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("car:much", "a number after each colon, got 'car:much'; write person:1.5"),
+        ("car:", "a number after each colon"),
+        ("car:2.5", r"a number in \[-1, 2\], got 2.5"),
+        ("car:nan", r"a number in \[-1, 2\]"),
+        (":1", "a phrase before each strength"),
+        ("car:1, car:2", "one strength for 'car', got 1 and 2"),
+        (42, r"target_text must be text, got 42 \(int\)"),
+        (",".join(f"thing{n}" for n in range(255)), "at most 254 phrases, got 255"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_by_name(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_prompt(text)
+
+
+def test_the_name_of_the_parameter_is_the_callers() -> None:
+    with pytest.raises(ConfigError, match="--text must be"):
+        parse_prompt("car:", "--text")
+
+
+@pytest.mark.parametrize(
+    ("text", "classes"),
+    [
+        ("person, car", (("person",), ("car",))),
+        ("people; traffic lights", (("person",), ("traffic light",))),
+        ("persons, buses", (("person",), ("bus",))),
+        ("women", (("person",),)),
+        ("children, bodies, coaches", (("person",), ("body",), ("bus",))),
+        ("vehicles", (("car", "bus"),)),
+        ("cyclist", (("person", "bicycle"),)),
+    ],
+)
+def test_plurals_and_other_names_are_understood(text: str, classes: tuple) -> None:
+    assert resolve(parse_prompt(text), VOCABULARY) == classes
+
+
+@pytest.mark.parametrize(
+    ("text", "classes"), [("vehicle, bus:2", (("car",), ("bus",))), ("bus, vehicle", (("bus",), ("car",)))]
+)
+def test_a_class_belongs_to_the_narrower_phrase(text: str, classes: tuple) -> None:
+    assert resolve(parse_prompt(text), VOCABULARY) == classes
+
+
+def test_an_unknown_word_is_answered_with_what_is_known() -> None:
+    known = r"the localizer knows \(person, bicycle, car, bus, traffic light, body\), got 'zebra'; another localizer"
+    with pytest.raises(ConfigError, match=known):
+        resolve(parse_prompt("car, zebra"), VOCABULARY)
+    with pytest.raises(ConfigError, match="got 'bicycel'; did you mean bicycle"):
+        resolve(parse_prompt("bicycel"), VOCABULARY)
+
+
+def test_two_phrases_for_one_class_are_refused() -> None:
+    with pytest.raises(ConfigError, match="one phrase for each class, got 'person' and 'pedestrians'"):
+        resolve(parse_prompt("person, pedestrians:2"), VOCABULARY)

@@ -1,0 +1,130 @@
+"""``textdifuse locate VIS IR --text T -o OUT``: find what a text names in picture files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from textdifuse_ros import __version__
+from textdifuse_ros.cli.outputs import check_output, prepare_output, unmatched
+from textdifuse_ros.config import add_arguments, from_arguments
+from textdifuse_ros.config_localize import LocalizerConfig
+from textdifuse_ros.errors import ConfigError, FileError, TextDifuseError
+
+if TYPE_CHECKING:
+    from textdifuse_ros.image.files import Pair, PairListing
+    from textdifuse_ros.localize.base import Localization, Localizer
+    from textdifuse_ros.localize.coco import CocoDocument
+    from textdifuse_ros.localize.prompt import Prompt
+
+NAME = "locate"
+HELP = "Find what a text names in a pair of picture files, or in two folders of them paired by name."
+OVERLAY, LABELS, INSTANCES = "_overlay.png", "_labels.png", "instances.json"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument("visible", metavar="VIS", type=Path, help="Visible picture, or a folder of them.")
+    parser.add_argument("infrared", metavar="IR", type=Path, help="Infrared picture, or a folder of them.")
+    parser.add_argument(
+        "--text", required=True, metavar="T", help="What to find, as in 'person, car'; docs/text.md has the grammar."
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        type=Path,
+        required=True,
+        help=f"Folder for STEM{OVERLAY} (what was found, drawn), STEM{LABELS} (0 = nothing, k = k-th phrase) and "
+        f"{INSTANCES} (COCO); made where it is missing, existing files of these names are overwritten.",
+    )
+    add_arguments(parser, LocalizerConfig)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Locate in all pairs; a bad one is reported at the end and does not stop the others.
+
+    :return: 0, or 1 where a pair failed or a picture has no partner
+    :raises TextDifuseError: text, configuration, folders or weights are wrong; nothing was written
+    """
+    config = from_arguments(LocalizerConfig, arguments)
+
+    from textdifuse_ros.image.files import find_pairs
+    from textdifuse_ros.localize.coco import CocoDocument
+    from textdifuse_ros.localize.prompt import parse_prompt, resolve
+    from textdifuse_ros.localize.registry import make_localizer
+
+    prompt = parse_prompt(arguments.text, "--text")
+    if not prompt:
+        raise ConfigError("--text", "at least one phrase", repr(arguments.text))
+    listing = find_pairs(arguments.visible, arguments.infrared)
+    check_output(arguments.output, (arguments.visible, arguments.infrared), listing, (OVERLAY, LABELS))
+    localizer = make_localizer(config)
+    try:
+        if localizer.vocabulary is not None:
+            resolve(prompt, localizer.vocabulary, "--text")
+        prepare_output(arguments.output)
+        document = CocoDocument(
+            prompt, {"description": prompt.text, "localizer": localizer.name, "version": __version__}
+        )
+        failures = _locate_all(localizer, prompt, listing, arguments.output, document)
+    finally:
+        localizer.close()
+    _write(arguments.output / INSTANCES, document)
+    for line in failures + unmatched(listing):
+        print(f"textdifuse: {line}", file=sys.stderr)
+    found = ", ".join(f"{document.counts[phrase.index]} {phrase.text}" for phrase in prompt.phrases)
+    print(f"found {found} in {len(listing) - len(failures)} of {len(listing)} pairs; results in {arguments.output}")
+    return 1 if failures or listing.visible_only or listing.infrared_only else 0
+
+
+def _locate_all(
+    localizer: Localizer, prompt: Prompt, listing: PairListing, output: Path, document: CocoDocument
+) -> list[str]:
+    """Locate in the pairs one by one; the failures, a line each."""
+    from tqdm import tqdm
+
+    failures = []
+    for pair in tqdm(listing.pairs, desc="locating", unit="pair", file=sys.stderr):
+        try:
+            document.add(pair.visible.name, pair.infrared.name, _locate_one(localizer, prompt, pair, output))
+        except TextDifuseError as error:
+            failures.append(f"{pair.stem}: {error}")
+    return failures
+
+
+def _locate_one(localizer: Localizer, prompt: Prompt, pair: Pair, output: Path) -> Localization:
+    from textdifuse_ros.checks import check_infrared, check_same_size, check_visible
+    from textdifuse_ros.image.files import read_infrared, read_visible, write_png
+    from textdifuse_ros.image.thermal import to_uint8
+    from textdifuse_ros.localize.overlay import draw_overlay
+
+    visible, infrared = read_visible(pair.visible), read_infrared(pair.infrared)
+    check_visible(visible)
+    check_infrared(infrared)
+    check_same_size(visible, infrared)
+    if visible.dtype == np.uint16:
+        visible = (visible >> 8).astype(np.uint8)
+    infrared = to_uint8(infrared)
+    found = localizer(visible, infrared, prompt)
+    metadata = {
+        "Software": f"textdifuse_ros {__version__}",
+        "textdifuse": json.dumps({"localizer": localizer.name, "text": prompt.text, "version": __version__}),
+    }
+    # By night the visible alone is black: the brighter of both shows what was looked at.
+    backdrop = np.maximum(visible, infrared[:, :, None])
+    write_png(output / f"{pair.stem}{OVERLAY}", draw_overlay(backdrop, found), metadata)
+    write_png(output / f"{pair.stem}{LABELS}", found.label_map(), metadata)
+    return found
+
+
+def _write(path: Path, document: CocoDocument) -> None:
+    try:
+        path.write_text(json.dumps(document.content()) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise FileError(str(path), "a file that can be written", error.strerror or error) from error

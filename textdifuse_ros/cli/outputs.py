@@ -1,0 +1,57 @@
+"""What verbs that go through pairs of files have in common: the folder they write to, and what they say at the end."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from textdifuse_ros.errors import FileError
+
+if TYPE_CHECKING:
+    from textdifuse_ros.image.files import PairListing
+
+
+def check_output(output: Path, inputs: tuple[Path, Path], listing: PairListing, endings: tuple[str, ...]) -> None:
+    """Refuse an output that is no folder, an input folder, or one where an input picture would be overwritten.
+
+    :param endings: what is written for each pair: ``STEM + ending``
+    :raises FileError: says which
+    """
+    if not output.exists():
+        return
+    what = f"the output {output}"
+    if not output.is_dir():
+        raise FileError(what, "a folder", "a file")
+    for folder in inputs:
+        if output.samefile(folder):
+            raise FileError(what, "another folder than the input", folder)
+    for pair in listing:
+        for target in (output / f"{pair.stem}{ending}" for ending in endings):
+            if target.exists() and any(target.samefile(source) for source in (pair.visible, pair.infrared)):
+                raise FileError(what, "a folder where no input picture is overwritten", target)
+
+
+def prepare_output(output: Path) -> None:
+    """Make the folder.
+
+    :raises FileError: it cannot be made, or not written to
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"the output {output}", "a folder that can be made", error.strerror or error) from error
+    if not os.access(output, os.W_OK | os.X_OK):
+        raise FileError(f"the output {output}", "a folder that can be written to", "one without permission")
+
+
+def unmatched(listing: PairListing) -> list[str]:
+    """What found no partner, a line for each side."""
+    lines = []
+    for stems, what in (
+        (listing.visible_only, "visible without an infrared picture"),
+        (listing.infrared_only, "infrared without a visible picture"),
+    ):
+        if stems:
+            lines.append(f"unmatched: {len(stems)} {what}: {', '.join(stems)}")
+    return lines

@@ -1,0 +1,124 @@
+"""The one protocol of all localisers, and what they give back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from textdifuse_ros.checks import describe
+from textdifuse_ros.errors import ImageError
+from textdifuse_ros.localize.prompt import STRENGTH_HIGH, STRENGTH_LOW, Phrase, Prompt, Vocabulary
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """One object that was found.
+
+    :ivar mask: bool [H, W], of the whole picture
+    :ivar box: (left, top, right, bottom) [pixels], right and bottom excluded
+    :ivar score: confidence in [0, 1]
+    :ivar phrase: index of the phrase that it answers, from 1 on (:attr:`.prompt.Phrase.index`)
+    :ivar track: the same number for the same object from picture to picture, 1 .. 65535; 0 outside a stream
+    :ivar stamp: stamp of the picture in which it was found [s]; in a stream its mask may have been carried on since
+    """
+
+    mask: np.ndarray
+    box: Box
+    score: float
+    phrase: int
+    track: int = 0
+    stamp: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Localization:
+    """What was found in one picture; nothing found is not an error.
+
+    :ivar instances: in any order; masks may overlap
+    :ivar size: height and width of the picture [pixels]
+    :ivar phrases: what was looked for
+    :raises ImageError: a mask that is not bool [H, W]
+    """
+
+    instances: tuple[Instance, ...]
+    size: tuple[int, int]
+    phrases: tuple[Phrase, ...]
+
+    def __post_init__(self) -> None:
+        for item in self.instances:
+            if item.mask.dtype != bool or item.mask.shape != self.size:
+                raise ImageError("the mask of an instance", f"bool {list(self.size)}", describe(item.mask))
+
+    def __bool__(self) -> bool:
+        return bool(self.instances)
+
+    def label_map(self) -> np.ndarray:
+        """uint8 [H, W]: 0 = nothing, k = phrase k. Where masks overlap, the higher score is seen."""
+        return self._paint([item.phrase for item in self.instances], np.uint8)
+
+    def instance_map(self) -> np.ndarray:
+        """uint16 [H, W]: 0 = nothing, else the instance's track, or its place from 1 on where there are none."""
+        tracked = all(item.track for item in self.instances)
+        return self._paint([item.track if tracked else n for n, item in enumerate(self.instances, 1)], np.uint16)
+
+    def strength_map(self, strength: float = 1.0) -> np.ndarray:
+        """float32 [H, W] in [-1, 2]: the phrase's strength times the general one, clipped; 0 where nothing is.
+
+        :param strength: the general strength, in [-1, 2]
+        """
+        table = np.zeros(256, np.float32)
+        for phrase in self.phrases:
+            table[phrase.index] = np.clip(phrase.strength * strength, STRENGTH_LOW, STRENGTH_HIGH)
+        return table[self.label_map()]
+
+    def with_strengths(self, phrases: Sequence[Phrase]) -> Localization:
+        """The same instances under phrases that differ in strength only."""
+        return replace(self, phrases=tuple(phrases))
+
+    def _paint(self, values: Sequence[int], dtype: type[np.unsignedinteger]) -> np.ndarray:
+        painted: np.ndarray = np.zeros(self.size, dtype)
+        # A stable order, so that equal scores are seen the same way in every map.
+        for n in np.argsort([item.score for item in self.instances], kind="stable"):
+            painted[self.instances[n].mask] = values[n]
+        return painted
+
+
+def mask_box(mask: np.ndarray) -> Box:
+    """The smallest box around a mask, as :attr:`Instance.box`; zeros if the mask is empty."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return (0.0, 0.0, 0.0, 0.0)
+    return (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
+
+
+class Localizer(Protocol):
+    """Finds what a prompt names in an aligned pair of pictures. One caller at a time; any thread.
+
+    All that can be wrong with a configuration, weights above all, is found when a localiser is made.
+    """
+
+    @property
+    def name(self) -> str:
+        """What it is, for provenance: its registered name and that of its weights."""
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The classes it knows with their other names, or None where it takes any words."""
+
+    def __call__(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
+        """Look for the phrases.
+
+        :param visible: uint8 [H, W, 3] RGB
+        :param infrared: uint8 [H, W]
+        :param prompt: may be empty: nothing is found
+        :raises ConfigError: a phrase that is not in the vocabulary
+        :raises ImageError: types or sizes are not as said
+        """
+
+    def close(self) -> None:
+        """Give memory back. The object is of no use afterwards."""

@@ -1,0 +1,185 @@
+"""The built-in localiser: a small network of the project's own, for streets by day and by night."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from textdifuse_ros.checkpoint import find_checkpoint
+from textdifuse_ros.checks import describe
+from textdifuse_ros.config_localize import LocalizerConfig
+from textdifuse_ros.errors import ImageError
+from textdifuse_ros.localize.base import Instance, Localization
+from textdifuse_ros.localize.instances import class_instances
+from textdifuse_ros.localize.local_models import model_device
+from textdifuse_ros.localize.prompt import Prompt, Vocabulary, resolve
+from textdifuse_ros.localize.voting import Votes, group_votes
+from textdifuse_ros.localize.weights import load_localizer
+from textdifuse_ros.networks.blocks import channels_last
+from textdifuse_ros.networks.localizer import CELL, MULTIPLE, Cells, fold_norms
+
+NAME = "builtin"
+MODEL = "locate"
+
+VOCABULARY: Vocabulary = {
+    "sky": ("cloud",),
+    "building": ("house", "wall", "facade"),
+    "pole": ("post", "lamp post", "lamppost", "street lamp", "column"),
+    "road": ("street", "lane", "asphalt", "road marking"),
+    "pavement": ("sidewalk", "footpath", "footway"),
+    "tree": ("vegetation", "bush", "plant", "hedge"),
+    "sign": ("traffic sign", "road sign", "traffic light", "sign symbol"),
+    "fence": ("railing", "barrier"),
+    "car": ("vehicle", "automobile", "van", "truck", "lorry", "bus", "taxi", "suv", "pickup"),
+    "person": ("pedestrian", "human", "man", "woman", "child", "rider", "walker", "cyclist", "bicyclist"),
+    "bicycle": ("bike", "cycle", "cyclist", "bicyclist"),
+}
+"""The classes in the order of the network's channels. A rider is a person, on a bicycle."""
+
+THINGS = frozenset(("car", "person", "bicycle"))
+PIXELS = 480 * 368
+"""Pictures are brought to about so many pixels: the size of those that the network learned from."""
+
+
+class Classes(NamedTuple):
+    """What the network says of a picture.
+
+    :ivar probability: float32 [K, H, W] of the whole picture
+    :ivar cells: float32 [K, h, w], the same at the network's own cells
+    :ivar distances: float32 [4, h, w], see :class:`textdifuse_ros.networks.localizer.Cells` [working pixels]
+    """
+
+    probability: np.ndarray
+    cells: np.ndarray
+    distances: np.ndarray
+
+
+class BuiltinLocalizer:
+    """A closed vocabulary, both sensors at once; works on when one of them is blind.
+
+    :param model: checkpoint, by name or path
+    :param device: where the network runs
+    :param score: least mean probability of an object
+    :param least_area: smaller objects are dropped [pixels of the picture]
+    :param pixels: of the picture that the network sees; more finds smaller objects and costs in proportion
+    :raises CheckpointError: no weights, or others than these
+    """
+
+    def __init__(
+        self,
+        model: str | Path = MODEL,
+        device: torch.device | str = "cpu",
+        score: float = 0.6,
+        least_area: int = 24,
+        pixels: int = PIXELS,
+    ) -> None:
+        network, checkpoint = load_localizer(find_checkpoint(model))
+        self.name = f"{NAME} {Path(model).stem} {checkpoint.sha256[:12]}"
+        self.vocabulary: Vocabulary | None = VOCABULARY
+        self.score, self.least_area, self.pixels = score, least_area, pixels
+        self._device = torch.device(device)
+        self._network = channels_last(fold_norms(network).to(self._device))
+
+    @classmethod
+    def from_config(cls, config: LocalizerConfig) -> BuiltinLocalizer:
+        """Load the weights.
+
+        :raises CheckpointError: no weights, or others than these
+        :raises DeviceError: the device is absent
+        """
+        device = model_device(config.localizer_device)
+        return cls(config.localizer_model, device, config.localizer_threshold)
+
+    def __call__(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
+        """Look for the phrases; see :class:`textdifuse_ros.localize.base.Localizer`."""
+        _check(visible, infrared)
+        meant = resolve(prompt, VOCABULARY)
+        size = infrared.shape
+        if not prompt:
+            return Localization((), size, ())
+        names = list(VOCABULARY)
+        phrases = {
+            names.index(name): phrase.index for phrase, row in zip(prompt.phrases, meant, strict=True) for name in row
+        }
+        classes = self.classes(visible, infrared)
+        stuff = {number: phrase for number, phrase in phrases.items() if names[number] not in THINGS}
+        found = class_instances(
+            classes.probability, stuff, threshold=self.score, least_area=self.least_area, countable=frozenset()
+        )
+        best = classes.probability.argmax(0)
+        for number, phrase in phrases.items():
+            if names[number] in THINGS:
+                found += self._objects(classes, best == number, number, phrase)
+        return Localization(tuple(sorted(found, key=lambda item: -item.score)), size, prompt.phrases)
+
+    def classes(self, visible: np.ndarray, infrared: np.ndarray) -> Classes:
+        """The class of every pixel, and what the objects are made from.
+
+        :param visible: uint8 [H, W, 3] RGB
+        :param infrared: uint8 [H, W]
+        """
+        height, width = infrared.shape
+        rows, columns = working_size(height, width, self.pixels)
+        method = cv2.INTER_AREA if rows * columns < height * width else cv2.INTER_LINEAR
+        sources = []
+        for picture in (visible, infrared):
+            small = cv2.resize(picture, (columns, rows), interpolation=method)
+            tensor = torch.from_numpy(np.ascontiguousarray(small.reshape(1, rows, columns, -1))).permute(0, 3, 1, 2)
+            sources.append(tensor.to(self._device, torch.float32) / 255)
+        with torch.inference_mode():
+            cells: Cells = self._network(*sources)
+            logits = cells.logits.to(torch.float32)
+            whole = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False).softmax(1)
+            return Classes(*(part[0].cpu().numpy() for part in (whole, logits.softmax(1), cells.distances)))
+
+    def close(self) -> None:
+        """Give memory back."""
+        del self._network
+
+    def _objects(self, classes: Classes, mask: np.ndarray, number: int, phrase: int) -> list[Instance]:
+        """The objects of a thing, within the mask of all its pixels."""
+        height, width = mask.shape
+        rows, columns = classes.cells.shape[1:]
+        across, down = width / (columns * CELL), height / (rows * CELL)
+        found = []
+        votes = group_votes(classes.cells[number], classes.distances, CELL)
+        votes = [item for item in votes if item.score >= self.score]
+        owners = _owners(votes, (rows, columns), (height, width))
+        for place, item in enumerate(votes, 1):
+            own = mask & (owners == place)
+            if np.count_nonzero(own) < self.least_area:
+                continue
+            corners = np.array(item.box) * (across, down, across, down)
+            left, top, right, bottom = np.clip(corners, 0, (width, height, width, height)).tolist()
+            box = (left, top, right, bottom)
+            found.append(Instance(own, box, min(1.0, item.score), phrase))
+        return found
+
+
+def working_size(height: int, width: int, pixels: int) -> tuple[int, int]:
+    """The size at which the network sees a picture: about so many pixels, in multiples of 16, much the same shape."""
+    scale = (pixels / (height * width)) ** 0.5
+    rows, columns = (max(1, round(side * scale / MULTIPLE)) * MULTIPLE for side in (height, width))
+    return rows, columns
+
+
+def _owners(votes: list[Votes], cells: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """For every pixel the object (from 1 on) of its cell, or of the nearest one within a cell's reach; else 0."""
+    owners: np.ndarray = np.zeros(cells, np.uint16)
+    for place, item in enumerate(votes, 1):
+        owners.ravel()[item.cells] = place
+    grown = cv2.dilate(owners, np.ones((3, 3), np.uint8))
+    owners = np.where(owners > 0, owners, grown)
+    return cv2.resize(owners, size[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+def _check(visible: np.ndarray, infrared: np.ndarray) -> None:
+    if getattr(visible, "dtype", None) != np.uint8 or visible.ndim != 3 or visible.shape[2] != 3:
+        raise ImageError("the visible picture", "uint8 [H, W, 3]", describe(visible))
+    if getattr(infrared, "dtype", None) != np.uint8 or infrared.shape != visible.shape[:2] or 0 in infrared.shape:
+        raise ImageError("the infrared picture", f"uint8 {list(visible.shape[:2])}, as the visible", describe(infrared))

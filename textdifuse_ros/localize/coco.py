@@ -1,0 +1,78 @@
+"""Localisations as a COCO instances file, which annotation tools and evaluators read.
+
+Segmentations are uncompressed run lengths (``counts`` as a list, by columns, the first run of zeros), as COCO's own
+crowds are; pycocotools takes them for any annotation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from textdifuse_ros.localize.base import Localization
+from textdifuse_ros.localize.prompt import Prompt
+
+
+def run_lengths(mask: np.ndarray) -> list[int]:
+    """Run lengths of a mask by columns, beginning with zeros; their sum is its number of pixels.
+
+    :param mask: bool [H, W]
+    """
+    flat = mask.ravel(order="F")
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    edges = np.concatenate(([0], changes, [flat.size]))
+    lengths: list[int] = np.diff(edges).tolist()
+    return [0, *lengths] if flat.size and flat[0] else lengths
+
+
+class CocoDocument:
+    """The content of the file, picture by picture; no masks are kept.
+
+    Category k is phrase k, its strength beside its name; boxes are [left, top, width, height] [pixels].
+
+    :param info: what made it
+    :ivar counts: objects found of each phrase, by its index
+    """
+
+    def __init__(self, prompt: Prompt, info: Mapping[str, Any]) -> None:
+        self._info = dict(info)
+        self._categories = [{"id": item.index, "name": item.text, "strength": item.strength} for item in prompt.phrases]
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+        self.counts = {item.index: 0 for item in prompt.phrases}
+
+    def add(self, file_name: str, infrared_file_name: str, found: Localization) -> None:
+        """Note what was found in a picture.
+
+        :param file_name: of the visible picture
+        """
+        height, width = found.size
+        number = len(self._images) + 1
+        names = {"file_name": file_name, "infrared_file_name": infrared_file_name}
+        self._images.append({"id": number, **names, "height": height, "width": width})
+        for item in found.instances:
+            left, top, right, bottom = item.box
+            self.counts[item.phrase] += 1
+            self._annotations.append(
+                {
+                    "id": len(self._annotations) + 1,
+                    "image_id": number,
+                    "category_id": item.phrase,
+                    "segmentation": {"size": [height, width], "counts": run_lengths(item.mask)},
+                    "area": int(np.count_nonzero(item.mask)),
+                    "bbox": [round(edge, 2) for edge in (left, top, right - left, bottom - top)],
+                    "score": round(item.score, 5),
+                    "iscrowd": 0,
+                }
+            )
+
+    def content(self) -> dict[str, Any]:
+        """The whole, JSON-able."""
+        return {
+            "info": self._info,
+            "images": self._images,
+            "annotations": self._annotations,
+            "categories": self._categories,
+        }

@@ -1,0 +1,78 @@
+"""The paper's pair: a detector finds boxes by text, a segmenter outlines what is in them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from textdifuse_ros.config_localize import LocalizerConfig
+from textdifuse_ros.localize.base import Instance, Localization
+from textdifuse_ros.localize.detector import Detections, Detector, suppress
+from textdifuse_ros.localize.prompt import Prompt
+from textdifuse_ros.localize.segmenter import Segmenter, make_segmenter
+
+
+class DetectSegmentLocalizer:
+    """Finds in the visible and the infrared picture; each box is outlined in the one it was found in.
+
+    :param box_threshold: least score of a box
+    :param nms_iou: of two boxes of one phrase, found in either picture, that overlap by more, the better is kept
+    """
+
+    vocabulary = None
+
+    def __init__(
+        self, detector: Detector, segmenter: Segmenter, box_threshold: float = 0.15, nms_iou: float = 0.5
+    ) -> None:
+        self.name = f"detect_segment {detector.name} {segmenter.name}"
+        self._detector: Detector | None = detector
+        self._segmenter: Segmenter | None = segmenter
+        self._box_threshold, self._nms_iou = box_threshold, nms_iou
+
+    @classmethod
+    def from_config(cls, config: LocalizerConfig) -> DetectSegmentLocalizer:
+        """Load both models.
+
+        :raises ConfigError: no detector given, or a package is not installed
+        :raises CheckpointError: weights are missing, incomplete or of another type
+        """
+        detector = Detector.from_folder(config.detector, config.localizer_device)
+        segmenter = make_segmenter(config.segmenter, config.localizer_device)
+        return cls(detector, segmenter, config.box_threshold, config.nms_iou)
+
+    def __call__(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
+        """Look for the phrases, as :class:`.base.Localizer` says."""
+        size = (infrared.shape[0], infrared.shape[1])
+        if not prompt or self._detector is None or self._segmenter is None:
+            return Localization((), size, prompt.phrases)
+        views = (visible, np.repeat(infrared[:, :, None], 3, 2))
+        found = [self._detector(view, prompt.names, self._box_threshold) for view in views]
+        source = np.repeat((0, 1), [len(item.scores) for item in found])
+        together = Detections(
+            np.concatenate([item.boxes for item in found]),
+            np.concatenate([item.scores for item in found]),
+            np.concatenate([item.labels for item in found]),
+        )
+        kept = suppress(together, self._nms_iou)
+        instances: list[Instance] = []
+        for number, view in enumerate(views):
+            part = together.take(kept[source[kept] == number])
+            if len(part.scores):
+                instances.extend(self._outline(self._segmenter, view, part, prompt))
+        return Localization(tuple(instances), size, prompt.phrases)
+
+    def close(self) -> None:
+        """Let the models go."""
+        self._detector = self._segmenter = None
+
+    def _outline(
+        self, segmenter: Segmenter, view: np.ndarray, found: Detections, prompt: Prompt
+    ) -> list[Instance]:
+        instances = []
+        for mask, box, score, label in zip(
+            segmenter(view, found.boxes), found.boxes.tolist(), found.scores, found.labels, strict=True
+        ):
+            if mask.any():
+                left, top, right, bottom = box
+                phrase = prompt.phrases[label].index
+                instances.append(Instance(mask, (left, top, right, bottom), min(float(score), 1.0), phrase))
+        return instances

@@ -1,0 +1,197 @@
+"""Boxes from a text: OWL-ViT, OWLv2 and Grounding DINO through transformers.
+
+Minderer et al., ECCV 2022 and NeurIPS 2023; Liu et al., ECCV 2024. The text is encoded once for a prompt: its encoder
+stands behind a memory, and the models run as they are.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from textdifuse_ros.errors import ConfigError
+from textdifuse_ros.localize.local_models import (
+    find_model,
+    import_transformers,
+    load_model,
+    load_processor,
+    model_device,
+    read_model_type,
+)
+
+OWL = {"owlvit": "owlvit.text_model", "owlv2": "owlv2.text_model"}
+DINO = {"grounding-dino": "model.text_backbone", "mm-grounding-dino": "model.text_backbone"}
+TEXT_ENCODERS = {**OWL, **DINO}
+"""Type of model: where its text encoder is."""
+
+KEPT_TEXTS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """Boxes in one picture.
+
+    :ivar boxes: float64 [N, 4], (left, top, right, bottom) [pixels], within the picture
+    :ivar scores: float64 [N] in [0, 1]
+    :ivar labels: int64 [N], place of the phrase from 0 on
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+    def take(self, which: np.ndarray) -> Detections:
+        """Some of them, by index or mask."""
+        return Detections(self.boxes[which], self.scores[which], self.labels[which])
+
+
+class Memory(nn.Module):
+    """A module that keeps what it gave for the last few inputs.
+
+    :param inner: without state that changes; its outputs must not be written to
+    """
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self._kept: OrderedDict[tuple[object, ...], Any] = OrderedDict()
+
+    def forward(self, *args: object, **kwargs: object) -> Any:
+        """The inner module's output for these arguments."""
+        key = tuple(_identity(item) for item in (*args, *sorted(kwargs.items())))
+        if key not in self._kept:
+            self._kept[key] = self.inner(*args, **kwargs)
+            if len(self._kept) > KEPT_TEXTS:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+
+def _identity(item: object) -> object:
+    if isinstance(item, tuple):
+        return tuple(_identity(part) for part in item)
+    if isinstance(item, Tensor):
+        return (str(item.dtype), tuple(item.shape), item.cpu().numpy().tobytes())
+    return repr(item)
+
+
+class Detector:
+    """Finds boxes of phrases in a picture. Any words.
+
+    :param model: of a type in :data:`TEXT_ENCODERS`, for inference; its text encoder is put behind a :class:`Memory`
+    :param processor: the model's, of transformers
+    :ivar name: for provenance
+    """
+
+    def __init__(self, model: Any, processor: Any, device: torch.device, name: str = "") -> None:
+        self.name = name
+        self._model, self._processor, self._device = model, processor, device
+        kind = model.config.model_type
+        parent, _, leaf = TEXT_ENCODERS[kind].rpartition(".")
+        setattr(model.get_submodule(parent), leaf, Memory(model.get_submodule(TEXT_ENCODERS[kind])))
+        self._find: Callable[[np.ndarray, tuple[str, ...], float], Detections]
+        self._find = self._find_owl if kind in OWL else self._find_dino
+
+    @classmethod
+    def from_folder(cls, name: str, device: str) -> Detector:
+        """Load what ``detector`` names.
+
+        :raises ConfigError: none given, or transformers is not installed
+        :raises CheckpointError: missing, incomplete, damaged, or of a type that takes no text
+        """
+        folder = find_model("detector", name)
+        read_model_type(folder, "detector", tuple(TEXT_ENCODERS))
+        transformers = import_transformers("detector")
+        place = model_device(device)
+        model = load_model(transformers.AutoModelForZeroShotObjectDetection, folder, "detector", place)
+        return cls(model, load_processor(transformers.AutoProcessor, folder, "detector"), place, Path(folder).name)
+
+    def __call__(self, picture: np.ndarray, phrases: tuple[str, ...], threshold: float) -> Detections:
+        """Look for phrases.
+
+        :param picture: uint8 [H, W, 3] RGB
+        :param threshold: least score
+        """
+        height, width = picture.shape[:2]
+        with torch.inference_mode():
+            found = self._find(picture, phrases, threshold)
+        boxes = np.clip(found.boxes, 0, (width, height, width, height))
+        real = (boxes[:, 2] - boxes[:, 0] >= 1) & (boxes[:, 3] - boxes[:, 1] >= 1)
+        return Detections(boxes, found.scores, found.labels).take(real)
+
+    def _find_owl(self, picture: np.ndarray, phrases: tuple[str, ...], least: float) -> Detections:
+        # The template that these models are trained with.
+        texts = [f"a photo of a {phrase}" for phrase in phrases]
+        longest = self._model.config.text_config.max_position_embeddings
+        tokens = self._processor.tokenizer(
+            texts, padding="max_length", truncation=True, max_length=longest, return_tensors="pt"
+        )
+        pixels = self._processor.image_processor(images=picture, return_tensors="pt")["pixel_values"]
+        outputs = self._model(
+            input_ids=tokens["input_ids"].to(self._device),
+            attention_mask=tokens["attention_mask"].to(self._device),
+            pixel_values=pixels.to(self._device),
+        )
+        (found,) = self._processor.post_process_grounded_object_detection(
+            outputs, threshold=least, target_sizes=[picture.shape[:2]]
+        )
+        boxes, scores, labels = (found[name].cpu().numpy() for name in ("boxes", "scores", "labels"))
+        return Detections(boxes.astype(np.float64), scores.astype(np.float64), labels)
+
+    def _find_dino(self, picture: np.ndarray, phrases: tuple[str, ...], least: float) -> Detections:
+        # The model takes one sentence and scores its tokens; which are whose is told by their places in the sentence.
+        sentence = " ".join(f"{phrase}." for phrase in phrases)
+        tokens = self._processor.tokenizer(sentence, return_tensors="pt", return_offsets_mapping=True)
+        owners = np.array(_owners(tokens.pop("offset_mapping")[0].tolist(), phrases))
+        most = self._model.config.max_text_len
+        if len(owners) > most:
+            raise ConfigError("the text", f"at most {most} tokens for this detector", len(owners), "name fewer things")
+        pixels = self._processor.image_processor(images=picture, return_tensors="pt")
+        outputs = self._model(**{name: item.to(self._device) for name, item in {**tokens, **pixels}.items()})
+        # Beyond the sentence's tokens the logits are -inf.
+        scores = outputs.logits[0, :, : len(owners)].sigmoid().cpu().double().numpy()
+        by_phrase = np.stack([scores[:, owners == n].max(1, initial=0.0) for n in range(len(phrases))], 1)
+        best = by_phrase.max(1)
+        height, width = picture.shape[:2]
+        center, side = np.split(outputs.pred_boxes[0].cpu().double().numpy(), 2, axis=1)
+        corners = np.concatenate((center - side / 2, center + side / 2), 1) * (width, height, width, height)
+        return Detections(corners, best, by_phrase.argmax(1)).take(best >= least)
+
+
+def _owners(offsets: list[list[int]], phrases: tuple[str, ...]) -> list[int]:
+    """For each token the place of the phrase it stands in, -1 for full stops and marks."""
+    ends = np.cumsum([len(phrase) + 2 for phrase in phrases])
+    owners = []
+    for start, stop in offsets:
+        phrase = int(np.searchsorted(ends, start, side="right"))
+        inside = stop > start and phrase < len(phrases) and stop <= ends[phrase] - 2
+        owners.append(phrase if inside else -1)
+    return owners
+
+
+def suppress(found: Detections, iou: float) -> np.ndarray:
+    """Greedy non-maximum suppression within each phrase.
+
+    :param iou: of two boxes that overlap by more, the one with the higher score is kept
+    :return: int64, indices of those kept, by falling score
+    """
+    kept: list[int] = []
+    for n in np.argsort(-found.scores, kind="stable").tolist():
+        same = [m for m in kept if found.labels[m] == found.labels[n]]
+        if not same or box_iou(found.boxes[n], found.boxes[same]).max() <= iou:
+            kept.append(n)
+    return np.array(kept, np.int64)
+
+
+def box_iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of a box [4] with others [N, 4]; float64 [N]."""
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    both = sides.clip(0).prod(1)
+    return both / ((box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - both)

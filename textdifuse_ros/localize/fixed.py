@@ -1,0 +1,124 @@
+"""Regions given by hand: boxes in a text, or a picture of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from textdifuse_ros.config_localize import LocalizerConfig
+from textdifuse_ros.errors import ConfigError, FileError, ImageError
+from textdifuse_ros.image.files import SUFFIXES, read_infrared
+from textdifuse_ros.localize.base import Box, Instance, Localization, mask_box
+from textdifuse_ros.localize.instances import split_regions
+from textdifuse_ros.localize.prompt import Phrase, Prompt
+
+WHITE = 255  # level of a mask painted without thinking of labels: the first phrase's
+
+
+@dataclass(frozen=True)
+class NamedBox:
+    """A box and the phrase that it answers.
+
+    :ivar name: lower case; empty for the first phrase of any prompt
+    """
+
+    name: str
+    box: Box
+
+
+class FixedLocalizer:
+    """Finds the same regions in every picture. Takes any words.
+
+    :param boxes: clipped to the picture; a phrase that names none of them finds nothing
+    :param labels: uint8 [H, W]: 0 = nothing, k = phrase k, 255 = the first phrase; touching pixels of a level are one
+        object
+    """
+
+    name = "fixed"
+    vocabulary = None
+
+    def __init__(self, boxes: Sequence[NamedBox] = (), labels: np.ndarray | None = None) -> None:
+        self._boxes = tuple(boxes)
+        self._labels = labels
+
+    @classmethod
+    def from_config(cls, config: LocalizerConfig) -> FixedLocalizer:
+        """Read ``regions``.
+
+        :raises ConfigError: empty, or a box that is none
+        :raises FileError: a file that is missing or neither boxes nor a picture
+        """
+        regions = config.regions.strip()
+        if not regions:
+            remedy = "as in 'person 10 20 50 80; car 100 40 180 90', or a file"
+            raise ConfigError("regions", "given for the fixed localizer", "none", remedy)
+        path = Path(regions)
+        if path.suffix.lower() == ".txt":
+            try:
+                lines = path.read_text(encoding="utf-8").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise FileError(str(path), "a readable text file", error) from error
+            return cls([_read_box(line, str(path)) for line in lines if line.strip()])
+        if path.suffix.lower() in SUFFIXES:
+            labels = read_infrared(path)
+            if labels.dtype != np.uint8:
+                raise FileError(str(path), "a picture of 8 bits, level k for phrase k", labels.dtype)
+            return cls(labels=labels)
+        return cls([_read_box(piece, "regions") for piece in regions.split(";") if piece.strip()])
+
+    def __call__(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
+        """The regions that the prompt's phrases name, as :class:`.base.Localizer` says."""
+        height, width = infrared.shape
+        found: list[Instance] = []
+        for phrase in prompt.phrases:
+            found.extend(self._of_boxes(phrase, (height, width)))
+            found.extend(self._of_labels(phrase, (height, width)))
+        return Localization(tuple(found), (height, width), prompt.phrases)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def _of_boxes(self, phrase: Phrase, size: tuple[int, int]) -> list[Instance]:
+        found = []
+        for item in self._boxes:
+            if item.name == phrase.text or (not item.name and phrase.index == 1):
+                mask = fill_box(item.box, size)
+                if mask.any():
+                    found.append(Instance(mask, mask_box(mask), 1.0, phrase.index))
+        return found
+
+    def _of_labels(self, phrase: Phrase, size: tuple[int, int]) -> list[Instance]:
+        if self._labels is None:
+            return []
+        if self._labels.shape != size:
+            (height, width), (own_height, own_width) = size, self._labels.shape
+            due = f"as large as the picture ({width} x {height} pixels)"
+            raise ImageError("the mask given in regions", due, f"{own_width} x {own_height}")
+        levels = (1, WHITE) if phrase.index == 1 else (phrase.index,)
+        masks = split_regions(np.isin(self._labels, levels), divide=False)
+        return [Instance(mask, mask_box(mask), 1.0, phrase.index) for mask in masks]
+
+
+def fill_box(box: Box, size: tuple[int, int]) -> np.ndarray:
+    """A box as a mask, bool [H, W]; edges are rounded, what lies outside the picture is cut off.
+
+    :param size: height and width [pixels]
+    """
+    mask = np.zeros(size, bool)
+    left, top, right, bottom = (max(0, round(edge)) for edge in box)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def _read_box(line: str, where: str) -> NamedBox:
+    *words, left, top, right, bottom = line.split() if len(line.split()) >= 4 else ["", *"abcd"]
+    try:
+        box = (float(left), float(top), float(right), float(bottom))
+    except ValueError:
+        box = (0.0, 0.0, 0.0, 0.0)
+    if not (np.isfinite(box).all() and box[0] < box[2] and box[1] < box[3]):
+        raise ConfigError(f"a box in {where}", "'[phrase] left top right bottom' [pixels]", repr(line.strip()))
+    return NamedBox(" ".join(words).lower(), box)

@@ -1,0 +1,125 @@
+"""Objects out of maps of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+
+from textdifuse_ros.localize.base import Instance, mask_box
+
+LEAST_DEPTH, DEPTH_SADDLE = 1.5, 0.7  # a thing is at least this far from its border in the middle [pixels]; its neck
+LEAST_CENTER, CENTER_SADDLE = 0.1, 0.5
+MOST_PEAKS = 64  # peaks of one region that are looked at, from the highest down: ragged regions have very many
+
+
+def class_instances(
+    probability: np.ndarray,
+    phrases: Mapping[int, int],
+    *,
+    threshold: float = 0.5,
+    least_area: int = 12,
+    countable: frozenset[int] | None = None,
+    centers: np.ndarray | None = None,
+) -> list[Instance]:
+    """The objects in a map of class probabilities.
+
+    A pixel belongs to the class of highest probability. Connected pixels (8 neighbours) of the classes of one phrase
+    are a region. A region of countable classes with several middles is divided among them; any other region is one
+    object, and all regions of what cannot be counted (road, sky) are one together.
+
+    :param probability: float32 [K, H, W], the probabilities of all K classes, sum 1 at each pixel
+    :param phrases: class (0 .. K - 1) to index of the phrase that asks for it (from 1 on)
+    :param threshold: least mean probability of an object, of its phrase's classes, over its pixels: its score
+    :param least_area: smaller objects are dropped [pixels]
+    :param countable: classes whose things are told apart; None for all
+    :param centers: float32 [H, W], how much each pixel looks like the middle of a thing; without it the middles are
+        the peaks of the distance from the region's border
+    :return: by falling score; masks do not overlap
+    """
+    found: list[Instance] = []
+    best = probability.argmax(0)
+    for phrase in sorted(set(phrases.values())):
+        classes = [item for item, index in phrases.items() if index == phrase]
+        things = [item for item in classes if countable is None or item in countable]
+        stuff = [item for item in classes if item not in things]
+        share = probability[classes].sum(0)
+        masks = split_regions(np.isin(best, things), least_area, centers) if things else []
+        if stuff:
+            masks.append(np.isin(best, stuff))
+        for mask in masks:
+            if np.count_nonzero(mask) >= max(1, least_area):
+                score = min(float(share[mask].mean()), 1.0)
+                if score >= threshold:
+                    found.append(Instance(mask, mask_box(mask), score, phrase))
+    return sorted(found, key=lambda item: -item.score)
+
+
+def split_regions(
+    mask: np.ndarray, least_area: int = 1, centers: np.ndarray | None = None, *, divide: bool = True
+) -> list[np.ndarray]:
+    """The connected regions (8 neighbours) of a mask, those of several things divided.
+
+    :param mask: bool [H, W]
+    :param least_area: smaller regions are dropped [pixels]
+    :param centers: float32 [H, W], see :func:`class_instances`
+    :param divide: False leaves each region whole
+    :return: bool [H, W] each
+    """
+    count, regions, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    pieces = []
+    for region in range(1, count):
+        left, top, width, height, area = statistics[region]
+        if area < least_area:
+            continue
+        window = slice(top, top + height), slice(left, left + width)
+        inside = regions[window] == region
+        hints = centers[window] if centers is not None else None
+        for piece in _divide(inside, hints) if divide else [inside]:
+            whole = np.zeros(mask.shape, bool)
+            whole[window] = piece
+            pieces.append(whole)
+    return pieces
+
+
+def _divide(region: np.ndarray, centers: np.ndarray | None) -> list[np.ndarray]:
+    """One connected region as one or several, bool, of its own size.
+
+    A pixel goes to the middle around which the largest circle within the region comes nearest to it (an additively
+    weighted Voronoi diagram), so that a near car keeps its front beside a small far one.
+    """
+    padded = np.pad(region.astype(np.uint8), 1)
+    depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    if centers is None:
+        middles = _peaks(depth, least=LEAST_DEPTH, saddle=DEPTH_SADDLE)
+    else:
+        middles = _peaks(np.where(region, centers, 0).astype(np.float32), least=LEAST_CENTER, saddle=CENTER_SADDLE)
+    if len(middles) < 2:
+        return [region]
+    rows, columns = np.mgrid[: region.shape[0], : region.shape[1]]
+    nearest: np.ndarray = np.full(region.shape, -1, np.int32)
+    best: np.ndarray = np.full(region.shape, np.inf)
+    for number, (row, column) in enumerate(middles):
+        away = np.hypot(rows - row, columns - column) - depth[row, column]
+        nearer = away < best
+        best[nearer], nearest[nearer] = away[nearer], number
+    return [piece for number in range(len(middles)) if (piece := (nearest == number) & region).any()]
+
+
+def _peaks(height: np.ndarray, least: float, saddle: float) -> list[tuple[int, int]]:
+    """Row and column of the middles in a relief [H, W], from the highest down.
+
+    A peak is a middle of its own where the way to every higher one leads below ``saddle`` times its height.
+    """
+    level = cv2.dilate(height, np.ones((3, 3), np.uint8))
+    _, plateaus, _, _ = cv2.connectedComponentsWithStats(((height >= level) & (height >= least)).astype(np.uint8))
+    numbers, first = np.unique(plateaus, return_index=True)
+    rows, columns = np.unravel_index(first[numbers > 0], height.shape)
+    order = np.argsort(-height[rows, columns], kind="stable")[:MOST_PEAKS]
+    middles: list[tuple[int, int]] = []
+    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        _, hills = cv2.connectedComponents((height >= saddle * height[row, column]).astype(np.uint8), connectivity=8)
+        if all(hills[row, column] != hills[other] for other in middles):
+            middles.append((row, column))
+    return middles

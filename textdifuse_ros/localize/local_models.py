@@ -1,0 +1,119 @@
+"""Pretrained models in transformers' format from a local folder; nothing is ever downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from textdifuse_ros.checkpoint import model_folders
+from textdifuse_ros.errors import CheckpointError, ConfigError, DeviceError
+
+PAGE = "docs/text.md says what to fetch and where to put it"
+
+
+def find_model(parameter: str, name: str) -> Path:
+    """The folder or file of a pretrained model, given by path or by its name in a model folder.
+
+    :param parameter: what the user sets it by, for errors
+    :raises ConfigError: not given
+    :raises CheckpointError: nowhere found; says where it was looked for
+    """
+    if not name:
+        raise ConfigError(parameter, "a folder with pretrained weights", "nothing", PAGE)
+    places = [Path(name).expanduser(), *(folder / name for folder in model_folders())]
+    for place in places:
+        if place.exists():
+            return place
+    looked = ", ".join(map(str, places))
+    raise CheckpointError(f"the model {name!r} ({parameter})", "there", f"nothing at {looked}", PAGE)
+
+
+def read_model_type(folder: Path, parameter: str, known: tuple[str, ...]) -> str:
+    """The ``model_type`` that the configuration in a folder names.
+
+    :raises CheckpointError: no configuration, or another type than the known ones
+    """
+    transformers = import_transformers(parameter)
+    if not (folder / "config.json").is_file():
+        what = f"the folder {folder} ({parameter})"
+        raise CheckpointError(what, "a model in transformers' format", "one without config.json", PAGE)
+    try:
+        config, _ = transformers.PretrainedConfig.get_config_dict(str(folder), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise _unreadable(folder, parameter, error) from error
+    kind = str(config.get("model_type"))
+    if kind not in known:
+        raise CheckpointError(f"the model in {folder} ({parameter})", f"one of {', '.join(known)}", kind, PAGE)
+    return kind
+
+
+def load_model(model_class: Any, folder: Path, parameter: str, device: torch.device) -> nn.Module:
+    """A model with all its weights, in float32, for inference.
+
+    :param model_class: a class of transformers with ``from_pretrained``
+    :raises CheckpointError: unreadable, or a part has no weights: transformers itself would leave it random
+    """
+    try:
+        model, report = model_class.from_pretrained(
+            str(folder), local_files_only=True, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise _unreadable(folder, parameter, error) from error
+    missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report.get("mismatched_keys", ()))
+    if missing:
+        some = ", ".join(missing[:3])
+        raise CheckpointError(
+            f"the weights in {folder} ({parameter})", "complete", f"{len(missing)} tensors missing ({some})", PAGE
+        )
+    return model.eval().requires_grad_(False).to(device)
+
+
+def load_processor(processor_class: Any, folder: Path, parameter: str) -> Any:
+    """What prepares a model's inputs: image processor, tokenizer, or both.
+
+    :raises CheckpointError: files are missing or damaged
+    """
+    try:
+        return processor_class.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
+        raise _unreadable(folder, parameter, error) from error
+
+
+def import_transformers(parameter: str) -> Any:
+    """The package, quiet.
+
+    :raises ConfigError: not installed
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        remedy = "pip install 'transformers>=5', or use another localizer"
+        raise ConfigError(parameter, "used with the package transformers installed", error, remedy) from error
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    return transformers
+
+
+def model_device(name: str) -> torch.device:
+    """The device of ``localizer_device``.
+
+    :raises ConfigError: another name
+    :raises DeviceError: CUDA asked for and absent
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if name != "cpu" and (kind != "cuda" or (":" in name and not number.isdigit())):
+        raise ConfigError("localizer_device", "auto, cpu, cuda or cuda:N", repr(name))
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        due = f"one of {torch.cuda.device_count()} CUDA devices"
+        raise DeviceError("localizer_device", due, name, "use cpu or auto")
+    return torch.device(name)
+
+
+def _unreadable(folder: Path, parameter: str, error: Exception) -> CheckpointError:
+    reason = " ".join(str(error).split())[:300]
+    return CheckpointError(f"the model in {folder} ({parameter})", "loadable", reason, PAGE)

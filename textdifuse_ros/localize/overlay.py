@@ -1,0 +1,60 @@
+"""What was found, drawn into a picture for people to look at."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from textdifuse_ros.localize.base import Instance, Localization
+
+# Okabe and Ito's colours, told apart also by the colour-blind; RGB.
+COLORS = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (213, 94, 0),
+    (204, 121, 167),
+    (0, 114, 178),
+    (255, 255, 255),
+)
+TINT = 0.4
+
+
+def phrase_color(index: int) -> tuple[int, int, int]:
+    """The colour of a phrase, RGB; after eight they begin again.
+
+    :param index: from 1 on
+    """
+    return COLORS[(index - 1) % len(COLORS)]
+
+
+def draw_overlay(picture: np.ndarray, found: Localization) -> np.ndarray:
+    """Tint the masks, outline them, and write phrase, score and track beside them.
+
+    :param picture: uint8 [H, W, 3] RGB, of the localisation's size; left as it is
+    :return: uint8 [H, W, 3] RGB
+    """
+    drawn = picture.copy()
+    labels = found.label_map()
+    for phrase in found.phrases:
+        inside = labels == phrase.index
+        if inside.any():
+            tint = np.array(phrase_color(phrase.index), np.float32) * np.float32(TINT)
+            drawn[inside] = (drawn[inside] * np.float32(1 - TINT) + tint).round().astype(np.uint8)
+    for item in found.instances:
+        outlines, _ = cv2.findContours(item.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(drawn, outlines, -1, phrase_color(item.phrase), 1)
+    for item in found.instances:
+        _write(drawn, item, next(phrase.text for phrase in found.phrases if phrase.index == item.phrase))
+    return drawn
+
+
+def _write(drawn: np.ndarray, item: Instance, text: str) -> None:
+    """The caption above the object, or below its upper edge where there is no room."""
+    track = f" #{item.track}" if item.track else ""
+    caption = f"{text}{track} {item.score:.2f}".encode("ascii", "replace").decode()  # OpenCV's letters are ASCII
+    left, top = int(item.box[0]), int(item.box[1])
+    baseline = top - 4 if top >= 14 else top + 12
+    for color, width in (((0, 0, 0), 3), (phrase_color(item.phrase), 1)):
+        cv2.putText(drawn, caption, (left, baseline), cv2.FONT_HERSHEY_SIMPLEX, 0.38, color, width, cv2.LINE_AA)

@@ -1,0 +1,34 @@
+"""Localisers by name; each is imported only when it is asked for."""
+
+from __future__ import annotations
+
+from textdifuse_ros.config import validate
+from textdifuse_ros.config_localize import LocalizerConfig
+from textdifuse_ros.localize.base import Localizer
+
+
+def make_localizer(config: LocalizerConfig) -> Localizer:
+    """Make the localiser that a configuration names, its weights loaded.
+
+    :raises ConfigError: a parameter is wrong or missing, or a package that this localiser needs
+    :raises CheckpointError, FileError: weights or regions are missing or damaged; the message says what to fetch
+    :raises DeviceError: the device is absent
+    """
+    validate(config)
+    match config.localizer:
+        case "builtin":
+            from textdifuse_ros.localize.builtin import BuiltinLocalizer
+
+            return BuiltinLocalizer.from_config(config)
+        case "detect_segment":
+            from textdifuse_ros.localize.detect_segment import DetectSegmentLocalizer
+
+            return DetectSegmentLocalizer.from_config(config)
+        case "sam3":
+            from textdifuse_ros.localize.sam3 import Sam3Localizer
+
+            return Sam3Localizer.from_config(config)
+        case _:
+            from textdifuse_ros.localize.fixed import FixedLocalizer
+
+            return FixedLocalizer.from_config(config)

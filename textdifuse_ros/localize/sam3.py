@@ -1,0 +1,117 @@
+"""SAM 3 through transformers: one model from a phrase to all its masks (Carion et al., 2025)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from textdifuse_ros.config_localize import LocalizerConfig
+from textdifuse_ros.localize.base import Instance, Localization
+from textdifuse_ros.localize.detector import KEPT_TEXTS, Detections, suppress
+from textdifuse_ros.localize.local_models import (
+    find_model,
+    import_transformers,
+    load_model,
+    load_processor,
+    model_device,
+    read_model_type,
+)
+from textdifuse_ros.localize.prompt import Prompt
+from textdifuse_ros.localize.segmenter import Normalization, read_normalization
+
+TOKENS = 32  # that the model takes of a phrase
+TYPES = ("sam3", "sam3_video")
+
+
+class Sam3Localizer:
+    """Looks for each phrase in the visible and the infrared picture; each picture and each phrase is encoded once.
+
+    :param model: ``Sam3Model`` of transformers, for inference
+    """
+
+    vocabulary = None
+
+    def __init__(
+        self, model: Any, tokenizer: Any, normalization: Normalization, config: LocalizerConfig, name: str = ""
+    ) -> None:
+        self.name = f"sam3 {name}".strip()
+        self._model, self._tokenizer, self._normalize, self._config = model, tokenizer, normalization, config
+        self._device = model_device(config.localizer_device)
+        self._texts: OrderedDict[str, tuple[Any, torch.Tensor]] = OrderedDict()
+
+    @classmethod
+    def from_config(cls, config: LocalizerConfig) -> Sam3Localizer:
+        """Load what ``segmenter`` names.
+
+        :raises ConfigError: none given, or transformers is not installed
+        :raises CheckpointError: missing, incomplete, or of another type
+        """
+        folder = find_model("segmenter", config.segmenter)
+        read_model_type(folder, "segmenter", TYPES)
+        transformers = import_transformers("segmenter")
+        model = load_model(transformers.Sam3Model, folder, "segmenter", model_device(config.localizer_device))
+        tokenizer = load_processor(transformers.AutoTokenizer, folder, "segmenter")
+        return cls(model, tokenizer, read_normalization(folder, "segmenter"), config, folder.name)
+
+    def __call__(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
+        """Look for the phrases, as :class:`.base.Localizer` says."""
+        size = (infrared.shape[0], infrared.shape[1])
+        masks: list[np.ndarray] = []
+        boxes: list[np.ndarray] = []
+        scores: list[float] = []
+        labels: list[int] = []
+        views = (visible, np.repeat(infrared[:, :, None], 3, 2)) if prompt else ()
+        with torch.inference_mode():
+            for view in views:
+                seen = self._model.get_vision_features(self._normalize(view, self._device))
+                for phrase in prompt.phrases:
+                    for mask, box, score in self._find(seen, phrase.text, size):
+                        masks.append(mask)
+                        boxes.append(box)
+                        scores.append(score)
+                        labels.append(phrase.index)
+        together = Detections(np.array(boxes).reshape(-1, 4), np.array(scores), np.array(labels, np.int64))
+        instances = []
+        for n in suppress(together, self._config.nms_iou).tolist():
+            left, top, right, bottom = boxes[n].tolist()
+            instances.append(Instance(masks[n], (left, top, right, bottom), scores[n], labels[n]))
+        return Localization(tuple(instances), size, prompt.phrases)
+
+    def close(self) -> None:
+        """Let the model go."""
+        self._model = None
+        self._texts.clear()
+
+    def _find(self, seen: Any, text: str, size: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray, float]]:
+        """Masks, boxes and scores of one phrase in one picture, as the model's own processor makes them."""
+        height, width = size
+        embedded, attention = self._embed(text)
+        outputs = self._model(vision_embeds=seen, text_embeds=embedded, attention_mask=attention)
+        scores = outputs.pred_logits[0].sigmoid()
+        if outputs.presence_logits is not None:
+            scores = scores * outputs.presence_logits[0].sigmoid()
+        found = []
+        keep = scores >= self._config.box_threshold
+        edges = torch.tensor((width, height, width, height), device=scores.device)
+        boxes = (outputs.pred_boxes[0][keep] * edges).clamp(min=0).minimum(edges).cpu().double().numpy()
+        for logits, box, score in zip(outputs.pred_masks[0][keep], boxes, scores[keep].tolist(), strict=True):
+            mask = F.interpolate(logits[None, None].sigmoid(), size, mode="bilinear", align_corners=False)[0, 0] > 0.5
+            if mask.any() and (box[2:] > box[:2]).all():
+                found.append((mask.cpu().numpy(), box, min(score, 1.0)))
+        return found
+
+    def _embed(self, text: str) -> tuple[Any, torch.Tensor]:
+        if text not in self._texts:
+            tokens = self._tokenizer(
+                [text], padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"
+            ).to(self._device)
+            attention = tokens["attention_mask"]
+            self._texts[text] = self._model.get_text_features(tokens["input_ids"], attention), attention
+            if len(self._texts) > KEPT_TEXTS:
+                self._texts.popitem(last=False)
+        self._texts.move_to_end(text)
+        return self._texts[text]

@@ -1,0 +1,226 @@
+"""Masks carried from picture to picture by optical flow, and objects recognised again.
+
+Points in each object are followed (Lucas and Kanade, in a pyramid) there and back; the object moves and grows as the
+median of those that return says (Kalal, Mikolajczyk and Matas, ICPR 2010). A mask warped pixel by pixel by a dense flow
+would leave a trail: the ground that an object uncovers has no counterpart in the picture before. The steps are summed
+up from the key frame on, so that a mask is resampled once, however many pictures lie between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from textdifuse_ros.localize.base import Instance, mask_box
+
+REDUCTION = 2
+SMALLEST, LARGEST = 48, 480  # sides of the pictures that points are followed in, the short and the long one [pixels]
+MOST_POINTS, LEAST_POINTS = 60, 4  # of an object
+CORE = 0.3  # they lie at least so deep in it, as a share of its greatest depth: over borders flows mix
+WINDOW, LEVELS = 9, 3  # side of the patch around a point [pixels], halvings of the picture
+RETURN = 1.0  # how far off a point may end after there and back [pixels]
+GROWTH = 1.1  # most that an object may grow, or shrink, from one picture to the next
+KEPT_AREA = 0.2  # an object that shows less of its area is gone from the picture
+SAME_IOU = 0.3  # overlap from which on two masks of one phrase are the same object
+COVERED = 0.5  # share of a mask under newer ones from which on it is one of them
+LAST_TRACK = 65535  # instance maps are uint16
+
+
+def flow_picture(visible: np.ndarray, infrared: np.ndarray) -> np.ndarray:
+    """The reduced grey picture in which points are followed: both sources, each weighed by its contrast.
+
+    By night nearly all of it is the infrared.
+
+    :param visible: uint8 [H, W, 3] RGB
+    :param infrared: uint8 [H, W]
+    :return: uint8 [h, w]
+    """
+    height, width = infrared.shape
+    scale = max(1 / REDUCTION, SMALLEST / min(height, width))
+    scale = min(scale, LARGEST / max(height, width), 1.0)
+    size = max(WINDOW, round(width * scale)), max(WINDOW, round(height * scale))
+    luma = cv2.cvtColor(cv2.resize(visible, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+    warm = cv2.resize(infrared, size, interpolation=cv2.INTER_AREA)
+    contrasts = float(luma.std()), float(warm.std())
+    total = sum(contrasts) or 1.0
+    return cv2.addWeighted(luma, contrasts[0] / total, warm, contrasts[1] / total, 0)
+
+
+class Tracks:
+    """Objects on their way from the picture in which they were found to the current one.
+
+    :param instances: as found
+    :param size: height and width of the full picture [pixels]
+    :param picture: :func:`flow_picture` of the one they were found in
+    :ivar picture: that of the current one
+    """
+
+    def __init__(self, instances: Sequence[Instance], size: tuple[int, int], picture: np.ndarray) -> None:
+        self._movers = [_Mover(item) for item in instances if item.mask.any()]
+        self._size = size
+        self.picture = picture
+
+    def advance(self, picture: np.ndarray) -> None:
+        """Go on to the next picture.
+
+        :param picture: its :func:`flow_picture`, of the same size as before
+        """
+        if self._movers:
+            (height, width), (rows, columns) = self._size, picture.shape
+            # Pixels of the full picture in one of the reduced.
+            scale = np.array((width / columns, height / rows), np.float32)
+            at = [(mover.points() + 0.5) / scale - 0.5 for mover in self._movers]
+            there, known = _follow(self.picture, picture, np.concatenate(at))
+            first = 0
+            for mover, points in zip(self._movers, at, strict=True):
+                own = slice(first, first + len(points))
+                first += len(points)
+                mover.step(known[own], ((there[own] - points) * scale)[known[own]])
+        self.picture = picture
+
+    def carried(self) -> tuple[Instance, ...]:
+        """The objects where they are now; those that left the picture are missing."""
+        moved = (mover.instance(self._size) for mover in self._movers)
+        return tuple(item for item in moved if item is not None)
+
+
+def _follow(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where points of one picture are in the next, float32 [N, 2], and whether that is known, bool [N]."""
+    there, went = _flow(before, after, points)
+    back, came = _flow(after, before, there)
+    return there, went & came & (np.linalg.norm(back - points, axis=1) < RETURN)
+
+
+def _flow(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 0.03)
+    there, went, _ = cv2.calcOpticalFlowPyrLK(
+        before, after, points[:, None], np.empty(0), winSize=(WINDOW, WINDOW), maxLevel=LEVELS, criteria=stop
+    )
+    return np.asarray(there)[:, 0], np.asarray(went)[:, 0] > 0
+
+
+class _Mover:
+    """One object: the part of its mask within its box, and how far it came: ``x -> scale * x + shift``."""
+
+    def __init__(self, found: Instance) -> None:
+        self._found = found
+        left, top, right, bottom = map(int, mask_box(found.mask))
+        self._corner = np.array((left, top), np.float32)
+        self._crop = found.mask[top:bottom, left:right].astype(np.float32)
+        depth = cv2.distanceTransform(np.pad(self._crop, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+        rows, columns = np.nonzero(depth >= CORE * depth.max())
+        chosen = np.linspace(0, len(rows) - 1, min(len(rows), MOST_POINTS)).round().astype(int)
+        self._points = np.stack((columns[chosen], rows[chosen]), 1).astype(np.float32) + self._corner
+        self._scale = 1.0
+        self._shift: np.ndarray = np.zeros(2)
+
+    def points(self) -> np.ndarray:
+        """Points in the object where it is now, float32 [N, 2], x and y [pixels]."""
+        return (self._scale * self._points + self._shift).astype(np.float32)
+
+    def step(self, known: np.ndarray, moved: np.ndarray) -> None:
+        """Go on with the median of its points; it stays where it is while hardly any is known.
+
+        :param known: bool [N], which points were followed
+        :param moved: float32 [M, 2], how far those came [pixels]
+        """
+        if len(moved) < LEAST_POINTS:
+            return
+        here = self.points()[known]
+        middle, by = np.median(here, 0), np.median(moved, 0)
+        before = np.linalg.norm(here - middle, axis=1)
+        after = np.linalg.norm(here + moved - middle - by, axis=1)
+        far = before > max(1.0, 0.5 * float(before.max()))
+        growth = float(np.median(after[far] / before[far])) if np.count_nonzero(far) >= 2 * LEAST_POINTS else 1.0
+        growth = min(max(growth, 1 / GROWTH), GROWTH)
+        self._scale *= growth
+        self._shift = growth * (self._shift - middle) + middle + by
+
+    def instance(self, size: tuple[int, int]) -> Instance | None:
+        """The object as it is now, None where it is gone.
+
+        :param size: height and width of the picture [pixels]
+        """
+        if self._scale == 1 and not self._shift.any():
+            return self._found
+        corner = self._scale * self._corner + self._shift
+        start = np.floor(corner).astype(int) - 1
+        extent = np.ceil(np.array(self._crop.shape[::-1]) * self._scale).astype(int) + 3
+        x, y = corner - start
+        matrix = np.array(((self._scale, 0, x), (0, self._scale, y)))
+        moved = cv2.warpAffine(self._crop, matrix, (int(extent[0]), int(extent[1])), flags=cv2.INTER_LINEAR) > 0.5
+        low, high = np.maximum(start, 0), np.minimum(start + extent, size[::-1])
+        if (low >= high).any():
+            return None
+        part = moved[low[1] - start[1] : high[1] - start[1], low[0] - start[0] : high[0] - start[0]]
+        if np.count_nonzero(part) < max(1.0, KEPT_AREA * np.count_nonzero(moved)):
+            return None
+        mask = np.zeros(size, bool)
+        mask[low[1] : high[1], low[0] : high[0]] = part
+        left, top, right, bottom = mask_box(part)
+        x, y = float(low[0]), float(low[1])
+        return replace(self._found, mask=mask, box=(left + x, top + y, right + x, bottom + y))
+
+
+class Identities:
+    """Gives out track numbers 1 .. 65535, and the same one to the same object.
+
+    After the last number it starts again, past those in use.
+    """
+
+    def __init__(self) -> None:
+        self._next = 1
+
+    def merge(self, old: Sequence[Instance], new: Sequence[Instance]) -> tuple[Instance, ...]:
+        """New objects with the numbers of the old ones that they are; old ones not found again stay, uncovered.
+
+        Pairs of one phrase are matched by falling overlap of their masks, greedily.
+
+        :param old: carried to the same picture as ``new``
+        """
+        overlaps = _overlaps(old, new)
+        order = sorted(overlaps, key=lambda pair: -overlaps[pair])
+        matched: dict[int, int] = {}
+        taken: set[int] = set()
+        for before, after in order:
+            if overlaps[before, after] < SAME_IOU:
+                break
+            if before not in taken and after not in matched and old[before].phrase == new[after].phrase:
+                matched[after] = before
+                taken.add(before)
+        used = {item.track for item in old}
+        result = []
+        for n, item in enumerate(new):
+            track = old[matched[n]].track if n in matched else self._fresh(used)
+            result.append(replace(item, track=track))
+        covered = np.logical_or.reduce([item.mask for item in new]) if new else None
+        for n, item in enumerate(old):
+            if n not in taken and (covered is None or covered[item.mask].mean() < COVERED):
+                result.append(item)
+        return tuple(result)
+
+    def _fresh(self, used: set[int]) -> int:
+        while self._next in used:
+            self._next = self._next % LAST_TRACK + 1
+        track = self._next
+        used.add(track)
+        self._next = track % LAST_TRACK + 1
+        return track
+
+
+def _overlaps(old: Sequence[Instance], new: Sequence[Instance]) -> dict[tuple[int, int], float]:
+    """Intersection over union of the pairs whose boxes meet."""
+    found: dict[tuple[int, int], float] = {}
+    areas = [np.count_nonzero(item.mask) for item in old], [np.count_nonzero(item.mask) for item in new]
+    for n, one in enumerate(old):
+        for m, other in enumerate(new):
+            left, top = (int(max(one.box[i], other.box[i])) for i in (0, 1))
+            right, bottom = (int(min(one.box[i], other.box[i]) + 0.999) for i in (2, 3))
+            if left < right and top < bottom:
+                both = np.count_nonzero(one.mask[top:bottom, left:right] & other.mask[top:bottom, left:right])
+                if both:
+                    found[n, m] = both / float(areas[0][n] + areas[1][m] - both)
+    return found

@@ -1,0 +1,41 @@
+"""Between checkpoints and the built-in localiser's network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from textdifuse_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from textdifuse_ros.config import from_mapping, to_mapping
+from textdifuse_ros.errors import CheckpointError, ConfigError
+from textdifuse_ros.networks.localizer import LocalizerNetwork, LocalizerNetworkConfig
+
+KIND = "localizer"
+
+
+def load_localizer(path: str | Path) -> tuple[LocalizerNetwork, Checkpoint]:
+    """Build the network that a checkpoint describes and give it its weights, in float32.
+
+    :raises CheckpointError: unreadable, of another kind, or tensors that do not fit
+    """
+    checkpoint = load_checkpoint(path, KIND)
+    try:
+        network = LocalizerNetwork(from_mapping(LocalizerNetworkConfig, checkpoint.config, str(path)))
+        tensors = {name: t.to(torch.float32) if t.is_floating_point() else t for name, t in checkpoint.tensors.items()}
+        network.load_state_dict(tensors, strict=True)
+    except (ConfigError, RuntimeError) as error:
+        reason = str(error).replace("\n", " ")
+        raise CheckpointError(str(path), "weights that fit their own configuration", reason) from error
+    return network, checkpoint
+
+
+def save_localizer(path: str | Path, network: LocalizerNetwork, provenance: Mapping[str, Any]) -> None:
+    """Write a network as a checkpoint: convolutions in float16, the statistics of the normalisation in float32."""
+    tensors = {
+        name: tensor.to(torch.float16) if tensor.is_floating_point() and ".norm." not in name else tensor
+        for name, tensor in network.state_dict().items()
+    }
+    save_checkpoint(path, KIND, to_mapping(network.config), tensors, provenance)
