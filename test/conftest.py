@@ -19,6 +19,13 @@ TINY = {
 }
 
 
+def with_random_heads(networks):  # type: ignore[no-untyped-def]
+    """A new decoder's head is silent: every picture would come out the same, whatever the features."""
+    for part in (networks.luma, networks.chroma):
+        part.decoder.head.reset_parameters()
+    return networks
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real checkpoint of small networks with random weights: everything runs, quickly, and means nothing."""
@@ -29,7 +36,26 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
-    save_networks(path, DriveNetworks(DriveConfig(**TINY)), {"made by": "the tests"})
+    save_networks(path, with_random_heads(DriveNetworks(DriveConfig(**TINY))), {"made by": "the tests"})
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_text_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a checkpoint with a text re-modulation, random too: what it does to objects is strong, and means nothing."""
+    import torch
+
+    from textdifuse_ros.fusion.weights import save_networks, with_modulation
+    from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
+
+    torch.manual_seed(0)
+    networks = with_modulation(with_random_heads(DriveNetworks(DriveConfig(**TINY))), width=8)
+    assert networks.modulation is not None
+    for level in networks.modulation.levels:
+        torch.nn.init.normal_(level.directions.weight, std=0.3)  # type: ignore[arg-type, union-attr]
+        torch.nn.init.normal_(level.directions.bias, std=0.5)  # type: ignore[arg-type, union-attr]
+    path = tmp_path_factory.mktemp("models") / "tiny_text.safetensors"
+    save_networks(path, networks, {"made by": "the tests"})
     return path
 
 

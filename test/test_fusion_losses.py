@@ -9,7 +9,6 @@ from torch import Tensor
 
 from textdifuse_ros.fusion.losses import (
     CORING,
-    EDGE_GAIN,
     LOOKS,
     Look,
     correlate,
@@ -62,8 +61,10 @@ def test_edges_are_the_stronger_sources_with_their_sign() -> None:
     visible[..., :8, :] = 0.3
     infrared[..., 20:, :] = 0.35
     edges = vivid_edges(visible, infrared, ROAD)
-    torch.testing.assert_close(edges[:, 1, 7:9], EDGE_GAIN * sobel_vector(visible)[:, 1, 7:9])
-    torch.testing.assert_close(edges[:, 1, 19:21], EDGE_GAIN * (1 - CORING / 0.6) * sobel_vector(infrared)[:, 1, 19:21])
+    torch.testing.assert_close(edges[:, 1, 7:9], ROAD.edge_gain * sobel_vector(visible)[:, 1, 7:9])
+    torch.testing.assert_close(
+        edges[:, 1, 19:21], ROAD.edge_gain * (1 - CORING / 0.6) * sobel_vector(infrared)[:, 1, 19:21]
+    )
     assert edges[:, 1, 8, 4] > 0 > edges[:, 1, 20, 4]
 
 

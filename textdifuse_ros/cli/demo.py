@@ -28,6 +28,7 @@ from textdifuse_ros import __version__
 from textdifuse_ros.checkpoint import find_checkpoint
 from textdifuse_ros.cli.drive import INFRARED_TOPIC, VISIBLE_TOPIC, record_frame
 from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments, to_mapping
+from textdifuse_ros.config_localize import LocalizerConfig
 from textdifuse_ros.errors import ConfigError, FileError, ImageError, InputError
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ MOST_FOLDER_PAIRS = 200
 MOST_RATE = 10.0  # [Hz]
 SHARE_OF_TIME = 0.7  # of a period that fusing one pair may take, measured while nothing else runs
 MOST_MEASURED, MOST_MEASURING = 7, 4.0  # pairs and seconds
+TEXT, TEXT_LATER = "person", "car"
+PAIRS_PER_LOOK = 3  # of the localiser, at least: it shares the processor with the fusion
 # Left by the ROS wheels; from another virtual environment it would keep this one's from finding their libraries.
 _WHEELS_MARK = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
 MADE = ("contact_sheet.png", "drive.mp4", "fused_bag", "input_bag", "logs", "summary.json")
@@ -83,6 +86,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         help=f"Pairs a second [Hz]; by default at most {MOST_RATE:g}, and as many as this machine can fuse.",
     )
+    parser.add_argument(
+        "--text",
+        metavar="T",
+        help=f"What stands out at first. Default: '{TEXT}' in the synthetic drive, nothing in a folder, where each "
+        "pair may be of another scene.",
+    )
+    parser.add_argument(
+        "--text-later",
+        metavar="T",
+        help=f"What stands out from half of the pairs on. Default: '{TEXT_LATER}' after '{TEXT}', else no change.",
+    )
     add_arguments(parser, FuserConfig)
 
 
@@ -92,11 +106,12 @@ def run(arguments: argparse.Namespace) -> int:
     :return: 0, or 1 where the books do not balance or nothing was fused
     :raises TextDifuseError: something is missing or wrong
     """
-    from textdifuse_ros.cli.demo_report import Books, make_pictures, table
+    from textdifuse_ros.cli.demo_report import Books, make_pictures, read_texts, table
 
     config = from_arguments(FuserConfig, arguments)
     _check(arguments)
     find_checkpoint(config.model)  # before the drive is rendered
+    texts = _texts(arguments)
     output: Path = arguments.output
     begun = time.monotonic()
     _clear(output)
@@ -105,13 +120,13 @@ def run(arguments: argparse.Namespace) -> int:
     rate, fuse_seconds = _choose_rate(config, arguments.rate, prepared)
     print(f"one pair takes {1e3 * fuse_seconds:.0f} ms; playing {prepared.pairs} pairs at {rate:.2f} Hz", flush=True)
     played = time.monotonic()
-    told = _supervise(_plan(config, output, prepared, rate))
+    told = _supervise(_plan(config, output, prepared, rate, texts))
     ended = time.monotonic()
 
     recorded = 0
     if sum(told["recorder"]["recorded"].values()):
         recorded = make_pictures(_input(prepared, rate, told["player"]["start_ns"]), output)
-    books = Books.of(told, recorded)
+    books = Books.of(told, recorded, read_texts(output) if recorded else [], texts)
     summary = {
         **books.summary(),
         "rate_hz": round(rate, 3),
@@ -148,6 +163,31 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConfigError("pairs", f"at least {LEAST_PAIRS}", arguments.pairs)
     if arguments.rate and not 0.01 <= arguments.rate <= 100:
         raise ConfigError("rate", "in [0.01, 100] [Hz], or 0 to choose", arguments.rate)
+
+
+def _texts(arguments: argparse.Namespace) -> list[str]:
+    """The texts of the run in their order: none, one or two.
+
+    :raises ConfigError: a text is none, or has a word that is not known
+    :raises CheckpointError: the localiser's weights are not there
+    """
+    from textdifuse_ros.localize.prompt import parse_prompt, resolve
+    from textdifuse_ros.localize.registry import known_words
+
+    first = arguments.text if arguments.text is not None else ("" if arguments.data else TEXT)
+    later = arguments.text_later if arguments.text_later is not None else (TEXT_LATER if first == TEXT else "")
+    localizer = LocalizerConfig()
+    texts = []
+    for name, text in (("--text", first), ("--text-later", later)):
+        prompt = parse_prompt(text, name)
+        if prompt:
+            resolve(prompt, known_words(localizer) or {}, name)
+            texts.append(text)
+        elif name == "--text" and later:
+            raise ConfigError(name, "given where --text-later is", repr(text))
+    if texts:
+        find_checkpoint(localizer.localizer_model)
+    return texts
 
 
 def _clear(output: Path) -> None:
@@ -239,8 +279,10 @@ def _time(fuser: Fuser, samples: list[tuple[np.ndarray, np.ndarray]]) -> list[fl
     return seconds
 
 
-def _plan(config: FuserConfig, output: Path, prepared: Prepared, rate: float) -> dict[str, Any]:
+def _plan(config: FuserConfig, output: Path, prepared: Prepared, rate: float, texts: list[str]) -> dict[str, Any]:
     """The argument of :mod:`textdifuse_ros.nodes.demo`."""
+    from textdifuse_ros.cli.demo_report import FUSED_TOPIC, OBJECTS_TOPIC, OVERLAY_TOPIC
+
     height, width = prepared.samples[0][0].shape[:2]
     player: dict[str, Any] = {"source": str(prepared.source.resolve()), "pairs": prepared.pairs}
     if prepared.recorded_hz:
@@ -249,12 +291,16 @@ def _plan(config: FuserConfig, output: Path, prepared: Prepared, rate: float) ->
         player.update(fps=rate, loop=True)
     # Reliable: where the machine's shared memory is small, pictures go by way of the network stack, and losses with it.
     node = {**to_mapping(config), "input_reliability": "reliable", "warm_up_size": [height, width]}
+    if texts:
+        node.update(target_text=texts[0], localize_rate=min(2.0, max(0.01, rate / PAIRS_PER_LOOK)))
     profile = next((str(path) for path in _profiles() if path.is_file()), "")
     return {
         "output": str(output.resolve()),
         "node": node,
         "player": player,
         "pairs": prepared.pairs,
+        "record": [FUSED_TOPIC, *((OVERLAY_TOPIC, OBJECTS_TOPIC) if texts else ())],
+        "text_later": texts[1] if len(texts) > 1 else "",
         "profile": profile,
     }
 

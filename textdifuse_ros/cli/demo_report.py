@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,15 +11,18 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from textdifuse_ros.bags.definitions import common_types
 from textdifuse_ros.bags.reader import BagImage, BagReader
 from textdifuse_ros.image.encodings import decode_image, to_infrared, to_visible
 from textdifuse_ros.image.files import find_pairs, read_infrared, read_visible, write_png
 from textdifuse_ros.image.sheets import contact_sheet, shown
 from textdifuse_ros.image.video import write_video
 
-COLUMNS = ("visible", "infrared", "fused")
+FUSED_TOPIC, OVERLAY_TOPIC = "/fusion_node/fused", "/fusion_node/overlay"
+OBJECTS_TOPIC = "/fusion_node/objects"
+COLUMNS = ("visible", "infrared", "fused", "overlay")
 SHEET_ROWS = 6
-CELL = (480, 360)  # width and height of one of the video's three pictures [pixels]
+CELL = (480, 360)  # width and height of one of the video's pictures [pixels]
 
 
 class Input(Protocol):
@@ -81,35 +85,76 @@ def pixels(image: BagImage) -> np.ndarray:
 
 
 def make_pictures(source: Input, output: Path) -> int:
-    """Write ``contact_sheet.png`` and ``drive.mp4`` from ``fused_bag`` and its inputs.
+    """Write ``contact_sheet.png`` and ``drive.mp4`` from ``fused_bag`` and its inputs; with overlays, if there are any.
 
-    :return: number of pictures in ``fused_bag``
+    :return: number of fused pictures in ``fused_bag``
     :raises BagError: a fused picture cannot be read
     """
-    with BagReader(output / "fused_bag") as bag:
-        (topic,) = bag.topics()
-        count = bag.counts()[topic]
+    with BagReader(output / "fused_bag") as bag, BagReader(output / "fused_bag") as second:
+        topic = FUSED_TOPIC
+        count = bag.counts().get(topic, 0)
+        if not count:
+            return 0
+        overlays = _Nearest(second.images(OVERLAY_TOPIC)) if bag.counts().get(OVERLAY_TOPIC) else None
+        texts = {stamp: text for stamp, text, _ in _told(output)} if overlays is not None else {}
         chosen = set(np.linspace(0, count - 1, min(SHEET_ROWS, count)).round().astype(int).tolist())
-        rows: list[list[np.ndarray]] = []
+        rows: list[list[np.ndarray | None]] = []
         labels: list[str] = []
         stamps = [image.stamp_ns for image in bag.images(topic)]
 
         def frames() -> Iterator[np.ndarray]:
             for index, image in enumerate(bag.images(topic)):
-                row = [*source.pair(image.stamp_ns), pixels(image)]
+                row: list[np.ndarray | None] = [*source.pair(image.stamp_ns), pixels(image)]
+                if overlays is not None:
+                    overlay = overlays.at(image.stamp_ns)
+                    row.append(pixels(overlay) if overlay.stamp_ns == image.stamp_ns else None)
                 if index in chosen:
                     rows.append(row)
-                    labels.append(f"{(image.stamp_ns - stamps[0]) / 1e9:.1f} s")
+                    text = f" '{texts[image.stamp_ns]}'" if image.stamp_ns in texts else ""
+                    labels.append(f"{(image.stamp_ns - stamps[0]) / 1e9:.1f} s{text}")
                 yield np.concatenate([_cell(picture) for picture in row], axis=1)
 
         seconds = (stamps[-1] - stamps[0]) / 1e9
         write_video(output / "drive.mp4", frames(), min(max((count - 1) / seconds, 1.0), 60.0) if seconds > 0 else 1.0)
-    write_png(output / "contact_sheet.png", contact_sheet(rows, COLUMNS, labels=labels))
+    write_png(output / "contact_sheet.png", contact_sheet(rows, COLUMNS[: len(rows[0])], labels=labels))
     return count
 
 
-def _cell(picture: np.ndarray) -> np.ndarray:
+def read_texts(output: Path) -> list[dict[str, Any]]:
+    """Which fused pictures carried which text, as ``fused_bag`` tells; one entry for each run of one text.
+
+    :return: ``text``, ``frames``, ``waiting`` (of them before its first result), ``with_objects``,
+        ``first_stamp_ns``, ``last_stamp_ns``
+    """
+    runs: list[dict[str, Any]] = []
+    for stamp, text, told in _told(output):
+        if not runs or runs[-1]["text"] != text:
+            runs.append({"text": text, "frames": 0, "waiting": 0, "with_objects": 0, "first_stamp_ns": stamp})
+        run = runs[-1]
+        run["frames"] += 1
+        run["waiting"] += told["masks"]["state"] == "waiting"
+        run["with_objects"] += bool(told["objects"])
+        run["last_stamp_ns"] = stamp
+    return runs
+
+
+def _told(output: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Stamp [ns], text, and what the node told of the objects, of each picture."""
+    store = common_types()
+    with BagReader(output / "fused_bag") as bag:
+        if not bag.counts().get(OBJECTS_TOPIC):
+            return
+        for message in bag.messages([OBJECTS_TOPIC]):
+            string: Any = store.deserialize_cdr(message.data, "std_msgs/msg/String")
+            told = json.loads(string.data)
+            stamp = told["header"]["stamp"]
+            yield stamp["sec"] * 10**9 + stamp["nanosec"], told["text"], told
+
+
+def _cell(picture: np.ndarray | None) -> np.ndarray:
     """The whole picture within a cell of the video, black around it: uint8 [H, W, 3]."""
+    if picture is None:
+        return np.zeros((CELL[1], CELL[0], 3), np.uint8)
     picture = shown(picture)
     scale = min(CELL[0] / picture.shape[1], CELL[1] / picture.shape[0])
     size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
@@ -130,6 +175,8 @@ class Books:
     :ivar waiting: neither, at the end
     :ivar recorded: pictures in ``fused_bag``
     :ivar node: all that the node told
+    :ivar texts: which of the recorded pictures carried which text, as :func:`read_texts` gives it
+    :ivar asked: the texts that were set, in their order
     """
 
     pairs_in: int
@@ -138,14 +185,22 @@ class Books:
     waiting: int
     recorded: int
     node: Mapping[str, Any]
+    texts: Sequence[Mapping[str, Any]] = ()
+    asked: Sequence[str] = ()
 
     @classmethod
-    def of(cls, told: Mapping[str, Any], recorded: int) -> Books:
-        """From what the processes told, and the number of pictures counted in ``fused_bag``."""
+    def of(
+        cls,
+        told: Mapping[str, Any],
+        recorded: int,
+        texts: Sequence[Mapping[str, Any]] = (),
+        asked: Sequence[str] = (),
+    ) -> Books:
+        """From what the processes told, what was found in ``fused_bag``, and the texts that were set."""
         node = told["node"]
         pairs = told["player"]["pairs"]
         dropped = {"transport": pairs - node["received"], "superseded": 0, **node["dropped"]}
-        return cls(pairs, node["fused"], dropped, node["waiting"], recorded, node)
+        return cls(pairs, node["fused"], dropped, node["waiting"], recorded, node, texts, asked)
 
     def faults(self) -> list[str]:
         """What is wrong with them, a line each; none when all is well."""
@@ -159,6 +214,11 @@ class Books:
             faults.append("at least one pair must be fused, got none; the logs tell why")
         if self.recorded != self.fused:
             faults.append(f"fused_bag must hold every fused picture ({self.fused}), got {self.recorded}")
+        carried = [run["text"] for run in self.texts]
+        if self.asked and (carried != list(self.asked) or sum(run["frames"] for run in self.texts) != self.fused):
+            told = ", ".join(f"{run['frames']} with {run['text']!r}" for run in self.texts) or "none"
+            due = ", then ".join(map(repr, self.asked))
+            faults.append(f"each of the {self.fused} fused pictures must tell its text, {due}, got {told}")
         return faults
 
     def summary(self) -> dict[str, Any]:
@@ -168,6 +228,7 @@ class Books:
             "pairs_in": self.pairs_in,
             "fused": self.fused,
             "dropped": self.dropped,
+            "texts": list(self.texts),
             "latency_ms": {"median": latency["median"], "p99": latency["p99"]},
             **{name: self.node[name] for name in ("device", "steps", "sampler", "seed", "model", "weights")},
         }
@@ -181,8 +242,13 @@ def table(summary: Mapping[str, Any], output: Path) -> str:
         ("pairs in", f"{summary['pairs_in']} at {summary['rate_hz']:.2f} Hz, {summary['source']}"),
         ("fused", f"{summary['fused']}, {summary['steps']} steps on {summary['device']}, model {summary['model']}"),
         ("dropped", f"{sum(summary['dropped'].values())}" + (f" ({lost})" if lost else "")),
+        *(("text", _told_of(run)) for run in summary["texts"]),
         ("latency", f"{latency['median']} ms median, {latency['p99']} ms p99"),
         ("time", f"{summary['seconds']['total']:.0f} s"),
         ("left in", f"{output}: contact_sheet.png, drive.mp4, fused_bag/, summary.json"),
     ]
     return "\n".join(f"{name:>8}  {text}" for name, text in lines)
+
+
+def _told_of(run: Mapping[str, Any]) -> str:
+    return f"'{run['text']}' in {run['frames']} pictures, {run['with_objects']} of them with objects"

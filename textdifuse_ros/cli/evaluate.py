@@ -49,6 +49,8 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add("--pre", action="append", metavar="NAME", help=_PRE)
     add("--boxes", type=Path, metavar="DIR", help="Panel text: objects as STEM.txt, lines 'class xmin ymin xmax ymax'.")
     add("--masks", type=Path, metavar="DIR", help="Panel text: objects as STEM.png, one grey level an object, 0 none.")
+    add("--strength", type=float, default=1.0, metavar="S", help="Panel text: how much the objects are to stand out in "
+        "the model's pictures, in [-1, 2]. Default: 1.")  # fmt: skip
     add("--limit", type=int, default=0, metavar="N", help="Only N pairs, evenly spread over the names. Default: all.")
     add("--jobs", type=int, default=0, metavar="N", help="Processes for the metrics. Default: one a processor core.")
 
@@ -115,6 +117,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         arguments.save_fused,
         arguments.save_inputs,
         _objects(arguments),
+        _strength(arguments),
         arguments.report,
         arguments.examples,
     )
@@ -147,6 +150,15 @@ def _objects(arguments: argparse.Namespace) -> Objects | None:
     if not arguments.boxes and not arguments.masks:
         return None
     return Objects(arguments.boxes or arguments.masks, bool(arguments.masks))
+
+
+def _strength(arguments: argparse.Namespace) -> float:
+    from textdifuse_ros.checks import check_number
+    from textdifuse_ros.localize.prompt import STRENGTH_HIGH, STRENGTH_LOW
+
+    check_number("--strength", arguments.strength, STRENGTH_LOW, STRENGTH_HIGH)
+    strength: float = arguments.strength
+    return strength
 
 
 def _fuser(arguments: argparse.Namespace) -> Fuser | None:

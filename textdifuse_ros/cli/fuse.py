@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textdifuse_ros import __version__
+from textdifuse_ros.checks import check_number
+from textdifuse_ros.cli.outputs import check_output, prepare_output, unmatched
 from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments
+from textdifuse_ros.config_localize import LocalizerConfig
 from textdifuse_ros.errors import FileError, TextDifuseError
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from textdifuse_ros.fusion.emphasis import Emphasis
     from textdifuse_ros.fusion.fuser import Fuser
     from textdifuse_ros.image.files import Pair, PairListing
+    from textdifuse_ros.localize.base import Localizer
+    from textdifuse_ros.localize.prompt import Prompt
 
 NAME = "fuse"
 HELP = "Fuse a pair of picture files, or two folders of them paired by name."
+FUSED, MASK = ".png", "_mask.png"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    parser.add_argument("visible", metavar="VIS", type=Path, help="Visible picture, or a folder of them.")
-    parser.add_argument("infrared", metavar="IR", type=Path, help="Infrared picture, or a folder of them.")
-    parser.add_argument(
+    add = parser.add_argument
+    add("visible", metavar="VIS", type=Path, help="Visible picture, or a folder of them.")
+    add("infrared", metavar="IR", type=Path, help="Infrared picture, or a folder of them.")
+    add(
         "-o",
         "--output",
         metavar="OUT",
@@ -34,92 +43,133 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="Folder for the fused pictures OUT/STEM.png, STEM being the visible file's name without suffix; "
         "made where it is missing, existing pictures of these names are overwritten.",
     )
+    add("--text", default="", metavar="T", help="What is to stand out, as in 'person, car:0.5'. Default: nothing.")
+    add(
+        "--strength",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="How much it stands out, in [-1, 2]; 0 leaves it alone, negative plays it down. Default: 1.",
+    )
+    add(
+        "--save-mask",
+        action="store_true",
+        help=f"Also write OUT/STEM{MASK}, 8 bit: 0 where nothing was changed.",
+    )
     add_arguments(parser, FuserConfig)
+    add_arguments(parser, LocalizerConfig)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Fuse all pairs; a bad one is reported at the end and does not stop the others.
 
     :return: 0, or 1 where a pair failed or a picture has no partner
-    :raises TextDifuseError: the configuration, the folders or the weights are wrong; nothing was written
+    :raises TextDifuseError: text, configuration, folders or weights are wrong; nothing was written
     """
     config = from_arguments(FuserConfig, arguments)
 
     from textdifuse_ros.image.files import find_pairs
 
     listing = find_pairs(arguments.visible, arguments.infrared)
-    _check_output(arguments.output, (arguments.visible, arguments.infrared), listing)
+    endings = (FUSED, MASK) if arguments.save_mask else (FUSED,)
+    check_output(arguments.output, (arguments.visible, arguments.infrared), listing, endings)
+    if arguments.save_mask:
+        _check_masks(listing)
+    target = _target(arguments)
 
     from textdifuse_ros.fusion.fuser import Fuser
 
     fuser = Fuser.from_config(config)
     try:
-        _prepare_output(arguments.output)
-        failures = _fuse_all(fuser, listing, arguments.output)
+        if target:
+            fuser.require_modulation()
+        prepare_output(arguments.output)
+        failures = _fuse_all(fuser, target, listing, arguments.output, save_mask=arguments.save_mask)
     finally:
         fuser.close()
-    for line in failures + _unmatched(listing):
+        if target:
+            target.localizer.close()
+    for line in failures + unmatched(listing):
         print(f"textdifuse: {line}", file=sys.stderr)
     done = len(listing) - len(failures)
     print(f"fused {done} of {len(listing)} pairs into {arguments.output}")
     return 1 if failures or listing.visible_only or listing.infrared_only else 0
 
 
-def _check_output(output: Path, inputs: tuple[Path, Path], listing: PairListing) -> None:
-    """Refuse an output that is no folder, an input folder, or one where an input picture would be overwritten."""
-    if not output.exists():
-        return
-    what = f"the output {output}"
-    if not output.is_dir():
-        raise FileError(what, "a folder", "a file")
-    for folder in inputs:
-        if output.samefile(folder):
-            raise FileError(what, "another folder than the input", folder)
+class _Target:
+    """What is to stand out: the text, how much, and who finds it."""
+
+    def __init__(self, prompt: Prompt, strength: float, localizer: Localizer) -> None:
+        self.prompt, self.strength, self.localizer = prompt, strength, localizer
+
+    def find(self, visible: np.ndarray, infrared: np.ndarray) -> Emphasis:
+        """Where it is in a pair, uint8 or uint16."""
+        from textdifuse_ros.checks import check_infrared, check_same_size, check_visible
+        from textdifuse_ros.fusion.emphasis import Emphasis
+        from textdifuse_ros.image.thermal import to_uint8
+
+        check_visible(visible)
+        check_infrared(infrared)
+        check_same_size(visible, infrared)
+        found = self.localizer(to_uint8(visible), to_uint8(infrared), self.prompt)
+        return Emphasis.of(found, self.strength, self.prompt.text, self.localizer.name)
+
+
+def _target(arguments: argparse.Namespace) -> _Target | None:
+    """Nothing for an empty text.
+
+    :raises TextDifuseError: text, strength or localiser are wrong
+    """
+    from textdifuse_ros.localize.prompt import STRENGTH_HIGH, STRENGTH_LOW, parse_prompt, resolve
+
+    check_number("--strength", arguments.strength, STRENGTH_LOW, STRENGTH_HIGH)
+    prompt = parse_prompt(arguments.text, "--text")
+    config = from_arguments(LocalizerConfig, arguments)
+    if not prompt:
+        return None
+
+    from textdifuse_ros.localize.registry import make_localizer
+
+    localizer = make_localizer(config)
+    if localizer.vocabulary is not None:
+        resolve(prompt, localizer.vocabulary, "--text")
+    return _Target(prompt, arguments.strength, localizer)
+
+
+def _check_masks(listing: PairListing) -> None:
+    """Refuse names of which the mask of one pair would be the fused picture of another."""
+    names = {f"{pair.stem}{FUSED}" for pair in listing}
     for pair in listing:
-        target = output / f"{pair.stem}.png"
-        for source in (pair.visible, pair.infrared):
-            if target.exists() and target.samefile(source):
-                raise FileError(what, "a folder where no input picture is overwritten", target)
+        if f"{pair.stem}{MASK}" in names:
+            found = f"{pair.stem} and {Path(pair.stem + MASK).stem}"
+            raise FileError("the names of the pairs", f"such that no other ends in {MASK}", found, "rename one")
 
 
-def _prepare_output(output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"the output {output}", "a folder that can be made", error.strerror or error) from error
-    if not os.access(output, os.W_OK | os.X_OK):
-        raise FileError(f"the output {output}", "a folder that can be written to", "one without permission")
-
-
-def _fuse_all(fuser: Fuser, listing: PairListing, output: Path) -> list[str]:
+def _fuse_all(
+    fuser: Fuser, target: _Target | None, listing: PairListing, output: Path, *, save_mask: bool
+) -> list[str]:
     """Fuse the pairs one by one; the failures, a line each."""
     from tqdm import tqdm
 
     failures = []
     for pair in tqdm(listing.pairs, desc="fusing", unit="pair", file=sys.stderr):
         try:
-            _fuse_one(fuser, pair, output / f"{pair.stem}.png")
+            _fuse_one(fuser, target, pair, output, save_mask=save_mask)
         except TextDifuseError as error:
             failures.append(f"{pair.stem}: {error}")
     return failures
 
 
-def _fuse_one(fuser: Fuser, pair: Pair, target: Path) -> None:
+def _fuse_one(fuser: Fuser, target: _Target | None, pair: Pair, output: Path, *, save_mask: bool) -> None:
+    import numpy as np
+
     from textdifuse_ros.image.files import read_infrared, read_visible, write_png
 
-    result = fuser(read_visible(pair.visible), read_infrared(pair.infrared))
+    visible, infrared = read_visible(pair.visible), read_infrared(pair.infrared)
+    result = fuser(visible, infrared, emphasis=target.find(visible, infrared) if target else None)
     made_by = {**result.provenance, "visible": pair.visible.name, "infrared": pair.infrared.name}
     metadata = {"Software": f"textdifuse_ros {__version__}", "textdifuse": json.dumps(made_by, sort_keys=True)}
-    write_png(target, result.image, metadata)
-
-
-def _unmatched(listing: PairListing) -> list[str]:
-    """What found no partner, a line for each side."""
-    lines = []
-    for stems, what in (
-        (listing.visible_only, "visible without an infrared picture"),
-        (listing.infrared_only, "infrared without a visible picture"),
-    ):
-        if stems:
-            lines.append(f"unmatched: {len(stems)} {what}: {', '.join(stems)}")
-    return lines
+    write_png(output / f"{pair.stem}{FUSED}", result.image, metadata)
+    if save_mask:
+        mask = np.zeros(infrared.shape, np.uint8) if result.mask is None else result.mask
+        write_png(output / f"{pair.stem}{MASK}", mask, metadata)

@@ -20,7 +20,10 @@ from textdifuse_ros import __version__
 from textdifuse_ros.errors import TextDifuseError
 
 # The modules of the verbs, in the order in which --help lists them.
-VERBS = ("fuse", "info", "benchmark", "train", "drive", "demo", "evaluate")
+VERBS = (
+    "fuse", "locate", "info", "benchmark", "train", "drive", "calibrate", "demo", "evaluate", "evaluate_localizer",
+    "sync_doctor", "bag",
+)  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,13 +1,16 @@
 """The panel "text": how much more the named objects stand out, and whether anything else changed.
 
-A method is two folders of pictures of the same pairs: ``NAME`` made with the text, ``NAME_plain`` without it.
+A method is two folders of pictures of the same pairs: ``NAME`` made with the text, ``NAME_plain`` without it. The model
+under test makes both itself. It is given the objects, in place of what a localiser finds: this panel measures what
+becomes of them, not whether they are found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,9 +20,12 @@ from textdifuse_ros.evaluate.panels import Plan, gather
 from textdifuse_ros.evaluate.results import Evaluation, Record, rank, summarise
 from textdifuse_ros.evaluate.sets import PairSet, check_size, read_pair
 from textdifuse_ros.evaluate.statistics import LEVEL, RESAMPLES, Interval
-from textdifuse_ros.image.files import Pair, read_infrared
+from textdifuse_ros.image.files import Pair, read_infrared, write_png
 from textdifuse_ros.metrics.pictures import to_grey
 from textdifuse_ros.metrics.regions import box_masks, change_outside, contrast_gain, instance_masks, object_contrast
+
+if TYPE_CHECKING:
+    from textdifuse_ros.fusion.fuser import Fuser
 
 PLAIN = "_plain"
 
@@ -78,11 +84,21 @@ def labelled(pairs: PairSet, objects: Objects) -> PairSet:
     return replace(pairs, pairs=known)
 
 
-def run_text(plan: Plan, objects: Objects, workers: int, progress: Callable[[], object] = lambda: None) -> Evaluation:
+def run_text(
+    plan: Plan,
+    objects: Objects,
+    fuser: Fuser | None,
+    strength: float,
+    workers: int,
+    progress: Callable[[], object] = lambda: None,
+) -> Evaluation:
     """Measure contrast, gain and change of all pairs of the plan.
 
     :param plan: its rows hold ``NAME`` and ``NAME_plain`` for every method; its pairs are those of :func:`labelled`
+    :param fuser: fuses the rows that the plan gives to the model
+    :param strength: of the objects in the model's pictures, in [-1, 2]
     :param progress: called once for each pair
+    :raises CheckpointError: the model has no text re-modulation
     :raises ConfigError: a method without its plain pictures
     :raises FileError: a picture is missing
     """
@@ -90,10 +106,12 @@ def run_text(plan: Plan, objects: Objects, workers: int, progress: Callable[[], 
     rows = tuple(row for row in plan.rows if row not in plain)
     _check_partners(rows, plain)
     for row in plan.rows:
-        if row.folder is not None:
+        if row.folder is not None and row not in plan.modelled:
             check_results(row, plan.pairs.pairs, ())
+    if fuser is not None:
+        fuser.require_modulation()
     jobs = (Job(pair, rows, plain, objects) for pair in plan.pairs.pairs)
-    records = gather(measure_objects, jobs, workers, progress)
+    records = gather(measure_objects, _fused(jobs, plan, fuser, strength), workers, progress)
     table = summarise(records, rows).rows
     for row in rows:
         if row.folder is not None:
@@ -106,6 +124,22 @@ def run_text(plan: Plan, objects: Objects, workers: int, progress: Callable[[], 
         f"Changed is counted outside {covered}. A control has no text: its contrast is what the objects have anyway.",
     )
     return Evaluation("text", plan.pairs.name, len(plan.pairs.pairs), rows, records, rank(table, rows), notes=notes)
+
+
+def _fused(jobs: Iterator[Job], plan: Plan, fuser: Fuser | None, strength: float) -> Iterator[Job]:
+    """The jobs; each only once the model has fused its pair with and without its objects."""
+    from textdifuse_ros.fusion.emphasis import Emphasis
+
+    for job in jobs:
+        if fuser is not None:
+            visible, infrared = read_pair(job.pair)
+            covered = job.objects.read(job.pair.stem, visible).any(0)
+            strengths = np.where(covered, np.float32(strength), np.float32(0))
+            for row in plan.modelled:
+                assert row.folder is not None
+                emphasis = None if row.name.endswith(PLAIN) else Emphasis(strengths, strength=strength)
+                write_png(row.folder / f"{job.pair.stem}.png", fuser(visible, infrared, emphasis=emphasis).image)
+        yield job
 
 
 def measure_objects(job: Job) -> tuple[str, list[Record]]:
@@ -169,7 +203,8 @@ def _check_partners(rows: Sequence[Row], plain: Sequence[Row]) -> None:
         remedy = "the panel compares pictures made with the text and without it"
         raise ConfigError("--method", f"given for {missing} too", "its partner only", remedy)
     if not names:
-        raise ConfigError("--panel text", f"given with --method NAME=DIR and NAME{PLAIN}=DIR", "no method")
+        due = f"given with --model, or with --method NAME=DIR and NAME{PLAIN}=DIR"
+        raise ConfigError("--panel text", due, "neither")
 
 
 def _read_boxes(path: Path) -> list[list[float]]:

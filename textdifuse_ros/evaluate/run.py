@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from textdifuse_ros import __version__
 from textdifuse_ros.data.conditions import CONDITIONS
 from textdifuse_ros.errors import ConfigError
-from textdifuse_ros.evaluate.highlight import Objects, labelled, run_text
+from textdifuse_ros.evaluate.highlight import PLAIN, Objects, labelled, run_text
 from textdifuse_ros.evaluate.methods import MODEL, PRE, Row, control_rows
 from textdifuse_ros.evaluate.panels import Plan, run_pairs
 from textdifuse_ros.evaluate.pictures import Example, choose_examples, make_example
@@ -38,6 +38,7 @@ class Request:
     :ivar fused: folder where the model's pictures stay, below it one folder a row; None for a temporary one
     :ivar inputs: folder to save what the methods are given (clean and degraded panel), or None
     :ivar objects: boxes or masks, for the text panel
+    :ivar strength: of the objects in the model's pictures, for the text panel
     :ivar report: folder of the report, or None
     :ivar examples: scenes in the report, where the panel does not say how many
     """
@@ -51,6 +52,7 @@ class Request:
     fused: Path | None = None
     inputs: Path | None = None
     objects: Objects | None = None
+    strength: float = 1.0
     report: Path | None = None
     examples: int = 6
     about: tuple[tuple[str, str], ...] = ()
@@ -80,7 +82,7 @@ def run(request: Request, fuser: Fuser | None = None, progress: Callable[[], obj
             evaluation = run_video(plan, fuser, request.workers, progress)
         elif request.panel == "text":
             assert request.objects is not None
-            evaluation = run_text(plan, request.objects, request.workers, progress)
+            evaluation = run_text(plan, request.objects, fuser, request.strength, request.workers, progress)
         else:
             evaluation = run_pairs(plan, fuser, request.workers, progress)
         if unlabelled:
@@ -114,8 +116,6 @@ def _check(request: Request, fuser: Fuser | None) -> None:
     if request.panel == "text":
         if request.objects is None:
             raise ConfigError("--panel text", "given with --boxes or --masks", "neither")
-        if fuser is not None:
-            raise ConfigError("--panel text", "given without --model", "one", "give its pictures as --method folders")
     elif request.objects is not None:
         raise ConfigError("--boxes or --masks", "given with --panel text", f"--panel {request.panel}")
 
@@ -125,6 +125,8 @@ def _plan(request: Request, model_folder: Path | None) -> Plan:
     modelled: tuple[Row, ...] = ()
     if model_folder is not None:
         names = [MODEL, *([MODEL + PRE] if MODEL in request.preprocessed else [])]
+        if request.panel == "text":
+            names.append(MODEL + PLAIN)
         modelled = tuple(Row(name, model_folder / name) for name in names)
     conditions = (request.conditions or tuple(CONDITIONS)) if request.panel == "degraded" else ()
     return Plan(request.pairs, (*rows, *request.methods, *modelled), conditions, modelled, request.inputs)
@@ -148,4 +150,6 @@ def _about(request: Request, evaluation: Evaluation, fuser: Fuser | None) -> dic
             f"{Path(config.model).stem}, {config.steps} steps ({config.sampler}), seed {config.seed}, {fuser.device}, "
             f"{str(fuser.dtype).removeprefix('torch.')}, weights sha256 {fuser.weights[:16]}"
         )
+        if request.panel == "text":
+            about["strength"] = f"{request.strength:g}"
     return {**about, **dict(request.about)}

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from textdifuse_ros.fusion.emphasis import find_regions
 from textdifuse_ros.networks.drive import MULTIPLE, DriveNetworks
 
 
 def count_parameters(networks: DriveNetworks) -> dict[str, int]:
-    """Numbers of weights: ``luma`` (encoder, fusion control, decoder), ``chroma``, ``total``."""
-    luma = sum(p.numel() for p in networks.luma.parameters())
-    chroma = sum(p.numel() for p in networks.chroma.parameters())
-    return {"luma": luma, "chroma": chroma, "total": luma + chroma}
+    """Numbers of weights: ``luma`` (encoder, fusion control, decoder), ``chroma``, ``modulation``, ``total``."""
+    parts = {"luma": networks.luma, "chroma": networks.chroma, "modulation": networks.modulation}
+    counts = {name: sum(p.numel() for p in part.parameters()) if part else 0 for name, part in parts.items()}
+    return {**counts, "total": sum(counts.values())}
 
 
 def count_flops(networks: DriveNetworks, height: int, width: int) -> dict[str, float]:
     """GFLOP of the parts for one picture (one multiply-add is 2 FLOP; convolutions and linear layers).
 
-    :return: ``luma_encode`` (both sources and the fusion control), ``luma_step``, ``chroma_encode``, ``chroma_step``
+    :return: ``luma_encode`` (both sources and the fusion control), ``luma_step``, ``chroma_encode``, ``chroma_step``,
+        and ``modulation``, kappa of the whole picture (0 without a re-modulation)
     """
     with torch.device("meta"):
         networks = DriveNetworks(networks.config)
@@ -41,6 +44,13 @@ def count_flops(networks: DriveNetworks, height: int, width: int) -> dict[str, f
     with torch.inference_mode():
         features = counted("luma_encode", networks.luma.fuse_features, luma, luma)
         counted("luma_step", networks.luma.decoder, features, luma, timestep)
+        counts["modulation"] = 0.0
+        if networks.modulation is not None:
+            amounts = luma.expand(-1, 3, -1, -1)
+            context = counted("modulation", networks.modulation.context, features, features, amounts, luma)
+            before = counts["modulation"]
+            counted("modulation", networks.modulation, features, features, amounts, context)
+            counts["modulation"] += before
         features = counted("chroma_encode", networks.chroma.encoder, color)
         counted("chroma_step", networks.chroma.decoder, features, color[:, :2], timestep)
     return counts
@@ -51,3 +61,17 @@ def picture_gflops(counts: dict[str, float], steps: int) -> dict[str, float]:
     luma = counts["luma_encode"] + steps * counts["luma_step"]
     chroma = counts["chroma_encode"] + steps * counts["chroma_step"]
     return {"luma": luma, "chroma": chroma, "total": luma + chroma}
+
+
+def emphasis_gflops(counts: dict[str, float], strengths: np.ndarray, steps: int) -> float:
+    """GFLOP that emphasised objects add to a picture.
+
+    :param counts: of :func:`count_flops`, for a picture of this size
+    :param strengths: float32 [H, W]
+    """
+    multiple = 2 * MULTIPLE
+    height, width = (side + -side % multiple for side in strengths.shape)
+    padded = np.pad(strengths, ((0, height - strengths.shape[0]), (0, width - strengths.shape[1])))
+    # Convolutions cost in proportion to their area; kappa's context alone is taken over the whole picture.
+    share = sum(region.pixels for region in find_regions(padded)) / (height * width)
+    return share * (counts["modulation"] + steps * counts["luma_step"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from pathlib import Path
 
 import torch
@@ -69,3 +70,20 @@ def keep_memory() -> str:
     except (OSError, AttributeError):
         return ""
     return " ".join(f"{name}={value}" for name, (option, value) in _ALLOCATOR.items() if mallopt(option, value) == 1)
+
+
+def memory_in_use(device: str) -> dict[str, float]:
+    """``resident``, of this process, and on CUDA ``allocated`` and ``reserved`` on the device [MB]; empty if unknown.
+
+    :param device: as :attr:`.Fuser.device` tells it
+    """
+    found = {}
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        found["resident"] = round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
+    except (OSError, ValueError, IndexError):
+        pass
+    if device.startswith("cuda"):
+        found["allocated"] = round(torch.cuda.memory_allocated(device) / 1e6, 1)
+        found["reserved"] = round(torch.cuda.memory_reserved(device) / 1e6, 1)
+    return found

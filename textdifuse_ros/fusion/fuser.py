@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +16,14 @@ from textdifuse_ros.checkpoint import SUFFIX, find_checkpoint
 from textdifuse_ros.checks import check_infrared, check_same_size, check_visible
 from textdifuse_ros.config import FuserConfig, parameters, validate
 from textdifuse_ros.diffusion import samplers
-from textdifuse_ros.diffusion.denoiser import Denoiser
-from textdifuse_ros.diffusion.process import ReverseStep, reverse, start_noise
+from textdifuse_ros.diffusion.process import reverse, start_noise
 from textdifuse_ros.diffusion.respacing import respace, space_timesteps
 from textdifuse_ros.diffusion.samplers import Sampler
 from textdifuse_ros.diffusion.schedule import by_name
-from textdifuse_ros.errors import DeviceError
+from textdifuse_ros.errors import CheckpointError, DeviceError
 from textdifuse_ros.fusion.denoise import FeatureDenoiser
 from textdifuse_ros.fusion.device import keep_memory, resolve_device, resolve_precision
+from textdifuse_ros.fusion.emphasis import Emphasis, Modulated, check_strengths, modulate
 from textdifuse_ros.fusion.result import FusionResult
 from textdifuse_ros.fusion.weights import load_networks
 from textdifuse_ros.image.color import rgb_to_ycbcr, ycbcr_to_rgb
@@ -31,7 +31,7 @@ from textdifuse_ros.image.ranges import signed_to_unit, to_bytes, to_unit, unit_
 from textdifuse_ros.image.sizing import crop_to, pad_to_multiple
 from textdifuse_ros.image.thermal import to_uint8
 from textdifuse_ros.networks.blocks import channels_last
-from textdifuse_ros.networks.drive import MULTIPLE, DriveNetworks
+from textdifuse_ros.networks.drive import INFRARED, MULTIPLE, VISIBLE, DriveNetworks
 
 _CHECKS = {item.name: item.check for item in parameters(FuserConfig)}
 
@@ -110,12 +110,15 @@ class Fuser:
         steps: int | None = None,
         sampler: str | None = None,
         seed: int | None = None,
+        emphasis: Emphasis | None = None,
     ) -> FusionResult:
         """Fuse one aligned pair.
 
         :param visible: uint8 or uint16 [H, W, 3] RGB
         :param infrared: uint8 or uint16 [H, W]; 16 bits are stretched to 8 by percentiles (:mod:`image.thermal`)
         :param steps: reverse steps, and so on: the configuration's where not given
+        :param emphasis: what is to stand out; where its strength is 0, the bytes are those without it
+        :raises CheckpointError: something is to stand out, and the model has no text re-modulation
         :raises ImageError: types or sizes are not as said
         :raises ConfigError: steps, sampler or seed out of range
         :raises DeviceError: closed, or out of memory; other pictures can be fused afterwards
@@ -123,26 +126,93 @@ class Fuser:
         check_visible(visible)
         check_infrared(infrared)
         check_same_size(visible, infrared)
+        if emphasis is not None:
+            check_strengths(emphasis.strengths, infrared)
+        if emphasis:
+            self.require_modulation()
         run = _Run(
             self.config.steps if steps is None else steps,
             self.config.sampler if sampler is None else sampler,
             self.config.seed if seed is None else seed,
         )
+        networks = self._open()
+        return self._within_memory(lambda: self._fuse(networks, visible, infrared, run, emphasis), *infrared.shape)
+
+    def restore(
+        self,
+        *,
+        visible: np.ndarray | None = None,
+        infrared: np.ndarray | None = None,
+        steps: int | None = None,
+        sampler: str | None = None,
+        seed: int | None = None,
+    ) -> FusionResult:
+        """Restore one source alone, for where the other camera is missing.
+
+        Its own features take the place of Phi^f, as in the restoration diffusion (equation 1); a visible picture keeps
+        its restored colour, an infrared one comes out grey. The provenance says ``sources``: ``visible`` or
+        ``infrared``.
+
+        :param visible: uint8 or uint16 [H, W, 3] RGB; or
+        :param infrared: uint8 or uint16 [H, W]; one of the two
+        :raises ValueError: none of them, or both
+        :raises TextDifuseError: as a fusion does
+        """
+        if (visible is None) == (infrared is None):
+            raise ValueError("restore takes the visible or the infrared picture, one of them")
+        run = _Run(
+            self.config.steps if steps is None else steps,
+            self.config.sampler if sampler is None else sampler,
+            self.config.seed if seed is None else seed,
+        )
+        if visible is not None:
+            check_visible(visible)
+            picture, kind = visible, VISIBLE
+        else:
+            assert infrared is not None
+            check_infrared(infrared)
+            picture, kind = np.repeat(to_uint8(infrared)[:, :, None], 3, 2), INFRARED
+        networks = self._open()
+        return self._within_memory(lambda: self._restore(networks, picture, kind, run), *picture.shape[:2])
+
+    def require_modulation(self) -> None:
+        """Refuse a model that can only fuse without a text.
+
+        :raises CheckpointError: it has no text re-modulation
+        """
+        if self._open().modulation is None:
+            remedy = "leave the text empty, or add one with textdifuse train modulation"
+            raise CheckpointError(
+                f"the model {self.model_name}", "one with a text re-modulation", "one without", remedy
+            )
+
+    def _open(self) -> DriveNetworks:
         if self._networks is None:
             raise DeviceError("the fuser", "open", "closed")
+        return self._networks
+
+    def _within_memory(self, work: Callable[[], FusionResult], height: int, width: int) -> FusionResult:
+        """Do the work; too little memory becomes a DeviceError, and what was reserved is given back."""
         with torch.inference_mode():
             try:
-                return self._fuse(self._networks, visible, infrared, run)
+                return work()
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
-                height, width = infrared.shape
+        # Only here, where the error no longer keeps the tensors of its frames alive.
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         remedy = "fuse smaller pictures, or on another device"
         raise DeviceError(f"the memory of {self.device}", "enough", f"too little for {width} x {height} pixels", remedy)
 
-    def _fuse(self, networks: DriveNetworks, visible: np.ndarray, infrared: np.ndarray, run: _Run) -> FusionResult:
+    def _fuse(
+        self,
+        networks: DriveNetworks,
+        visible: np.ndarray,
+        infrared: np.ndarray,
+        run: _Run,
+        emphasis: Emphasis | None,
+    ) -> FusionResult:
         clock = _Stopwatch(self._device)
         height, width = infrared.shape
         generator = torch.Generator().manual_seed(run.seed)
@@ -152,39 +222,76 @@ class Fuser:
         warm = pad_to_multiple(to_unit(to_uint8(infrared), self._device), 2 * MULTIPLE)
         clock.lap("prepare")
 
-        features = networks.luma.fuse_features(self._input(unit_to_signed(luma)), self._input(unit_to_signed(warm)))
+        sources = self._input(unit_to_signed(luma)), self._input(unit_to_signed(warm))
+        modulated = None
+        if emphasis:
+            features, modulated = modulate(networks, *sources, emphasis.strengths)
+        else:
+            features = networks.luma.fuse_features(*sources)
         clock.lap("encode")
         denoiser = FeatureDenoiser(networks.luma.decoder, features, self.schedule)
-        fused = signed_to_unit(self._last(denoiser, luma.shape, run, generator))
+        fused = signed_to_unit(self._last(denoiser, luma.shape, run, generator, modulated))
         clock.lap("steps")
 
-        seen = F.avg_pool2d(torch.cat((unit_to_signed(luma), 2 * chroma), 1), 2)
-        features = networks.chroma.encoder(self._input(seen))
-        denoiser = FeatureDenoiser(networks.chroma.decoder, features, self.schedule, base=seen[:, 1:])
-        small = self._last(denoiser, seen[:, 1:].shape, run, generator) / 2
-        color = F.interpolate(small, scale_factor=2, mode="bilinear", align_corners=False)
+        color = self._color(networks, luma, chroma, run, generator)
         clock.lap("chroma")
 
         picture = to_bytes(crop_to(ycbcr_to_rgb(fused, color), height, width))
         clock.lap("finish")
-        return FusionResult(picture, self._provenance(run), clock.laps())
+        mask = None if emphasis is None else emphasis.mask()
+        return FusionResult(picture, self._provenance(run, emphasis), clock.laps(), mask)
+
+    def _color(
+        self, networks: DriveNetworks, luma: Tensor, chroma: Tensor, run: _Run, generator: torch.Generator
+    ) -> Tensor:
+        """Restored chroma, float32 [N, 2, H, W] in [-0.5, 0.5], of a visible picture's luma and chroma."""
+        seen = F.avg_pool2d(torch.cat((unit_to_signed(luma), 2 * chroma), 1), 2)
+        features = networks.chroma.encoder(self._input(seen))
+        denoiser = FeatureDenoiser(networks.chroma.decoder, features, self.schedule, base=seen[:, 1:])
+        small = self._last(denoiser, seen[:, 1:].shape, run, generator) / 2
+        return F.interpolate(small, scale_factor=2, mode="bilinear", align_corners=False)
+
+    def _restore(self, networks: DriveNetworks, picture: np.ndarray, kind: int, run: _Run) -> FusionResult:
+        clock = _Stopwatch(self._device)
+        height, width = picture.shape[:2]
+        generator = torch.Generator().manual_seed(run.seed)
+        luma, chroma = rgb_to_ycbcr(pad_to_multiple(to_unit(picture, self._device), 2 * MULTIPLE))
+        clock.lap("prepare")
+        source = torch.tensor([kind], device=self._device)
+        features = networks.luma.encoder(self._input(unit_to_signed(luma)), source)
+        clock.lap("encode")
+        denoiser = FeatureDenoiser(networks.luma.decoder, features, self.schedule)
+        restored = signed_to_unit(self._last(denoiser, luma.shape, run, generator))
+        clock.lap("steps")
+        grey = kind == INFRARED
+        color = torch.zeros_like(chroma) if grey else self._color(networks, luma, chroma, run, generator)
+        clock.lap("chroma")
+        image = to_bytes(crop_to(ycbcr_to_rgb(restored, color), height, width))
+        clock.lap("finish")
+        provenance = {**self._provenance(run), "sources": "infrared" if grey else "visible"}
+        return FusionResult(image, provenance, clock.laps())
 
     def _input(self, picture: Tensor) -> Tensor:
         return picture.to(self.dtype, memory_format=torch.channels_last)
 
-    def _last(self, denoiser: Denoiser, shape: torch.Size, run: _Run, generator: torch.Generator) -> Tensor:
+    def _last(
+        self,
+        denoiser: FeatureDenoiser,
+        shape: torch.Size,
+        run: _Run,
+        generator: torch.Generator,
+        modulated: Modulated | None = None,
+    ) -> Tensor:
         """The last picture of the reverse process, float32 [N, C, H, W] in [-1, 1]."""
-        *_, last = self._reverse(denoiser, shape, run, generator)
+        schedule = respace(self.schedule, space_timesteps(len(self.schedule), run.steps))
+        process = reverse if modulated is None else modulated.reverse
+        *_, last = process(denoiser, start_noise(shape, generator, self._device), schedule, run.rule, generator)
         return last.z.clamp(-1, 1)
 
-    def _reverse(
-        self, denoiser: Denoiser, shape: torch.Size, run: _Run, generator: torch.Generator
-    ) -> Iterator[ReverseStep]:
-        schedule = respace(self.schedule, space_timesteps(len(self.schedule), run.steps))
-        return reverse(denoiser, start_noise(shape, generator, self._device), schedule, run.rule, generator)
-
-    def _provenance(self, run: _Run) -> dict[str, str | int]:
+    def _provenance(self, run: _Run, emphasis: Emphasis | None = None) -> dict[str, str | int | float]:
+        asked = {} if emphasis is None else emphasis.provenance
         return {
+            **asked,
             "model": self.model_name,
             "weights": self.weights,
             "steps": run.steps,

@@ -21,7 +21,6 @@ GRADIENT_WEIGHT = 0.2
 DARKEST, BRIGHTEST = 0.05, 0.96
 MOST_GAIN = 2.5
 LEAST_MEAN = 0.42
-EDGE_GAIN = 1.3
 COLD = (0.08, 0.30)
 """Infrared intensity below which all is sky, and above which none is."""
 CORING = 0.03
@@ -42,14 +41,16 @@ class Look:
     :ivar share_of_sum: of the sum in the target intensity; the rest is the maximum
     :ivar least_gamma: the strongest lift of a picture that is dark on the whole
     :ivar sky_coring: Sobel gradients below this are texture where the infrared is cold
+    :ivar edge_gain: of the edges of the stronger source
     """
 
     share_of_sum: float
     least_gamma: float
     sky_coring: float
+    edge_gain: float
 
 
-LOOKS = {"road": Look(0.45, 0.6, 0.16), "medical": Look(0.3, 0.75, CORING)}
+LOOKS = {"road": Look(0.45, 0.6, 0.16, 1.3), "medical": Look(0.3, 0.85, CORING, 1.6)}
 
 
 def fusion_loss(
@@ -96,7 +97,7 @@ def vivid_target(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
 
 
 def vivid_edges(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
-    """The gradient that the joint stage asks for: the stronger source's, with its direction, ``EDGE_GAIN`` times.
+    """The gradient that the joint stage asks for: the stronger source's, with its direction, ``edge_gain`` times.
 
     Weak infrared gradients are cored out, the more the colder the place: clouds and fixed-pattern noise of a cold sky
     are not to be printed over the visible one.
@@ -111,7 +112,7 @@ def vivid_edges(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
     cold = 1 - ((around - COLD[0]) / (COLD[1] - COLD[0])).clamp(0, 1)
     strength = _length(warm)
     warm = warm * (1 - (CORING + (look.sky_coring - CORING) * cold) / strength.clamp(min=_TINY)).clamp(min=0)
-    return EDGE_GAIN * torch.where(_length(seen) > _length(warm), seen, warm)
+    return look.edge_gain * torch.where(_length(seen) > _length(warm), seen, warm)
 
 
 def vivid_loss(fused: Tensor, visible: Tensor, infrared: Tensor, target: Tensor, edges: Tensor) -> Tensor:

@@ -14,11 +14,16 @@ class FusionResult:
     :ivar image: uint8 [H, W, 3] RGB, C-contiguous
     :ivar provenance: ``model`` (its name; of a path the stem), ``weights`` (sha256 of the checkpoint), ``steps``,
         ``sampler``, ``seed``, ``device``, ``precision``, ``version``; with the same sources they give the same
-        bytes again
-    :ivar timings: seconds spent: ``prepare`` (bytes to tensors), ``encode`` (both sources and the fusion control),
-        ``steps`` (reverse steps of luma), ``chroma``, ``finish`` (tensors to bytes), ``total``
+        bytes again. Where something was to stand out also ``text``, ``strength`` and ``localizer``, for which the
+        objects must be found again.
+    :ivar timings: seconds spent: ``prepare`` (bytes to tensors), ``encode`` (both sources and the fusion control, and
+        kappa of what is to stand out), ``steps`` (reverse steps of luma, those of the objects too), ``chroma``,
+        ``finish`` (tensors to bytes), ``total``
+    :ivar mask: uint8 [H, W], where something stands out: 0 where every byte is that of the plain fusion, rising to 255
+        within the objects' borders; None where nothing was asked for
     """
 
     image: np.ndarray
-    provenance: dict[str, str | int]
+    provenance: dict[str, str | int | float]
     timings: dict[str, float]
+    mask: np.ndarray | None = None

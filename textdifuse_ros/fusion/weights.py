@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def join_networks(luma: str | Path, chroma: str | Path, output: str | Path) -> N
     """
     networks, base = load_networks(luma)
     other, giver = load_networks(chroma)
-    if base.config != giver.config:
+    if without_modulation(networks.config) != without_modulation(other.config):
         raise CheckpointError(str(chroma), f"of the same configuration as {luma}", "another")
     networks.chroma.load_state_dict(other.chroma.state_dict())
     stages = [
@@ -54,6 +55,24 @@ def join_networks(luma: str | Path, chroma: str | Path, output: str | Path) -> N
         *(stage for stage in giver.provenance.get("history", []) if stage["stage"] == "chroma"),
     ]
     save_networks(output, networks, {**base.provenance, "history": stages})
+
+
+def without_modulation(config: DriveConfig) -> DriveConfig:
+    """The configuration of the networks that fuse without a text."""
+    return replace(config, modulation_width=0)
+
+
+def with_modulation(networks: DriveNetworks, width: int = 32) -> DriveNetworks:
+    """The same networks with a text re-modulation that does nothing yet, unless they have one already.
+
+    :param width: channels in which it decides
+    """
+    if networks.modulation is not None:
+        return networks
+    grown = DriveNetworks(replace(networks.config, modulation_width=width))
+    grown.luma.load_state_dict(networks.luma.state_dict())
+    grown.chroma.load_state_dict(networks.chroma.state_dict())
+    return grown
 
 
 def save_networks(

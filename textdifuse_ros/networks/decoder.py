@@ -37,6 +37,11 @@ class Decoder(nn.Module):
         )
         self.ups = nn.ModuleList(conv(b, 4 * a, kernel=1) for a, b in pairwise(widths))
         self.head = conv(widths[0], 2 * outputs * STEM**2)
+        # Silent at first: a random correction of the source costs so much that the blocks below learn to be negative
+        # everywhere, and behind the last ReLU nothing ever learns again.
+        nn.init.zeros_(self.head.weight)
+        assert self.head.bias is not None
+        nn.init.zeros_(self.head.bias)
 
     def forward(self, features: Pyramid, z_t: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """One denoising step.

@@ -12,6 +12,7 @@ from textdifuse_ros.errors import ConfigError
 from textdifuse_ros.networks.decoder import Decoder
 from textdifuse_ros.networks.encoder import ConditionEncoder, Pyramid
 from textdifuse_ros.networks.fusion_control import FusionControl
+from textdifuse_ros.networks.modulation import Modulation
 
 LEVELS = 3
 
@@ -29,7 +30,7 @@ class DriveConfig:
     luma_widths: tuple[int, ...] = parameter((48, 96, 192), "Channels of the luma levels.", low=8, high=1024)
     luma_blocks: tuple[int, ...] = parameter((1, 2, 3), "Residual blocks of the luma encoder's levels.", low=1, high=16)
     luma_decoder_blocks: tuple[int, ...] = parameter(
-        (1, 1, 1), "Residual blocks of the luma decoder's levels.", low=1, high=16
+        (2, 1, 1), "Residual blocks of the luma decoder's levels.", low=1, high=16
     )
     control_width: int = parameter(32, "Channels in which the fusion control compares the sources.", low=4, high=512)
     chroma_widths: tuple[int, ...] = parameter((32, 64, 88), "Channels of the chroma levels.", low=8, high=1024)
@@ -38,6 +39,9 @@ class DriveConfig:
     )
     chroma_decoder_blocks: tuple[int, ...] = parameter(
         (1, 1, 1), "Residual blocks of the chroma decoder's levels.", low=1, high=16
+    )
+    modulation_width: int = parameter(
+        0, "Channels in which the text re-modulation decides; 0 builds none of it.", low=0, high=512
     )
     schedule: str = parameter("cosine", "Noise schedule.", choices=("cosine", "linear"))
     timesteps: int = parameter(1000, "Timesteps of the full schedule.", low=4, high=10_000)
@@ -89,10 +93,11 @@ class ChromaNetwork(nn.Module):
 
 
 class DriveNetworks(nn.Module):
-    """All networks of one checkpoint: ``luma`` and ``chroma``."""
+    """All networks of one checkpoint: ``luma``, ``chroma`` and, where the configuration has one, ``modulation``."""
 
     def __init__(self, config: DriveConfig) -> None:
         super().__init__()
         self.config = config
         self.luma = LumaNetwork(config)
         self.chroma = ChromaNetwork(config)
+        self.modulation = Modulation(config.luma_widths, config.modulation_width) if config.modulation_width else None

@@ -31,15 +31,21 @@ class LevelControl(nn.Module):
         assert self.weigh.bias is not None
         nn.init.constant_(self.weigh.bias, math.log(0.5 / (LARGEST_WEIGHT - 0.5)))
 
-    def forward(self, visible: Tensor, infrared: Tensor) -> Tensor:
-        """:param visible: [N, C, H, W], the visible's features
+    def weigh_sources(self, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
+        """The two terms of equation (3), ``w^X * Phi^X`` and ``w^Y * Phi^Y``.
+
+        :param visible: [N, C, H, W], the visible's features
         :param infrared: [N, C, H, W], the infrared's features
-        :return: [N, C, H, W], ``w^X * Phi^X + w^Y * Phi^Y`` with weights in (0, ``LARGEST_WEIGHT``); 1/2 each
-            before training
+        :return: like both, with weights in (0, ``LARGEST_WEIGHT``); 1/2 each before training
         """
         compared = self.attention(self.compare(torch.cat((visible, infrared), 1)))
         visible_weight, infrared_weight = (LARGEST_WEIGHT * torch.sigmoid(self.weigh(compared))).chunk(2, 1)
-        return visible_weight * visible + infrared_weight * infrared
+        return visible_weight * visible, infrared_weight * infrared
+
+    def forward(self, visible: Tensor, infrared: Tensor) -> Tensor:
+        """The sum of both terms of :meth:`weigh_sources`."""
+        seen, warm = self.weigh_sources(visible, infrared)
+        return seen + warm
 
 
 class FusionControl(nn.Module):

@@ -14,6 +14,9 @@ from textdifuse_ros.image.ranges import unit_to_signed
 from textdifuse_ros.networks.drive import DriveNetworks
 from textdifuse_ros.train.objective import FewStepObjective, Objective
 
+SOFTNESS = 0.05
+"""In chroma times two, whose range is [-1, 1]."""
+
 
 class ChromaStage:
     """Restoration of chroma at half the picture's size, conditioned on the degraded luma and chroma."""
@@ -32,4 +35,12 @@ class ChromaStage:
         seen, truth = torch.cat((unit_to_signed(luma), 2 * chroma), 1), 2 * target
         features = self.networks.encoder(seen)
         denoiser = FeatureDenoiser(self.networks.decoder, features, self.schedule, base=seen[:, 1:], clip=False)
-        return self.objective(denoiser, truth, lambda x0: (x0 - truth).abs().flatten(1).mean(1), generator)
+        return self.objective(denoiser, truth, lambda x0: _error(x0, truth), generator)
+
+
+def _error(x0: Tensor, truth: Tensor) -> Tensor:
+    """Charbonnier's error, quadratic below ``SOFTNESS``, in units of it; [N].
+
+    With L1 the best answer to an uncertain cast is none at all, and the networks learn to be silent.
+    """
+    return (((x0 - truth) / SOFTNESS).square() + 1).sqrt().sub(1).flatten(1).mean(1)

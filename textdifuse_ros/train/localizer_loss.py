@@ -20,7 +20,10 @@ from textdifuse_ros.data.labels import (
 )
 from textdifuse_ros.networks.localizer import Cells
 
-_WEIGHTS = {CAR: 1.5, PERSON: 3.0, BICYCLE: 3.0, RIDER: 3.0, STUFF: 0.7, UNKNOWN: 0.0, CLASSES.index("pole"): 1.5}
+_WEIGHTS = {
+    **{CLASSES.index(name): weight for name, weight in (("pole", 2.5), ("sign", 3.0), ("fence", 2.5), ("tree", 1.3))},
+    **{CAR: 1.5, PERSON: 3.0, BICYCLE: 3.0, RIDER: 3.0, STUFF: 0.7, UNKNOWN: 0.0},
+}
 _DETAIL = 2  # classes are compared on every second pixel
 
 

@@ -1,0 +1,238 @@
+"""Fusing with a text: what is named changes, and nothing else does, to the byte."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from textdifuse_ros.cli.main import main
+from textdifuse_ros.config import FuserConfig
+from textdifuse_ros.errors import CheckpointError, ImageError
+from textdifuse_ros.fusion import emphasis
+from textdifuse_ros.fusion.emphasis import Emphasis
+from textdifuse_ros.fusion.fuser import Fuser
+from textdifuse_ros.image.files import read_infrared, read_png_metadata, read_visible, write_png
+
+Pair = tuple[np.ndarray, np.ndarray]
+HEIGHT, WIDTH = 75, 110
+
+
+@pytest.fixture(scope="module")
+def config(tiny_text_checkpoint: Path) -> FuserConfig:
+    return FuserConfig(model=str(tiny_text_checkpoint), device="cpu", precision="float32", threads=1)
+
+
+@pytest.fixture(scope="module")
+def fuser(config: FuserConfig) -> Fuser:
+    return Fuser.from_config(config)
+
+
+@pytest.fixture(scope="module")
+def street() -> Pair:
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    infrared = (60 + 40 * np.sin(x / 9) + 90 * ((x - 30) ** 2 + (y - 30) ** 2 < 150)).astype(np.uint8)
+    visible = np.stack((x * 2, y * 3, x + y), 2).astype(np.uint8)
+    return visible ^ rng.integers(0, 8, visible.shape, dtype=np.uint8), infrared
+
+
+def objects(strength: float = 1.0) -> np.ndarray:
+    """A disc in the middle, and a box that the picture cuts off at its lower right corner."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    named = ((x - 30) ** 2 + (y - 30) ** 2 < 150) | ((x > 90) & (y > 60))
+    return np.where(named, np.float32(strength), np.float32(0))
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm_solver"])
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("strength", [-1.0, 1.0, 2.0])
+def test_outside_the_mask_the_bytes_are_the_plain_ones(
+    fuser: Fuser, street: Pair, sampler: str, steps: int, strength: float
+) -> None:
+    strengths = objects(strength)
+    plain = fuser(*street, sampler=sampler, steps=steps)
+    result = fuser(*street, sampler=sampler, steps=steps, emphasis=Emphasis(strengths))
+    assert plain.mask is None and result.mask is not None
+    changed = (result.image != plain.image).any(2)
+    assert not changed[strengths == 0].any()
+    assert not changed[result.mask == 0].any()
+    assert changed[strengths != 0].mean() > 0.5
+    assert result.mask[30, 30] == result.mask[-1, -1] == 255, "the picture's edge is no border of the object"
+
+
+def test_a_strength_of_nothing_changes_nothing(fuser: Fuser, street: Pair) -> None:
+    plain = fuser(*street).image
+    for strengths in (objects(0.0), np.zeros((HEIGHT, WIDTH), np.float32)):
+        result = fuser(*street, emphasis=Emphasis(strengths))
+        assert np.array_equal(result.image, plain)
+        assert result.mask is not None and not result.mask.any()
+
+
+def test_little_strength_changes_little_and_it_grows_without_jumps(fuser: Fuser, street: Pair) -> None:
+    plain = fuser(*street).image.astype(int)
+    pictures = [fuser(*street, emphasis=Emphasis(objects(s))).image.astype(int) for s in (-0.02, 0.02, 0.5, 0.52, 1.0)]
+    near_zero, far = np.abs(pictures[1] - plain), np.abs(pictures[4] - plain)
+    assert np.abs(pictures[0] - plain).max() < 0.3 * far.max()
+    assert near_zero.max() < 0.3 * far.max() and near_zero.mean() < 0.1 * far.mean()
+    assert np.abs(pictures[3] - pictures[2]).max() < 0.3 * far.max()
+
+
+def test_the_result_does_not_hang_on_what_was_fused_before(config: FuserConfig, fuser: Fuser, street: Pair) -> None:
+    asked = Emphasis(objects())
+    first = fuser(*street, emphasis=asked).image
+    fuser(street[0][::-1].copy(), street[1], emphasis=Emphasis(objects(-1.0)))
+    assert np.array_equal(first, fuser(*street, emphasis=asked).image)
+    assert np.array_equal(first, Fuser.from_config(config)(*street, emphasis=asked).image)
+
+
+def test_objects_far_apart_do_not_change_one_another(fuser: Fuser) -> None:
+    rng = np.random.default_rng(0)
+    pair = rng.integers(0, 256, (64, 400, 3), dtype=np.uint8), rng.integers(0, 256, (64, 400), dtype=np.uint8)
+    left = np.zeros((64, 400), np.float32)
+    left[20:40, 10:30] = 1
+    both = left.copy()
+    both[10:50, 370:390] = -1
+    assert len(emphasis.find_regions(both[:, :400])) == 2
+    alone, together = (fuser(*pair, emphasis=Emphasis(item)).image.astype(int) for item in (left, both))
+    # The context's widest mean is over the picture: it weighs a hundredth.
+    assert np.abs(alone[:, :200] - together[:, :200]).max() <= 2
+
+
+def test_decoding_regions_is_nearly_decoding_the_picture(
+    fuser: Fuser, street: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Emphasis(objects())
+    parts = fuser(*street, emphasis=asked).image.astype(int)
+    changed = np.abs(parts - fuser(*street).image)
+    monkeypatch.setattr(emphasis, "MARGIN", 1000)
+    whole = fuser(*street, emphasis=asked).image.astype(int)
+    assert np.abs(parts - whole).mean() < 0.05 * changed.mean()
+
+
+def test_the_chroma_stays(fuser: Fuser, street: Pair) -> None:
+    plain = fuser(*street).image.astype(int)
+    picture = fuser(*street, emphasis=Emphasis(objects(0.3))).image.astype(int)
+    free = ((picture > 0) & (picture < 255) & (plain > 0) & (plain < 255)).all(2)
+    difference = (picture - plain)[free]
+    assert np.abs(difference).max() > 3
+    assert np.ptp(difference, axis=1).max() <= 1, "all channels move by the luma alone"
+
+
+def test_the_provenance_says_what_was_asked_for(fuser: Fuser, street: Pair) -> None:
+    made_by = fuser(*street, emphasis=Emphasis(objects(), "person", 1.0, "fixed")).provenance
+    assert (made_by["text"], made_by["strength"], made_by["localizer"]) == ("person", 1.0, "fixed")
+    assert "text" not in fuser(*street).provenance
+
+
+def test_a_model_without_re_modulation_fuses_and_refuses_objects(tiny_checkpoint: Path, street: Pair) -> None:
+    fuser = Fuser.from_config(FuserConfig(model=str(tiny_checkpoint), device="cpu", precision="float32"))
+    nothing = Emphasis(objects(0.0), "person")
+    assert np.array_equal(fuser(*street, emphasis=nothing).image, fuser(*street).image)
+    with pytest.raises(CheckpointError, match=r"tiny must be one with a text re-modulation.*train modulation"):
+        fuser(*street, emphasis=Emphasis(objects()))
+
+
+def test_strengths_of_another_kind_are_refused(fuser: Fuser, street: Pair) -> None:
+    with pytest.raises(ImageError, match=r"110 x 75 pixels.*got 64 x 32"):
+        fuser(*street, emphasis=Emphasis(np.ones((32, 64), np.float32)))
+    for wrong in (objects().astype(np.float64), objects()[None], objects(2.5), objects(-1.5), objects(np.nan)):
+        with pytest.raises(ImageError, match="strengths"):
+            Emphasis(wrong)
+
+
+def test_bfloat16_keeps_the_promise(config: FuserConfig, street: Pair) -> None:
+    fuser = Fuser.from_config(replace(config, precision="bfloat16"))
+    changed = (fuser(*street, emphasis=Emphasis(objects())).image != fuser(*street).image).any(2)
+    assert changed.any() and not changed[objects() == 0].any()
+
+
+class TestCommandLine:
+    BOX = (20, 18, 44, 42)
+
+    @pytest.fixture
+    def folders(self, tmp_path: Path, street: Pair) -> Path:
+        write_png(tmp_path / "vis" / "a.png", street[0])
+        write_png(tmp_path / "ir" / "a.png", street[1])
+        return tmp_path
+
+    @pytest.fixture
+    def fuse(self, folders: Path, tiny_text_checkpoint: Path, capfd: pytest.CaptureFixture[str]):
+        def run(name: str, *flags: object, model: Path = tiny_text_checkpoint) -> tuple[int, str]:
+            line = ["fuse", folders / "vis", folders / "ir", "-o", folders / name, "--model", model, "--threads", 1]
+            status = main([str(part) for part in (*line, *flags)])
+            return status, capfd.readouterr().err
+
+        return run
+
+    def fixed(self, *flags: object) -> tuple[object, ...]:
+        regions = "person " + " ".join(map(str, self.BOX))
+        return ("--localizer", "fixed", "--regions", regions, *flags)
+
+    def test_the_text_changes_its_objects_and_the_mask_tells_where(self, fuse, folders: Path) -> None:
+        assert fuse("plain")[0] == 0
+        assert fuse("text", *self.fixed("--text", "the person", "--strength", 0.5, "--save-mask"))[0] == 0
+        plain, picture = (read_visible(folders / name / "a.png") for name in ("plain", "text"))
+        mask = read_infrared(folders / "text" / "a_mask.png")
+        left, top, right, bottom = self.BOX
+        inside = np.zeros(mask.shape, bool)
+        inside[top:bottom, left:right] = True
+        assert mask.dtype == np.uint8 and np.array_equal(mask > 0, inside)
+        changed = (picture != plain).any(2)
+        assert changed[inside].mean() > 0.5 and not changed[~inside].any()
+        made_by = json.loads(read_png_metadata(folders / "text" / "a.png")["textdifuse"])
+        assert (made_by["text"], made_by["strength"], made_by["localizer"]) == ("the person", 0.5, "fixed")
+
+    def test_what_is_not_there_leaves_the_plain_picture(self, fuse, folders: Path) -> None:
+        fuse("plain")
+        for name, text in (("none", "bicycle"), ("empty", "")):
+            assert fuse(name, *self.fixed("--text", text, "--save-mask"))[0] == 0
+            pictures = [read_visible(folders / folder / "a.png") for folder in ("plain", name)]
+            assert np.array_equal(*pictures)
+            assert not read_infrared(folders / name / "a_mask.png").any()
+
+    @pytest.mark.parametrize(
+        ("flags", "said"),
+        [
+            (("--text", "person", "--strength", 2.5), "--strength must be"),
+            (("--text", "person:9"), "--text"),
+            (("--text", "person", "--localizer", "fixed", "--regions", ""), "regions must be given"),
+        ],
+    )
+    def test_what_is_wrong_is_said_before_anything_is_written(
+        self, fuse, folders: Path, flags: tuple[object, ...], said: str
+    ) -> None:
+        status, error = fuse("out", *self.fixed(), *flags)
+        assert status == 2 and said in error and not (folders / "out").exists()
+
+    def test_a_model_without_re_modulation_is_refused_first(self, fuse, folders: Path, tiny_checkpoint: Path) -> None:
+        status, error = fuse("out", *self.fixed("--text", "person"), model=tiny_checkpoint)
+        assert status == 2 and "text re-modulation" in error and not (folders / "out").exists()
+
+    def test_a_mask_never_overwrites_a_picture(self, fuse, folders: Path, street: Pair) -> None:
+        write_png(folders / "vis" / "a_mask.png", street[0])
+        write_png(folders / "ir" / "a_mask.png", street[1])
+        status, error = fuse("out", *self.fixed("--text", "person", "--save-mask"))
+        assert status == 2 and "a and a_mask" in error
+        assert fuse("out", *self.fixed("--text", "person"))[0] == 0
+
+    def test_the_evaluator_runs_the_model_with_and_without_its_objects(
+        self, folders: Path, tiny_text_checkpoint: Path, tiny_checkpoint: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        (folders / "boxes").mkdir()
+        (folders / "boxes" / "a.txt").write_text("person " + " ".join(map(str, self.BOX)) + "\n")
+        line = ["evaluate", "--visible", folders / "vis", "--infrared", folders / "ir", "--panel", "text", "--jobs", 1]
+        line += ["--boxes", folders / "boxes", "--threads", 1, "--json", folders / "out.json"]
+        assert main([str(part) for part in (*line, "--model", tiny_text_checkpoint)]) == 0
+        row = json.loads((folders / "out.json").read_text())["rows"]["textdifuse"]
+        assert row["contrast"]["mean"] != row["contrast_plain"]["mean"]
+        assert row["gain"]["mean"] == pytest.approx(row["contrast"]["mean"] / row["contrast_plain"]["mean"] - 1)
+        assert row["changed_outside"]["mean"] == row["largest_outside"]["mean"] == 0
+        assert main([str(part) for part in (*line, "--model", tiny_text_checkpoint, "--strength", 0)]) == 0
+        row = json.loads((folders / "out.json").read_text())["rows"]["textdifuse"]
+        assert row["gain"]["mean"] == 0
+        assert main([str(part) for part in (*line, "--model", tiny_checkpoint)]) == 2
+        assert "text re-modulation" in capfd.readouterr().err

@@ -1,0 +1,284 @@
+"""Text re-modulation: kappa, the regions it is decoded in, what it is trained for, and its training."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+from test_data import street
+
+from textdifuse_ros.config import FuserConfig
+from textdifuse_ros.config_train import TrainConfig
+from textdifuse_ros.data.crops import CropBatches, Shape
+from textdifuse_ros.data.masks import random_masks
+from textdifuse_ros.data.pack import write_pack
+from textdifuse_ros.fusion.cost import count_flops, count_parameters, emphasis_gflops, picture_gflops
+from textdifuse_ros.fusion.emphasis import MARGIN, Emphasis, amounts, find_regions, soften
+from textdifuse_ros.fusion.fuser import Fuser
+from textdifuse_ros.fusion.weights import join_networks, load_networks, save_networks
+from textdifuse_ros.metrics.regions import object_contrast
+from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
+from textdifuse_ros.networks.modulation import Modulation, weighted_sources
+from textdifuse_ros.train.emphasis import emphasised
+from textdifuse_ros.train.loop import WEIGHTS, Training
+from textdifuse_ros.train.modulation import ModulationStage
+
+STRENGTHS = (-1.0, -0.5, -0.1, 0.0, 0.1, 0.5, 1.0, 1.5, 2.0)
+
+
+def pyramids(seed: int = 0, side: int = 64) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    generator = torch.Generator().manual_seed(seed)
+    sizes = [(1, width, side // cell, side // cell) for width, cell in ((6, 4), (8, 8), (10, 16))]
+    visible, infrared = (tuple(torch.randn(size, generator=generator) for size in sizes) for _ in range(2))
+    return visible, infrared
+
+
+def trained_block() -> Modulation:
+    """A block that does something."""
+    torch.manual_seed(0)
+    block = Modulation((6, 8, 10), 8)
+    for level in block.levels:
+        torch.nn.init.normal_(level.directions.weight, std=0.5)
+    return block.eval()
+
+
+class TestKappa:
+    def test_the_weighted_sources_are_the_two_terms_of_the_fusion_control(self) -> None:
+        torch.manual_seed(0)
+        networks = DriveNetworks(DriveConfig(**TINY)).luma.eval()
+        for level in networks.control.levels:
+            torch.nn.init.normal_(level.weigh.weight, std=1.0)
+        pair = networks.encode_pair(torch.rand(1, 1, 32, 48), torch.rand(1, 1, 32, 48))
+        terms = weighted_sources(networks.control, *pair)
+        for x, y, fused in zip(*terms, networks.control(*pair), strict=True):
+            assert torch.equal(x + y, fused), "to the bit, or the plain picture would change with a text"
+        assert not torch.equal(*(term[0] for term in terms))
+
+    def test_an_untrained_block_does_nothing(self) -> None:
+        visible, infrared = pyramids()
+        block, wanted = Modulation((6, 8, 10), 8), torch.rand(1, 3, 64, 64)
+        context = block.context(visible, infrared, wanted, torch.rand(1, 1, 64, 64))
+        for x, y, fused in zip(visible, infrared, block(visible, infrared, wanted, context), strict=True):
+            assert torch.equal(fused, x + y)
+
+    def test_features_change_on_the_objects_only_and_both_sources_by_factors_of_their_own(self) -> None:
+        visible, infrared = pyramids()
+        block, wanted = trained_block(), torch.zeros(1, 3, 64, 64)
+        wanted[:, 0, 16:32, 32:48] = 1.0
+        context = block.context(visible, infrared, wanted, torch.rand(1, 1, 64, 64))
+        nothing = tuple(torch.zeros_like(level) for level in visible)
+        for level, cell in enumerate((4, 8, 16)):
+            covered = wanted[:, :1, ::cell, ::cell].expand(-1, visible[level].shape[1], -1, -1) > 0
+            fused = block(visible, infrared, wanted, context)[level]
+            assert torch.equal(fused[~covered], (visible[level] + infrared[level])[~covered])
+            assert (fused != visible[level] + infrared[level])[covered].float().mean() > 0.9
+            # Kappa^X alone, with the infrared's features out of the sum: a positive factor.
+            alone = block(visible, nothing, wanted, context)[level]
+            assert (alone / visible[level])[covered].min() > 0
+
+    def test_kappa_is_continuous_in_the_amount(self) -> None:
+        visible, infrared = pyramids()
+        block = trained_block()
+        before = tuple(x + y for x, y in zip(visible, infrared, strict=True))
+        wanted = torch.zeros(1, 3, 64, 64)
+        wanted[:, 1, 8:40, 8:40] = 1e-4
+        context = block.context(visible, infrared, wanted, torch.rand(1, 1, 64, 64))
+        for fused, plain in zip(block(visible, infrared, wanted, context), before, strict=True):
+            assert 0 < (fused - plain).abs().max() < 1e-2
+
+    def test_the_surroundings_matter(self) -> None:
+        visible, infrared = pyramids()
+        block, wanted = trained_block(), torch.zeros(1, 3, 64, 64)
+        wanted[:, 0, 24:40, 24:40] = 1.0
+        plain = torch.zeros(1, 1, 64, 64)
+        bright = torch.where(wanted[:, :1] > 0, plain, torch.ones(()))
+        one, other = (block.context(visible, infrared, wanted, picture) for picture in (plain, bright))
+        # The same object before a dark and before a bright background.
+        assert not torch.allclose(
+            block(visible, infrared, wanted, one)[0][..., 8, 8], block(visible, infrared, wanted, other)[0][..., 8, 8]
+        )
+
+
+class TestMask:
+    def test_the_mask_is_zero_outside_and_one_within_the_border(self) -> None:
+        strengths = np.zeros((40, 60), np.float32)
+        strengths[10:30, 20:60] = -0.5
+        soft = soften(strengths)
+        assert not soft[strengths == 0].any() and (soft[strengths != 0] > 0).all()
+        assert soft[20, 20] < 0.3 and (soft[14:26, 24:] == 1).all(), "no border where the picture ends"
+
+    def test_regions_hold_every_object_with_its_margin(self) -> None:
+        rng = np.random.default_rng(0)
+        for _ in range(40):
+            strengths = np.zeros((12 * 16, 20 * 16), np.float32)
+            for _ in range(rng.integers(1, 6)):
+                top, left = rng.integers(0, 180), rng.integers(0, 300)
+                strengths[top : top + rng.integers(1, 60), left : left + rng.integers(1, 60)] = 1
+            regions = find_regions(strengths)
+            held = np.zeros(strengths.shape, bool)
+            for region in regions:
+                top, left, bottom, right = region.core
+                held[top:bottom, left:right] = True
+                up, west, down, east = region.whole
+                assert not any(edge % 16 for edge in region.whole)
+                assert up <= max(0, top - MARGIN) and down >= min(192, bottom + MARGIN)
+                assert west <= max(0, left - MARGIN) and east >= min(320, right + MARGIN)
+            assert held[strengths != 0].all()
+            assert sum(region.pixels for region in regions) <= strengths.size
+
+    def test_far_objects_have_regions_of_their_own_and_near_ones_share_one(self) -> None:
+        strengths = np.zeros((160, 480), np.float32)
+        strengths[60:80, 40:60] = strengths[60:80, 420:440] = 1
+        assert len(find_regions(strengths)) == 2
+        strengths[60:80, 64:80] = 1
+        assert len(find_regions(strengths)) == 2
+        assert find_regions(np.zeros((160, 480), np.float32)) == []
+
+    def test_a_tenth_of_the_picture_costs_at_most_15_percent(self) -> None:
+        with torch.device("meta"):
+            networks = DriveNetworks(DriveConfig(modulation_width=32))
+        counts = count_flops(networks, 480, 640)
+        assert 0 < count_parameters(networks)["modulation"] < 0.2e6
+        for boxes in ([(160, 200, 200, 154)], [(60, 60, 124, 124), (300, 420, 124, 124)]):
+            strengths = np.zeros((480, 640), np.float32)
+            for top, left, width, height in boxes:
+                strengths[top : top + height, left : left + width] = 1
+            assert strengths.mean() >= 0.099
+            for steps in (1, 2, 4):
+                extra = emphasis_gflops(counts, strengths, steps)
+                assert 0 < extra <= 0.15 * picture_gflops(counts, steps)["total"]
+        assert emphasis_gflops(counts, np.zeros((480, 640), np.float32), 4) == 0
+
+
+class TestAim:
+    """What the objects should look like."""
+
+    def scene(self, inside: float, around: float, warm: float = 0.5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(0)
+        mask = np.zeros((80, 80), bool)
+        mask[30:50, 34:46] = True
+        plain = np.where(mask, inside, around) + rng.normal(0, 0.03, mask.shape)
+        infrared = np.where(mask, warm, 0.5)
+        return np.clip(plain, 0, 1).astype(np.float32), infrared.astype(np.float32), mask
+
+    @pytest.mark.parametrize(
+        ("inside", "around"), [(0.6, 0.3), (0.3, 0.6), (0.9, 0.8), (0.1, 0.15), (0.5, 0.46), (0.97, 0.2)]
+    )
+    def test_contrast_rises_with_strength_and_never_turns_over(self, inside: float, around: float) -> None:
+        plain, infrared, mask = self.scene(inside, around)
+        pictures = [emphasised(plain, infrared, [mask], [strength]) for strength in STRENGTHS]
+        sign = np.sign(inside - around)
+        contrasts = [sign * float(p[mask].mean() - p[~mask].mean()) for p in pictures]
+        assert all(low < high + 1e-6 for low, high in pairwise(contrasts))
+        assert contrasts[0] > 0 and contrasts[-1] > contrasts[3]
+        for picture in pictures:
+            assert np.array_equal(picture[~mask], plain[~mask])
+        np.testing.assert_allclose(pictures[3], plain, atol=1e-6)
+
+    def test_texture_is_kept_while_it_is_moved(self) -> None:
+        plain, infrared, mask = self.scene(0.55, 0.4)
+        moved = emphasised(plain, infrared, [mask], [1.0])
+        assert np.corrcoef(moved[mask], plain[mask])[0, 1] > 0.95
+        assert moved[mask].std() > plain[mask].std()
+
+    def test_where_nothing_else_tells_the_warm_becomes_brighter(self) -> None:
+        for warm, sign in ((0.9, 1), (0.1, -1)):
+            plain, infrared, mask = self.scene(0.5, 0.5, warm)
+            assert sign * (emphasised(plain, infrared, [mask], [1.0]) - plain)[mask].mean() > 0.05
+            wanted = amounts(plain, infrared, mask.astype(np.float32))
+            assert wanted[0 if sign > 0 else 1][mask].min() > 0.9
+        assert amounts(*self.scene(0.5, 0.4)[:2], -mask.astype(np.float32))[2][mask].min() == 1
+
+    def test_amounts_add_up_to_the_strength_and_are_nothing_elsewhere(self) -> None:
+        rng = np.random.default_rng(0)
+        plain, infrared, mask = self.scene(0.51, 0.5)
+        strengths = np.where(mask, rng.uniform(-1, 2, mask.shape), 0).astype(np.float32)
+        wanted = amounts(plain, infrared, strengths)
+        np.testing.assert_allclose(wanted[0] + wanted[1] - wanted[2], strengths, atol=1e-6)
+        assert (wanted >= 0).all() and not wanted[:, ~mask].any()
+
+
+def test_random_masks_do_not_overlap_and_hang_on_the_generator_alone() -> None:
+    item = street(0, 120, 160)
+    assert item.infrared is not None
+    visible, infrared = item.visible[..., 1].astype(np.float32) / 255, item.infrared.astype(np.float32) / 255
+    draws = [random_masks(visible, infrared, np.random.default_rng(n)) for n in range(40)]
+    assert sum(len(masks) for masks in draws) > 60
+    for masks in draws:
+        for mask in masks:
+            assert 30 <= mask.sum() <= 0.3 * mask.size
+        assert not masks or np.sum(masks, 0).max() == 1
+    again = random_masks(visible, infrared, np.random.default_rng(0))
+    assert all(np.array_equal(one, other) for one, other in zip(draws[0], again, strict=True))
+
+
+class TestTraining:
+    CONFIG = TrainConfig(
+        stage="modulation", steps=40, learning_rate=2e-2, warm_up=5, ema=0.8, workers=0, precision="float32"
+    )
+
+    @pytest.fixture(scope="class")
+    def lively(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """Small networks with random weights whose pictures hang on their features much, and not on the noise."""
+        torch.manual_seed(0)
+        networks = DriveNetworks(DriveConfig(**TINY))
+        decoder = networks.luma.decoder
+        with torch.no_grad():
+            decoder.head.weight.mul_(4)
+            for layer in decoder.noisy:
+                layer.weight.zero_()
+        path = tmp_path_factory.mktemp("models") / "lively.safetensors"
+        save_networks(path, networks, {})
+        return path
+
+    @pytest.fixture(scope="class")
+    def pack(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        path = tmp_path_factory.mktemp("pack") / "pictures.pack"
+        write_pack(path, [street(n, 100, 140) for n in range(3)])
+        return path
+
+    @pytest.fixture(autouse=True)
+    def small_batches(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ModulationStage, "shapes", (Shape(48, 3, 3, pairs=True),))
+
+    def test_the_block_is_added_and_learns_alone_what_raises_contrast(
+        self, pack: Path, lively: Path, tmp_path: Path
+    ) -> None:
+        """Weights that restore nothing serve: what is asked for is relative to their own plain picture."""
+        training = Training(self.CONFIG, tmp_path, pack, lively)
+        batch = CropBatches(str(pack), ModulationStage.shapes, seed=99, first=0, count=1)[0]
+
+        def loss() -> float:
+            with torch.no_grad():
+                return training.stage(batch, torch.Generator().manual_seed(0))["loss"].item()
+
+        first = loss()
+        training.run()
+        assert loss() < 0.95 * first
+        before, after = (load_networks(path)[1] for path in (lively, tmp_path / WEIGHTS))
+        assert all(torch.equal(after.tensors[name], tensor) for name, tensor in before.tensors.items())
+        added = {name for name in after.tensors if name not in before.tensors}
+        assert added and all(name.startswith("modulation.") for name in added)
+        assert after.provenance["history"][-1]["stage"] == "modulation"
+
+        fuser = Fuser.from_config(FuserConfig(model=str(tmp_path / WEIGHTS), device="cpu", precision="float32"))
+        contrast = dict.fromkeys((-1.0, 0.0, 1.0, 2.0), 0.0)
+        mask = np.zeros((100, 140), bool)
+        mask[30:70, 40:70] = True
+        for number in range(3):
+            item = street(number, 100, 140)
+            for strength in contrast:
+                asked = Emphasis(np.where(mask, np.float32(strength), np.float32(0)))
+                grey = fuser(item.visible, item.infrared, emphasis=asked).image.astype(np.float64).mean(2)
+                contrast[strength] += object_contrast(grey, mask[None])[0]
+        assert contrast[-1.0] < contrast[0.0] < contrast[1.0] < contrast[2.0]
+
+    def test_weights_of_one_part_are_joined_with_and_without_the_block(
+        self, tiny_checkpoint: Path, tiny_text_checkpoint: Path, tmp_path: Path
+    ) -> None:
+        join_networks(tiny_text_checkpoint, tiny_checkpoint, tmp_path / "joined.safetensors")
+        assert load_networks(tmp_path / "joined.safetensors")[0].modulation is not None

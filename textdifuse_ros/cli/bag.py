@@ -1,0 +1,142 @@
+"""``textdifuse bag IN OUT``: fuse whole recordings, without ROS and without losing a pair."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from textdifuse_ros.checks import check_number
+from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments, parameters, to_mapping
+from textdifuse_ros.config_file import load_config
+from textdifuse_ros.config_localize import LocalizerConfig
+from textdifuse_ros.config_nodes import FusionNodeConfig
+from textdifuse_ros.config_sensors import NAMES
+from textdifuse_ros.errors import ConfigError, TextDifuseError
+
+if TYPE_CHECKING:
+    from textdifuse_ros.fusion.recording import RecordingJob
+
+NAME = "bag"
+HELP = "Fuse whole recordings (rosbag2: mcap, sqlite3) without ROS: every pair, resumable, several at once."
+
+_TRANSPORTS = ("visible_transport", "infrared_transport")  # the type of the topic tells
+_PAIRING = ("tolerance", "infrared_offset", "visible_offset")
+_TAKEN = {*(item.name for item in parameters(FuserConfig)), *NAMES, *_PAIRING} - set(_TRANSPORTS)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add = parser.add_argument
+    add("inputs", metavar="IN", type=Path, nargs="+", help="A rosbag2 folder, or an .mcap or .db3 file.")
+    add(
+        "output",
+        metavar="OUT",
+        type=Path,
+        help="The recording to make; of several inputs the folder for OUT/NAME of each. What a run that was killed has "
+        "finished lies in OUT.partial, and the same command goes on with it.",
+    )
+    add("--visible", default="", metavar="TOPIC", help="The visible pictures; looked for by default.")
+    add("--infrared", default="", metavar="TOPIC", help="The infrared pictures; looked for by default.")
+    add("--copy-topics", action="store_true", help="Copy all topics of the input beside the fused ones.")
+    add("--storage", choices=("mcap", "sqlite3"), default="mcap", help="Storage of the output. Default: mcap.")
+    add("--name", default="fusion_node", help="Topics are /NAME/fused and so on. Default: fusion_node.")
+    add("--restart", action="store_true", help="Throw away the unfinished work of another command at this output.")
+    add("--params-file", type=Path, metavar="FILE", help="Parameters of fusion_node; flags go before them.")
+    add("--text", default="", metavar="T", help="What is to stand out, as in 'person, car:0.5'. Default: nothing.")
+    add("--strength", type=float, default=1.0, metavar="S", help="How much it stands out, in [-1, 2]. Default: 1.")
+    add("--workers", type=int, default=1, metavar="N", help="Recordings at work at the same time, by Ray. Default: 1.")
+    add("--ray-address", default="", metavar="ADDRESS", help="Of a Ray cluster; by default Ray runs here alone.")
+    skipped = tuple(item.name for item in parameters(FusionNodeConfig) if item.name not in _TAKEN)
+    add_arguments(parser, FusionNodeConfig, skip=skipped)
+    add_arguments(parser, LocalizerConfig)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Fuse all recordings.
+
+    :return: 0, or 1 where a pair or one of several recordings failed
+    :raises TextDifuseError: the only recording, or all of them, could not be fused
+    """
+    check_number("--workers", arguments.workers, 1, 1024, integer=True)
+    jobs = _jobs(arguments)
+
+    from tqdm import tqdm
+
+    from textdifuse_ros.fusion.cluster import fuse_recordings
+    from textdifuse_ros.fusion.recording import Progress
+
+    summaries: dict[int, dict[str, Any]] = {}
+    errors: dict[int, TextDifuseError] = {}
+    done, totals = [0] * len(jobs), [0] * len(jobs)
+    with tqdm(total=0, desc="fusing", unit="pair", file=sys.stderr) as bar:
+        for number, news in fuse_recordings(jobs, arguments.workers, arguments.ray_address):
+            if not isinstance(news, Progress):
+                errors[number] = news
+                continue
+            if not done[number] and not totals[number]:
+                bar.initial += news.done  # of an earlier run: it took no time now
+            done[number], totals[number] = news.done, news.total
+            bar.total = sum(totals)
+            bar.update(sum(done) - bar.n)
+            if news.summary is not None:
+                summaries[number] = news.summary
+    if len(errors) == len(jobs):
+        raise errors[0]
+    for number, job in enumerate(jobs):
+        if number in errors:
+            print(f"textdifuse: {job.source}: {errors[number]}", file=sys.stderr)
+        else:
+            _tell(job, summaries[number])
+    return 1 if errors or any(summary["failed"] for summary in summaries.values()) else 0
+
+
+def _jobs(arguments: argparse.Namespace) -> list[RecordingJob]:
+    """A job for each input.
+
+    :raises ConfigError: a parameter, or two inputs of one name
+    """
+    from textdifuse_ros.checkpoint import SUFFIX
+    from textdifuse_ros.fusion.recording import RecordingJob
+
+    given = {name: value for name, value in vars(arguments).items() if name in _TAKEN}
+    if arguments.params_file:
+        before = to_mapping(load_config(FusionNodeConfig, arguments.params_file))
+        given = {**{name: value for name, value in before.items() if name in _TAKEN}, **given}
+    config = from_arguments(FusionNodeConfig, argparse.Namespace(**given))
+    if config.model.endswith(SUFFIX):  # another process may stand in another folder
+        config = dataclasses.replace(config, model=str(Path(config.model).resolve()))
+    sources = [source.resolve() for source in arguments.inputs]
+    output = arguments.output.resolve()
+    outputs = [output]
+    if len(sources) > 1:
+        names = [source.stem if source.is_file() else source.name for source in sources]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigError("the inputs", "of different names", ", ".join(twice), "rename one, or fuse them apart")
+        outputs = [output / name for name in names]
+    fixed = {
+        "config": config,
+        "visible": arguments.visible,
+        "infrared": arguments.infrared,
+        "name": arguments.name,
+        "storage": arguments.storage,
+        "copy_topics": arguments.copy_topics,
+        "text": arguments.text,
+        "strength": arguments.strength,
+        "localizer": from_arguments(LocalizerConfig, arguments),
+        "restart": arguments.restart,
+    }
+    return [RecordingJob(source, target, **fixed) for source, target in zip(sources, outputs, strict=True)]
+
+
+def _tell(job: RecordingJob, summary: dict[str, Any]) -> None:
+    """One line of what was made, and one of each thing that was not."""
+    print(f"fused {summary['fused']} of {summary['pairs']} pairs of {job.source.name} into {job.output}")
+    for reason, what in summary["failed"].items():
+        print(f"textdifuse: {job.source.name}: {what['count']} {reason}: {what['first']}", file=sys.stderr)
+    for stream in ("visible", "infrared"):
+        for reason, count in summary[stream]["dropped"].items():
+            print(f"  {count} of {summary[stream]['received']} {stream} pictures without a partner: {reason}")

@@ -1,0 +1,192 @@
+"""``textdifuse calibrate``: the homography between the two cameras, from a recording or a folder of pairs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments
+from textdifuse_ros.errors import ConfigError, FileError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from textdifuse_ros.evaluate.registration import Recovery
+    from textdifuse_ros.image.calibration import Estimate
+
+NAME = "calibrate"
+HELP = "Estimate the homography from infrared to visible pixels, and write it as parameters of the node."
+TRANSFORMS = ("auto", "translation", "similarity", "affine", "homography")
+SHEET_ROWS = 6
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add = parser.add_argument
+    add("source", type=Path, metavar="SOURCE", help="A recording, or visible pictures (a folder or a file).")
+    add(
+        "infrared", type=Path, nargs="?", metavar="IR", help="Infrared pictures of the same names; not for a recording."
+    )
+    add("-o", "--output", type=Path, metavar="FILE", help="Write the parameters to this YAML file of fusion_node.")
+    add("--sheet", type=Path, metavar="FILE", help="Write overlays before and after to this PNG file.")
+    add("--json", type=Path, metavar="FILE", help="Write the figures to this file.")
+    add("--transform", default="auto", choices=TRANSFORMS, help="Richest map that is fitted. Default: auto.")
+    add("--limit", type=int, default=30, metavar="N", help="Pairs taken, evenly spread; 0 takes all. Default: 30.")
+    add("--visible-topic", default="", metavar="TOPIC", help="Of a recording; looked for by default.")
+    add("--infrared-topic", default="", metavar="TOPIC", help="Of a recording; looked for by default.")
+    add("--tolerance", type=float, default=0.05, metavar="S", help="Of a recording: largest difference of the stamps "
+        "of a pair. Default: 0.05 s.")  # fmt: skip
+    add("--visible-calibration", type=Path, metavar="FILE", help="Undistort the visible pictures by this file first.")
+    add("--infrared-calibration", type=Path, metavar="FILE", help="Undistort the infrared pictures by this file first.")
+    add("--check", action="append", default=[], metavar="DX,DY[,DEG[,SCALE]]", help="In place of calibrating: of "
+        "aligned pairs, move the infrared so, calibrate, register, fuse, and compare Qabf; repeatable.")  # fmt: skip
+    add_arguments(parser, FuserConfig)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Calibrate, or check; 0.
+
+    :raises TextDifuseError: the input or an option is wrong, or no homography brings the pictures together
+    """
+    from textdifuse_ros.checks import check_number
+    from textdifuse_ros.evaluate.pair_sources import read_pairs
+
+    check_number("--limit", arguments.limit, 0, None, "pairs", integer=True)
+    check_number("--tolerance", arguments.tolerance, 0, 10, "s")
+    if bool(arguments.visible_calibration) != bool(arguments.infrared_calibration):
+        raise ConfigError("the calibration files", "given for both cameras", "one")
+    if arguments.output is None and not arguments.check:
+        raise ConfigError("--output", "given: the file for the parameters", "nothing", "or measure with --check")
+    pairs = read_pairs(
+        arguments.source,
+        arguments.infrared,
+        arguments.limit,
+        topics=(arguments.visible_topic, arguments.infrared_topic),
+        tolerance=arguments.tolerance,
+        calibrations=(arguments.visible_calibration, arguments.infrared_calibration),
+    )
+    if arguments.check:
+        return _check(arguments, pairs)
+    return _calibrate(arguments, pairs)
+
+
+def _calibrate(arguments: argparse.Namespace, pairs: list[tuple[np.ndarray, np.ndarray]]) -> int:
+    import cv2
+
+    from textdifuse_ros.evaluate.overlays import overlay_sheet
+    from textdifuse_ros.image.calibration import estimate
+    from textdifuse_ros.image.files import write_png
+
+    lumas = [(cv2.cvtColor(visible, cv2.COLOR_RGB2GRAY), infrared) for visible, infrared in pairs]
+    found = estimate(lumas, arguments.transform, report=lambda line: print(line, file=sys.stderr))
+    figures = _figures(found, lumas)
+    _write(arguments.output, _yaml(arguments, found, figures))
+    if arguments.json:
+        _write(arguments.json, json.dumps(figures, indent=2) + "\n")
+    if arguments.sheet:
+        step = max(1, len(pairs) // SHEET_ROWS)
+        write_png(arguments.sheet, overlay_sheet(pairs[::step][:SHEET_ROWS], found.start, found.homography))
+    print(f"{figures['transform']} from {figures['pairs']} pairs; edges agree {figures['score_before']} before, "
+          f"{figures['score']} after (1 is equality); single pairs differ by {figures['spread_px']} px")  # fmt: skip
+    for row in figures["infrared_homography"]:
+        print("  " + " ".join(f"{value:12.6f}" for value in row))
+    print(f"written: {arguments.output}")
+    if figures["score"] < LEAST_SCORE or figures["spread_px"] > MOST_SPREAD:
+        print("textdifuse: the pairs hardly agree; look at --sheet before you use this, or take more, and more varied "
+              "pairs", file=sys.stderr)  # fmt: skip
+        return 1
+    return 0
+
+
+LEAST_SCORE = 0.12
+"""Edges of aligned street scenes agree by 0.2 to 0.4, of unrelated pictures by less than 0.1."""
+MOST_SPREAD = 3.0
+"""Single pairs of one rig agree within about a pixel [pixels]."""
+
+
+def _figures(found: Estimate, pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
+    import numpy as np
+
+    offsets = found.offsets[np.isfinite(found.offsets).all(1)]
+    return {
+        "transform": found.model,
+        "infrared_homography": found.homography.round(9).tolist(),
+        "pairs": len(pairs),
+        "visible_size": list(pairs[0][0].shape[::-1]),
+        "infrared_size": list(pairs[0][1].shape[::-1]),
+        "score_before": round(float(np.nanmean(found.scores_before)), 4),
+        "score": round(float(np.nanmean(found.scores)), 4),
+        "scores_by_transform": found.candidates,
+        "spread_px": round(found.spread, 3),
+        "pairs_that_tell": len(offsets),
+        "offset_median_px": np.median(offsets, 0).round(3).tolist() if len(offsets) else None,
+    }
+
+
+def _yaml(arguments: argparse.Namespace, found: Estimate, figures: dict[str, Any]) -> str:
+    values = ", ".join(repr(float(value)) for value in found.homography.round(9).reshape(-1))
+    lines = [
+        "# Made by textdifuse calibrate: infrared pixel to visible pixel.",
+        f"# {figures['transform']} from {figures['pairs']} pairs, edges agree {figures['score_before']} before, "
+        f"{figures['score']} after.",
+        "/**:",
+        "  ros__parameters:",
+        "    registration: homography",
+        f"    infrared_homography: [{values}]",
+    ]
+    if arguments.visible_calibration:
+        lines += [
+            "    rectify: true",
+            f"    visible_calibration: {json.dumps(str(arguments.visible_calibration.resolve()))}",
+            f"    infrared_calibration: {json.dumps(str(arguments.infrared_calibration.resolve()))}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise FileError(str(path), "a file that can be written", error.strerror or error) from error
+
+
+def _check(arguments: argparse.Namespace, pairs: list[tuple[np.ndarray, np.ndarray]]) -> int:
+    from tqdm import tqdm
+
+    from textdifuse_ros.checks import check_same_size
+    from textdifuse_ros.evaluate.registration import parse_displacement, recover
+    from textdifuse_ros.fusion.fuser import Fuser
+
+    for visible, infrared in pairs:
+        check_same_size(visible, infrared)
+    size = (pairs[0][0].shape[1], pairs[0][0].shape[0])
+    displacements = {text: parse_displacement(text, size) for text in arguments.check}
+    fuser = Fuser.from_config(from_arguments(FuserConfig, arguments))
+    aligned: dict[int, np.ndarray] = {}
+    found = []
+    try:
+        with tqdm(total=len(pairs) * len(displacements), desc="fusing", unit="pair", file=sys.stderr) as bar:
+            for text, displacement in displacements.items():
+                found.append(recover(pairs, displacement, fuser, arguments.transform, text, bar.update, aligned))
+    finally:
+        fuser.close()
+    print(_table(found))
+    if arguments.json:
+        rows = [{**vars(row), "loss": round(row.loss, 5)} for row in found]
+        _write(arguments.json, json.dumps({"pairs": len(pairs), "displacements": rows}, indent=2) + "\n")
+    return 0
+
+
+def _table(rows: list[Recovery]) -> str:
+    lines = [
+        "| moved by | transform | error px | Qabf aligned | moved | registered | loss |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        figures = " | ".join(f"{row.qabf[name]:.4f}" for name in ("aligned", "moved", "registered"))
+        lines.append(f"| {row.displacement} | {row.model} | {row.error_px:.2f} | {figures} | {100 * row.loss:.1f} % |")
+    return "\n".join(lines)

@@ -1,0 +1,80 @@
+"""``textdifuse evaluate-localizer``: what the built-in localiser finds, and what it misses."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from textdifuse_ros.errors import ConfigError
+
+if TYPE_CHECKING:
+    from textdifuse_ros.metrics.detection import Hits
+
+NAME = "evaluate-localizer"
+HELP = "Measure the built-in localizer: CamVid classes, RoadScene boxes, rendered drives by day and night."
+
+_DATA = "TEXTDIFUSE_DATA"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument("--data", type=Path, metavar="DIR", help=f"With camvid and roadscene. Default: ${_DATA}.")
+    parser.add_argument("--model", default="locate", metavar="NAME", help="Checkpoint. Default: locate.")
+    parser.add_argument("--split", default="test", choices=("val", "test"), help="Of CamVid. Default: test.")
+    parser.add_argument("--threshold", type=float, default=0.5, metavar="S", help="Least score of an object.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="Write the figures to this file too.")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, and print a table."""
+    from textdifuse_ros.evaluate.localization import (
+        BLIND,
+        camvid_overlaps,
+        count_hits,
+        drive_samples,
+        find_objects,
+        mask_overlaps,
+        roadscene_samples,
+    )
+    from textdifuse_ros.evaluate.tables import write_text
+    from textdifuse_ros.localize.builtin import BuiltinLocalizer
+
+    data = arguments.data or (Path(os.environ[_DATA]) if os.environ.get(_DATA) else None)
+    if data is None:
+        raise ConfigError("--data", "a data folder", "none", f"give --data or set {_DATA}")
+    localizer = BuiltinLocalizer(arguments.model, score=arguments.threshold)
+    figures: dict[str, Any] = {"model": localizer.name, "threshold": arguments.threshold}
+    print(f"{localizer.name}, CamVid {arguments.split}, visible only: intersection over union")
+    figures["camvid"] = camvid_overlaps(localizer, data, arguments.split)
+    for name, value in figures["camvid"].items():
+        print(f"  {name:22s} {value:.3f}")
+    print("objects found at an overlap of 0.5: recall, precision (there, reported)")
+    night, day = zip(*drive_samples(), strict=True)
+    figures["objects"], figures["pixels"] = {}, {}
+    for sensors, seen in BLIND.items():
+        for name, samples in (("RoadScene test", list(roadscene_samples(data))), ("night", night), ("day", day)):
+            found = find_objects(localizer, samples, seen)
+            if samples[0].labels is None:
+                _tell(figures["objects"], f"{name}, {sensors}", count_hits(samples, found))
+                _tell(figures["objects"], f"{name}, 16 px and higher, {sensors}", count_hits(samples, found, 16.0))
+                continue
+            _tell(figures["objects"], f"drive by {name}, {sensors}", count_hits(samples, found))
+            figures["pixels"][f"drive by {name}, {sensors}"] = overlaps = mask_overlaps(samples, found)
+            shown = ", ".join(f"{kind} {value:.3f}" for kind, value in overlaps.items())
+            print(f"    intersection over union of the masks: {shown}")
+    if arguments.json:
+        import json
+
+        write_text(arguments.json, json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+def _tell(figures: dict[str, Any], name: str, hits: dict[str, Hits]) -> None:
+    """Print a line, and keep its figures."""
+    figures[name] = {
+        kind: {**item._asdict(), "recall": item.recall, "precision": item.precision} for kind, item in hits.items()
+    }
+    line = "; ".join(f"{k} {i.recall:.2f}, {i.precision:.2f} ({i.truths}, {i.found})" for k, i in hits.items())
+    print(f"  {name}: {line}", flush=True)

@@ -1,0 +1,85 @@
+"""``textdifuse sync-doctor``: how the stamps of a recording's two cameras go together."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from textdifuse_ros.bags.reader import BagReader
+    from textdifuse_ros.sync.doctor import Diagnosis, StreamReport
+    from textdifuse_ros.sync.stamps import StampSeries
+
+NAME = "sync-doctor"
+HELP = "Judge the stamps of a recording: rates, gaps, jitter, and which offset and tolerance to pair with."
+WIDTH = 40
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument("bag", type=Path, metavar="BAG", help="A rosbag2 folder, or an .mcap or .db3 file.")
+    parser.add_argument("--visible", default="", metavar="TOPIC", help="The visible pictures; looked for by default.")
+    parser.add_argument("--infrared", default="", metavar="TOPIC", help="The infrared pictures; looked for by default.")
+    parser.add_argument("--json", action="store_true", help="Print JSON in place of a page.")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the diagnosis; 1 where the cameras cannot be compared."""
+    from textdifuse_ros.bags.cameras import find_cameras
+    from textdifuse_ros.bags.reader import BagReader
+    from textdifuse_ros.sync.doctor import diagnose
+
+    with BagReader(arguments.bag) as bag:
+        topics = find_cameras(bag, arguments.visible, arguments.infrared)
+        found = diagnose(*read_stamps(bag, topics))
+    named = dict(zip(("visible", "infrared"), topics, strict=True))
+    print(json.dumps({"topics": named, **found.to_mapping()}, indent=2) if arguments.json else page(found, named))
+    return 0 if found.suggestion is not None else 1
+
+
+def read_stamps(bag: BagReader, topics: tuple[str, str]) -> list[StampSeries]:
+    """The header stamps and the log times of two topics, in the order of the recording."""
+    import numpy as np
+
+    from textdifuse_ros.bags.cameras import header_stamp
+    from textdifuse_ros.sync.stamps import StampSeries
+
+    found: dict[str, list[tuple[int, int]]] = {topic: [] for topic in topics}
+    for message in bag.messages(topics):
+        found[message.topic].append((header_stamp(message), message.stamp_ns))
+    tables = [np.array(found[topic], np.int64).reshape(-1, 2) for topic in topics]
+    return [StampSeries(table[:, 0], table[:, 1]) for table in tables]
+
+
+def page(found: Diagnosis, topics: dict[str, str]) -> str:
+    """The diagnosis for people."""
+    lines = []
+    for name, report in (("visible", found.visible), ("infrared", found.infrared)):
+        lines += [f"{name:<9} {topics[name]}", *(f"          {line}" for line in _stream(report)), ""]
+    if found.histogram is not None and found.difference_ms is not None:
+        lines.append("infrared minus visible, nearest pictures")
+        most = max(found.histogram.counts)
+        for low, count in zip(found.histogram.edges_ms, found.histogram.counts, strict=False):
+            lines.append(f"{low:10.2f} ms {count:7d} {'#' * round(WIDTH * count / most)}".rstrip())
+        told = found.difference_ms
+        lines += [f"median {told['p50']} ms, 1 % below {told['p1']} ms, 1 % above {told['p99']} ms", ""]
+    if found.suggestion is not None:
+        lines += [
+            "suggested",
+            f"  infrared_offset: {found.suggestion.infrared_offset:.4f}  # s",
+            f"  tolerance: {found.suggestion.tolerance:.4f}  # s; {100 * found.suggestion.paired:.1f} % have a partner",
+            "",
+        ]
+    return "\n".join([*lines, *(f"- {remark}" for remark in found.remarks)]).rstrip()
+
+
+def _stream(report: StreamReport) -> list[str]:
+    if report.rate_hz is None:
+        return [f"{report.count} pictures, too few to tell a rate; {report.zero} without stamp"]
+    return [
+        f"{report.count} pictures at {report.rate_hz:g} Hz: {report.period_ms:g} ms, jitter {report.jitter_ms:g} ms",
+        f"gaps {report.gaps} (longest {report.longest_gap_ms:g} ms, about {report.missing} pictures missing)",
+        f"stamps: {report.zero} zero, {report.duplicate} duplicate, {report.backward} backward",
+    ]

@@ -1,0 +1,50 @@
+"""Two pictures over one another, for the eye."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from textdifuse_ros.config_sensors import SensorConfig
+from textdifuse_ros.image.registration import alignment
+from textdifuse_ros.image.sheets import contact_sheet
+
+INK = (255, 90, 0)
+
+
+def overlay(visible: np.ndarray, infrared: np.ndarray) -> np.ndarray:
+    """The infrared picture's edges, orange, over the visible's luma.
+
+    :param visible: uint8 [H, W, 3] RGB
+    :param infrared: uint8 [H, W], of the same size
+    :return: uint8 [H, W, 3] RGB
+    """
+    smooth = cv2.GaussianBlur(infrared, (0, 0), 1.2).astype(np.float32)
+    strength = np.hypot(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1))
+    share = np.clip(strength / max(float(np.percentile(strength, 97)), 1.0), 0, 1)[..., None] ** 1.5
+    ground = cv2.cvtColor(cv2.cvtColor(visible, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) * 0.8
+    return np.rint(ground * (1 - share) + np.array(INK, np.float32) * share).astype(np.uint8)
+
+
+def overlay_sheet(pairs: Sequence[tuple[np.ndarray, np.ndarray]], before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Visible, infrared as it is, and both overlays, a pair a row.
+
+    :param pairs: visible uint8 [H, W, 3] RGB and infrared uint8 [h, w]
+    :param before: float64 [3, 3], infrared to visible pixels
+    :param after: the same, calibrated
+    :return: uint8 [H, W, 3] RGB
+    """
+    rows = [
+        (visible, infrared, overlay(visible, _onto(visible, infrared, before)),
+         overlay(visible, _onto(visible, infrared, after)))
+        for visible, infrared in pairs
+    ]  # fmt: skip
+    return contact_sheet(rows, ("visible", "infrared", "before", "after"))
+
+
+def _onto(visible: np.ndarray, infrared: np.ndarray, homography: np.ndarray) -> np.ndarray:
+    config = SensorConfig(registration="homography", infrared_homography=tuple(homography.reshape(-1).tolist()))
+    sizes = [(picture.shape[1], picture.shape[0]) for picture in (visible, infrared)]
+    return alignment(config, sizes[0], sizes[1], None, None).apply(visible, infrared)[1]

@@ -1,0 +1,123 @@
+"""Pairs of pictures of two cameras that are not aligned yet: from two folders, or from a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from textdifuse_ros.bags.cameras import find_cameras, header_stamp
+from textdifuse_ros.bags.definitions import common_types
+from textdifuse_ros.bags.reader import BagReader
+from textdifuse_ros.config_sensors import SensorConfig
+from textdifuse_ros.errors import BagError, ConfigError
+from textdifuse_ros.image.camera import read_camera
+from textdifuse_ros.image.encodings import to_infrared, to_visible
+from textdifuse_ros.image.files import find_pairs, read_infrared, read_visible
+from textdifuse_ros.image.gain import ThermalGain
+from textdifuse_ros.image.intake import decode_message
+from textdifuse_ros.image.registration import rectification
+from textdifuse_ros.image.thermal import to_uint8
+
+Pair = tuple[np.ndarray, np.ndarray]
+"""Visible uint8 [H, W, 3] RGB, infrared uint8 [h, w]."""
+
+
+def read_pairs(
+    source: Path,
+    infrared: Path | None,
+    limit: int,
+    *,
+    topics: tuple[str, str] = ("", ""),
+    tolerance: float = 0.05,
+    calibrations: tuple[Path | None, Path | None] = (None, None),
+) -> list[Pair]:
+    """Pairs, evenly spread over the source, all of one visible and one infrared size where they are of one rig.
+
+    :param source: a recording; or the visible pictures, where ``infrared`` is given
+    :param limit: how many at most; 0 takes all
+    :param topics: of a recording, visible and infrared; empty looks for them
+    :param tolerance: of a recording, largest difference of the header stamps of a pair [s]
+    :param calibrations: files by which the pictures are undistorted; None leaves them
+    :raises TextDifuseError: nothing there, not readable, or no pair
+    """
+    if infrared is not None:
+        pairs = _from_files(source, infrared, limit)
+    else:
+        pairs = _from_recording(source, limit, topics, round(1e9 * tolerance))
+    for side, (path, name) in enumerate(zip(calibrations, ("visible", "infrared"), strict=True)):
+        if path is not None:
+            pairs = _rectified(pairs, side, path, f"the {name} camera")
+    return pairs
+
+
+def _spread(count: int, limit: int) -> list[int]:
+    most = count if not limit else min(limit, count)
+    return [round(float(index)) for index in np.linspace(0, count - 1, most)]
+
+
+def _from_files(visible: Path, infrared: Path, limit: int) -> list[Pair]:
+    listing = find_pairs(visible, infrared)
+    some = [listing.pairs[index] for index in _spread(len(listing), limit)]
+    return [(to_uint8(read_visible(pair.visible)), to_uint8(read_infrared(pair.infrared))) for pair in some]
+
+
+def _from_recording(path: Path, limit: int, topics: tuple[str, str], tolerance_ns: int) -> list[Pair]:
+    if path.is_dir() and not (path / "metadata.yaml").is_file():
+        remedy = "give two folders, or a rosbag2 recording"
+        raise ConfigError("the infrared pictures", "given beside a folder of visible ones", "nothing", remedy)
+    store = common_types()
+    with BagReader(path) as bag:
+        names = find_cameras(bag, *topics)
+        stamps: dict[str, list[int]] = {name: [] for name in names}
+        for message in bag.messages(names):
+            stamps[message.topic].append(header_stamp(message))
+        partners = _nearest(stamps[names[0]], stamps[names[1]], tolerance_ns)
+        if not partners:
+            remedy = "textdifuse sync-doctor tells how far they are apart"
+            raise BagError(f"the pictures of {path}", f"within {tolerance_ns / 1e9:g} s of one another", "none", remedy)
+        chosen = [partners[index] for index in _spread(len(partners), limit)]
+        wanted = {name: {pair[side] for pair in chosen} for side, name in enumerate(names)}
+        found: dict[str, dict[int, np.ndarray]] = {name: {} for name in names}
+        counts = dict.fromkeys(names, 0)
+        gain = ThermalGain(SensorConfig(gain_time_constant=0.0))
+        for message in bag.messages(names):
+            index = counts[message.topic]
+            counts[message.topic] += 1
+            if index in wanted[message.topic]:
+                decoded: Any = decode_message(store.deserialize_cdr(message.data, message.type))
+                if message.topic == names[0]:
+                    found[message.topic][index] = to_uint8(to_visible(decoded))
+                else:
+                    grey = decoded if decoded.ndim == 2 else to_infrared(decoded)
+                    found[message.topic][index] = gain(grey, 0)
+        return [(found[names[0]][one], found[names[1]][other]) for one, other in chosen]
+
+
+def _nearest(visible: Iterable[int], infrared: Iterable[int], tolerance_ns: int) -> list[tuple[int, int]]:
+    """Indices of each visible picture and of the infrared one nearest to it in time, within the tolerance."""
+    one, other = (np.array(list(stamps), np.int64) for stamps in (visible, infrared))
+    if not len(one) or not len(other):
+        return []
+    order = np.argsort(other, kind="stable")
+    right = np.clip(np.searchsorted(other[order], one), 1, max(len(other) - 1, 1))
+    left = right - 1
+    right = np.minimum(right, len(other) - 1)
+    nearer = np.where(np.abs(other[order][right] - one) < np.abs(other[order][left] - one), right, left)
+    near = np.abs(other[order][nearer] - one) <= tolerance_ns
+    return [(int(index), int(order[nearer[index]])) for index in np.flatnonzero(near)]
+
+
+def _rectified(pairs: list[Pair], side: int, path: Path, what: str) -> list[Pair]:
+    camera = read_camera(path, what)
+    mapping = rectification(camera)
+    changed = []
+    for pair in pairs:
+        both = list(pair)
+        camera.check_size(both[side], what)
+        if mapping is not None:
+            both[side] = mapping.apply(both[side])
+        changed.append((both[0], both[1]))
+    return changed

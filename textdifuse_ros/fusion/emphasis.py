@@ -1,0 +1,367 @@
+"""Text re-modulation in the reverse loop, equations (12) and (13).
+
+The plain process runs as if there were no text; beside it runs a modulated one on the objects and their surroundings
+only. Blending at every step is the modulated process's own affair: if the plain one saw the blended picture, pixels
+outside the objects would change through the decoder's receptive field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from textdifuse_ros.checks import describe
+from textdifuse_ros.diffusion.denoiser import Denoised, Denoiser, make_denoised
+from textdifuse_ros.diffusion.process import ReverseStep, reverse
+from textdifuse_ros.diffusion.samplers import Sampler
+from textdifuse_ros.diffusion.schedule import NoiseSchedule
+from textdifuse_ros.errors import ImageError
+from textdifuse_ros.fusion.denoise import FeatureDenoiser
+from textdifuse_ros.image.ranges import signed_to_unit
+from textdifuse_ros.localize.base import Localization
+from textdifuse_ros.networks.drive import MULTIPLE, DriveNetworks
+from textdifuse_ros.networks.encoder import STEM, Pyramid
+from textdifuse_ros.networks.modulation import Modulation, weighted_sources
+
+LOW, HIGH = -1.0, 2.0
+"""Range of the strengths."""
+
+SOFT = 3.0
+"""Width of the transition within an object's border [pixels]; outside the border nothing changes."""
+
+MARGIN = 16
+"""Least width of the surroundings that are decoded with an object [pixels].
+
+The decoder's reach is about 72; what lies beyond 16 (24 on average) changes objects by 0.3 grey levels on average.
+"""
+
+RING = 10
+"""Width of the surroundings that an object is set off from [pixels]."""
+
+FAINT, SURE = 0.05, 0.01
+"""Contrasts in [0, 1]: below about the first the infrared has a say in an object's direction, and from twice the second
+on there is no doubt about it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Emphasis:
+    """What is to stand out, and what it came from.
+
+    :ivar strengths: float32 [H, W] in [-1, 2]: 0 leaves alone, 1 emphasises, negative plays down
+    :ivar text: the prompt, for the provenance
+    :ivar strength: the general strength that is in ``strengths`` already, for the provenance
+    :ivar localizer: what found the objects, for the provenance
+    :raises ImageError: strengths of another type, not finite, or out of range
+    """
+
+    strengths: np.ndarray
+    text: str = ""
+    strength: float = 1.0
+    localizer: str = ""
+
+    def __post_init__(self) -> None:
+        values = self.strengths
+        if values.dtype != np.float32 or values.ndim != 2:
+            raise ImageError("the strengths", "float32 [H, W]", describe(values))
+        if values.size and not (values.min() >= LOW and values.max() <= HIGH):
+            found = f"{values.min():g} to {values.max():g}"
+            raise ImageError("the strengths", f"in [{LOW:g}, {HIGH:g}]", found)
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to change."""
+        return bool(self.strengths.any())
+
+    @classmethod
+    def of(cls, found: Localization, strength: float, text: str, localizer: str) -> Emphasis:
+        """What a localiser found, at the strengths of its phrases times a general one.
+
+        :param strength: in [-1, 2]
+        """
+        return cls(found.strength_map(strength), text, strength, localizer)
+
+    def mask(self) -> np.ndarray:
+        """Where the picture changes, uint8 [H, W]: 0 where it does not at all, 255 where the border is far enough."""
+        return np.ceil(soften(self.strengths) * 255).astype(np.uint8)
+
+    @property
+    def provenance(self) -> dict[str, str | int | float]:
+        """What to note beside the picture: ``text``, ``strength``, ``localizer``."""
+        return {"text": self.text, "strength": self.strength, "localizer": self.localizer}
+
+
+def check_strengths(strengths: np.ndarray, picture: np.ndarray) -> None:
+    """Refuse strengths of another size than the picture's.
+
+    :raises ImageError: of another size
+    """
+    if strengths.shape != picture.shape[:2]:
+        (height, width), (own_height, own_width) = picture.shape[:2], strengths.shape
+        due = f"as large as the picture ({width} x {height} pixels)"
+        raise ImageError("the strengths", due, f"{own_width} x {own_height}")
+
+
+def amounts(plain: np.ndarray, infrared: np.ndarray, strengths: np.ndarray) -> np.ndarray:
+    """How much brighter, darker and fainter each object is to be.
+
+    A positive strength takes an object further in the direction in which it differs from its surroundings already;
+    where it hardly differs, the infrared decides, so that what is warm becomes brighter. Touching objects are one.
+
+    :param plain: float32 [H, W] in [0, 1], an estimate of what is fused without a text
+    :param infrared: float32 [H, W] in [0, 1]
+    :param strengths: float32 [H, W] in [-1, 2]
+    :return: float32 [3, H, W] in [0, 2]; all 0 where the strength is
+    """
+    found = np.zeros((3, *strengths.shape), np.float32)
+    found[2] = np.maximum(-strengths, 0)
+    named = strengths != 0
+    count, objects, statistics, _ = cv2.connectedComponentsWithStats((strengths > 0).astype(np.uint8), connectivity=8)
+    for number in range(1, count):
+        left, top, across, down, _ = statistics[number]
+        near = (slice(max(0, top - RING), top + down + RING), slice(max(0, left - RING), left + across + RING))
+        mask = objects[near] == number
+        bright = brighter_share(plain[near], infrared[near], mask, named[near])
+        found[0][near][mask] = bright * strengths[near][mask]
+        found[1][near][mask] = (1 - bright) * strengths[near][mask]
+    return found
+
+
+def brighter_share(plain: np.ndarray, infrared: np.ndarray, mask: np.ndarray, named: np.ndarray) -> float:
+    """How surely an object stands out as brighter than its surroundings, 0 (as darker) to 1.
+
+    :param plain: float32 [H, W] in [0, 1]; infrared likewise
+    :param mask: bool [H, W], the object
+    :param named: bool [H, W], all objects; none of them is surroundings
+    """
+    ring = surroundings(mask, named)
+    if not ring.any():
+        return 1.0
+    contrast = float(plain[mask].mean() - plain[ring].mean())
+    warmth = float(infrared[mask].mean() - infrared[ring].mean())
+    lead = contrast + 0.3 * warmth * float(np.exp(-((contrast / FAINT) ** 2)))
+    return 0.5 + 0.5 * float(np.tanh(lead / SURE))
+
+
+def surroundings(mask: np.ndarray, named: np.ndarray) -> np.ndarray:
+    """What is within 10 pixels of an object and belongs to none, bool [H, W]."""
+    grown = cv2.dilate(mask.astype(np.uint8), np.ones((2 * RING + 1, 2 * RING + 1), np.uint8))
+    ring: np.ndarray = (grown > 0) & ~named
+    return ring
+
+
+def soften(strengths: np.ndarray) -> np.ndarray:
+    """The mask M of equation (13): exactly 0 where the strength is, rising to 1 over 3 pixels within the border.
+
+    :param strengths: float32 [H, W]
+    :return: float32 [H, W] in [0, 1]
+    """
+    depth = cv2.distanceTransform((strengths != 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    ramp: np.ndarray = np.clip((depth - 0.5) / SOFT, 0, 1).astype(np.float32)
+    return ramp
+
+
+Box = tuple[int, int, int, int]
+"""(top, left, bottom, right) [pixels], bottom and right excluded."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the picture that is decoded.
+
+    :ivar core: the objects
+    :ivar whole: the objects with their surroundings; multiples of 16
+    """
+
+    core: Box
+    whole: Box
+
+    @property
+    def core_in_whole(self) -> Box:
+        """Where the objects are in what is decoded."""
+        up, west = self.whole[:2]
+        top, left, bottom, right = self.core
+        return top - up, left - west, bottom - up, right - west
+
+    @property
+    def pixels(self) -> int:
+        """How many are decoded."""
+        top, left, bottom, right = self.whole
+        return (bottom - top) * (right - left)
+
+
+def find_regions(strengths: np.ndarray) -> list[Region]:
+    """Rectangles that hold all objects; neighbours share one where that decodes fewer pixels.
+
+    :param strengths: float32 [H, W], H and W multiples of 16
+    :return: none where all is 0
+    """
+    height, width = strengths.shape
+    named = (strengths != 0).astype(np.uint8)
+    cells = named.reshape(height // MULTIPLE, MULTIPLE, width // MULTIPLE, MULTIPLE).max((1, 3))
+    _, _, statistics, _ = cv2.connectedComponentsWithStats(cells, connectivity=8)
+    regions: list[Region] = []
+    for left, top, across, down, _ in (statistics[1:] * MULTIPLE).tolist():
+        # The cells' rectangle is up to 15 pixels too wide on each side.
+        x, y, across, down = cv2.boundingRect(named[top : top + down, left : left + across])
+        new = _region((top + y, left + x, top + y + down, left + x + across), height, width)
+        while (union := _cheaper_union(new, regions, height, width)) is not None:
+            new = union
+        regions.append(new)
+    if sum(region.pixels for region in regions) > height * width:
+        return [Region((0, 0, height, width), (0, 0, height, width))]
+    return regions
+
+
+def _cheaper_union(new: Region, regions: list[Region], height: int, width: int) -> Region | None:
+    """Take a region out that is better decoded together with the new one; their union, or None where there is none."""
+    for other in regions:
+        (top, left, bottom, right), (up, west, down, east) = new.core, other.core
+        core = (min(top, up), min(left, west), max(bottom, down), max(right, east))
+        union = _region(core, height, width)
+        if union.pixels <= new.pixels + other.pixels:
+            regions.remove(other)
+            return union
+    return None
+
+
+def _region(core: Box, height: int, width: int) -> Region:
+    top, left, bottom, right = core
+    low, high = (edge - MARGIN for edge in (top, left)), (edge + MARGIN for edge in (bottom, right))
+    upper, west = (max(0, edge // MULTIPLE * MULTIPLE) for edge in low)
+    lower, east = (edge + -edge % MULTIPLE for edge in high)
+    return Region(core, (upper, west, min(height, lower), min(width, east)))
+
+
+class Modulated:
+    """The objects of one picture, ready for the reverse process.
+
+    :param modulation: gives kappa
+    :param sources: both sources' weighted features, of one picture
+    :param infrared: [1, 1, H, W] in [-1, 1]
+    :param strengths: float32 [h, w], of the upper left part of it that is the picture; the rest only fills up
+    """
+
+    def __init__(
+        self, modulation: Modulation, sources: tuple[Pyramid, Pyramid], infrared: Tensor, strengths: np.ndarray
+    ) -> None:
+        self._modulation, self._sources = modulation, sources
+        self._infrared = _to_unit(infrared)
+        height, width = infrared.shape[-2:]
+        pad = ((0, height - strengths.shape[0]), (0, width - strengths.shape[1]))
+        # Softened before it is filled up: an object that the picture cuts off has no border there.
+        self.soft = torch.from_numpy(np.pad(soften(strengths), pad))[None, None].to(infrared.device)
+        self._strengths = np.pad(strengths, pad)
+        self.regions = find_regions(self._strengths)
+
+    def features(self, plain: Tensor) -> list[Pyramid]:
+        """The modulated features of the regions (equation 12).
+
+        :param plain: float32 [1, 1, H, W], the plain process's first estimate
+        """
+        wanted = torch.from_numpy(amounts(_to_unit(plain), self._infrared, self._strengths))[None].to(plain.device)
+        context = self._modulation.context(*self._sources, wanted, plain)
+        found = []
+        for region in self.regions:
+            visible, infrared = (
+                tuple(cut(level, region.whole, STEM * 2**n) for n, level in enumerate(source))
+                for source in self._sources
+            )
+            around = cut(context, region.whole, 2 * STEM)
+            found.append(self._modulation(visible, infrared, cut(wanted, region.whole), around))
+        return found
+
+    def reverse(
+        self,
+        denoiser: FeatureDenoiser,
+        start: Tensor,
+        schedule: NoiseSchedule,
+        sampler: Sampler,
+        generator: torch.Generator,
+    ) -> Iterator[ReverseStep]:
+        """The plain and the modulated process side by side, with the same noise; yields the modulated one's steps.
+
+        Arguments as of :func:`textdifuse_ros.diffusion.process.reverse`; the generator is left as the plain process
+        alone would leave it.
+
+        :param denoiser: the plain one
+        """
+        plain = _Remembering(denoiser)
+        twin = torch.Generator(generator.device)
+        twin.set_state(generator.get_state())
+        steps = zip(
+            reverse(plain, start, schedule, sampler, generator),
+            reverse(_Blended(denoiser, plain, self), start, schedule, sampler, twin),
+            strict=True,
+        )
+        # Of each pair the plain step is taken first, for the modulated one looks at its estimate.
+        return (modulated for _, modulated in steps)
+
+
+class _Blended:
+    """The modulated process's denoiser: the plain estimate, and its own of the objects (equation 13).
+
+    The blend is taken on the estimate x0: the samplers' steps are linear in it and the noise is the same, so z is
+    blended with it.
+    """
+
+    def __init__(self, denoiser: FeatureDenoiser, plain: _Remembering, objects: Modulated) -> None:
+        self._decoder, self._schedule = denoiser.decoder, denoiser.schedule
+        self._plain, self._objects = plain, objects
+        self._features: list[Pyramid] | None = None
+
+    def __call__(self, z_t: Tensor, t: int | Tensor) -> Denoised:
+        plain = self._plain.last
+        if self._features is None:
+            self._features = self._objects.features(plain.x0)
+        timestep = torch.as_tensor(t, device=z_t.device).reshape(-1)
+        x0 = plain.x0.clone()
+        for region, features in zip(self._objects.regions, self._features, strict=True):
+            estimate, _ = self._decoder(features, cut(z_t, region.whole), timestep)
+            cut(x0, region.core).copy_(cut(estimate, region.core_in_whole).clamp(-1, 1))
+        x0 = plain.x0 + self._objects.soft * (x0 - plain.x0)
+        return make_denoised("x0", x0, z_t, t, self._schedule, plain.variance, clip=True)
+
+
+class _Remembering:
+    """:ivar last: what the denoiser gave last"""
+
+    last: Denoised
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self._denoiser = denoiser
+
+    def __call__(self, z_t: Tensor, t: int | Tensor) -> Denoised:
+        self.last = self._denoiser(z_t, t)
+        return self.last
+
+
+def modulate(
+    networks: DriveNetworks, visible: Tensor, infrared: Tensor, strengths: np.ndarray
+) -> tuple[Pyramid, Modulated]:
+    """The fused features Phi^f of a pair (equation 3), and what modulates them.
+
+    :param networks: with a re-modulation
+    :param visible: [1, 1, H, W] in [-1, 1], luma, H and W multiples of 16
+    :param infrared: likewise
+    :param strengths: float32 [h, w], of the upper left part of them that is the picture
+    """
+    assert networks.modulation is not None
+    sources = weighted_sources(networks.luma.control, *networks.luma.encode_pair(visible, infrared))
+    plain = tuple(x + y for x, y in zip(*sources, strict=True))
+    return plain, Modulated(networks.modulation, sources, infrared, strengths)
+
+
+def _to_unit(picture: Tensor) -> np.ndarray:
+    """[1, 1, H, W] in [-1, 1] to float32 [H, W] in [0, 1]."""
+    unit: np.ndarray = signed_to_unit(picture[0, 0].float()).cpu().numpy()
+    return unit
+
+
+def cut(picture: Tensor, box: Box, cell: int = 1) -> Tensor:
+    """A rectangle of a picture, or of features whose cells have so many pixels a side."""
+    top, left, bottom, right = (edge // cell for edge in box)
+    return picture[..., top:bottom, left:right]

@@ -1,0 +1,147 @@
+"""Text re-modulation: how much the named objects' features count, kappa of equation (12).
+
+One feed-forward pass; the paper optimises a copy of the fusion control at run time instead.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from textdifuse_ros.networks.blocks import conv
+from textdifuse_ros.networks.encoder import STEM, Pyramid
+from textdifuse_ros.networks.fusion_control import FusionControl, LevelControl
+
+NEAR, FAR = 9, 25
+"""Sides of the windows over which objects and surroundings are averaged [cells of level 1, 8 pixels each]."""
+
+LIMIT = 1.5
+"""Largest |log kappa| that one direction reaches at strength 1."""
+
+DIRECTIONS = 3
+"""An object can be made brighter, darker or fainter; see :class:`Modulation`."""
+
+
+def weighted_sources(control: FusionControl, visible: Pyramid, infrared: Pyramid) -> tuple[Pyramid, Pyramid]:
+    """The two terms of equation (3) apart, w^X Phi^X and w^Y Phi^Y; their sum is what the control itself gives."""
+    terms = [
+        cast(LevelControl, level).weigh_sources(x, y)
+        for level, x, y in zip(control.levels, visible, infrared, strict=True)
+    ]
+    return tuple(term[0] for term in terms), tuple(term[1] for term in terms)
+
+
+class LevelModulation(nn.Module):
+    """Kappa of one level.
+
+    Each thing that can be done has a direction of its own, found from the features, and its amount is the way to go
+    along it: ``log kappa`` is the sum of amounts times directions, continuous in them, and exactly 0 where they are.
+
+    :param channels: of the level
+    :param hidden: channels in which it is decided
+    :param context: channels of what is known of objects and surroundings
+    """
+
+    def __init__(self, channels: int, hidden: int, context: int) -> None:
+        super().__init__()
+        self.look = conv(2 * channels, hidden, kernel=1)
+        self.context = conv(context, hidden, kernel=1)
+        self.mix = conv(hidden, hidden)
+        self.directions = conv(hidden, DIRECTIONS * 2 * channels, kernel=1)
+        nn.init.zeros_(self.directions.weight)
+        assert self.directions.bias is not None
+        nn.init.zeros_(self.directions.bias)
+
+    def forward(self, visible: Tensor, infrared: Tensor, context: Tensor, amounts: Tensor) -> tuple[Tensor, Tensor]:
+        """:param visible: [N, C, H, W], the visible's weighted features; the infrared's likewise
+        :param context: [N, K, H, W]
+        :param amounts: [N, 3, H, W], not negative
+        :return: kappa^X and kappa^Y, [N, C, H, W], positive; exactly 1 where all amounts are 0
+        """
+        h = F.relu(self.look(torch.cat((visible, infrared), 1)) + self.context(context))
+        directions = LIMIT * torch.tanh(self.directions(F.relu(self.mix(h))) / LIMIT)
+        log = torch.zeros((), dtype=h.dtype, device=h.device)
+        for amount, direction in zip(amounts.split(1, 1), directions.chunk(DIRECTIONS, 1), strict=True):
+            log = log + amount * direction
+        visible_kappa, infrared_kappa = torch.exp(log).chunk(2, 1)
+        return visible_kappa, infrared_kappa
+
+
+class Modulation(nn.Module):
+    """Kappa of all levels from the features and what is to be done to the objects (equation 12).
+
+    What an object has to be set off from is its surroundings. Averages over the objects and over what is near them, in
+    two windows, tell of these.
+
+    Amounts are float32 [N, 3, H, W] at the picture's size: how much brighter, darker and fainter, each from 0 to 2; 0
+    where nothing is named.
+
+    :param widths: channels of the levels
+    :param hidden: channels in which it is decided
+    """
+
+    def __init__(self, widths: tuple[int, ...], hidden: int) -> None:
+        super().__init__()
+        self.describe = conv(2 * widths[1], hidden, kernel=1)
+        context = 5 * (hidden + 1) + 1
+        self.levels = nn.ModuleList(LevelModulation(width, hidden, context) for width in widths)
+
+    def forward(self, visible: Pyramid, infrared: Pyramid, amounts: Tensor, context: Tensor) -> Pyramid:
+        """The modulated pyramid, ``kappa^X w^X Phi^X + kappa^Y w^Y Phi^Y``; of a whole picture or of a part.
+
+        :param visible: the visible's weighted features, see :func:`weighted_sources`
+        :param infrared: likewise
+        :param context: of :meth:`context`, or the same part of it
+        """
+        fused = []
+        for level, (modulate, x, y) in enumerate(zip(self.levels, visible, infrared, strict=True)):
+            share, local = _pool(amounts, level)
+            around = context if level == 1 else F.interpolate(context, size=share.shape[-2:], mode="bilinear")
+            kappas = modulate(x, y, torch.cat((around, share.to(x.dtype)), 1), local.to(x.dtype))
+            fused.append(kappas[0] * x + kappas[1] * y)
+        return tuple(fused)
+
+    def context(self, visible: Pyramid, infrared: Pyramid, amounts: Tensor, plain: Tensor) -> Tensor:
+        """What is at each place, and what is on average on the objects and beside them, far and near.
+
+        :param visible: of the whole picture, as of :meth:`forward`; so are the infrared and the amounts
+        :param plain: float32 [N, 1, H, W] in [-1, 1], an estimate of what is fused without a text
+        :return: [N, 5 (hidden + 1), H / 8, W / 8]
+        """
+        here = self.describe(torch.cat((visible[1], infrared[1]), 1))
+        here = torch.cat((here, F.avg_pool2d(plain, 2 * STEM).to(here.dtype)), 1)
+        share = _pool(amounts, 1)[0].to(here.dtype)
+        return torch.cat((here, *_windowed_means(here, share), *_windowed_means(here, 1 - share)), 1)
+
+
+def _pool(amounts: Tensor, level: int) -> tuple[Tensor, Tensor]:
+    """Amounts at a level's resolution: the share of each cell that is named, and the mean amounts of that share.
+
+    The mean is over the named pixels, not over the cell, so that as much is done at an object's border as within.
+    """
+    cell = STEM * 2**level
+    share = F.avg_pool2d((amounts.sum(1, keepdim=True) > 0).to(amounts.dtype), cell)
+    return share, F.avg_pool2d(amounts, cell) / share.clamp(min=1e-6)
+
+
+def _windowed_means(values: Tensor, weight: Tensor) -> list[Tensor]:
+    """Weighted means in the near and the far window; where a window holds no weight, the next larger one's."""
+    total = torch.cat((values * weight, weight), 1)
+    wide = total.mean((2, 3), keepdim=True)
+    mean = wide[:, :-1] / wide[:, -1:].clamp(min=1e-4)
+    means = []
+    for side in (FAR, NEAR):
+        sums = _box(total, side)
+        # A little of the larger window's mean takes over where the smaller one is empty.
+        mean = (sums[:, :-1] + 1e-2 * mean) / (sums[:, -1:] + 1e-2)
+        means.append(mean)
+    return means
+
+
+def _box(values: Tensor, side: int) -> Tensor:
+    """The sliding mean over a square; cells beyond the border do not count."""
+    rows = F.avg_pool2d(values, (side, 1), 1, (side // 2, 0), count_include_pad=False)
+    return F.avg_pool2d(rows, (1, side), 1, (0, side // 2), count_include_pad=False)
