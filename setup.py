@@ -27,7 +27,9 @@ ROS = [
 ]
 TEXT = ["transformers>=5"]
 TRAIN = ["tensorboard>=2.16"]
+RAY = ["ray>=2.30"]
 TEST = [
+    *RAY,
     *TEXT,
     *TRAIN,
     "pytest>=8,<9",
@@ -66,7 +68,7 @@ setup(
         "torch>=2.5",
         "tqdm>=4.60",
     ],
-    extras_require={"ros": ROS, "text": TEXT, "train": TRAIN, "test": TEST, "dev": DEVELOP},
+    extras_require={"ros": ROS, "text": TEXT, "train": TRAIN, "ray": RAY, "test": TEST, "dev": DEVELOP},
     entry_points={
         "console_scripts": [
             f"textdifuse = {NAME}.cli.main:main",

@@ -22,6 +22,8 @@ OVERRIDES = {
     "model": (str, "Checkpoint"),
     "device": (str, "Device"),
     "steps": (int, "Steps"),
+    "target_text": (str, "What is to stand out"),
+    "target_strength": (float, "How much it stands out"),
     "autostart": (bool, "Configure and activate at start, or false where a lifecycle manager does"),
     "use_sim_time": (bool, "Take the time from /clock"),
 }

@@ -113,6 +113,16 @@ class BagReader:
         """The message type of each topic, topics sorted by name."""
         return {connection.topic: connection.msgtype for connection in self._connections(None)}
 
+    def connections(self) -> dict[str, Connection]:
+        """What the recording tells of each topic: type, its definition, offered QoS; topics sorted by name.
+
+        Of a topic with several publishers it is the first one's.
+        """
+        found: dict[str, Connection] = {}
+        for connection in self._connections(None):
+            found.setdefault(connection.topic, connection)
+        return found
+
     def counts(self) -> dict[str, int]:
         """The number of messages of each topic, topics sorted by name."""
         counts: dict[str, int] = {}

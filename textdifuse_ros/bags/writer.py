@@ -81,10 +81,15 @@ class BagWriter:
             raise BagError(str(self.path), "open", "a closed bag", "write inside its `with` block")
         return self._writer
 
-    def add_topic(self, topic: str, type: str) -> None:
+    def note(self, name: str, text: str) -> None:
+        """Put a note into the ``custom_data`` of the metadata."""
+        self._open_writer().set_custom_data(name, text)
+
+    def add_topic(self, topic: str, type: str, like: Connection | None = None) -> None:
         """Announce a topic. The same topic and type again changes nothing.
 
         :param type: as ``sensor_msgs/msg/Image``
+        :param like: a topic of another recording, whose definition of the type and offered QoS are taken over
         :raises BagError: a type whose definition is not found, or another type than the topic already has
         """
         writer = self._open_writer()
@@ -92,8 +97,15 @@ class BagWriter:
             if self._topics[topic].msgtype != type:
                 raise BagError(f"the topic {topic}", f"of type {self._topics[topic].msgtype}", type)
             return
-        add_installed_type(self._store, type)
-        self._topics[topic] = writer.add_connection(topic, type, typestore=self._store)
+        known: dict[str, Any] = {}
+        if like is not None:
+            known["offered_qos_profiles"] = like.ext.offered_qos_profiles  # type: ignore[union-attr]
+        if like is not None and like.msgdef.data and like.digest:
+            known.update(msgdef=like.msgdef.data, rihs01=like.digest)
+        else:
+            add_installed_type(self._store, type)
+            known["typestore"] = self._store
+        self._topics[topic] = writer.add_connection(topic, type, **known)
 
     def write_raw(self, topic: str, stamp_ns: int, data: bytes | memoryview) -> None:
         """Write one message as its CDR bytes (with the encapsulation header).
