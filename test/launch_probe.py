@@ -20,7 +20,7 @@ NODE = "/car/eyes"
 FUSED = "/out/fused"
 IMAGE = "sensor_msgs/msg/Image"
 PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
-PARAMETERS = ["model", "steps", "tolerance", "autostart", "use_sim_time"]
+PARAMETERS = ["model", "steps", "tolerance", "autostart", "use_sim_time", "target_text"]
 
 
 def launch(path: str, arguments: list[str]) -> int:

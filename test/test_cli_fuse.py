@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -250,8 +251,8 @@ def test_help_and_version_answer_without_loading_pytorch():
 
 
 def test_every_listed_verb_has_help():
-    for verb in VERBS:
-        done = command(verb, "--help")
+    for module in VERBS:
+        done = command(importlib.import_module(f"textdifuse_ros.cli.{module}").NAME, "--help")
         assert done.returncode == 0 and done.stdout.startswith("usage: textdifuse")
 
 

@@ -81,6 +81,9 @@ def test_a_drive_is_rendered_played_fused_recorded_and_every_pair_accounted_for(
     assert told["fused"] >= 25, "the rate is chosen so that at least half are fused"
     assert 0 < told["latency_ms"]["median"] <= told["latency_ms"]["p99"]
     assert told["steps"] == 1 and told["device"] and len(told["weights"]) == 64
+    first, later = told["texts"]
+    assert (first["text"], later["text"]) == ("person", "car") and first["frames"] + later["frames"] == told["fused"]
+    assert first["last_stamp_ns"] < later["first_stamp_ns"] and later["waiting"], "localised anew for the new text"
     with BagReader(out / "fused_bag") as fused, BagReader(out / "input_bag") as inputs:
         images = list(fused.images("/fusion_node/fused"))
         stamps = {image.stamp_ns for image in inputs.images("/visible/image")}
@@ -89,6 +92,7 @@ def test_a_drive_is_rendered_played_fused_recorded_and_every_pair_accounted_for(
     assert {(image.width, image.height, image.encoding) for image in images} == {(160, 120, "rgb8")}
     sheet = cv2.imread(str(out / "contact_sheet.png"))
     assert sheet is not None and sheet.std() > 5
+    assert sheet.shape[1] == 4 * (420 + 4) + 4, "visible, infrared, fused and overlay"
     video = cv2.VideoCapture(str(out / "drive.mp4"))
     assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == told["fused"]
     assert (out / "mine.txt").read_text() == "kept"
@@ -114,7 +118,7 @@ def test_a_folder_of_pairs_is_played_in_laps_and_a_bad_picture_loses_nothing_els
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert told["pairs_in"] == 50 == told["fused"] + sum(told["dropped"].values())
-    assert told["source"] == "data"
+    assert told["source"] == "data" and told["texts"] == []
     assert "2.png" in (tmp_path / "out" / "logs" / "player.log").read_text()
     with BagReader(tmp_path / "out" / "fused_bag") as bag:
         first = next(bag.images("/fusion_node/fused"))
@@ -154,6 +158,8 @@ def _await(condition, patience: float) -> None:  # type: ignore[no-untyped-def]
         (["--data", "absent"], "absent"),
         (["--model", "absent"], "absent"),
         (["--rate", "-1"], "rate must be in"),
+        (["--text", "person, unicorn"], "--text must be made of what the localizer knows"),
+        (["--text", "", "--text-later", "car"], "--text must be given where --text-later is"),
     ],
 )
 @needs_ros
@@ -197,6 +203,18 @@ class TestBooks:
     def test_a_wrong_book_is_a_fault(self, changes: dict, recorded: int, fault: str) -> None:
         faults = Books.of(self.told(**changes), recorded).faults()
         assert any(fault in line for line in faults)
+
+
+    def test_each_text_that_was_set_must_show_in_the_pictures(self) -> None:
+        def run(text: str, frames: int) -> dict:
+            return {"text": text, "frames": frames, "with_objects": 0}
+
+        texts = [run("person", 30), run("car", 10)]
+        books = Books.of(self.told(), 40, texts, ["person", "car"])
+        assert not books.faults() and books.summary()["texts"] == texts
+        for wrong in ([], texts[:1], [run("person", 40)], [run("person", 30), run("car", 9)], texts[::-1]):
+            (fault,) = Books.of(self.told(), 40, wrong, ["person", "car"]).faults()
+            assert "must tell its text, 'person', then 'car'" in fault
 
 
 def test_sixteen_bit_infrared_is_seen_in_the_sheet_and_in_the_video(tmp_path: Path) -> None:

@@ -90,6 +90,51 @@ def test_yuv422_gives_back_the_colour_it_was_made_from(encoding, padding):
     assert decoded.shape == (6, 8, 3) and np.abs(decoded - rgb).max() <= 2
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    encoding=st.sampled_from(BAYER),
+    height=st.integers(3, 9),
+    width=st.integers(3, 9),
+    padding=st.integers(0, 7),
+    big=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_a_mosaic_keeps_what_was_measured_at_each_pixel(encoding, height, width, padding, big, seed):
+    """Away from the border, where OpenCV repeats its neighbours, interpolation adds colours and changes none."""
+    pattern, dtype = encoding[6:10], np.uint8 if encoding.endswith("8") else np.uint16
+    mosaic = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, (height, width)).astype(dtype)
+    data, step = pack(mosaic, big, padding)
+    decoded = decode_image(data, height, width, step, encoding, big)
+    for y in range(1, height - 1):
+        for x in range(1, width - 1):
+            measured = "rgb".index(pattern[2 * (y % 2) + x % 2])
+            assert decoded[y, x, measured] == mosaic[y, x]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    encoding=st.sampled_from(sorted(YUV)),
+    height=st.integers(1, 6),
+    pairs=st.integers(1, 5),
+    padding=st.integers(0, 7),
+    seed=st.integers(0, 2**16),
+)
+def test_yuv422_agrees_with_the_formula_at_every_pixel(encoding, height, pairs, padding, seed):
+    rng = np.random.default_rng(seed)
+    order = YUV[encoding]
+    luma, chroma = rng.integers(16, 236, (height, 2 * pairs)), rng.integers(16, 241, (height, pairs, 2))
+    stored = np.zeros((height, pairs, 4), np.uint8)
+    stored[..., [i for i, letter in enumerate(order) if letter == "y"]] = luma.reshape(height, pairs, 2)
+    stored[..., order.index("u")], stored[..., order.index("v")] = chroma[..., 0], chroma[..., 1]
+    data, step = pack(stored.reshape(height, -1), False, padding)
+    decoded = decode_image(data, height, 2 * pairs, step, encoding, False)
+    y = (luma - 16) * 255 / 219
+    u, v = (np.repeat((chroma[..., i] - 128) * 255 / 224, 2, 1) for i in (0, 1))
+    green = y - (0.114 * 1.772 * u + 0.299 * 1.402 * v) / 0.587
+    expected = np.clip(np.stack((y + 1.402 * v, green, y + 1.772 * u), 2), 0, 255)
+    assert np.abs(decoded - expected).max() <= 2
+
+
 @pytest.mark.parametrize(
     "kind", [bytes, bytearray, memoryview, lambda b: array("B", b), lambda b: np.frombuffer(b, "u1")]
 )

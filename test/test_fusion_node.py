@@ -183,7 +183,7 @@ def test_a_bad_parameter_at_start_refuses_the_transition_by_name_and_the_process
     assert rig.state() == "unconfigured"
     assert not rig.change(Transition.TRANSITION_CONFIGURE)
     assert rig.wait_for(lambda: any(named in status.message for status in rig.statuses))
-    assert rig.statuses[-1].level == b"\x02"
+    assert all(status.level == b"\x02" for status in rig.statuses if named in status.message)
 
 
 # ---- life cycle
@@ -221,6 +221,10 @@ def test_the_life_cycle_frees_and_takes_up_again(start, tiny_checkpoint, pair):
 
     rig.node.create_publisher(Image, "/visible/image", input_profile(5, "best_effort"))
     assert rig.wait_for(lambda: "offers another RELIABILITY than asked for" in process.text()), process.text()
+    rig.node.destroy_publisher(rig.cameras[VISIBLE])
+    assert rig.wait_for(
+        lambda: any("/visible/image has no publisher of compatible QoS" in status.message for status in rig.statuses)
+    ), rig.statuses[-1:]
 
     assert rig.change(Transition.TRANSITION_DEACTIVATE)
     assert rig.change(Transition.TRANSITION_CLEANUP)

@@ -16,15 +16,17 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from ros_helpers.fusion_rig import FAST, INFRARED, STREAMS, VISIBLE, Rig, dropped_since, image
 from sensor_msgs.msg import Image
 
-from textdifuse_ros.config import FuserConfig
 from textdifuse_ros.config_nodes import FusionNodeConfig
-from textdifuse_ros.fusion.fuser import Fuser
+from textdifuse_ros.fusion.budget import LatencyBudget
+from textdifuse_ros.image.intake import SensorIntake
 from textdifuse_ros.nodes import diagnostics, fusion_node
 from textdifuse_ros.nodes.diagnostics import Complaints, Latencies
+from textdifuse_ros.nodes.engine import Engine
 from textdifuse_ros.nodes.health import complain_of
-from textdifuse_ros.nodes.pair_fusion import PairFusion, Received
+from textdifuse_ros.nodes.pair_fusion import Job, PairFusion
 from textdifuse_ros.nodes.worker import LatestWorker
-from textdifuse_ros.sync.pairing import Drop, StampedPair
+from textdifuse_ros.sync.filters import Received
+from textdifuse_ros.sync.outcome import Drop
 
 pytest_plugins = ["ros_helpers.fusion_rig"]
 
@@ -135,14 +137,16 @@ def test_complaints_of_one_reason_do_not_flood_the_log(monkeypatch):
     assert lines[2:] == ["bad_visible: too short (2 more like it since the last line)"]
 
 
-def test_a_fusion_that_fails_is_counted_and_logged(tiny_checkpoint, pair):
-    fuser = Fuser.from_config(FuserConfig(model=str(tiny_checkpoint)))
-    fuser.close()
+def test_a_fusion_that_fails_is_counted_and_logged(pair):
     lines: list[str] = []
     published: list[Image] = []
-    fusion = PairFusion(fuser, FuserConfig, published.append, Complaints(lines.append), Latencies())
+    complaints = Complaints(lines.append)
+    fusion = PairFusion(
+        Engine(complaints.tell), SensorIntake(FusionNodeConfig()), FusionNodeConfig,
+        lambda *out: published.append(out[0]), complaints, Latencies(), LatencyBudget(),
+    )  # fmt: skip
     visible, infrared = (Received(image(picture, 1), 0.0) for picture in pair)
-    assert fusion(StampedPair(visible, infrared, 0)) == "fusion_error"
+    assert fusion(Job(visible, infrared)) == "fusion_error"
     assert published == [] and len(lines) == 1
     assert lines[0].startswith("fusion_error: the fuser must be open, got closed; deactivate and activate")
 
@@ -234,7 +238,7 @@ def test_a_fusion_that_takes_longer_than_a_period_is_said_to(rig):
         (Drop(INFRARED, 1, None, "late", None, 7_000_000), "infrared late: "),
         (Drop(VISIBLE, 1, None, "time_jump"), "time went back"),
         (Drop(VISIBLE, 1, None, "time_jump", -3 * 10**9), "the nearest infrared picture is 3000.0 ms earlier"),
-        (Drop(VISIBLE, 1, None, "reconfigured"), "infrared_offset was changed"),
+        (Drop(VISIBLE, 1, None, "reconfigured"), "an offset was changed"),
     ],
 )
 def test_a_drop_is_explained_with_what_was_found_and_a_remedy(drop, said):

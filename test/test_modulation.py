@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, with_random_heads
 from test_data import street
 
 from textdifuse_ros.config import FuserConfig
@@ -225,7 +225,7 @@ class TestTraining:
     def lively(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
         """Small networks with random weights whose pictures hang on their features much, and not on the noise."""
         torch.manual_seed(0)
-        networks = DriveNetworks(DriveConfig(**TINY))
+        networks = with_random_heads(DriveNetworks(DriveConfig(**TINY)))
         decoder = networks.luma.decoder
         with torch.no_grad():
             decoder.head.weight.mul_(4)

@@ -262,11 +262,19 @@ class TestLaunchFiles:
         found = launched("fusion", "visible:=/cam/color", "infrared:=/cam/thermal", "model:=tiny", "steps:=2")
         assert found["state"] == "active"
         expected = {"model": "tiny", "steps": 2, "tolerance": 0.02, "autostart": True, "use_sim_time": False}
-        assert found["values"] == expected
+        assert found["values"] == {**expected, "target_text": ""}
         assert found["inputs"] == ["/cam/color", "/cam/thermal"]
-        assert found["outputs"] == ["/out/fused"]
+        assert found["outputs"] == ["/car/eyes/instances", "/car/eyes/mask", "/car/eyes/overlay", "/out/fused"]
         assert found["profile"].endswith("share/textdifuse_ros/config/fastdds_shm.xml")
         assert found["left_running"] == []
+
+    @needs_launch
+    @needs_ros
+    @pytest.mark.parametrize("text", ["on", "42"])
+    def test_the_real_launch_hands_a_text_on_as_it_is_written(self, launched: Probe, text: str) -> None:
+        found = launched("fusion", "model:=tiny", "autostart:=false", f"target_text:={text}")
+        assert found["values"]["target_text"] == text
+        assert found["state"] == "unconfigured", "alive"
 
     @needs_launch
     @needs_ros
@@ -274,6 +282,7 @@ class TestLaunchFiles:
         self, launched: Probe, tmp_path: Path
     ) -> None:
         own = {"autostart": False, "use_sim_time": True, "model": "tiny", "steps": 3, "tolerance": 0.01}
+        own["target_text"] = ","
         (tmp_path / "own.yaml").write_text(yaml.safe_dump({"/**": {"ros__parameters": own}}))
         found = launched("fusion", f"params_file:={tmp_path / 'own.yaml'}")
         assert found["values"] == own

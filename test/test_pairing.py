@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from textdifuse_ros.sync.pairing import (
+from textdifuse_ros.sync.outcome import (
     INFRARED,
     LATE,
     PARTNER_MISSING,
@@ -16,9 +16,9 @@ from textdifuse_ros.sync.pairing import (
     UNMATCHED,
     VISIBLE,
     ZERO_STAMP,
-    NearestPairing,
     Outcome,
 )
+from textdifuse_ros.sync.pairing import NearestPairing
 
 MS = 1_000_000
 START = 1_000_000_000_000
@@ -128,7 +128,7 @@ def test_cameras_of_one_rate_give_the_pairs_of_the_definition_with_early_release
     )
 )
 def test_whatever_arrives_the_books_balance_and_pairs_keep_order_and_tolerance(arrivals):
-    feed = Feed(NearestPairing(15 * MS, offset_ns=-3 * MS, queue=4, wait_ns=200 * MS))
+    feed = Feed(NearestPairing(15 * MS, offsets_ns={INFRARED: -3 * MS, VISIBLE: 2 * MS}, queue=4, wait_ns=200 * MS))
     now = 0
     for stream, stamp, pause in arrivals:
         now += pause * MS
@@ -229,7 +229,7 @@ def test_a_zero_stamp_is_refused_and_does_not_pair_with_another(stamp):
 
 
 def test_the_offset_is_added_to_infrared_stamps():
-    feed = Feed(NearestPairing(2 * MS, offset_ns=-40 * MS))
+    feed = Feed(NearestPairing(2 * MS, offsets_ns={INFRARED: -40 * MS}))
     feed.add(VISIBLE, START)
     feed.add(INFRARED, START + 40 * MS)
     assert feed.differences == [0]
@@ -238,7 +238,7 @@ def test_the_offset_is_added_to_infrared_stamps():
 def test_a_change_of_the_offset_drops_what_waits_and_goes_on():
     feed = Feed(NearestPairing(2 * MS))
     feed.add(VISIBLE, START)
-    feed.take(feed.matcher.set_offset(-40 * MS, "reconfigured"))
+    feed.take(feed.matcher.set_offsets({INFRARED: -40 * MS}, "reconfigured"))
     assert feed.reasons(VISIBLE) == {"reconfigured": 1}
     feed.add(VISIBLE, START + 33 * MS)
     assert feed.add(INFRARED, START + 73 * MS) == 1
@@ -313,7 +313,7 @@ def test_a_leap_forward_of_both_cameras_loses_at_most_what_waited():
 
 
 def test_a_drop_tells_how_near_the_nearest_picture_of_the_other_stream_was() -> None:
-    pairing: NearestPairing[str] = NearestPairing(20_000_000, 5_000_000)
+    pairing: NearestPairing[str] = NearestPairing(20_000_000, {INFRARED: 5_000_000})
     drops = []
     for index in range(4):
         stamp = 10**9 + index * 100_000_000

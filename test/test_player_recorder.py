@@ -17,10 +17,11 @@ import cv2
 import numpy as np
 import pytest
 
+from textdifuse_ros.bags.cameras import find_camera
 from textdifuse_ros.bags.reader import BagReader, decode_image_message
 from textdifuse_ros.bags.writer import BagWriter
 from textdifuse_ros.errors import BagError
-from textdifuse_ros.nodes.sources import INFRARED, VISIBLE, BagSource, FolderSource, find_camera, open_source
+from textdifuse_ros.nodes.sources import INFRARED, VISIBLE, BagSource, FolderSource, open_source
 
 needs_ros = pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="rclpy is not installed")
 
@@ -256,14 +257,14 @@ def test_nothing_recorded_is_still_a_recording_that_closes(programs: Programs, t
 class TestSources:
     def test_cameras_are_found_by_name(self) -> None:
         path = Path("bag")
-        assert find_camera(VISIBLE, ["/cam/rgb", "/cam/ir"], path) == "/cam/rgb"
-        assert find_camera(INFRARED, ["/cam/rgb", "/cam/lwir_image"], path) == "/cam/lwir_image"
-        assert find_camera(VISIBLE, ["/front", "/thermal"], path) == "/front", "what is not infrared"
+        assert find_camera("visible", ["/cam/rgb", "/cam/ir"], path) == "/cam/rgb"
+        assert find_camera("infrared", ["/cam/rgb", "/cam/lwir_image"], path) == "/cam/lwir_image"
+        assert find_camera("visible", ["/front", "/thermal"], path) == "/front", "what is not infrared"
 
     @pytest.mark.parametrize("topics", [["/a", "/b"], ["/left/rgb", "/right/rgb"], []])
     def test_an_ambiguous_recording_asks_for_the_name(self, topics: list[str]) -> None:
         with pytest.raises(BagError, match="visible_topic"):
-            find_camera(VISIBLE, topics, Path("bag"))
+            find_camera("visible", topics, Path("bag"))
 
     def test_topics_may_be_named(self, tmp_path: Path) -> None:
         source = BagSource(_record(tmp_path / "bag"), visible="/cam/thermal", infrared="/cam/color", others="*")

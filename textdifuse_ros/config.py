@@ -25,7 +25,9 @@ T = TypeVar("T")
 class Parameter:
     """One parameter as its views need it.
 
-    :ivar type: ``bool``, ``int``, ``float``, ``str`` or ``tuple`` (of integers)
+    :ivar type: ``bool``, ``int``, ``float``, ``str`` or ``tuple``
+    :ivar element: of a tuple ``int`` or ``float``, the type of its values
+    :ivar words: whether a number, or a list, is taken as the text that it was written as
     :ivar low: smallest value allowed, or None
     :ivar high: largest value allowed, or None
     :ivar choices: the values allowed, or () for any
@@ -41,6 +43,8 @@ class Parameter:
     high: float | None
     choices: tuple[Any, ...]
     live: bool
+    element: Any = int
+    words: bool = False
 
     def check(self, value: Any) -> None:
         """Refuse a value of another type or outside the range.
@@ -53,20 +57,32 @@ class Parameter:
             check_number(self.name, value, self.low, self.high, self.unit, integer=self.type is int)
         elif self.type is tuple:
             if not isinstance(value, (tuple, list)) or not value:
-                raise ConfigError(self.name, "a list of integers", repr(value))
+                words = "integers" if self.element is int else "numbers"
+                raise ConfigError(self.name, f"a list of {words}", repr(value))
             for item in value:
-                check_number(self.name, item, self.low, self.high, self.unit, integer=True)
+                check_number(self.name, item, self.low, self.high, self.unit, integer=self.element is int)
         elif not isinstance(value, self.type):
             names = {bool: "true or false", str: "text"}
-            raise ConfigError(self.name, names[self.type], f"{value!r} ({type(value).__name__})")
+            remedy = "put it in quotes, for YAML reads on, off, yes and no as true and false" if self.words else ""
+            raise ConfigError(self.name, names[self.type], f"{value!r} ({type(value).__name__})", remedy)
 
     def coerce(self, value: Any) -> Any:
-        """An integer where a float is due becomes one, a list a tuple; all else is returned as it is."""
+        """An integer where a float is due becomes one, a list a tuple, and by ``words`` either becomes text.
+
+        All else is returned as it is.
+        """
+        if self.words and all(type(item) in (str, int, float) for item in _items(value)):
+            return ", ".join(map(str, _items(value)))
         if self.type is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
-        if self.type is tuple and isinstance(value, list):
-            return tuple(value)
+        if self.type is tuple and isinstance(value, (list, tuple)):
+            whole = self.element is float and all(type(item) in (int, float) for item in value)
+            return tuple(map(float, value)) if whole else tuple(value)
         return value
+
+
+def _items(value: Any) -> list[Any] | tuple[Any, ...]:
+    return value if isinstance(value, (list, tuple)) else (value,)
 
 
 def parameter(
@@ -78,12 +94,13 @@ def parameter(
     high: float | None = None,
     choices: tuple[Any, ...] = (),
     live: bool = False,
+    words: bool = False,
 ) -> Any:
     """A dataclass field that carries all there is to know about a parameter.
 
     :param help: one sentence, ending in a full stop
     """
-    metadata = {"help": help, "unit": unit, "low": low, "high": high, "choices": choices, "live": live}
+    metadata = {"help": help, "unit": unit, "low": low, "high": high, "choices": choices, "live": live, "words": words}
     return field(default=default, metadata=metadata)
 
 
@@ -97,7 +114,10 @@ def parameters(kind: type) -> list[Parameter]:
         if isinstance(hint, types.UnionType):
             raise TypeError(f"{kind.__name__}.{item.name}: a parameter has one type, not {hint}")
         default = item.default if item.default is not MISSING else None
-        found.append(Parameter(name=item.name, type=origin or hint, default=default, **item.metadata))
+        element = typing.get_args(hint)[0] if origin is tuple else int
+        found.append(
+            Parameter(name=item.name, type=origin or hint, default=default, element=element, **item.metadata)
+        )
     return found
 
 
@@ -145,7 +165,7 @@ def add_arguments(parser: argparse.ArgumentParser, kind: type, *, skip: tuple[st
         if item.type is bool:
             options["action"] = argparse.BooleanOptionalAction
         elif item.type is tuple:
-            options.update(type=int, nargs="+")
+            options.update(type=item.element, nargs="+")
         else:
             options["type"] = item.type
             options["metavar"] = item.name.upper() if not item.choices else "{" + ",".join(map(str, item.choices)) + "}"

@@ -18,35 +18,47 @@ class LocalizerConfig:
         "What finds the objects named by the text: builtin (its weights ship), detect_segment (OWL-ViT and SAM, or "
         "their like, from local folders), sam3 (from a local folder), fixed (regions given by hand).",
         choices=LOCALIZERS,
+        live=True,
     )
     localizer_model: str = parameter(
-        "locate", "Checkpoint of the builtin localizer: a name looked up in the model folders, or a path to a file."
+        "locate",
+        "Checkpoint of the builtin localizer: a name looked up in the model folders, or a path to a file.",
+        live=True,
     )
     localizer_threshold: float = parameter(
-        0.5, "Least score of an object that the builtin localizer reports.", low=0.0, high=1.0
+        0.4, "Least score of an object that the builtin localizer reports.", low=0.0, high=1.0, live=True
     )
     detector: str = parameter(
-        "", "Folder with a text-conditioned detector in transformers' format: OWL-ViT, OWLv2 or Grounding DINO."
+        "",
+        "Folder with a text-conditioned detector in transformers' format: OWL-ViT, OWLv2 or Grounding DINO.",
+        live=True,
     )
     segmenter: str = parameter(
         "",
         "Folder with SAM, SAM 2 or SAM 3 in transformers' format, or a segment-anything checkpoint "
         "(sam_vit_b, _l or _h, .pth); empty fills the detector's boxes.",
+        live=True,
     )
-    box_threshold: float = parameter(0.15, "Least score of a box that the detector reports.", low=0.0, high=1.0)
+    box_threshold: float = parameter(
+        0.15, "Least score of a box that the detector reports.", low=0.0, high=1.0, live=True
+    )
     nms_iou: float = parameter(
         0.5,
         "Of two boxes of one phrase that overlap by more than this (intersection over union) the better is kept.",
         low=0.0,
         high=1.0,
+        live=True,
     )
     regions: str = parameter(
         "",
         "What the fixed localizer finds: boxes 'left top right bottom' [pixels], each with a phrase before it if need "
         "be, separated by semicolons; or a file: .txt with a box a line, or a picture whose level k is phrase k.",
+        live=True,
     )
     localizer_device: str = parameter(
-        "auto", "Compute device of the localizer: auto (CUDA where there is one, else CPU), cpu, cuda or cuda:N."
+        "auto",
+        "Compute device of the localizer: auto (CUDA where there is one, else CPU), cpu, cuda or cuda:N.",
+        live=True,
     )
 
 

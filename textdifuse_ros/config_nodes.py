@@ -8,15 +8,38 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from textdifuse_ros.config import FuserConfig, parameter
+from textdifuse_ros.config_localize import LocalizerConfig, TrackingConfig
+from textdifuse_ros.config_sensors import SensorConfig
 
 RELIABILITIES = ("best_effort", "reliable")
+SYNCHRONIZERS = ("nearest", "exact", "approximate")
+ON_MISSING = ("stop", "restore", "hold")
+ON_DEVICE_ERROR = ("retry", "cpu")
 
 
 @dataclass(frozen=True)
-class FusionNodeConfig(FuserConfig):
-    """What the ``fusion_node`` runs by: the fuser's own parameters, pairing, transport and reports."""
+class FusionNodeConfig(SensorConfig, TrackingConfig, LocalizerConfig, FuserConfig):
+    """What the ``fusion_node`` runs by: the fuser's and the localizer's own parameters, the text, pairing and so on."""
 
+    target_text: str = parameter(
+        "",
+        "What is to stand out, as in 'person, car:0.5'; empty is the plain fusion, without a localizer.",
+        live=True,
+        words=True,
+    )
+    target_strength: float = parameter(
+        1.0,
+        "How much it stands out, on top of each phrase's own strength; 0 leaves it alone, negative plays it down.",
+        low=-1.0,
+        high=2.0,
+        live=True,
+    )
     autostart: bool = parameter(True, "Configure and activate at start, without a lifecycle manager.")
+    synchronizer: str = parameter(
+        "nearest",
+        "Pairing policy: nearest stamp; or exact or approximate, the stock ones of message_filters, if installed.",
+        choices=SYNCHRONIZERS,
+    )
     tolerance: float = parameter(
         0.02,
         "Largest difference of the two stamps of a pair; below half a frame period no pair can be a wrong one.",
@@ -33,11 +56,50 @@ class FusionNodeConfig(FuserConfig):
         high=10.0,
         live=True,
     )
+    visible_offset: float = parameter(
+        0.0,
+        "Added to the visible stamps before pairing; the header of what comes out keeps the visible stamp.",
+        unit="s",
+        low=-10.0,
+        high=10.0,
+        live=True,
+    )
     pairing_queue: int = parameter(
         10, "Pictures of each camera that may wait for a partner; more, and the oldest is dropped.", low=1, high=100
     )
     pairing_wait: float = parameter(
         0.5, "Longest time a picture waits for a partner, or for a better one.", unit="s", low=0.01, high=60.0
+    )
+    on_missing: str = parameter(
+        "stop",
+        "While one camera is missing: stop publishes nothing, restore the restored other picture alone, hold the "
+        "last fused picture again.",
+        choices=ON_MISSING,
+        live=True,
+    )
+    missing_after: float = parameter(
+        0.5,
+        "A camera is missing when there was no pair for this long; the first pair ends it.",
+        unit="s",
+        low=0.05,
+        high=3600.0,
+        live=True,
+    )
+    latency_budget: float = parameter(
+        0.0,
+        "Time from the later message of a pair to its fused picture that is kept by taking fewer steps, then smaller "
+        "pictures; 0 never changes either.",
+        unit="s",
+        low=0.0,
+        high=60.0,
+        live=True,
+    )
+    on_device_error: str = parameter(
+        "retry",
+        "Where the device fails (out of memory, vanished): retry loses the pair and takes the device again at growing "
+        "intervals, cpu goes on on the processor.",
+        choices=ON_DEVICE_ERROR,
+        live=True,
     )
     input_depth: int = parameter(5, "Depth of the input queues of the middleware (QoS keep last).", low=1, high=100)
     output_depth: int = parameter(5, "Depth of the output queue of the middleware (QoS keep last).", low=1, high=100)
@@ -46,7 +108,15 @@ class FusionNodeConfig(FuserConfig):
         "QoS reliability of the subscriptions: best_effort hears every camera, reliable only reliable ones.",
         choices=RELIABILITIES,
     )
+    output_reliability: str = parameter(
+        "reliable",
+        "QoS reliability of the fused pictures: reliable is heard by every subscriber, best_effort never sends again.",
+        choices=RELIABILITIES,
+    )
     statistics_period: float = parameter(1.0, "Period of /diagnostics.", unit="s", low=0.1, high=60.0)
+    doctor_window: float = parameter(
+        30.0, "Time that the service ~/sync_doctor looks back on.", unit="s", low=1.0, high=600.0
+    )
     silence_after: float = parameter(
         1.0, "A camera that has sent nothing for this long is reported as silent.", unit="s", low=0.05, high=3600.0
     )

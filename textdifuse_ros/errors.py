@@ -5,6 +5,7 @@
     |   +-- ImageError                    a picture's shape, data type, range or content
     |   +-- FileError                     a file or folder: missing, truncated, of another kind
     |   +-- EncodingError                 the encoding or the bytes of an image message
+    |   +-- CalibrationError              a camera's calibration: missing, or not for these pictures
     |   +-- BagError                      a recording
     +-- ConfigError (also a ValueError)   a parameter: out of range, of another type, misspelt
     +-- CheckpointError                   weights: another kind, another version, damaged
@@ -51,6 +52,10 @@ class FileError(InputError):
 
 class EncodingError(InputError):
     """The encoding or the bytes of an image message are not what they must be."""
+
+
+class CalibrationError(InputError):
+    """A camera's calibration is missing, is of a kind that is not handled, or is not for these pictures."""
 
 
 class BagError(InputError):

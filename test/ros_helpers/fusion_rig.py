@@ -34,7 +34,7 @@ import textdifuse_ros
 from textdifuse_ros.nodes.qos import input_profile, output_profile
 
 FAST = ("statistics_period:=0.2", "silence_after:=0.5", "pairing_wait:=0.2", "warm_up_size:=[48, 64]")
-START_TIMEOUT = 20.0
+START_TIMEOUT = 60.0
 
 
 def environment_in(domain: int, **more: str) -> dict[str, str]:
@@ -87,6 +87,7 @@ class Rig:
         self.cameras = {s: self.node.create_publisher(Image, f"/{s}/image", output_profile(50)) for s in STREAMS}
         self.fused: list[Image] = []
         self.fused_best_effort: list[Image] = []
+        self.provenance: list[DiagnosticArray] = []
         self.statuses: list[Any] = []
         for profile, received in (
             (output_profile(50), self.fused),
@@ -94,12 +95,15 @@ class Rig:
         ):
             self.node.create_subscription(Image, "/fusion_node/fused", received.append, profile)
         self.node.create_subscription(
+            DiagnosticArray, "/fusion_node/provenance", self.provenance.append, output_profile(50)
+        )
+        self.node.create_subscription(
             DiagnosticArray, "/diagnostics", lambda array: self.statuses.extend(array.status), 10
         )
         self._clients: dict[str, Any] = {}
         self.now_ns = 1_000_000_000_000
 
-    def wait_for(self, condition: Callable[[], Any], seconds: float = 10.0) -> bool:
+    def wait_for(self, condition: Callable[[], Any], seconds: float = 20.0) -> bool:
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
@@ -150,15 +154,17 @@ class Rig:
     def books(self) -> dict[str, Any]:
         """The node's numbers of one moment, which must add up."""
         numbers = json.loads(self.call(Trigger, "statistics", Trigger.Request()).message)
-        assert numbers["received"] == numbers["fused"] + sum(numbers["dropped"].values()) + numbers["waiting"], numbers
+        out = numbers["fused"] + numbers["restored"]
+        assert numbers["received"] == out + sum(numbers["dropped"].values()) + numbers["waiting"], numbers
         for stream in STREAMS:
             own = numbers[stream]
-            assert own["received"] == own["paired"] + sum(own["dropped"].values()) + own["waiting"], numbers
+            out = own["paired"] + own["alone"]
+            assert own["received"] == out + sum(own["dropped"].values()) + own["waiting"], numbers
         return dict(numbers)
 
     def settled(self) -> dict[str, Any]:
         """The books once nothing waits any more."""
-        assert self.wait_for(lambda: self.books()["waiting"] == 0, 20.0), self.books()
+        assert self.wait_for(lambda: self.books()["waiting"] == 0, 60.0), self.books()
         return self.books()
 
     def send(self, visible: Image | None, infrared: Image | None) -> None:

@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, metavar="DIR", help=f"With camvid and roadscene. Default: ${_DATA}.")
     parser.add_argument("--model", default="locate", metavar="NAME", help="Checkpoint. Default: locate.")
     parser.add_argument("--split", default="test", choices=("val", "test"), help="Of CamVid. Default: test.")
-    parser.add_argument("--threshold", type=float, default=0.5, metavar="S", help="Least score of an object.")
+    parser.add_argument("--threshold", type=float, default=0.4, metavar="S", help="Least score. Default: 0.4.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="Write the figures to this file too.")
 
 

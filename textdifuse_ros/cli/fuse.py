@@ -9,20 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textdifuse_ros import __version__
-from textdifuse_ros.checks import check_number
 from textdifuse_ros.cli.outputs import check_output, prepare_output, unmatched
 from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments
 from textdifuse_ros.config_localize import LocalizerConfig
 from textdifuse_ros.errors import FileError, TextDifuseError
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from textdifuse_ros.fusion.emphasis import Emphasis
     from textdifuse_ros.fusion.fuser import Fuser
+    from textdifuse_ros.fusion.target import Target
     from textdifuse_ros.image.files import Pair, PairListing
-    from textdifuse_ros.localize.base import Localizer
-    from textdifuse_ros.localize.prompt import Prompt
 
 NAME = "fuse"
 HELP = "Fuse a pair of picture files, or two folders of them paired by name."
@@ -75,9 +70,11 @@ def run(arguments: argparse.Namespace) -> int:
     check_output(arguments.output, (arguments.visible, arguments.infrared), listing, endings)
     if arguments.save_mask:
         _check_masks(listing)
-    target = _target(arguments)
 
     from textdifuse_ros.fusion.fuser import Fuser
+    from textdifuse_ros.fusion.target import Target
+
+    target = Target.of(arguments.text, arguments.strength, from_arguments(LocalizerConfig, arguments))
 
     fuser = Fuser.from_config(config)
     try:
@@ -96,46 +93,6 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if failures or listing.visible_only or listing.infrared_only else 0
 
 
-class _Target:
-    """What is to stand out: the text, how much, and who finds it."""
-
-    def __init__(self, prompt: Prompt, strength: float, localizer: Localizer) -> None:
-        self.prompt, self.strength, self.localizer = prompt, strength, localizer
-
-    def find(self, visible: np.ndarray, infrared: np.ndarray) -> Emphasis:
-        """Where it is in a pair, uint8 or uint16."""
-        from textdifuse_ros.checks import check_infrared, check_same_size, check_visible
-        from textdifuse_ros.fusion.emphasis import Emphasis
-        from textdifuse_ros.image.thermal import to_uint8
-
-        check_visible(visible)
-        check_infrared(infrared)
-        check_same_size(visible, infrared)
-        found = self.localizer(to_uint8(visible), to_uint8(infrared), self.prompt)
-        return Emphasis.of(found, self.strength, self.prompt.text, self.localizer.name)
-
-
-def _target(arguments: argparse.Namespace) -> _Target | None:
-    """Nothing for an empty text.
-
-    :raises TextDifuseError: text, strength or localiser are wrong
-    """
-    from textdifuse_ros.localize.prompt import STRENGTH_HIGH, STRENGTH_LOW, parse_prompt, resolve
-
-    check_number("--strength", arguments.strength, STRENGTH_LOW, STRENGTH_HIGH)
-    prompt = parse_prompt(arguments.text, "--text")
-    config = from_arguments(LocalizerConfig, arguments)
-    if not prompt:
-        return None
-
-    from textdifuse_ros.localize.registry import make_localizer
-
-    localizer = make_localizer(config)
-    if localizer.vocabulary is not None:
-        resolve(prompt, localizer.vocabulary, "--text")
-    return _Target(prompt, arguments.strength, localizer)
-
-
 def _check_masks(listing: PairListing) -> None:
     """Refuse names of which the mask of one pair would be the fused picture of another."""
     names = {f"{pair.stem}{FUSED}" for pair in listing}
@@ -146,7 +103,7 @@ def _check_masks(listing: PairListing) -> None:
 
 
 def _fuse_all(
-    fuser: Fuser, target: _Target | None, listing: PairListing, output: Path, *, save_mask: bool
+    fuser: Fuser, target: Target | None, listing: PairListing, output: Path, *, save_mask: bool
 ) -> list[str]:
     """Fuse the pairs one by one; the failures, a line each."""
     from tqdm import tqdm
@@ -160,13 +117,14 @@ def _fuse_all(
     return failures
 
 
-def _fuse_one(fuser: Fuser, target: _Target | None, pair: Pair, output: Path, *, save_mask: bool) -> None:
+def _fuse_one(fuser: Fuser, target: Target | None, pair: Pair, output: Path, *, save_mask: bool) -> None:
     import numpy as np
 
     from textdifuse_ros.image.files import read_infrared, read_visible, write_png
 
     visible, infrared = read_visible(pair.visible), read_infrared(pair.infrared)
-    result = fuser(visible, infrared, emphasis=target.find(visible, infrared) if target else None)
+    emphasis = target.emphasis(target.find(visible, infrared)) if target else None
+    result = fuser(visible, infrared, emphasis=emphasis)
     made_by = {**result.provenance, "visible": pair.visible.name, "infrared": pair.infrared.name}
     metadata = {"Software": f"textdifuse_ros {__version__}", "textdifuse": json.dumps(made_by, sort_keys=True)}
     write_png(output / f"{pair.stem}{FUSED}", result.image, metadata)

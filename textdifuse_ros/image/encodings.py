@@ -144,18 +144,20 @@ def to_infrared(decoded: np.ndarray) -> np.ndarray:
 def encode_image(image: np.ndarray, encoding: str) -> tuple[memoryview, int]:
     """The ``data`` and ``step`` of a message for a picture.
 
-    :param image: uint8 [H, W, 3] RGB for ``rgb8`` and ``bgr8``, uint8 [H, W] for ``mono8``
+    :param image: uint8 [H, W, 3] RGB for ``rgb8`` and ``bgr8``, uint8 [H, W] for ``mono8``, uint16 [H, W] for
+        ``mono16`` (in native byte order)
     :return: a flat view of bytes (of the picture's own memory where nothing had to change), and the bytes of a row
     :raises EncodingError: another encoding, or a picture that does not fit it
     """
-    channels = {"rgb8": 3, "bgr8": 3, "mono8": 1}.get(encoding)
+    channels = {"rgb8": 3, "bgr8": 3, "mono8": 1, "mono16": 1}.get(encoding)
     if channels is None:
-        raise EncodingError("the encoding", "one of rgb8, bgr8, mono8", repr(encoding))
+        raise EncodingError("the encoding", "one of rgb8, bgr8, mono8, mono16", repr(encoding))
     due = (3, 3) if channels == 3 else (2, None)
-    if image.dtype != np.uint8 or (image.ndim, image.shape[2] if image.ndim == 3 else None) != due:
+    dtype = np.dtype(np.uint16 if encoding == "mono16" else np.uint8)
+    if image.dtype != dtype or (image.ndim, image.shape[2] if image.ndim == 3 else None) != due:
         shape = "[H, W, 3]" if channels == 3 else "[H, W]"
-        raise EncodingError(f"a picture for {encoding}", f"uint8 {shape}", describe(image))
+        raise EncodingError(f"a picture for {encoding}", f"{dtype} {shape}", describe(image))
     if encoding == "bgr8" and image.size:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    flat = np.ascontiguousarray(image).reshape(-1)
-    return flat.data, image.shape[1] * channels
+    flat = np.ascontiguousarray(image).reshape(-1).view(np.uint8)
+    return flat.data, image.shape[1] * channels * dtype.itemsize

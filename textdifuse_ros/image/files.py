@@ -1,12 +1,9 @@
 """Picture files in and out, and pairs of them.
 
-PNG (8 and 16 bit), JPEG, TIFF (8 and 16 bit) and BMP are read. The content decides what a file is, not its name.
+PNG (8 and 16 bit), JPEG, TIFF (8 and 16 bit) and BMP are read, as :mod:`.coded` says.
 
-- Alpha is dropped; the colour below it is kept.
-- EXIF orientation is ignored: both cameras' files are taken as the pixels lie, so that a pair stays aligned.
 - A float TIFF is taken for infrared only (temperatures) and stretched to uint8 by :mod:`.thermal`; a visible float
   picture is refused, for no rule tells its white.
-- Of a file with several pages the first is read.
 """
 
 from __future__ import annotations
@@ -14,7 +11,6 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,18 +20,10 @@ import numpy as np
 from textdifuse_ros.checks import describe
 from textdifuse_ros.errors import FileError, ImageError
 from textdifuse_ros.image import png_text
+from textdifuse_ros.image.coded import decode_coded
 from textdifuse_ros.image.encodings import to_infrared, to_visible
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
-_SIGNATURES = {
-    png_text.SIGNATURE: "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-    b"II+\0": "TIFF",
-    b"MM\0+": "TIFF",
-    b"BM": "BMP",
-}
 
 
 def read_visible(path: str | Path) -> np.ndarray:
@@ -65,28 +53,7 @@ def read_infrared(path: str | Path) -> np.ndarray:
 
 def _read(path: str | Path) -> np.ndarray:
     """[H, W] or [H, W, 3] RGB; uint8, uint16, or float."""
-    data = _read_bytes(path)
-    kind = next((name for mark, name in _SIGNATURES.items() if data.startswith(mark)), None)
-    if kind is None:
-        found = f"one that starts with {data[:4]!r}" if data else "an empty file"
-        raise FileError(str(path), "a PNG, JPEG, TIFF or BMP picture", found)
-    # Some releases of OpenCV return what they could decode of a truncated file, grey below; TIFF and BMP they refuse.
-    if kind == "PNG":
-        for _ in png_text.chunks(data, str(path)):
-            pass
-    elif kind == "JPEG" and not _jpeg_ends(data):
-        raise FileError(str(path), "a whole JPEG file", f"one that breaks off after {len(data)} bytes", "copy it again")
-    picture = _decode(data)
-    if picture is None:
-        raise FileError(str(path), f"a readable {kind} picture", "a damaged or truncated one", "copy it again")
-    channels = picture.shape[2] if picture.ndim == 3 else 1
-    if picture.dtype.name not in ("uint8", "uint16", "float32", "float64") or channels not in (1, 3, 4):
-        raise FileError(str(path), "a picture of 8 or 16 bits with 1, 3 or 4 channels", describe(picture))
-    if picture.dtype.kind == "f":
-        return picture
-    if channels == 1:
-        return picture.reshape(picture.shape[:2])
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB if channels == 3 else cv2.COLOR_BGRA2RGB)
+    return decode_coded(_read_bytes(path), str(path))
 
 
 def _read_bytes(path: str | Path) -> bytes:
@@ -94,36 +61,6 @@ def _read_bytes(path: str | Path) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise FileError(str(path), "a readable picture file", error.strerror or error) from error
-
-
-def _decode(data: bytes) -> np.ndarray | None:
-    try:
-        with _quiet_opencv():
-            return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        return None
-
-
-@contextmanager
-def _quiet_opencv() -> Iterator[None]:
-    """Keep OpenCV from printing about a damaged file: the error raised says it in the project's form."""
-    logging = cv2.utils.logging
-    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        logging.setLogLevel(level)
-
-
-def _jpeg_ends(data: bytes) -> bool:
-    """Whether the end mark follows the coded picture; the one of an embedded thumbnail does not count."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        mark = data[at + 1]
-        if mark == 0xDA:  # start of scan: from here on 0xFF is escaped, so the end mark cannot occur by chance
-            return data.find(b"\xff\xd9", at) >= 0
-        at += 1 if mark == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return False
 
 
 def write_png(path: str | Path, image: np.ndarray, metadata: Mapping[str, str] | None = None) -> None:

@@ -48,20 +48,35 @@ def stretch_limits(picture: np.ndarray, what: str = "the picture") -> tuple[floa
     :param picture: uint16 or float [H, W], not empty
     :raises ImageError: NaN or infinite values
     """
+    check_finite(picture, what)
+    low, high = values_at(picture, (LOW_PERCENTILE, HIGH_PERCENTILE))
+    if low == high:
+        low, high = picture.min(), picture.max()
+    return float(low), float(high)
+
+
+def values_at(picture: np.ndarray, percentiles: tuple[float, ...]) -> np.ndarray:
+    """The values at these percentiles (nearest rank), int64 or float as the picture.
+
+    :param picture: uint16 or finite float, not empty
+    """
+    # The nearest rank is a value of the picture: interpolating could overflow between extreme floats.
+    ranks = np.rint(np.array(percentiles) / 100 * (picture.size - 1)).astype(np.int64)
+    if picture.dtype == np.uint16:  # counting is eight times as fast as sorting, and the node does it every frame
+        return np.searchsorted(np.cumsum(np.bincount(picture.reshape(-1))), ranks, side="right")
+    return np.partition(picture, ranks, axis=None)[ranks]
+
+
+def check_finite(picture: np.ndarray, what: str) -> None:
+    """Refuse a float picture with NaN or infinite values; integers pass.
+
+    :raises ImageError: says how many
+    """
     if picture.dtype.kind == "f":
         bad = picture.size - int(np.count_nonzero(np.isfinite(picture)))
         if bad:
             found = f"{bad} of {picture.size} pixels NaN or infinite"
             raise ImageError(what, "finite everywhere", found, "replace them at the source")
-    # The nearest rank is a value of the picture: interpolating could overflow between extreme floats.
-    ranks = np.rint(np.array((LOW_PERCENTILE, HIGH_PERCENTILE)) / 100 * (picture.size - 1)).astype(np.int64)
-    if picture.dtype == np.uint16:  # counting is eight times as fast as sorting, and the node does it every frame
-        low, high = np.searchsorted(np.cumsum(np.bincount(picture.reshape(-1))), ranks, side="right")
-    else:
-        low, high = np.partition(picture, ranks, axis=None)[ranks]
-    if low == high:
-        low, high = picture.min(), picture.max()
-    return float(low), float(high)
 
 
 def stretch(picture: np.ndarray, low: float, high: float) -> np.ndarray:

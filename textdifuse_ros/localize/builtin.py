@@ -42,6 +42,7 @@ VOCABULARY: Vocabulary = {
 """The classes in the order of the network's channels. A rider is a person, on a bicycle."""
 
 THINGS = frozenset(("car", "person", "bicycle"))
+_LEAST_PIXEL = 0.35  # probability of a pixel that is shown as part of an object
 PIXELS = 480 * 368
 """Pictures are brought to about so many pixels: the size of those that the network learned from."""
 
@@ -74,7 +75,7 @@ class BuiltinLocalizer:
         self,
         model: str | Path = MODEL,
         device: torch.device | str = "cpu",
-        score: float = 0.6,
+        score: float = 0.4,
         least_area: int = 24,
         pixels: int = PIXELS,
     ) -> None:
@@ -111,10 +112,9 @@ class BuiltinLocalizer:
         found = class_instances(
             classes.probability, stuff, threshold=self.score, least_area=self.least_area, countable=frozenset()
         )
-        best = classes.probability.argmax(0)
         for number, phrase in phrases.items():
             if names[number] in THINGS:
-                found += self._objects(classes, best == number, number, phrase)
+                found += self._objects(classes, number, phrase)
         return Localization(tuple(sorted(found, key=lambda item: -item.score)), size, prompt.phrases)
 
     def classes(self, visible: np.ndarray, infrared: np.ndarray) -> Classes:
@@ -141,8 +141,11 @@ class BuiltinLocalizer:
         """Give memory back."""
         del self._network
 
-    def _objects(self, classes: Classes, mask: np.ndarray, number: int, phrase: int) -> list[Instance]:
-        """The objects of a thing, within the mask of all its pixels."""
+    def _objects(self, classes: Classes, number: int, phrase: int) -> list[Instance]:
+        """The objects of a thing, each with the pixels near its cells that are more likely of it than of another."""
+        things = [place for place, name in enumerate(VOCABULARY) if name in THINGS]
+        mine = classes.probability[number]
+        mask = (mine >= _LEAST_PIXEL) & (mine >= classes.probability[things].max(0))
         height, width = mask.shape
         rows, columns = classes.cells.shape[1:]
         across, down = width / (columns * CELL), height / (rows * CELL)

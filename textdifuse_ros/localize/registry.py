@@ -5,6 +5,7 @@ from __future__ import annotations
 from textdifuse_ros.config import validate
 from textdifuse_ros.config_localize import LocalizerConfig
 from textdifuse_ros.localize.base import Localizer
+from textdifuse_ros.localize.prompt import Vocabulary
 
 
 def make_localizer(config: LocalizerConfig) -> Localizer:
@@ -32,3 +33,12 @@ def make_localizer(config: LocalizerConfig) -> Localizer:
             from textdifuse_ros.localize.fixed import FixedLocalizer
 
             return FixedLocalizer.from_config(config)
+
+
+def known_words(config: LocalizerConfig) -> Vocabulary | None:
+    """The vocabulary that the localiser of a configuration will have, without its weights; None for any words."""
+    if config.localizer != "builtin":
+        return None
+    from textdifuse_ros.localize.builtin import VOCABULARY
+
+    return VOCABULARY

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+LEAST = 0.2
+"""Least probability of a cell that votes: far objects are never seen with certainty."""
+
 _SAME, _WITHIN = 0.5, 0.75
 _FILLED = 0.25  # least share of its box that an object's own cells cover: votes that only a rim casts are mistaken
 _SHARED = 0.5  # share of a mistaken box that must lie within an object for its cells to join that one
@@ -29,11 +32,12 @@ class Votes:
     cells: np.ndarray
 
 
-def group_votes(probability: np.ndarray, distances: np.ndarray, cell: float, least: float = 0.4) -> list[Votes]:
+def group_votes(probability: np.ndarray, distances: np.ndarray, cell: float, least: float = LEAST) -> list[Votes]:
     """The objects of one class.
 
     The surest vote opens an object and draws all cells that vote for much the same box; their mean is its box. A vote
-    that lies within an object already found opens none and joins it. A box that its own cells do not fill is none.
+    that lies within an object already found opens none and joins it. A box of one vote, or
+    one that its own cells do not fill, is none.
 
     :param probability: float32 [h, w], of the class
     :param distances: float32 [4, h, w], from the middle of a cell to the left, upper, right and lower edge
@@ -72,13 +76,15 @@ def group_votes(probability: np.ndarray, distances: np.ndarray, cell: float, lea
 
 
 def _dissolve_unfilled(owner: np.ndarray, found: np.ndarray, cell: float) -> np.ndarray:
-    """Give the cells of boxes that they do not fill to the object that covers most of that box, else to none (-1).
+    """Give cells alone, and cells of boxes that they do not fill, to the object that covers most of that box, or none.
 
     :param owner: integer [N], object of each cell
     :param found: float64 [M, 4], boxes of the objects
+    :return: integer [N], -1 for none
     """
     areas = (found[:, 2:] - found[:, :2]).prod(1)
-    filled = np.bincount(owner, minlength=len(found)) * cell**2 >= _FILLED * areas
+    votes = np.bincount(owner, minlength=len(found))
+    filled = (votes > 1) & (votes * cell**2 >= _FILLED * areas)
     kept = np.flatnonzero(filled)
     heir = np.arange(len(found))
     for number in np.flatnonzero(~filled):

@@ -21,6 +21,9 @@ NEAR, FAR = 9, 25
 LIMIT = 1.5
 """Largest |log kappa| that one direction reaches at strength 1."""
 
+MOST = 0.8
+"""Largest |log kappa| of all: beyond it, at strength 2, bright objects showed the grid of the pixel shuffle."""
+
 DIRECTIONS = 3
 """An object can be made brighter, darker or fainter; see :class:`Modulation`."""
 
@@ -66,7 +69,7 @@ class LevelModulation(nn.Module):
         log = torch.zeros((), dtype=h.dtype, device=h.device)
         for amount, direction in zip(amounts.split(1, 1), directions.chunk(DIRECTIONS, 1), strict=True):
             log = log + amount * direction
-        visible_kappa, infrared_kappa = torch.exp(log).chunk(2, 1)
+        visible_kappa, infrared_kappa = torch.exp(log.clamp(-MOST, MOST)).chunk(2, 1)
         return visible_kappa, infrared_kappa
 
 

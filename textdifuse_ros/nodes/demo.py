@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
+from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 from tqdm import tqdm
@@ -27,7 +29,6 @@ from textdifuse_ros.errors import InputError, TextDifuseError
 from textdifuse_ros.nodes.children import Children
 from textdifuse_ros.nodes.process import StopRequest
 
-FUSED_TOPIC = "/fusion_node/fused"
 START_TIMEOUT = 180.0  # [s]; weights load and one picture is fused
 END_TIMEOUT = 60.0  # [s] for the last pairs
 SETTLE = 1.0  # [s] without a change, after which no message is believed to be on its way
@@ -43,6 +44,8 @@ class Plan:
     :ivar node: parameters of fusion_node
     :ivar player: parameters of player_node
     :ivar pairs: how many the player will publish
+    :ivar record: topics of fusion_node to record
+    :ivar text_later: ``target_text`` from half of the pairs on; empty for no change
     :ivar profile: Fast DDS profile file; empty for none
     """
 
@@ -50,6 +53,8 @@ class Plan:
     node: dict[str, Any]
     player: dict[str, Any]
     pairs: int
+    record: list[str]
+    text_later: str = ""
     profile: str = ""
 
 
@@ -66,6 +71,7 @@ class Supervisor:
         self._stop = stop
         self._parent = os.getppid()
         self._client = node.create_client(Trigger, "/fusion_node/statistics")
+        self._parameters = node.create_client(SetParameters, "/fusion_node/set_parameters")
 
     def until(self, condition: Callable[[], bool], what: str, timeout: float, *alive: str) -> None:
         """Wait for a condition while watching the children.
@@ -98,26 +104,49 @@ class Supervisor:
         numbers: dict[str, Any] = json.loads(future.result().message)
         return numbers
 
-    def await_node(self) -> None:
+    def set_text(self, text: str) -> None:
+        """Set ``target_text`` as anybody would: by the node's parameter service.
+
+        :raises InputError: refused
+        """
+        parameter = Parameter("target_text", value=text).to_parameter_msg()
+        future = self._parameters.call_async(SetParameters.Request(parameters=[parameter]))
+        self.until(future.done, "change the text", START_TIMEOUT, "fusion_node")
+        (result,) = future.result().results
+        if not result.successful:
+            raise InputError("the text", "one that the node takes", repr(text), result.reason)
+
+    def await_node(self, topics: list[str]) -> None:
         """Wait until the node is active and its output is recorded.
 
+        :param topics: those that the recorder is to record
         :raises InputError: it is not; quotes its log
         """
         self.until(self._client.service_is_ready, "start fusion_node", START_TIMEOUT, "fusion_node", "recorder")
         if self.statistics()["state"] != "active":
             raise self.failure("start fusion_node", "a node that refused", "fusion_node")
         self.until(
-            lambda: self._node.count_subscribers(FUSED_TOPIC) > 0, "record the fused pictures", 30.0, "recorder"
+            lambda: all(self._node.count_subscribers(topic) > 0 for topic in topics),
+            "record the fused pictures",
+            30.0,
+            "recorder",
         )
 
-    def play(self, pairs: int) -> None:
-        """Show the progress until the player has ended and the node has nothing left to do."""
+    def play(self, pairs: int, text_later: str) -> None:
+        """Show the progress until the player has ended and the node has nothing left to do.
+
+        :param text_later: set when half of the pairs are done, unless it is empty
+        """
         with tqdm(total=pairs, desc="fusing", unit="pair", disable=None) as bar:
             before: tuple[object, ...] = ()
             settled_at = ended_at = float("inf")
             while time.monotonic() < settled_at + SETTLE:
                 numbers = self.statistics()
-                bar.update(max(0, min(int(numbers["fused"]) + sum(numbers["dropped"].values()), pairs) - bar.n))
+                done = min(int(numbers["fused"]) + sum(numbers["dropped"].values()), pairs)
+                bar.update(max(0, done - bar.n))
+                if text_later and done >= pairs // 2:
+                    self.set_text(text_later)
+                    text_later = ""
                 counts = numbers["received"], numbers["fused"], numbers["dropped"]
                 if self._children.ended("player"):
                     ended_at = min(ended_at, time.monotonic())
@@ -146,16 +175,16 @@ def run(plan: Plan, stop: StopRequest) -> dict[str, Any]:
     logs = output / "logs"
     told = {name: logs / f"{name}.json" for name in ("player", "recorder")}
     with Children(logs, {"ROS_LOG_DIR": str(logs / "ros")}) as children:
-        recorded = {"output": output / "fused_bag", "topics": FUSED_TOPIC, "summary": told["recorder"]}
+        recorded = {"output": output / "fused_bag", "topics": ",".join(plan.record), "summary": told["recorder"]}
         children.start("recorder", PREFIX + "recorder_node", recorded)
         children.start("fusion_node", PREFIX + "fusion_node", plan.node)
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         node = rclpy.create_node("demo")
         try:
             supervisor = Supervisor(node, children, stop)
-            supervisor.await_node()
+            supervisor.await_node(plan.record)
             children.start("player", PREFIX + "player_node", {**plan.player, "wait_for": 1, "summary": told["player"]})
-            supervisor.play(plan.pairs)
+            supervisor.play(plan.pairs, plan.text_later)
             numbers = supervisor.statistics()
             for name in ("player", "recorder"):
                 if children.stop(name) or not told[name].is_file():

@@ -65,16 +65,21 @@ class Latencies:
         self._values.append(seconds)
 
     def summary(self) -> dict[str, float | int | None]:
-        """``median`` and ``p99`` [ms], None where there are none, and the ``count`` they are of."""
+        """``median``, ``p90`` and ``p99`` [ms], None where there are none, and the ``count`` they are of."""
         values = sorted(self._values.copy())
         if not values:
-            return {"median": None, "p99": None, "count": 0}
-        p99 = values[min(len(values) - 1, int(0.99 * len(values)))]
+            return {"median": None, "p90": None, "p99": None, "count": 0}
+        p90, p99 = (values[min(len(values) - 1, int(share * len(values)))] for share in (0.9, 0.99))
         return {
             "median": round(1e3 * statistics.median(values), 3),
+            "p90": round(1e3 * p90, 3),
             "p99": round(1e3 * p99, 3),
             "count": len(values),
         }
+
+    def clear(self) -> None:
+        """Forget them all."""
+        self._values.clear()
 
 
 class Complaints:

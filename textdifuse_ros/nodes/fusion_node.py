@@ -3,61 +3,56 @@
     fusion_node --ros-args -p steps:=4 -r visible/image:=/camera/color -r infrared/image:=/camera/thermal
 
 A managed (lifecycle) node that configures and activates itself unless ``autostart`` is false. It subscribes to
-``visible/image`` and ``infrared/image``, publishes ``~/fused`` and ``/diagnostics``, and answers ``~/statistics``.
+``visible/image`` and ``infrared/image``, publishes ``~/fused``, ``~/provenance`` and ``/diagnostics``, and answers
+``~/statistics``, ``~/sync_doctor``, ``~/enable``, ``~/reset`` and ``~/reload_weights``. What ``target_text`` names is
+made to stand out, and published as ``~/mask``, ``~/instances``, ``~/overlay`` and ``~/objects``.
 
 Threads: a single-threaded executor receives, pairs and reports, and never waits for a fusion; one worker fuses. The
 worker also publishes: ``rcl_publish`` may be called from any thread, and handing the message back to the executor would
 only add its wake-up and its queue of arriving pictures to the latency. The worker is stopped before the publisher is
-disabled or destroyed.
-
-Books: ``received = fused + dropped (by reason) + waiting`` for visible messages, at every moment. A visible message is
-first the matcher's; once paired it is the worker's. Both count for themselves; ``statistics`` only adds up.
+disabled or destroyed. A localiser has a thread of its own beside them, which nobody waits for.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
-import time
-from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
+from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
-from rclpy.subscription import Subscription
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import Image
-from std_srvs.srv import Trigger
 
 from textdifuse_ros.config_nodes import FusionNodeConfig
-from textdifuse_ros.errors import CheckpointError, ConfigError, DeviceError, TextDifuseError
-from textdifuse_ros.nodes.diagnostics import Arrivals, Complaints, Latencies, diagnostic_array
-from textdifuse_ros.nodes.health import DEACTIVATED, ERROR, OK, RECONFIGURED, WARN, Progress, Silence, complain_of
+from textdifuse_ros.errors import CheckpointError, DeviceError, TextDifuseError
+from textdifuse_ros.image.intake import SensorIntake
+from textdifuse_ros.nodes.diagnostics import Complaints, diagnostic_array
+from textdifuse_ros.nodes.dispatch import Dispatch
+from textdifuse_ros.nodes.engine import Engine
+from textdifuse_ros.nodes.health import DEACTIVATED, ERROR, OK, RECONFIGURED, RESET, WARN, Health
 from textdifuse_ros.nodes.images import stamp_of
-from textdifuse_ros.nodes.pair_fusion import FUSED, PairFusion, Received
+from textdifuse_ros.nodes.inputs import Inputs
+from textdifuse_ros.nodes.outputs import FUSED_TOPIC, Outputs
+from textdifuse_ros.nodes.pair_fusion import PairFusion
 from textdifuse_ros.nodes.parameters import NodeParameters
 from textdifuse_ros.nodes.process import run_program
-from textdifuse_ros.nodes.qos import (
-    input_profile,
-    output_profile,
-    publisher_events,
-    subscription_events,
-    transport_warning,
-)
-from textdifuse_ros.nodes.worker import LatestWorker
-from textdifuse_ros.sync.pairing import INFRARED, VISIBLE, NearestPairing, Outcome, StampedPair
-
-if TYPE_CHECKING:
-    from textdifuse_ros.fusion.fuser import Fuser
+from textdifuse_ros.nodes.qos import transport_warning
+from textdifuse_ros.nodes.services import Services, Ticker
+from textdifuse_ros.nodes.text_target import Found, TextTarget
+from textdifuse_ros.sync.base import JUMP_BACK_NS
+from textdifuse_ros.sync.outcome import INFRARED, VISIBLE
 
 POLL_PERIOD = 0.05
 STOP_TIMEOUT = 10.0
 EXIT_TIMEOUT = 1.0
+LONGEST_AGE = 3600.0
+"""A stamp that is older [s], or from the future, is on another clock than the node's, and tells no age."""
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -76,22 +71,24 @@ class FusionNode(LifecycleNode):
         self._config = FusionNodeConfig()
         self._complaints = Complaints(self.get_logger().warning)
         self._problem = ""
-        self._fuser: Fuser | None = None
-        self._provenance: dict[str, Any] = {}
-        self._publisher: LifecyclePublisher | None = None
-        self._subscriptions_open: list[Subscription] = []
+        self._busy_with = ""
+        self._engine = Engine(self._complaints.tell)
+        self._target = TextTarget(self._complaints.tell)
+        self._settings.check_by(self._target.check)
+        self._intake = SensorIntake(self._config)
+        self._outputs: Outputs | None = None
         self._poll_timer: Any = None
-        self._arrivals = {VISIBLE: Arrivals(), INFRARED: Arrivals()}
-        self._silence = Silence(self._arrivals, self._input_topic, self.get_logger())
-        self._progress = Progress(self._complaints)
         self._begin_books()
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # A steady clock: under simulated time a timer of the node's own clock stands still without /clock.
         self._report_timer = self.create_timer(self._config.statistics_period, self._report, clock=self._steady)
-        self.create_service(Trigger, "~/statistics", self._answer_statistics)
+        Services(self, self._engine, self.statistics, self._reset, lambda: self._inputs)
+        back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-JUMP_BACK_NS), on_clock_change=False)
+        self._jumps = self.get_clock().create_jump_callback(back, post_callback=self._time_went_back)
         warning = transport_warning()
         if warning:
             self.get_logger().warning(warning)
+        # Last: who sees it may take the node for complete, and send it a signal.
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
 
     # ---- life cycle
 
@@ -114,12 +111,11 @@ class FusionNode(LifecycleNode):
         """Check the parameters, load the weights, fuse one picture; FAILURE names the parameter in the log."""
         try:
             self._config = self._settings.config
-            self._open_fuser()
+            self._intake = SensorIntake(self._config)
             self._begin_books()
+            self._open_engine()
             self._report_timer.timer_period_ns = int(1e9 * self._config.statistics_period)
-            events = publisher_events(self.resolve_topic_name("~/fused"), self.get_logger().warning)
-            profile = output_profile(self._config.output_depth)
-            self._publisher = self.create_lifecycle_publisher(Image, "~/fused", profile, event_callbacks=events)
+            self._outputs = Outputs(self, self._config)
         except Exception as error:
             return self._refuse("configure", error)
         self._settings.fixed = True
@@ -128,8 +124,8 @@ class FusionNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Take the device again where it was freed; subscribe and begin to fuse."""
         try:
-            if self._fuser is None:
-                self._open_fuser()
+            if not self._engine.is_open:
+                self._open_engine()
         except Exception as error:
             return self._refuse("activate", error)
         outcome = super().on_activate(state)
@@ -139,8 +135,8 @@ class FusionNode(LifecycleNode):
             self._problem = f"cannot activate: {type(error).__name__}: {error}"
             return TransitionCallbackReturn.ERROR
         self.get_logger().info(
-            f"active: {self._input_topic(VISIBLE)} + {self._input_topic(INFRARED)} -> "
-            f"{self.resolve_topic_name('~/fused')}, {self._config.steps} steps on {self._provenance['device']}"
+            f"active: {self._inputs.topic(VISIBLE)} + {self._inputs.topic(INFRARED)} -> "
+            f"{self.resolve_topic_name(FUSED_TOPIC)}, {self._config.steps} steps on {self._engine.told['device']}"
         )
         return outcome
 
@@ -149,22 +145,22 @@ class FusionNode(LifecycleNode):
         if not self._stop(STOP_TIMEOUT):
             self._problem = f"deactivated, but the running fusion did not end within {STOP_TIMEOUT:g} s"
             return TransitionCallbackReturn.ERROR
-        self._close_fuser()
+        self._free()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free all; the parameters may change again."""
-        self._close_fuser()
-        if self._publisher is not None:
-            self.destroy_lifecycle_publisher(self._publisher)
-            self._publisher = None
+        self._free()
+        if self._outputs is not None:
+            self._outputs.close()
+            self._outputs = None
         self._settings.fixed = False
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """As deactivate and cleanup, from whatever state."""
         if self._stop(STOP_TIMEOUT):
-            self._close_fuser()
+            self._free()
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -177,11 +173,11 @@ class FusionNode(LifecycleNode):
         return self.on_cleanup(state)
 
     def leave(self) -> bool:
-        """Stop for the end of the process; returns whether the worker has ended."""
-        return self._stop(EXIT_TIMEOUT)
+        """Stop for the end of the process; returns whether all threads have ended."""
+        return self._stop(EXIT_TIMEOUT) and self._target.close(EXIT_TIMEOUT)
 
     def _refuse(self, transition: str, error: Exception) -> TransitionCallbackReturn:
-        self._close_fuser()
+        self._free()
         if not self.context.ok():  # told to end meanwhile: nothing is wrong, and a log line would fail
             return FAILURE
         if isinstance(error, CheckpointError):
@@ -194,154 +190,126 @@ class FusionNode(LifecycleNode):
         self.get_logger().error(self._problem)
         return FAILURE
 
-    def _open_fuser(self) -> None:
-        # Not at the top: it imports PyTorch, seconds in which a node with a misspelt parameter could already say so.
-        from textdifuse_ros.fusion.fuser import Fuser
+    def _open_engine(self) -> None:
+        """Seconds, in which the executor stands still, so that a thread of its own says what is waited for."""
+        self._problem, self._busy_with = "", f"waiting for the weights of {self._config.model} and a first fusion"
+        try:
+            with Ticker(self._config.statistics_period, self._report):
+                self._target.open(self._config)  # first: it is the quicker one to say what is wrong
+                self._engine.open(self._config, self._config.warm_up_size, self.context.ok)
+        finally:
+            self._busy_with = ""
 
-        config = self._config
-        if len(config.warm_up_size) != 2:
-            raise ConfigError("warm_up_size", "height and width [pixel]", list(config.warm_up_size))
-        self._fuser = fuser = Fuser.from_config(config)
-        if self.context.ok():
-            fuser.warm_up(*config.warm_up_size)
-        self._provenance = {"device": fuser.device, "model": fuser.model_name, "weights": fuser.weights}
-        self._problem = ""
-
-    def _close_fuser(self) -> None:
-        if self._fuser is not None:
-            self._fuser.close()
-        self._fuser = None
+    def _free(self) -> None:
+        self._engine.close()
+        self._target.close()
 
     def _begin_books(self) -> None:
-        config = self._config
-        self._pairing: NearestPairing[Received] = NearestPairing(
-            round(1e9 * config.tolerance),
-            round(1e9 * config.infrared_offset),
-            config.pairing_queue,
-            round(1e9 * config.pairing_wait),
-        )
-        self._worker: LatestWorker[StampedPair[Received]] = LatestWorker()
-        self._latencies = Latencies()
+        self._dispatch = Dispatch(lambda: self._config, self._hold, self._complaints, self.get_logger())
+        dispatch = self._dispatch
+        self._inputs = Inputs(self, self._config, lambda outcome: dispatch.take(outcome, self._inputs.partner))
+        self._health = Health(self, self._inputs, self._complaints)
 
     def _begin_work(self) -> None:
-        assert self._fuser is not None
-        work = PairFusion(self._fuser, lambda: self._config, self._publish, self._complaints, self._latencies)
-        self._worker.start(work)
-        self._silence.restart()
-        self._progress.restart()
-        for stream in (VISIBLE, INFRARED):
-            self._subscriptions_open.append(self._subscribe(stream))
-        self._poll_timer = self.create_timer(POLL_PERIOD, self._poll, clock=self._steady)
+        dispatch = self._dispatch
+        work = PairFusion(
+            self._engine,
+            self._intake,
+            lambda: self._config,
+            self._publish,
+            self._complaints,
+            dispatch.latencies,
+            dispatch.budget,
+            self._target,
+        )
+        dispatch.worker.start(work)
+        self._health.restart()
+        self._intake.reset()
+        self._inputs.open(self._intake)
+        self._poll_timer = self.create_timer(POLL_PERIOD, self._inputs.poll, clock=self._steady)
 
     def _stop(self, timeout: float) -> bool:
-        for subscription in self._subscriptions_open:
-            self.destroy_subscription(subscription)
-        self._subscriptions_open.clear()
         if self._poll_timer is not None:
             self.destroy_timer(self._poll_timer)
             self._poll_timer = None
-        self._take(self._pairing.reset(DEACTIVATED))
-        return self._worker.stop(DEACTIVATED, timeout)
+        self._inputs.close(DEACTIVATED)
+        return self._dispatch.worker.stop(DEACTIVATED, timeout)
 
-    # ---- the executor's thread
+    # ---- at work
 
-    def _input_topic(self, stream: str) -> str:
-        return str(self.resolve_topic_name(f"{stream}/image"))
-
-    def _subscribe(self, stream: str) -> Subscription:
-        name, arrivals = self._input_topic(stream), self._arrivals[stream]
-        return self.create_subscription(
-            Image,
-            f"{stream}/image",
-            lambda message: self._receive(stream, message),
-            input_profile(self._config.input_depth, self._config.input_reliability),
-            event_callbacks=subscription_events(name, self.get_logger().warning, arrivals.lose),
-        )
-
-    def _receive(self, stream: str, message: Image) -> None:
-        self._arrivals[stream].arrived()
-        received = Received(message, time.monotonic())
-        self._take(self._pairing.add(stream, stamp_of(message.header), received, time.monotonic_ns()))
-
-    def _publish(self, fused: Image) -> None:
+    def _publish(self, picture: Image, how: str, told: Mapping[str, Any], found: Found | None) -> None:
         """In the worker's thread."""
-        assert self._publisher is not None
-        try:
-            self._publisher.publish(fused)
-        except Exception:
-            if self.context.ok():  # else Ctrl-C has come while this was fused: nobody listens, nothing to complain of
-                raise
+        assert self._outputs is not None
+        self._outputs.publish(picture, how, told, found)
+        age = (self.get_clock().now().nanoseconds - stamp_of(picture.header)) / 1e9
+        if 0 <= age < LONGEST_AGE:
+            self._dispatch.ages.add(age)
 
-    def _poll(self) -> None:
-        self._take(self._pairing.poll(time.monotonic_ns()))
+    def _hold(self) -> None:
+        if self._outputs is not None:
+            self._outputs.hold()
 
-    def _take(self, outcome: Outcome[Received]) -> None:
-        for pair in outcome.pairs:
-            self._worker.offer(pair)
-        for drop in outcome.drops:
-            complain_of(drop, self._config, self._complaints)
+    def _time_went_back(self, jump: TimeJump) -> None:
+        self._inputs.rewind(self.get_clock().now().nanoseconds)
 
     def _apply(self, config: FusionNodeConfig) -> None:
         """Take changed parameters over; those that are not live change only while unconfigured."""
         self._config = config
-        self._pairing.tolerance_ns = round(1e9 * config.tolerance)
-        offset = round(1e9 * config.infrared_offset)
-        if offset != self._pairing.offset_ns:
-            self._take(self._pairing.set_offset(offset, RECONFIGURED))
+        self._inputs.apply(config, RECONFIGURED)
+        self._target.apply(config)
+
+    def _reset(self) -> None:
+        """Begin anew, as after a bag's loop: nothing waits, nothing is known; the counters stay."""
+        self._inputs.reset(RESET)
+        self._intake.reset()
+        self._target.reset()
+        self._dispatch.budget.reset()
+        self._dispatch.latencies.clear()
+        self._dispatch.ages.clear()
+        self._health.restart()
+        if self._outputs is not None:
+            self._outputs.forget()
 
     def statistics(self) -> dict[str, Any]:
         """All numbers of this moment, plain; call from the executor's thread."""
-        active = bool(self._subscriptions_open)
-        worker = self._worker.counters()
-        streams = {stream: self._pairing.counters(stream) for stream in (VISIBLE, INFRARED)}
-        visible = streams[VISIBLE]
-        dropped = visible.dropped + Counter({k: n for k, n in worker.finished.items() if k != FUSED})
-        numbers: dict[str, Any] = {
+        config, dispatch, engine = self._config, self._dispatch, self._engine
+        effort = dispatch.budget.effort(config.latency_budget, config.steps)
+        numbers = {
             "state": self._state_machine.current_state[1],  # rclpy has no public way to it but the service
-            "received": visible.received,
-            "fused": worker.finished[FUSED],
-            "dropped": dict(dropped),
-            "waiting": visible.waiting + worker.waiting,
-            "latency_ms": self._latencies.summary(),
-            **{name: self._provenance.get(name, "") for name in ("device", "model", "weights")},
-            "steps": self._config.steps,
-            "sampler": self._config.sampler,
-            "seed": self._config.seed,
+            "enabled": self._inputs.enabled,
+            **dispatch.numbers(self._inputs.pairs),
+            "held": self._outputs.held if self._outputs is not None else 0,
+            "missing": dispatch.missing,
+            **engine.told,
+            "steps": config.steps,
+            "sampler": config.sampler,
+            "seed": config.seed,
+            "effort": {"steps": effort.steps, "scale": effort.scale, "changes": dispatch.budget.changes},
+            "memory_mb": engine.memory(),
+            "text": {**self._target.told, "plain_because": engine.plain_because},
         }
-        for stream, counters in streams.items():
-            arrivals = self._arrivals[stream]
-            numbers[stream] = {
-                "received": counters.received,
-                "paired": counters.paired,
-                "dropped": dict(counters.dropped),
-                "waiting": counters.waiting,
-                "lost_in_transport": arrivals.lost,
-                "rate_hz": round(arrivals.rate, 2),
-                "silent_for": round(arrivals.silent_for, 2) if active else None,
-            }
+        for stream, arrivals in self._inputs.arrivals.items():
+            numbers[stream]["lost_in_transport"] = arrivals.lost
+            numbers[stream]["rate_hz"] = round(arrivals.rate, 2)
+            numbers[stream]["silent_for"] = round(arrivals.silent_for, 2) if self._inputs.is_open else None
         return numbers
-
-    def _answer_statistics(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.success = True
-        response.message = json.dumps(self.statistics())
-        return response
 
     def _report(self) -> None:
         """Publish ``/diagnostics``."""
-        for arrivals in self._arrivals.values():
+        for arrivals in self._inputs.arrivals.values():
             arrivals.measure_rate()
-        numbers, level, messages = self.statistics(), OK, []
-        if self._subscriptions_open:
-            messages = self._silence.look(self._config.silence_after)
-            level, stalled = self._progress.judge(numbers, self._config.statistics_period)
-            if messages:
-                level = max(level, WARN)
-            if stalled:
-                messages.append(stalled)
+        numbers = self.statistics()
+        level, message = OK, numbers["state"]
         if self._problem:
-            level, messages = ERROR, [self._problem]
+            level, message = ERROR, self._problem
+        elif self._busy_with:
+            level, message = WARN, self._busy_with
+        elif self._inputs.is_open:
+            missing = self._dispatch.look(self._inputs.partner)
+            masks = "; ".join(filter(None, (self._target.trouble, self._engine.plain_because)))
+            level, found = self._health.judge(numbers, self._config, missing, masks)
+            message = found or message
         stamp, name = self.get_clock().now().to_msg(), f"{self.get_name()}: fusion"
-        message = "; ".join(messages) or numbers["state"]
         self._diagnostics.publish(diagnostic_array(stamp, name, numbers["device"], level, message, numbers))
 
 
@@ -350,8 +318,8 @@ def _run(argv: Sequence[str] | None) -> int:
     ended = True
     rclpy.init(args=argv)
     try:
-        node = FusionNode()
         executor = SingleThreadedExecutor()
+        node = FusionNode()
         executor.add_node(node)
         node.autostart()
         executor.spin()
@@ -371,9 +339,9 @@ def _run(argv: Sequence[str] | None) -> int:
                 node.destroy_node()
         rclpy.try_shutdown()
     if not ended:
-        # A fusion that is still running (large picture, many steps) cannot be interrupted, and the interpreter must not
-        # be taken down around a thread inside PyTorch.
-        print("fusion_node: ended without waiting for the fusion that is running", file=sys.stderr, flush=True)
+        # What is still running (large picture, many steps, a slow localizer) cannot be interrupted, and the interpreter
+        # must not be taken down around a thread inside PyTorch.
+        print("fusion_node: ended without waiting for what is still running", file=sys.stderr, flush=True)
         os._exit(0)
     return 0
 

@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.node import Node
 
 from textdifuse_ros.config_nodes import FusionNodeConfig
-from textdifuse_ros.nodes.diagnostics import Arrivals, Complaints
-from textdifuse_ros.nodes.pair_fusion import BAD_INFRARED, BAD_VISIBLE, SIZE_MISMATCH
+from textdifuse_ros.image.intake import BAD_INFRARED, BAD_VISIBLE, NO_CALIBRATION, SIZE_MISMATCH
+from textdifuse_ros.nodes.diagnostics import Complaints
+from textdifuse_ros.nodes.inputs import DISABLED, Inputs
 from textdifuse_ros.nodes.worker import FUSION_ERROR, SUPERSEDED
-from textdifuse_ros.sync.pairing import INFRARED, JUMP_BACK_NS, LATE, TIME_JUMP, UNMATCHED, VISIBLE, ZERO_STAMP, Drop
+from textdifuse_ros.sync.base import JUMP_BACK_NS
+from textdifuse_ros.sync.outcome import (
+    INFRARED,
+    LATE,
+    SAME_STAMP,
+    TIME_JUMP,
+    UNMATCHED,
+    VISIBLE,
+    ZERO_STAMP,
+    Drop,
+)
 
 DEACTIVATED = "deactivated"
 """The node was taken out of service while it waited."""
 RECONFIGURED = "reconfigured"
-"""``infrared_offset`` was changed while it waited."""
+"""An offset was changed while it waited."""
+RESET = "reset"
+"""The service ``~/reset`` was called while it waited."""
 
-WANTED = (DEACTIVATED, RECONFIGURED)
-FAILURES = (ZERO_STAMP, BAD_VISIBLE, BAD_INFRARED, SIZE_MISMATCH, FUSION_ERROR)
+WANTED = (DEACTIVATED, RECONFIGURED, RESET, DISABLED)
+FAILURES = (ZERO_STAMP, BAD_VISIBLE, BAD_INFRARED, SIZE_MISMATCH, NO_CALIBRATION, FUSION_ERROR)
 """A picture or pair was not fit to be fused; the other reasons are about time and partners."""
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -32,7 +46,9 @@ def complain_of(drop: Drop[Any], config: FusionNodeConfig, complaints: Complaint
     Every visible one, since these are counted; of the infrared those whose driver is at fault, for a camera that is
     twice as fast has no partner for half of its pictures.
     """
-    if drop.reason == DEACTIVATED or (drop.stream == INFRARED and drop.reason not in (ZERO_STAMP, LATE)):
+    if drop.reason in (DEACTIVATED, RESET, DISABLED):
+        return
+    if drop.stream == INFRARED and drop.reason not in (ZERO_STAMP, LATE):
         return
     if drop.reason == ZERO_STAMP:
         text = "a picture without stamp cannot be paired; let the driver stamp it"
@@ -46,7 +62,9 @@ def complain_of(drop: Drop[Any], config: FusionNodeConfig, complaints: Complaint
     elif drop.reason == TIME_JUMP:
         text = "time went back, and what waited is from before; good where a recording loops, else see who sets clocks"
     elif drop.reason == RECONFIGURED:
-        text = "infrared_offset was changed, and what waited was in the order of the old one; the next goes by the new"
+        text = "an offset was changed, and what waited was in the order of the old one; the next goes by the new"
+    elif drop.reason == SAME_STAMP:
+        text = "two pictures have the very same stamp, and the later took its place; let the driver send each once"
     else:
         text = _no_partner(drop, config)
     complaints.tell(f"{drop.stream} {drop.reason}", text)
@@ -76,36 +94,50 @@ def _nearest(difference_ns: int) -> str:
 class Silence:
     """Tells once when a camera falls silent and when it is back.
 
-    :param topics: the topic of each stream
     :param logger: of the node
     """
 
-    def __init__(self, arrivals: Mapping[str, Arrivals], topics: Callable[[str], str], logger: Any) -> None:
-        self._arrivals = arrivals
-        self._topics = topics
+    def __init__(self, inputs: Inputs, logger: Any) -> None:
+        self._inputs = inputs
         self._logger = logger
         self._silent: set[str] = set()
 
     def restart(self) -> None:
-        """Measure from now on."""
+        """Begin anew."""
         self._silent.clear()
-        for arrivals in self._arrivals.values():
-            arrivals.restart()
 
     def look(self, limit: float) -> list[str]:
-        """Which cameras have sent nothing for ``limit`` [s], in words."""
+        """Which cameras have sent nothing for ``limit`` [s], and why, in words."""
         quiet = []
-        for stream, arrivals in self._arrivals.items():
+        for stream, arrivals in self._inputs.arrivals.items():
             seconds = arrivals.silent_for
             if seconds >= limit:
-                quiet.append(f"{stream} silent for {seconds:.1f} s")
+                quiet.append(f"{stream} silent for {seconds:.1f} s: {self._inputs.why_silent(stream)}")
                 if stream not in self._silent:
                     self._silent.add(stream)
-                    self._logger.warning(f"{quiet[-1]} on {self._topics(stream)}")
+                    self._logger.warning(quiet[-1])
             elif stream in self._silent:
                 self._silent.remove(stream)
                 self._logger.info(f"{stream} is back")
         return quiet
+
+
+class SimulatedClock:
+    """Notices under ``use_sim_time`` that time stands still."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._before = -1
+
+    def look(self) -> tuple[bytes, str]:
+        """Level and message; OK and empty where time goes on since the last call, or is not simulated."""
+        now = self._node.get_clock().now().nanoseconds
+        stands, self._before = now == self._before, now
+        if not stands:
+            return OK, ""
+        if self._node.count_publishers("/clock") == 0:
+            return WARN, "use_sim_time is on and nobody publishes /clock; play with the clock, or set it to false"
+        return OK, "paused: /clock stands still"
 
 
 class Progress:
@@ -157,3 +189,40 @@ class Progress:
                 if text := self._complaints.latest(told):
                     return f"{told}: {text}"
         return "one fusion takes longer than that; take fewer steps, smaller pictures or a faster device"
+
+
+class Health:
+    """Puts together what the node says of itself in ``/diagnostics``.
+
+    :param node: for its clock and its logger
+    """
+
+    def __init__(self, node: Node, inputs: Inputs, complaints: Complaints) -> None:
+        self._inputs = inputs
+        self._silence = Silence(inputs, node.get_logger())
+        self._progress = Progress(complaints)
+        self._clock = SimulatedClock(node)
+
+    def restart(self) -> None:
+        """Measure from now on."""
+        self._silence.restart()
+        self._progress.restart()
+
+    def judge(
+        self, numbers: Mapping[str, Any], config: FusionNodeConfig, missing: str, masks: str = ""
+    ) -> tuple[bytes, str]:
+        """Level and message of an active node; OK and empty where all is well.
+
+        :param numbers: as the node's ``statistics`` gives them
+        :param missing: which camera is missing and what is done, in words
+        :param masks: what is wrong with those of the text, in words
+        """
+        level, stalled = self._progress.judge(numbers, config.statistics_period)
+        clock_level, clock = self._clock.look()
+        if not self._inputs.enabled:
+            return OK, "disabled; the service ~/enable switches it on"
+        if clock and max(level, clock_level) == OK:  # paused: that nothing comes is as it should be
+            return OK, clock
+        silent = self._silence.look(config.silence_after)
+        messages = [text for text in (*silent, missing, stalled, clock, masks) if text]
+        return max(level, clock_level, WARN if silent or missing or masks else OK), "; ".join(messages)

@@ -1,37 +1,22 @@
-"""``sensor_msgs/Image`` to arrays and back."""
+"""Pictures to ``sensor_msgs/Image``; :mod:`textdifuse_ros.image.intake` reads them."""
 
 from __future__ import annotations
 
+import sys
 from array import array
 
 import numpy as np
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from textdifuse_ros.image.encodings import decode_image, encode_image, to_infrared, to_visible
-
-
-def visible_from(message: Image) -> np.ndarray:
-    """The picture of a colour camera: uint8 or uint16 [H, W, 3] RGB; grey is repeated.
-
-    :raises EncodingError: an encoding that is not handled, or fewer bytes than ``step * height``
-    """
-    return to_visible(_decode(message))
-
-
-def infrared_from(message: Image) -> np.ndarray:
-    """The picture of a thermal camera: uint8 or uint16 [H, W]; colour is reduced to BT.601 luma.
-
-    :raises EncodingError: an encoding that is not handled, or fewer bytes than ``step * height``
-    """
-    return to_infrared(_decode(message))
+from textdifuse_ros.image.encodings import encode_image
 
 
 def message_from(picture: np.ndarray, encoding: str, header: Header) -> Image:
     """A message with the given header, unchanged.
 
-    :param picture: uint8 [H, W, 3] RGB, or uint8 [H, W]
-    :param encoding: ``rgb8``, ``bgr8`` or ``mono8``
+    :param picture: uint8 [H, W, 3] RGB, or uint8 or uint16 [H, W]
+    :param encoding: ``rgb8``, ``bgr8``, ``mono8`` or ``mono16``
     """
     data, step = encode_image(picture, encoding)
     message = Image(header=header, height=picture.shape[0], width=picture.shape[1], encoding=encoding, step=step)
@@ -39,15 +24,10 @@ def message_from(picture: np.ndarray, encoding: str, header: Header) -> Image:
     values = array("B")
     values.frombytes(data)
     message.data = values
+    message.is_bigendian = int(sys.byteorder == "big")
     return message
 
 
 def stamp_of(header: Header) -> int:
     """The stamp of a header [ns]."""
     return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
-
-
-def _decode(message: Image) -> np.ndarray:
-    # Received data are an array('B'); frombuffer takes it without a copy.
-    data = np.frombuffer(message.data, dtype=np.uint8)
-    return decode_image(data, message.height, message.width, message.step, message.encoding, bool(message.is_bigendian))

@@ -1,95 +1,135 @@
-"""What the worker does with one pair of messages: decode, fuse, publish; and how it calls what goes wrong."""
+"""What the worker does with one job: decode, fuse or restore, publish; and how it calls what goes wrong."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
-from textdifuse_ros.checks import check_infrared, check_same_size, check_visible
-from textdifuse_ros.config import FuserConfig
-from textdifuse_ros.errors import ImageError, TextDifuseError
+from textdifuse_ros.config_nodes import FusionNodeConfig
+from textdifuse_ros.errors import TextDifuseError
+from textdifuse_ros.fusion.budget import LatencyBudget
+from textdifuse_ros.image.intake import (
+    BAD_INFRARED,
+    BAD_VISIBLE,
+    NO_CALIBRATION,
+    SIZE_MISMATCH,
+    IntakeError,
+    SensorIntake,
+)
 from textdifuse_ros.nodes.diagnostics import Complaints, Latencies
-from textdifuse_ros.nodes.images import infrared_from, message_from, visible_from
+from textdifuse_ros.nodes.engine import Engine
+from textdifuse_ros.nodes.images import message_from, stamp_of
+from textdifuse_ros.nodes.outputs import FUSED, RESTORED
+from textdifuse_ros.nodes.text_target import Found, TextTarget
 from textdifuse_ros.nodes.worker import FUSION_ERROR
-from textdifuse_ros.sync.pairing import StampedPair
+from textdifuse_ros.sync.filters import Received
 
-if TYPE_CHECKING:
-    from textdifuse_ros.fusion.fuser import Fuser
-
-FUSED = "fused"
-BAD_VISIBLE = "bad_visible"
-"""The visible message cannot be decoded."""
-BAD_INFRARED = "bad_infrared"
-"""The infrared message cannot be decoded, or holds NaN."""
-SIZE_MISMATCH = "size_mismatch"
-"""The two pictures differ in size."""
 REMEDIES = {
     BAD_VISIBLE: "see what the driver of the visible camera sends",
     BAD_INFRARED: "see what the driver of the infrared camera sends",
-    SIZE_MISMATCH: "register the two pictures to one size first",
+    SIZE_MISMATCH: "set registration, and let textdifuse calibrate find the homography",
+    NO_CALIBRATION: "see the parameters rectify and registration",
     FUSION_ERROR: "deactivate and activate the node; take smaller pictures where memory ran out",
 }
 """For errors that name none themselves."""
 
+Publish = Callable[[Image, str, Mapping[str, Any], Found | None], None]
+
 
 @dataclass(frozen=True)
-class Received:
-    """A message and when it came [s, steady clock]."""
+class Job:
+    """A pair, or the picture of one camera where the other is missing.
 
-    message: Image
-    arrived: float
+    :ivar difference_ns: infrared stamp minus visible stamp, offsets added
+    """
+
+    visible: Received[Any] | None
+    infrared: Received[Any] | None
+    difference_ns: int = 0
+
+    @property
+    def present(self) -> list[Received[Any]]:
+        """What there is, the reference first."""
+        return [received for received in (self.visible, self.infrared) if received is not None]
+
+    @property
+    def header(self) -> Header:
+        """Of the reference: the visible, where there is one."""
+        header: Header = self.present[0].message.header
+        return header
+
+    @property
+    def arrived(self) -> float:
+        """When the later one came [s, steady clock]."""
+        return max(received.arrived for received in self.present)
 
 
 class PairFusion:
-    """Turns pairs of messages into published pictures, in the worker's thread.
+    """Turns jobs into published pictures, in the worker's thread.
 
-    :param settings: gives the configuration in force, for every pair anew
-    :param publish: takes the fused message; it has the visible message's header
-    :param complaints: takes a line on every bad pair
+    :param intake: decodes and aligns
+    :param settings: gives the configuration in force, for every job anew
+    :param publish: takes the picture, ``fused`` or ``restored``, what made it, and what the text names in it; see
+        :class:`.Outputs`
+    :param complaints: takes a line on every bad job
+    :param target: finds what the text names
     """
 
     def __init__(
         self,
-        fuser: Fuser,
-        settings: Callable[[], FuserConfig],
-        publish: Callable[[Image], None],
+        engine: Engine,
+        intake: SensorIntake,
+        settings: Callable[[], FusionNodeConfig],
+        publish: Publish,
         complaints: Complaints,
         latencies: Latencies,
+        budget: LatencyBudget,
+        target: TextTarget | None = None,
     ) -> None:
-        self._fuser = fuser
+        self._engine = engine
+        self._intake = intake
         self._settings = settings
         self._publish = publish
         self._complaints = complaints
         self._latencies = latencies
+        self._budget = budget
+        self._target = target
 
-    def __call__(self, pair: StampedPair[Received]) -> str:
-        """Fuse and publish one pair; returns the outcome under which it is counted and never raises."""
-        try:
-            visible = visible_from(pair.visible.message)
-            check_visible(visible)
-        except Exception as error:  # besides the project's errors whatever OpenCV makes of a strange picture
-            return self._bad(BAD_VISIBLE, error)
-        try:
-            infrared = infrared_from(pair.infrared.message)
-            check_infrared(infrared)
-        except Exception as error:
-            return self._bad(BAD_INFRARED, error)
-        try:
-            check_same_size(visible, infrared)
-        except ImageError as error:
-            return self._bad(SIZE_MISMATCH, error)
+    def __call__(self, job: Job) -> str:
+        """Fuse and publish; returns the outcome under which the job is counted and never raises."""
         now = self._settings()
         try:
-            result = self._fuser(visible, infrared, steps=now.steps, sampler=now.sampler, seed=now.seed)
-            self._publish(message_from(result.image, "rgb8", pair.visible.message.header))
+            self._intake.config = now
+            pair = self._intake(*(None if half is None else half.message for half in (job.visible, job.infrared)))
+        except IntakeError as error:
+            return self._bad(error.reason, error)
+        effort = self._budget.effort(now.latency_budget, now.steps)
+        how = FUSED if len(job.present) == 2 else RESTORED
+        try:
+            found = None
+            if self._target is not None:
+                found = self._target.find(pair.visible, pair.infrared, stamp_of(job.header) / 1e9)
+            emphasis = None if found is None or how == RESTORED else found.emphasis()
+            result = self._engine.fuse(pair.visible, pair.infrared, now, effort, emphasis)
+            told: dict[str, Any] = {"sources": "visible+infrared", "scale": "1", **result.provenance}
+            if how == FUSED:
+                told["stamp_difference_ms"] = f"{job.difference_ns / 1e6:.3f}"
+            if found is not None:
+                told.update(found.told())
+                if self._engine.plain_because:
+                    told["plain_because"] = self._engine.plain_because
+            self._publish(message_from(result.image, "rgb8", job.header), how, told, found)
         except Exception as error:
             return self._bad(FUSION_ERROR, error)
-        self._latencies.add(time.monotonic() - max(pair.visible.arrived, pair.infrared.arrived))
-        return FUSED
+        latency = time.monotonic() - job.arrived
+        self._budget.observe(latency, effort)
+        self._latencies.add(latency)
+        return how
 
     def _bad(self, reason: str, error: Exception) -> str:
         text = " ".join(str(error).split())

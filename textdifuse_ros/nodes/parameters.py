@@ -40,6 +40,7 @@ class NodeParameters(Generic[T]):
         self._values: dict[str, Any] = {}
         self._faults: dict[str, ConfigError] = {}
         self._listeners: list[Callable[[T], None]] = []
+        self._checks: list[Callable[[T], None]] = []
         overrides = self._overrides(node)
         for item in self._known.values():
             self._declare(node, item, overrides)
@@ -61,6 +62,10 @@ class NodeParameters(Generic[T]):
     def faults(self) -> list[ConfigError]:
         """All that is wrong with the values given at start; a later valid value mends it, an unknown name stays."""
         return list(self._faults.values())
+
+    def check_by(self, check: Callable[[T], None]) -> None:
+        """Have ``check`` called with the configuration that a change would give; its ConfigError refuses the change."""
+        self._checks.append(check)
 
     def when_changed(self, listener: Callable[[T], None]) -> None:
         """Have ``listener`` called with the new configuration after every change, in the executor's thread."""
@@ -108,14 +113,24 @@ class NodeParameters(Generic[T]):
                 item.check(item.coerce(_plain(change.value)))
             except ConfigError as error:
                 return SetParametersResult(successful=False, reason=str(error))
+        try:
+            changed = from_mapping(self._kind, {**self._values, **self._coerced(changes)})
+            for check in self._checks:
+                check(changed)
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
+    def _coerced(self, changes: list[RosParameter]) -> dict[str, Any]:
+        known = [change for change in changes if change.name in self._known]
+        return {change.name: self._known[change.name].coerce(_plain(change.value)) for change in known}
+
     def _take(self, changes: list[RosParameter]) -> None:
-        taken = {change.name: _plain(change.value) for change in changes if change.name in self._known}
+        taken = self._coerced(changes)
         if not taken:
             return
         for name, value in taken.items():
-            self._values[name] = self._known[name].coerce(value)
+            self._values[name] = value
             self._faults.pop(name, None)
         self._config = from_mapping(self._kind, self._values)
         for listener in self._listeners:

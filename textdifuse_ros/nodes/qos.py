@@ -37,9 +37,12 @@ def input_profile(depth: int, reliability: str) -> QoSProfile:
     )
 
 
-def output_profile(depth: int) -> QoSProfile:
-    """Reliable, so that reliable and best-effort subscribers both hear it; keep the last ``depth``, volatile."""
-    return input_profile(depth, "reliable")
+def output_profile(depth: int, reliability: str = "reliable") -> QoSProfile:
+    """Keep the last ``depth`` messages, volatile.
+
+    :param reliability: ``reliable``, so that reliable and best-effort subscribers both hear it, or ``best_effort``
+    """
+    return input_profile(depth, reliability)
 
 
 def subscription_events(
@@ -64,7 +67,7 @@ def publisher_events(topic: str, warn: Callable[[str], Any]) -> PublisherEventCa
     return PublisherEventCallbacks(
         incompatible_qos=lambda event: warn(
             f"a subscriber of {topic} asks for another {qos_policy_name_from_kind(event.last_policy_kind)} than "
-            "offered (reliable, volatile, keep last); it receives nothing"
+            "offered (output_reliability, volatile, keep last); it receives nothing"
         )
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from textdifuse_ros.bags.cameras import find_camera
 from textdifuse_ros.bags.definitions import IMAGE_TYPE
 from textdifuse_ros.bags.reader import BagReader
 from textdifuse_ros.errors import BagError, ConfigError, TextDifuseError
@@ -18,11 +18,6 @@ from textdifuse_ros.image.files import find_pairs, read_infrared, read_visible
 
 VISIBLE, INFRARED = "visible/image", "infrared/image"
 """The names under which the pictures are published; relative, hence remappable."""
-
-_NAMED_LIKE = {
-    VISIBLE: re.compile(r"vis(ible)?|rgb|colou?r|eo"),
-    INFRARED: re.compile(r"infrared|infra\d?|ir|thermal|lwir"),
-}
 
 
 @dataclass(frozen=True)
@@ -105,7 +100,7 @@ class BagSource:
         cameras = [topic for topic, kind in known.items() if kind == IMAGE_TYPE and topic not in names]
         for name in (VISIBLE, INFRARED):
             if name not in names.values():
-                topic = find_camera(name, cameras, path)
+                topic = find_camera(name.split("/")[0], cameras, path)
                 cameras.remove(topic)
                 names[topic] = name
         wanted = list(known) if others.strip() == "*" else [item.strip() for item in others.split(",") if item.strip()]
@@ -139,28 +134,6 @@ class BagSource:
     def close(self) -> None:
         """Close the recording."""
         self._bag.close()
-
-
-def find_camera(name: str, candidates: list[str], path: Path) -> str:
-    """The one picture topic whose name says that it is of this camera.
-
-    :param name: :data:`VISIBLE` or :data:`INFRARED`
-    :raises BagError: none, or several
-    """
-    other = INFRARED if name == VISIBLE else VISIBLE
-
-    def like(pattern: re.Pattern[str], topic: str) -> bool:
-        return any(pattern.fullmatch(word) for word in re.split(r"[/_]", topic.lower()))
-
-    found = [topic for topic in candidates if like(_NAMED_LIKE[name], topic) and not like(_NAMED_LIKE[other], topic)]
-    if not found:
-        found = [topic for topic in candidates if not like(_NAMED_LIKE[other], topic)]
-    if len(found) == 1:
-        return found[0]
-    word = name.split("/")[0]
-    listed = ", ".join(found or candidates) or "none"
-    remedy = f"name it by the parameter {word}_topic"
-    raise BagError(f"the {word} pictures of {path}", f"one topic of type {IMAGE_TYPE}", listed, remedy)
 
 
 class FolderSource:

@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from textdifuse_ros import __version__
@@ -18,13 +19,13 @@ from textdifuse_ros.config_train import LocalizerTrainConfig
 from textdifuse_ros.data.crops import start_worker
 from textdifuse_ros.data.label_pack import LabelBatch, LabelBatches, LabelPack
 from textdifuse_ros.data.labels import CLASSES
-from textdifuse_ros.errors import TextDifuseError
+from textdifuse_ros.errors import ConfigError, TextDifuseError
 from textdifuse_ros.localize.weights import load_localizer, save_localizer
 from textdifuse_ros.networks.blocks import channels_last
 from textdifuse_ros.networks.localizer import LocalizerNetwork, LocalizerNetworkConfig
 from textdifuse_ros.train.ema import Ema
 from textdifuse_ros.train.interrupt import StopRequest, ignore_in_worker
-from textdifuse_ros.train.localizer_loss import LocalizerLoss
+from textdifuse_ros.train.localizer_loss import LocalizerLoss, thing_weights
 from textdifuse_ros.train.log import RunLog
 from textdifuse_ros.train.state import Identity, load_state, save_state
 
@@ -146,9 +147,14 @@ class LocalizerTraining:
         save_localizer(self.folder / WEIGHTS, self.averaged(), provenance)
 
     def averaged(self) -> LocalizerNetwork:
-        """A copy of the network with the moving average of its weights, for evaluation."""
+        """A copy of the network with the moving average of its weights, for evaluation.
+
+        What is weighted is learned as if it were so much more frequent. For things that is taken back, so that their
+        probabilities are those of the pictures; poles and signs would vanish.
+        """
         network = copy.deepcopy(self.network).requires_grad_(False).eval()
         network.load_state_dict({**network.state_dict(), **self.ema.average})
+        _shift_logits(network, -thing_weights().log())
         return network
 
     def learning_rate(self) -> float:
@@ -165,6 +171,7 @@ class LocalizerTraining:
         """A network to begin with, and the digest of the checkpoint it comes from."""
         if start is not None:
             network, checkpoint = load_localizer(start)
+            _shift_logits(network, thing_weights().log())
             self.history = checkpoint.provenance.get("history", [])
             return network, checkpoint.sha256
         if saved:
@@ -186,6 +193,15 @@ class LocalizerTraining:
             prefetch_factor=4 if config.workers else None,
             pin_memory=self.device.type == "cuda",
         )
+
+
+def _shift_logits(network: LocalizerNetwork, shift: Tensor) -> None:
+    bias = network.to_logits.bias
+    if bias is None or bias.shape != shift.shape:
+        found = "none" if bias is None else len(bias)
+        raise ConfigError("classes", f"{len(shift)}, as many as the labels have", found)
+    with torch.no_grad():
+        bias += shift.to(bias.device)
 
 
 def _start_worker(number: int) -> None:

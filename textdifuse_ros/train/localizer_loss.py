@@ -27,6 +27,11 @@ _WEIGHTS = {
 _DETAIL = 2  # classes are compared on every second pixel
 
 
+def thing_weights() -> Tensor:
+    """How much more than others the pixels of each thing count, 1 for the other classes, float32 [classes]."""
+    return torch.tensor([_WEIGHTS[code] if code in THINGS else 1.0 for code in range(len(CLASSES))])
+
+
 class LocalizerLoss:
     """Losses of a batch.
 

@@ -1,0 +1,304 @@
+"""``fusion_node`` in operation: a camera missing, a latency budget, services, simulated time, why nothing comes out."""
+
+# ruff: noqa: E402 (what needs ROS is imported after the skip)
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.register_assert_rewrite("ros_helpers.fusion_rig")
+pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros] brings it)")
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus
+from ros_helpers.fusion_rig import FAST, INFRARED, STREAMS, VISIBLE, Rig, dropped_since, pixels
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
+from std_srvs.srv import SetBool, Trigger
+
+from textdifuse_ros.config import FuserConfig
+from textdifuse_ros.fusion.fuser import Fuser
+from textdifuse_ros.nodes.qos import output_profile
+
+pytest_plugins = ["ros_helpers.fusion_rig"]
+
+OK, WARN = DiagnosticStatus.OK, DiagnosticStatus.WARN
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_checkpoint) -> Fuser:
+    return Fuser.from_config(FuserConfig(model=str(tiny_checkpoint)))
+
+
+@pytest.fixture
+def rigged(rig) -> Iterator[Rig]:
+    """The shared node, missing a camera after 0.3 s; all is set back afterwards."""
+    rig.provenance.clear()
+    rig.statuses.clear()
+    assert rig.set("missing_after", 0.3).successful
+    try:
+        yield rig
+    finally:
+        for name, value in (("on_missing", "stop"), ("missing_after", 0.5), ("latency_budget", 0.0), ("steps", 4)):
+            assert rig.set(name, value).successful
+
+
+def told_of(rig: Rig, picture: Image) -> Any:
+    """The provenance that came with a picture."""
+    return next((each.status[0] for each in rig.provenance if each.header == picture.header), None)
+
+
+def values(status: Any) -> dict[str, str]:
+    return {item.key: item.value for item in status.values}
+
+
+# ---- a camera is missing
+
+
+@pytest.mark.parametrize("alive", STREAMS)
+def test_restored_alone_and_marked_so_while_the_other_is_missing_and_fused_again_when_it_is_back(
+    rigged, pair, expected, alive
+):
+    visible, infrared = pair
+    rigged.set("on_missing", "restore")
+    rigged.fuse(visible, infrared)
+    before = rigged.books()
+
+    def lone() -> bool:
+        messages = dict(zip(STREAMS, rigged.pair(visible, infrared), strict=True))
+        rigged.cameras[alive].publish(messages[alive])
+        rigged.spin(0.05)
+        return len(rigged.fused) >= 4
+
+    assert rigged.wait_for(lone, 20.0), rigged.books()
+    last = rigged.fused[-1]
+    picture = {VISIBLE: visible, INFRARED: infrared}[alive]
+    np.testing.assert_array_equal(pixels(last), expected.restore(**{alive: picture}).image)
+    assert last.header.frame_id == {VISIBLE: "color_frame", INFRARED: "thermal_frame"}[alive]
+    assert rigged.wait_for(lambda: told_of(rigged, last) is not None)
+    status = told_of(rigged, last)
+    assert (status.message, status.level, values(status)["sources"]) == ("restored", WARN, alive)
+    words = f"is missing: the restored {alive} picture alone is published"
+    assert rigged.wait_for(lambda: any(words in status.message for status in rigged.statuses))
+    after = rigged.settled()
+    assert after[alive]["alone"] > before[alive]["alone"]
+    restored = after["restored"] if alive == VISIBLE else after[INFRARED]["restored"]
+    assert restored >= 3
+
+    def both() -> bool:
+        """Of the first pair the one half no longer waited, and was used alone."""
+        fused = rigged.fuse(visible, infrared)
+        return bool(rigged.wait_for(lambda: told_of(rigged, fused), 5.0)) and told_of(rigged, fused).message == "fused"
+
+    assert rigged.wait_for(both)
+    fused = rigged.fused[-1]
+    np.testing.assert_array_equal(pixels(fused), expected(visible, infrared).image)
+    assert rigged.wait_for(lambda: told_of(rigged, fused) is not None)
+    status = told_of(rigged, fused)
+    assert (status.message, status.level, values(status)["sources"]) == ("fused", OK, "visible+infrared")
+    rigged.statuses.clear()
+    assert rigged.wait_for(lambda: any("is missing" not in status.message for status in rigged.statuses))
+
+
+@pytest.mark.parametrize("policy", ["hold", "stop"])
+def test_hold_sends_the_last_picture_again_with_its_own_header_and_stop_sends_nothing(rigged, pair, policy):
+    rigged.set("on_missing", policy)
+    last = rigged.fuse(*pair)
+    rigged.fused.clear()
+    before = rigged.books()
+    for _ in range(14):
+        rigged.send(rigged.pair(*pair)[0], None)
+        rigged.spin(0.05)
+    after = rigged.settled()
+    assert dropped_since(before, after) == {"partner_missing": 14}, "not counted as fused or restored"
+    if policy == "stop":
+        assert rigged.fused == []
+        return
+    assert len(rigged.fused) == after["held"] - before["held"] >= 3
+    assert all(out == last for out in rigged.fused)
+    held = [each for each in rigged.provenance if each.status[0].message == "held"]
+    assert len(held) == len(rigged.fused) and all(each.header == last.header for each in held)
+
+
+# ---- the latency budget
+
+
+def test_a_budget_that_cannot_be_kept_lowers_the_steps_and_then_the_size_and_without_it_all_comes_back(rigged):
+    grey = np.random.default_rng(0).integers(0, 256, (96, 128), dtype=np.uint8)
+    color = np.repeat(grey[:, :, None], 3, 2)
+    rigged.set("latency_budget", 0.0001)
+    seen: list[tuple[str, str]] = []
+    for _ in range(60):
+        out = rigged.fuse(color, grey)
+        assert (out.height, out.width) == (96, 128)
+        assert rigged.wait_for(lambda out=out: told_of(rigged, out) is not None)
+        told = values(told_of(rigged, out))
+        if (told["steps"], told["scale"]) not in seen:
+            seen.append((told["steps"], told["scale"]))
+        if told["scale"] == "0.5":
+            break
+    assert seen == [("4", "1"), ("2", "1"), ("1", "1"), ("1", "0.75"), ("1", "0.5")]
+    assert rigged.books()["effort"] == {"steps": 1, "scale": 0.5, "changes": rigged.books()["effort"]["changes"]}
+    rigged.statuses.clear()
+    assert rigged.wait_for(lambda: rigged.statuses)
+    assert values(rigged.statuses[-1])["effort.steps"] == "1"
+    rigged.set("latency_budget", 0.0)
+    out = rigged.fuse(color, grey)
+    assert rigged.wait_for(lambda: told_of(rigged, out) is not None)
+    assert values(told_of(rigged, out))["steps"] == "4" and values(told_of(rigged, out))["scale"] == "1"
+
+
+# ---- services
+
+
+def test_disabled_everything_is_counted_and_nothing_published_and_enabled_it_goes_on(rigged, pair):
+    before = rigged.books()
+    assert rigged.call(SetBool, "enable", SetBool.Request(data=False)).success
+    try:
+        for _ in range(3):
+            rigged.send(*rigged.pair(*pair))
+        assert rigged.wait_for(lambda: dropped_since(before, rigged.books()) == {"disabled": 3})
+        rigged.statuses.clear()
+        assert rigged.wait_for(lambda: any("disabled; the service" in status.message for status in rigged.statuses))
+        assert rigged.fused == [] and not rigged.books()["enabled"]
+    finally:
+        assert rigged.call(SetBool, "enable", SetBool.Request(data=True)).success
+    rigged.fuse(*pair)
+
+
+def test_reset_drops_what_waits_and_forgets_the_past(rigged, pair):
+    before = rigged.books()
+    rigged.send(rigged.pair(*pair)[0], None)
+    assert rigged.wait_for(lambda: rigged.books()["received"] == before["received"] + 1)
+    assert rigged.call(Trigger, "reset", Trigger.Request()).success
+    after = rigged.settled()
+    dropped = dropped_since(before, after)
+    assert dropped in ({"reset": 1}, {"partner_missing": 1}) and after["latency_ms"]["count"] == 0
+    rigged.now_ns -= 10 * 10**9
+    rigged.fuse(*pair)
+
+
+def test_reload_weights_reads_the_file_again_while_pictures_come_out(start, tiny_checkpoint, tmp_path, pair):
+    """Also: while the weights are waited for, /diagnostics says so."""
+    import torch
+    from conftest import TINY
+
+    from textdifuse_ros.fusion.weights import save_networks
+    from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
+
+    path = tmp_path / "own.safetensors"
+    shutil.copy(tiny_checkpoint, path)
+    _, rig = start(f"model:={path}", *FAST[:-1], "warm_up_size:=[480, 640]")
+    rig.wait_until_active()
+    assert any("waiting for the weights of" in status.message for status in rig.statuses), rig.statuses
+    rig.fuse(*pair)
+    torch.manual_seed(3)
+    save_networks(path, DriveNetworks(DriveConfig(**TINY)), {"made by": "the tests"})
+    answer = rig.call(Trigger, "reload_weights", Trigger.Request())
+    expected = Fuser.from_config(FuserConfig(model=str(path)))
+    assert answer.success and answer.message == f"weights {expected.weights}"
+    np.testing.assert_array_equal(pixels(rig.fuse(*pair)), expected(*pair).image)
+    assert rig.books()["weights"] == expected.weights
+    path.unlink()
+    answer = rig.call(Trigger, "reload_weights", Trigger.Request())
+    assert not answer.success and "own.safetensors" in answer.message
+    rig.fuse(*pair)
+
+
+def test_the_live_doctor_tells_rates_and_the_offset_to_set(rigged, pair):
+    visible, infrared = (picture[:8, :8] for picture in pair)
+    assert rigged.call(Trigger, "reset", Trigger.Request()).success  # forgets the stamps of the tests before
+    before = rigged.books()
+    for _ in range(25):
+        message, other = rigged.pair(visible, infrared)
+        other.header.stamp.nanosec += 40_000_000
+        rigged.send(message, other)
+        rigged.spin(0.02)
+    answer = rigged.call(Trigger, "sync_doctor", Trigger.Request())
+    told = json.loads(answer.message)
+    assert answer.success and told["visible"]["rate_hz"] == pytest.approx(10.0)
+    offset = told["suggestion"]["infrared_offset"]
+    assert offset == pytest.approx(-0.04, abs=0.001) and told["visible"]["zero"] == 0
+    assert rigged.settled()["fused"] == before["fused"]
+    assert rigged.set("infrared_offset", offset).successful
+    try:
+        message, other = rigged.pair(*pair)
+        other.header.stamp.nanosec += 40_000_000
+        rigged.send(message, other)
+        assert rigged.wait_for(lambda: rigged.output_for(message) is not None)
+    finally:
+        rigged.set("infrared_offset", 0.0)
+
+
+# ---- why nothing comes out
+
+
+def test_a_topic_without_publisher_is_named(rigged, pair):
+    rigged.node.destroy_publisher(rigged.cameras[INFRARED])
+    try:
+        said = "infrared silent for"
+        assert rigged.wait_for(
+            lambda: any(
+                said in status.message and "/infrared/image has no publisher; start" in status.message
+                for status in rigged.statuses
+            )
+        ), rigged.statuses[-1:]
+    finally:
+        rigged.cameras[INFRARED] = rigged.node.create_publisher(Image, "/infrared/image", output_profile(50))
+        assert rigged.wait_for(lambda: rigged.cameras[INFRARED].get_subscription_count() == 1)
+        rigged.spin(0.3)
+
+
+def test_simulated_time_that_stands_still_or_goes_back_is_understood(start, tiny_checkpoint, pair):
+    """The pictures before the jump wait without a partner; without the clock they would for a minute."""
+    _, rig = start(f"model:={tiny_checkpoint}", "use_sim_time:=true", *FAST, "pairing_wait:=60.0")
+    rig.wait_until_active()
+    assert rig.wait_for(lambda: any("nobody publishes /clock" in status.message for status in rig.statuses))
+    clock = rig.node.create_publisher(Clock, "/clock", 10)
+
+    def show(ns: int) -> None:
+        clock.publish(Clock(clock=Time(sec=ns // 10**9, nanosec=ns % 10**9)))
+
+    assert rig.wait_for(lambda: clock.get_subscription_count() == 1)
+    rig.spin(0.3)
+    show(rig.now_ns)
+    rig.fuse(*pair)
+    rig.statuses.clear()
+    assert rig.wait_for(lambda: any("paused: /clock stands still" in status.message for status in rig.statuses))
+    assert all(status.level == OK for status in rig.statuses if "paused" in status.message)
+
+    rig.send(rig.pair(*pair)[0], None)
+    assert rig.wait_for(lambda: rig.books()["waiting"] == 1)
+    show(rig.now_ns + 10**8)
+    rig.now_ns -= 20 * 10**9
+    show(rig.now_ns)
+    assert rig.wait_for(lambda: rig.books()["dropped"] == {"time_jump": 1}), rig.books()
+    show(rig.now_ns + 350_000_000)
+    rig.spin(0.3)
+    rig.fuse(*pair)
+    numbers = rig.settled()
+    assert numbers["fused"] == 2 and numbers["age_ms"]["median"] == pytest.approx(250.0), "by the simulated clock"
+
+
+def test_a_stock_policy_pairs_where_message_filters_is_installed_and_is_else_refused_by_name(
+    start, tiny_checkpoint, pair
+):
+    process, rig = start(f"model:={tiny_checkpoint}", "synchronizer:=exact", *FAST)
+    if importlib.util.find_spec("message_filters") is None:
+        assert rig.wait_for(lambda: "not started" in process.text(), 60.0), process.text()
+        assert "synchronizer must be nearest where message_filters is not installed, got exact" in process.text()
+        assert process.alive and rig.state() == "unconfigured"
+        return
+    rig.wait_until_active()
+    rig.fuse(*pair)
+    message, other = rig.pair(*pair)
+    other.header.stamp.nanosec += 1
+    rig.send(message, other)
+    numbers = rig.settled()
+    assert numbers["fused"] == 1 and numbers["dropped"] == {"partner_missing": 1}

@@ -1,0 +1,97 @@
+"""``fusion_node`` with sensors as they are: compressed, raw counts, of different size, distorted; a real process."""
+
+# ruff: noqa: E402 (what needs ROS is imported after the skip)
+from __future__ import annotations
+
+from array import array
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.register_assert_rewrite("ros_helpers.fusion_rig")
+pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros] brings it)")
+
+from ros_helpers.fusion_rig import FAST, INFRARED, STREAMS, VISIBLE, dropped_since, image, pixels
+from sensor_msgs.msg import CameraInfo, CompressedImage
+
+from textdifuse_ros.config import FuserConfig
+from textdifuse_ros.config_sensors import SensorConfig
+from textdifuse_ros.fusion.fuser import Fuser
+from textdifuse_ros.image.intake import SensorIntake
+from textdifuse_ros.nodes.qos import output_profile
+
+pytest_plugins = ["ros_helpers.fusion_rig"]
+
+HOMOGRAPHY = (2.0, 0.0, 3.0, 0.0, 2.0, -4.0, 0.0, 0.0, 1.0)
+
+
+def compressed(picture: np.ndarray, form: str, like) -> CompressedImage:
+    message = CompressedImage(header=like.header, format=form)
+    coded = picture if picture.ndim == 2 else picture[:, :, ::-1]
+    message.data = array("B", cv2.imencode(".png", coded)[1].tobytes())
+    return message
+
+
+def calibration(width: int, height: int) -> CameraInfo:
+    k = [80.0, 0.0, width / 2, 0.0, 80.0, height / 2, 0.0, 0.0, 1.0]
+    info = CameraInfo(width=width, height=height, distortion_model="plumb_bob", d=[-0.2, 0.05, 0.0, 0.0, 0.0], k=k)
+    info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    info.p = [*k[0:3], 0.0, *k[3:6], 0.0, *k[6:9], 0.0]
+    return info
+
+
+def test_compressed_cameras_of_different_size_are_rectified_registered_and_fused(start, tiny_checkpoint):
+    """The node's picture is, byte for byte, the fuser's of the pair that the intake makes of the same messages."""
+    settings = {"rectify": True, "registration": "homography", "infrared_homography": HOMOGRAPHY}
+    process, rig = start(
+        f"model:={tiny_checkpoint}", *FAST, "threads:=1", "visible_transport:=compressed",
+        "infrared_transport:=compressed", "rectify:=true", "registration:=homography",
+        f"infrared_homography:={list(HOMOGRAPHY)}",
+    )  # fmt: skip
+    create = rig.node.create_publisher
+    senders = {s: create(CompressedImage, f"/{s}/image/compressed", output_profile(50)) for s in STREAMS}
+    infos = {s: create(CameraInfo, f"/{s}/camera_info", output_profile(5)) for s in STREAMS}
+    ends = (*senders.values(), *infos.values())
+    assert rig.wait_for(lambda: all(end.get_subscription_count() == 1 for end in ends), 60), process.text()
+    assert rig.wait_for(lambda: rig.state() == "active")
+    rig.spin(0.3)
+
+    rng = np.random.default_rng(0)
+    visible = cv2.GaussianBlur(rng.integers(0, 256, (72, 96, 3), dtype=np.uint8), (0, 0), 2)
+    counts = cv2.GaussianBlur(rng.integers(28000, 31000, (40, 50)).astype(np.float32), (0, 0), 1.5).astype(np.uint16)
+
+    def send() -> tuple[CompressedImage, CompressedImage]:
+        rig.now_ns += 100_000_000
+        like = image(visible, rig.now_ns, "color_frame")
+        pair = (
+            compressed(visible, "rgb8; png compressed bgr8", like),
+            compressed(counts, "mono16; png compressed ", like),
+        )
+        for stream, message in zip(STREAMS, pair, strict=True):
+            senders[stream].publish(message)
+        return pair
+
+    before = rig.books()
+    send()
+    assert rig.wait_for(lambda: dropped_since(before, rig.books()) == {"no_calibration": 1}), rig.books()
+    assert rig.wait_for(lambda: "publish visible/camera_info" in process.text())
+    infos[VISIBLE].publish(calibration(96, 72))
+    infos[INFRARED].publish(calibration(50, 40))
+    rig.spin(0.5)
+    sent = send()
+    assert rig.wait_for(lambda: rig.fused), process.text()
+    assert rig.fused[-1].header == sent[0].header
+
+    intake = SensorIntake(SensorConfig(**settings))
+    intake.set_calibration(VISIBLE, calibration(96, 72))
+    intake.set_calibration(INFRARED, calibration(50, 40))
+    pair = intake(*sent)
+    fuser = Fuser.from_config(FuserConfig(model=str(tiny_checkpoint), threads=1))
+    assert np.array_equal(pixels(rig.fused[-1]), fuser(pair.visible, pair.infrared).image)
+
+
+def test_contradicting_sensor_parameters_refuse_to_configure(start, tiny_checkpoint):
+    process, rig = start(f"model:={tiny_checkpoint}", *FAST, "infrared_translation:=[1.0, 2.0]")
+    assert rig.wait_for(lambda: "infrared_translation must be 3 numbers, got 2" in process.text(), 60), process.text()
+    assert rig.state() == "unconfigured" and process.alive

@@ -1,0 +1,179 @@
+"""The gain of raw thermal counts over a stream of pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from textdifuse_ros.config_sensors import GAINS, SensorConfig
+from textdifuse_ros.errors import ImageError
+from textdifuse_ros.image.gain import ThermalGain, plateau_curve
+from textdifuse_ros.image.thermal import to_uint8
+
+FRAME_NS = 33_333_333
+SMOOTHED = ("percentiles", "plateau", "minmax")
+
+
+def scene(seed: int = 0, level: float = 29500.0, span: float = 600.0) -> np.ndarray:
+    """Counts of a street without noise, float64 [60, 80]."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:60, :80]
+    picture = level + span * (0.3 * y / 60 + 0.2 * np.sin(x / 9.0))
+    for _ in range(6):
+        top, left = rng.integers(0, 50), rng.integers(0, 70)
+        picture[top : top + 9, left : left + 7] += rng.uniform(0.2, 0.5) * span
+    return picture
+
+
+def noisy(picture: np.ndarray, index: int, sigma: float = 5.0) -> np.ndarray:
+    rng = np.random.default_rng(1000 + index)
+    return np.rint(picture + rng.normal(0, sigma, picture.shape)).astype(np.uint16)
+
+
+def flicker(config: SensorConfig, frames: int = 60) -> float:
+    """Standard deviation over time of the mean grey level of a static scene, in which a tap of hot water blinks."""
+    gain, still = ThermalGain(config), scene()
+    means = []
+    for index in range(frames):
+        picture = still.copy()
+        if index % 3 == 0:
+            picture[:6, :10] += 500
+        means.append(gain(noisy(picture, index), index * FRAME_NS)[10:].mean())
+    return float(np.std(np.diff(means[15:])))
+
+
+@pytest.mark.parametrize("kind", SMOOTHED)
+def test_a_static_noisy_scene_flickers_far_less_than_frame_by_frame(kind):
+    alone = flicker(SensorConfig(gain=kind, gain_time_constant=0.0))
+    smoothed = flicker(SensorConfig(gain=kind))
+    assert alone > 0.2, "the scene must make the unsmoothed gain flicker, or this shows nothing"
+    assert smoothed < alone / 5
+
+
+@pytest.mark.parametrize("kind", SMOOTHED)
+def test_a_step_below_the_cut_is_followed_within_three_time_constants(kind):
+    config = SensorConfig(gain=kind)
+    gain, before, after = ThermalGain(config), noisy(scene(), 0), noisy(scene(level=29580.0), 1)
+    target = ThermalGain(config)(after, 0).astype(int)
+    for index in range(30):
+        gain(before, index * FRAME_NS)
+    first = np.abs(gain(after, 30 * FRAME_NS) - target).mean()
+    frames = round(3 * config.gain_time_constant * 1e9 / FRAME_NS)
+    for index in range(31, 31 + frames):
+        last = gain(after, index * FRAME_NS)
+    assert first > 5 and np.abs(last - target).mean() < 0.08 * first + 0.5
+
+
+@pytest.mark.parametrize("kind", SMOOTHED)
+def test_a_cut_and_a_jump_back_in_time_begin_anew_with_that_very_picture(kind):
+    config = SensorConfig(gain=kind)
+    night, day = noisy(scene(), 0), noisy(scene(3, level=30500.0), 1)
+    gain = ThermalGain(config)
+    gain(night, 10 * FRAME_NS)
+    assert np.array_equal(gain(day, 11 * FRAME_NS), ThermalGain(config)(day, 0))
+    near = noisy(scene(3, level=30530.0), 2)
+    assert not np.array_equal(gain(near, 12 * FRAME_NS), ThermalGain(config)(near, 0))
+    assert np.array_equal(gain(near, 5 * FRAME_NS), ThermalGain(config)(near, 0))
+    gain.reset()
+    assert np.array_equal(gain(night, 6 * FRAME_NS), ThermalGain(config)(night, 0))
+
+
+@pytest.mark.parametrize("kind", ("percentiles", "plateau"))
+def test_a_shutter_in_front_of_the_sensor_is_shown_even_and_the_scene_returns_as_it_was(kind):
+    gain, still = ThermalGain(SensorConfig(gain=kind)), scene()
+    for index in range(30):
+        before = gain(noisy(still, index), index * FRAME_NS)
+    closed = gain(noisy(np.full_like(still, np.median(still)), 30), 30 * FRAME_NS)
+    after = gain(noisy(still, 31), 31 * FRAME_NS)
+    assert closed.std() < 0.25 * before.std()
+    assert abs(float(after.mean()) - float(before.mean())) < 6
+
+
+@pytest.mark.parametrize("kind", SMOOTHED)
+def test_the_noise_of_an_even_scene_is_not_stretched_to_a_picture(kind):
+    even = noisy(np.full((60, 80), 29500.0), 0, sigma=1.0)
+    quiet = ThermalGain(SensorConfig(gain=kind, gain_least_span=100.0))(even, 0)
+    assert quiet.std() < 10 and abs(float(quiet.mean()) - 128) < 20
+
+
+def test_the_first_picture_is_mapped_as_a_single_file_is():
+    picture = noisy(scene(), 0)
+    assert np.array_equal(ThermalGain(SensorConfig())(picture, 5), to_uint8(picture))
+
+
+def test_a_fixed_range_is_the_same_for_counts_kelvin_and_celsius():
+    config = SensorConfig(gain="fixed", gain_fixed_low=280.0, gain_fixed_high=305.5, kelvin_per_count=0.04,
+                          kelvin_offset=100.0)  # fmt: skip
+    kelvin = np.linspace(270, 315, 60 * 80).reshape(60, 80)
+    counts = np.rint((kelvin - 100.0) / 0.04).astype(np.uint16)
+    celsius = dataclasses.replace(config, thermal_unit="celsius")
+    results = [
+        ThermalGain(config)(counts, 0),
+        ThermalGain(config)(kelvin.astype(np.float32), 0),
+        ThermalGain(celsius)((kelvin - 273.15).astype(np.float32), 0),
+    ]
+    expected = np.clip((kelvin - 280.0) * 10, 0, 255)
+    for result in results:
+        assert np.abs(result - expected).max() <= 1.0
+
+
+def test_plateau_equalisation_shows_what_an_even_stretch_presses_together():
+    """Two thirds sky and road in 60 counts, a furnace far away in counts: an even stretch leaves the street grey."""
+    rng = np.random.default_rng(0)
+    picture = rng.integers(29000, 29060, (60, 80)).astype(np.uint16)
+    picture[:10, :10] = rng.integers(36000, 36020, (10, 10))
+    street = np.s_[20:]
+    flat = ThermalGain(SensorConfig())(picture, 0)
+    spread = ThermalGain(SensorConfig(gain="plateau", gain_plateau=20.0))(picture, 0)
+    assert flat[street].std() < 2 and spread[street].std() > 4 * max(flat[street].std(), 0.5)
+    assert spread[0, 0] > spread[street].max()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    low=st.integers(0, 60000),
+    span=st.integers(0, 5000),
+    plateau=st.floats(1, 50),
+    least=st.floats(0, 500),
+    seed=st.integers(0, 99),
+)
+def test_a_plateau_curve_never_falls_and_keeps_its_contrast_limit(low, span, plateau, least, seed):
+    picture = np.random.default_rng(seed).integers(low, low + span + 1, (20, 30)).astype(np.uint16)
+    curve = plateau_curve(picture, low, low + span, plateau, least)
+    steps = np.diff(curve)
+    assert curve.min() >= 0 and curve.max() <= 1 and steps.min() >= -1e-6
+    if least > 1:
+        assert steps.max() <= plateau / least + max(1 / picture.size, 1e-5) * max(1.0, (span + 1) / least) + 1e-5
+
+
+@pytest.mark.parametrize("kind", GAINS)
+def test_the_same_stream_gives_the_same_bytes(kind):
+    def play() -> list[bytes]:
+        gain = ThermalGain(SensorConfig(gain=kind))
+        return [gain(noisy(scene(), i), i * FRAME_NS).tobytes() for i in range(5)]
+
+    assert play() == play()
+
+
+def test_eight_bits_pass_and_bad_pictures_are_refused():
+    gain = ThermalGain(SensorConfig())
+    eight = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    assert gain(eight, 0) is eight
+    hot = np.ones((8, 8), np.float32)
+    hot[2, 2] = np.nan
+    with pytest.raises(ImageError, match="1 of 64 pixels NaN"):
+        gain(hot, 0)
+    with pytest.raises(ImageError, match="uint8, uint16 or float"):
+        gain(np.zeros((8, 8, 3), np.uint16), 0)
+
+
+def test_a_change_of_the_kind_of_gain_begins_anew():
+    gain = ThermalGain(SensorConfig())
+    gain(noisy(scene(), 0), 0)
+    gain.config = SensorConfig(gain="plateau")
+    picture = noisy(scene(level=29530.0), 1)
+    assert np.array_equal(gain(picture, FRAME_NS), ThermalGain(gain.config)(picture, 0))

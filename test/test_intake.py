@@ -1,0 +1,130 @@
+"""From two camera messages to the aligned pair, and the reason why there is none."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from test_registration import DISTORTIONS, info
+
+from textdifuse_ros.config_nodes import FusionNodeConfig
+from textdifuse_ros.config_sensors import SensorConfig
+from textdifuse_ros.errors import ConfigError
+from textdifuse_ros.image import intake as reasons
+from textdifuse_ros.image.intake import IntakeError, SensorIntake
+from textdifuse_ros.image.thermal import to_uint8
+
+CHANNELS = {"mono8": 1, "mono16": 2, "rgb8": 3, "32FC1": 4}
+
+
+def header(stamp_ns: int = 1_000_000_000) -> Any:
+    return SimpleNamespace(stamp=SimpleNamespace(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9), frame_id="camera")
+
+
+def raw(picture: np.ndarray, encoding: str, stamp_ns: int = 1_000_000_000) -> Any:
+    return SimpleNamespace(
+        header=header(stamp_ns), height=picture.shape[0], width=picture.shape[1], encoding=encoding, is_bigendian=0,
+        step=picture.shape[1] * CHANNELS[encoding], data=np.frombuffer(picture.tobytes(), np.uint8),
+    )  # fmt: skip
+
+
+def compressed(picture: np.ndarray, form: str, ending: str, stamp_ns: int = 1_000_000_000) -> Any:
+    if picture.ndim == 3:
+        picture = picture[:, :, ::-1]
+    return SimpleNamespace(header=header(stamp_ns), format=form, data=cv2.imencode(ending, picture)[1].reshape(-1))
+
+
+@pytest.fixture
+def pictures() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    visible = cv2.GaussianBlur(rng.integers(0, 256, (120, 160, 3), dtype=np.uint8), (0, 0), 2)
+    counts = cv2.GaussianBlur(rng.integers(28000, 31000, (120, 160)).astype(np.float32), (0, 0), 2)
+    return visible, counts.astype(np.uint16)
+
+
+def test_raw_and_compressed_messages_give_the_same_pair(pictures):
+    visible, counts = pictures
+    for sent in (raw(visible, "rgb8"), compressed(visible, "rgb8; png compressed bgr8", ".png")):
+        for warm in (raw(counts, "mono16"), compressed(counts, "mono16; png compressed ", ".png")):
+            pair = SensorIntake(SensorConfig())(sent, warm)
+            assert np.array_equal(pair.visible, visible) and np.array_equal(pair.infrared, to_uint8(counts))
+
+
+def test_a_grey_camera_may_be_the_visible_and_floats_the_infrared(pictures):
+    visible, counts = pictures
+    grey = visible[..., 0].copy()
+    kelvin = (counts * 0.01).astype(np.float32)
+    intake = SensorIntake(SensorConfig(gain="fixed", gain_fixed_low=280.0, gain_fixed_high=310.0))
+    pair = intake(raw(grey, "mono8"), raw(kelvin, "32FC1"))
+    assert all(np.array_equal(pair.visible[..., c], grey) for c in range(3))
+    assert np.abs(pair.infrared - np.clip((kelvin - 280) / 30 * 255, 0, 255)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda v, i: setattr(v, "encoding", "rgb565"), reasons.BAD_VISIBLE),
+        (lambda v, i: setattr(v, "data", v.data[:50]), reasons.BAD_VISIBLE),
+        (lambda v, i: setattr(i, "step", 3), reasons.BAD_INFRARED),
+        (lambda v, i: setattr(i, "height", 60), reasons.SIZE_MISMATCH),
+        (lambda v, i: setattr(i, "height", 4), reasons.BAD_INFRARED),
+    ],
+)
+def test_a_bad_message_is_told_under_its_reason(pictures, spoil, reason):
+    visible, infrared = raw(pictures[0], "rgb8"), raw(pictures[1], "mono16")
+    spoil(visible, infrared)
+    with pytest.raises(IntakeError) as caught:
+        SensorIntake(SensorConfig())(visible, infrared)
+    assert caught.value.reason == reason and "must be" in str(caught.value)
+
+
+def test_a_missing_or_unfit_calibration_has_a_reason_of_its_own_and_is_mended_by_the_next(pictures):
+    intake = SensorIntake(SensorConfig(rectify=True))
+    messages = raw(pictures[0], "rgb8"), raw(pictures[1], "mono16")
+    assert intake.wanted_calibrations == ("visible", "infrared")
+    intake.set_calibration("visible", info(d=DISTORTIONS["plumb_bob"]))
+    intake.set_calibration("infrared", info(d=(0.1, 0.2)))
+    for fit in (False, True):
+        if fit:
+            intake.set_calibration("infrared", info(d=DISTORTIONS["equidistant"], model="equidistant"))
+            pair = intake(*messages)
+            assert not np.array_equal(pair.visible, pictures[0]) and pair.infrared.shape == (120, 160)
+        else:
+            with pytest.raises(IntakeError) as caught:
+                intake(*messages)
+            assert caught.value.reason == reasons.NO_CALIBRATION and "4 or 5 coefficients" in str(caught.value)
+    intake.set_calibration("visible", info(size=(320, 240)))
+    with pytest.raises(IntakeError, match="calibrate at the size"):
+        intake(*messages)
+
+
+def test_one_camera_alone_gives_its_picture(pictures):
+    intake = SensorIntake(SensorConfig(registration="homography", infrared_homography=(1, 0, 9, 0, 1, 0, 0, 0, 1)))
+    alone = intake(None, raw(pictures[1], "mono16"))
+    assert alone.visible is None and np.array_equal(alone.infrared, to_uint8(pictures[1]))
+    alone = intake(raw(pictures[0], "rgb8"), None)
+    assert alone.infrared is None and np.array_equal(alone.visible, pictures[0])
+
+
+def test_the_gain_is_kept_between_pairs_and_forgotten_by_reset(pictures):
+    visible, counts = pictures
+    intake = SensorIntake(SensorConfig())
+    warmer = (counts + 60).astype(np.uint16)
+    intake(raw(visible, "rgb8"), raw(counts, "mono16", 1_000_000_000))
+    kept = intake(raw(visible, "rgb8"), raw(warmer, "mono16", 1_033_000_000)).infrared
+    assert kept.mean() > to_uint8(warmer).mean() + 2
+    intake.reset()
+    assert np.array_equal(intake(raw(visible, "rgb8"), raw(warmer, "mono16", 1_066_000_000)).infrared, to_uint8(warmer))
+
+
+def test_the_node_configuration_is_taken_and_contradictions_are_refused():
+    assert isinstance(FusionNodeConfig(), SensorConfig)
+    intake = SensorIntake(FusionNodeConfig(gain="minmax"))
+    assert intake.config == SensorConfig(gain="minmax")
+    intake.config = FusionNodeConfig(gain="plateau")
+    assert intake.config.gain == "plateau"
+    with pytest.raises(ConfigError, match="infrared_translation"):
+        SensorIntake(SensorConfig(infrared_translation=(0.0,)))

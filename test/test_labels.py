@@ -1,0 +1,225 @@
+"""The localiser's labels: what CamVid and boxes say, made-up thermal, the pack, crops that depend on their number."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from textdifuse_ros.data.label_pack import LabelBatches, LabelPack, box_distances, write_label_pack
+from textdifuse_ros.data.label_thermal import synthesize_thermal
+from textdifuse_ros.data.labels import (
+    BICYCLE,
+    CAR,
+    CLASSES,
+    CODES,
+    PERSON,
+    RIDER,
+    STUFF,
+    THINGS,
+    UNKNOWN,
+    Labelled,
+    allowed_classes,
+    camvid_items,
+    label_from_boxes,
+    roadscene_items,
+)
+from textdifuse_ros.errors import FileError
+from textdifuse_ros.train.localizer_items import drive_items
+from textdifuse_ros.train.pseudo_labels import sure_codes
+
+SKY, ROAD = CLASSES.index("sky"), CLASSES.index("road")
+
+
+def labelled_street(seed: int, name: str = "camvid/street", infrared: bool = False) -> Labelled:
+    """A picture of sky and road with a person and a car of known extent, [96, 128]."""
+    rng = np.random.default_rng(seed)
+    codes = np.full((96, 128), ROAD, np.uint8)
+    codes[:40] = SKY
+    instances = np.zeros_like(codes)
+    left = int(rng.integers(10, 40))
+    boxes = np.array([(left, 30, left + 12, 70), (70, 45, 110, 75)], np.float32)
+    for number, code in ((1, PERSON), (2, CAR)):
+        x0, y0, x1, y1 = boxes[number - 1].astype(int)
+        codes[y0:y1, x0:x1], instances[y0:y1, x0:x1] = code, number
+    colours = rng.integers(0, 256, (CODES, 3)).astype(np.uint8)
+    visible = cv2.add(colours[codes], rng.integers(0, 20, (*codes.shape, 3), dtype=np.uint8))
+    heat = np.where(codes == PERSON, 230, np.where(codes == SKY, 10, 90)).astype(np.uint8)
+    return Labelled(f"{name}{seed}", visible, heat if infrared else None, codes, instances, boxes)
+
+
+@pytest.fixture(scope="module")
+def label_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("labels") / "labels.pack"
+    items = [labelled_street(n) for n in range(3)] + [labelled_street(9, "roadscene/", infrared=True)]
+    assert write_label_pack(path, items) == 4
+    return path
+
+
+def test_every_code_allows_what_it_says() -> None:
+    table = allowed_classes()
+    assert np.array_equal(np.flatnonzero(table[RIDER]), [PERSON, BICYCLE])
+    assert not table[STUFF, list(THINGS)].any() and table[STUFF].sum() == len(CLASSES) - len(THINGS)
+    assert table[UNKNOWN].all()
+    assert np.array_equal(table[: len(CLASSES)], np.eye(len(CLASSES), dtype=bool))
+
+
+def test_camvid_riders_become_a_person_on_a_bicycle(tmp_path: Path) -> None:
+    labels = np.full((60, 80), 3, np.uint8)
+    labels[10:50, 30:50] = 10  # a bicyclist
+    labels[0:5] = 11  # unlabelled
+    labels[30:40, 60:63] = 8  # a car's sliver behind a pole: its extent is not known
+    for folder, picture in (("images", np.zeros((60, 80, 3), np.uint8)), ("labels", labels)):
+        (tmp_path / "camvid/train" / folder).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "camvid/train" / folder / "a.png"), picture)
+    (item,) = camvid_items(tmp_path, "train")
+    assert (item.codes[10:28, 30:50] == PERSON).all() and (item.codes[36:50, 30:50] == BICYCLE).all()
+    assert (item.codes[29:35, 30:50] == RIDER).all() and (item.codes[:5] == UNKNOWN).all()
+    by_code = {int(item.codes[item.instances == n][0]): item.boxes[n - 1] for n in (1, 2, 3)}
+    assert by_code[PERSON].tolist() == [30, 10, 50, 50]
+    assert by_code[BICYCLE].tolist() == [30, 26, 50, 50]
+    assert np.isnan(by_code[CAR]).all()
+
+
+def test_a_missing_set_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="camvid"):
+        next(camvid_items(tmp_path, "train"))
+    with pytest.raises(FileError, match="roadscene"):
+        next(roadscene_items(tmp_path))
+
+
+def test_boxes_become_masks_within_them_and_no_thing_outside() -> None:
+    visible = np.full((80, 100, 3), 90, np.uint8)
+    infrared = np.full((80, 100), 60, np.uint8)
+    visible[30:60, 40:52], infrared[30:60, 40:52] = (200, 40, 40), 220
+    item = label_from_boxes("x", visible, infrared, [("person", (36, 26, 56, 64)), ("dog", (70, 40, 90, 60))])
+    truth = np.zeros((80, 100), bool)
+    truth[30:60, 40:52] = True
+    found = item.codes == PERSON
+    assert (found & truth).sum() / (found | truth).sum() > 0.8
+    assert (item.codes[40:60, 70:90] == UNKNOWN).all()
+    outside = np.ones((80, 100), bool)
+    outside[26:64, 36:56] = outside[40:60, 70:90] = False
+    assert (item.codes[outside] == STUFF).all()
+    assert item.boxes.tolist() == [[36, 26, 56, 64]]
+
+
+def test_made_up_thermal_is_a_function_of_its_generator() -> None:
+    item = labelled_street(0)
+    visible = item.visible.astype(np.float32) / 255
+
+    def thermal(seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        return synthesize_thermal(visible, item.codes, item.instances, item.boxes, rng)
+
+    assert np.array_equal(thermal(1), thermal(1))
+    assert not np.array_equal(thermal(1), thermal(2))
+    assert thermal(1).dtype == np.float32 and thermal(1).min() >= 0 and thermal(1).max() <= 1
+
+
+def test_made_up_persons_are_mostly_warm_and_skies_cold() -> None:
+    item = labelled_street(0)
+    visible = item.visible.astype(np.float32) / 255
+    warm = cold = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        heat = synthesize_thermal(visible, item.codes, item.instances, item.boxes, rng)
+        person, road, sky = (heat[item.codes == code].mean() for code in (PERSON, ROAD, SKY))
+        warm += person > road
+        cold += sky < road
+    assert warm > 28 and cold > 28
+    assert warm < 40, "always warm would teach the network to look at nothing else"
+
+
+def test_the_pack_gives_back_what_was_written(label_pack: Path) -> None:
+    pack = LabelPack(label_pack)
+    made_up, real = pack.entries[0], pack.entries[3]
+    planes = pack.planes(made_up)
+    assert np.array_equal(planes[..., :3], labelled_street(0).visible)
+    assert np.array_equal(planes[..., 4], labelled_street(0).codes)
+    assert np.array_equal(made_up.boxes, labelled_street(0).boxes)
+    assert real.infrared and not made_up.infrared
+    assert np.array_equal(pack.planes(real)[..., 3], labelled_street(9, infrared=True).infrared)
+
+
+def test_a_cut_pack_is_refused(label_pack: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.pack").write_bytes(label_pack.read_bytes()[:-1])
+    (tmp_path / "a.pack.json").write_bytes(label_pack.with_suffix(".pack.json").read_bytes())
+    with pytest.raises(FileError, match="bytes long"):
+        LabelPack(tmp_path / "a.pack")
+
+
+def test_unknown_extents_survive_the_pack(tmp_path: Path) -> None:
+    item = labelled_street(0)
+    boxes = item.boxes.copy()
+    boxes[1] = np.nan
+    write_label_pack(tmp_path / "a.pack", [replace(item, boxes=boxes)])
+    (entry,) = LabelPack(tmp_path / "a.pack").entries
+    assert np.isnan(entry.boxes[1]).all() and np.array_equal(entry.boxes[0], boxes[0])
+
+
+def test_a_batch_is_a_function_of_its_number(label_pack: Path) -> None:
+    whole = LabelBatches(label_pack, 64, 3, seed=5, first=0, count=3)
+    later = LabelBatches(label_pack, 64, 3, seed=5, first=2, count=1)
+    for one, other in zip(whole[2], later[0], strict=True):
+        assert torch.equal(one.nan_to_num(-1.0), other.nan_to_num(-1.0))
+    assert not torch.equal(whole[1].visible, whole[2].visible)
+    with pytest.raises(IndexError):
+        later[1]
+
+
+def test_crops_carry_their_boxes_along(label_pack: Path) -> None:
+    """In every crop, cell and box agree: the codes within the edges that a cell names are of the cell's own object."""
+    batches = LabelBatches(label_pack, 64, 8, seed=0, first=0, count=2)
+    seen = 0
+    for batch in (batches[0], batches[1]):
+        for codes, boxes in zip(batch.codes.numpy(), batch.boxes.numpy(), strict=True):
+            for row, column in zip(*np.nonzero(~np.isnan(boxes[0])), strict=True):
+                left, up, right, down = boxes[:, row, column]
+                y, x = row * 4 + 2, column * 4 + 2
+                code = codes[y, x]
+                assert code in THINGS
+                inner = codes[
+                    round(y - up) + 2 : max(round(y + down) - 2, y + 1), round(x - left) + 2 : round(x + right) - 2
+                ]
+                assert inner.size == 0 or (inner == code).mean() > 0.9
+                seen += 1
+    assert seen > 100
+
+
+def test_distances_by_hand() -> None:
+    instances = np.zeros((16, 16), np.uint8)
+    instances[4:12, 4:8], instances[12:, 12:] = 1, 2
+    boxes = np.array([(4, 4, 8, 12), (np.nan,) * 4], np.float32)
+    distances = box_distances(instances, boxes)
+    assert distances.shape == (4, 4, 4)
+    assert distances[1, 1].tolist() == [2, 2, 2, 6]
+    assert distances[2, 1].tolist() == [2, 6, 2, 2]
+    assert np.isnan(distances[3, 3]).all() and np.isnan(distances[0, 0]).all()
+    assert (~np.isnan(distances[..., 0])).sum() == 2
+
+
+def test_drives_bring_true_labels_by_day_and_night() -> None:
+    day, night = drive_items(1000, 2)
+    assert night.night and not day.night
+    assert night.visible.mean() < day.visible.mean()
+    assert PERSON in day.codes or CAR in day.codes
+    for number, box in enumerate(day.boxes, 1):
+        rows, columns = np.nonzero(day.instances == number)
+        assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == tuple(box)
+
+
+def test_only_what_is_sure_becomes_a_label() -> None:
+    probability = np.zeros((len(CLASSES), 1, 3), np.float32)
+    probability[ROAD, 0, 0], probability[ROAD, 0, 1], probability[PERSON, 0, 2] = 0.9, 0.5, 0.7
+    assert sure_codes(probability)[0].tolist() == [ROAD, UNKNOWN, UNKNOWN]
+
+
+def test_real_training_pairs_leave_out_what_is_near_the_test(data_folder: Path) -> None:
+    names = {item.name for item in roadscene_items(data_folder)}
+    near = (data_folder / "roadscene/train_near_test.txt").read_text(encoding="utf-8").split()
+    assert names and not names & {f"roadscene/{name}" for name in near}

@@ -1,0 +1,83 @@
+"""Which camera is missing, and when a picture is used alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from textdifuse_ros.sync.outcome import (
+    INFRARED,
+    LATE,
+    PARTNER_MISSING,
+    STREAMS,
+    TIME_JUMP,
+    UNMATCHED,
+    VISIBLE,
+    ZERO_STAMP,
+    other_than,
+)
+from textdifuse_ros.sync.partner import PartnerWatch
+
+AFTER = 0.5
+
+
+def arrive(watch: PartnerWatch, begin: float, end: float, *streams: str, pairs: bool = False) -> None:
+    at = begin
+    while at < end:
+        for stream in streams:
+            watch.arrived(stream, at)
+        if pairs:
+            watch.paired()
+        at += 0.1
+
+
+@pytest.mark.parametrize("dead", STREAMS)
+def test_a_camera_that_dies_is_missing_until_the_next_pair(dead):
+    watch, alive = PartnerWatch(), other_than(dead)
+    arrive(watch, 0, 5, *STREAMS, pairs=True)
+    assert watch.missing(5.0, AFTER) == ""
+    arrive(watch, 5, 7, alive)
+    assert watch.missing(5.2, AFTER) == "", "not at once"
+    assert watch.missing(7.0, AFTER) == dead and watch.waits_in_vain(7.0, AFTER)
+    assert watch.alone(alive, PARTNER_MISSING, 7.0, AFTER) and not watch.alone(dead, PARTNER_MISSING, 7.0, AFTER)
+    watch.arrived(dead, 7.1)
+    assert not watch.waits_in_vain(7.1, AFTER), "it is back: wait for pairs again"
+    watch.paired()
+    assert watch.missing(7.1, AFTER) == ""
+
+
+def test_where_both_send_and_nothing_pairs_the_visible_pictures_are_used_and_still_wait():
+    watch = PartnerWatch()
+    arrive(watch, 0, 3, *STREAMS)
+    assert watch.missing(3.0, AFTER) == INFRARED and not watch.waits_in_vain(3.0, AFTER)
+    assert watch.alone(VISIBLE, UNMATCHED, 3.0, AFTER) and not watch.alone(INFRARED, UNMATCHED, 3.0, AFTER)
+
+
+def test_where_nothing_comes_nothing_is_missing_in_particular():
+    watch = PartnerWatch()
+    arrive(watch, 0, 3, *STREAMS, pairs=True)
+    assert watch.missing(10.0, AFTER) == ""
+
+
+@pytest.mark.parametrize("reason", [ZERO_STAMP, TIME_JUMP, LATE])
+def test_pictures_that_are_themselves_at_fault_are_never_used_alone(reason):
+    watch = PartnerWatch()
+    arrive(watch, 0, 3, VISIBLE)
+    assert not watch.alone(VISIBLE, reason, 3.0, AFTER)
+
+
+@pytest.mark.parametrize("pause", [1.0, 60.0])
+def test_slow_cameras_and_such_that_pause_together_miss_nothing(pause):
+    watch = PartnerWatch()
+    for n in range(5):
+        watch.arrived(VISIBLE, n * pause)
+        assert watch.missing(n * pause, AFTER) == "" and not watch.waits_in_vain(n * pause, AFTER)
+        watch.arrived(INFRARED, n * pause + 0.01)
+        watch.paired()
+
+
+def test_restart_counts_from_then_on():
+    watch = PartnerWatch()
+    arrive(watch, 0, 3, VISIBLE)
+    watch.restart()
+    arrive(watch, 3, 3.3, VISIBLE)
+    assert watch.missing(3.3, AFTER) == ""

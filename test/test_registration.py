@@ -1,0 +1,234 @@
+"""Rectification and registration: where each pixel of the aligned pair comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from textdifuse_ros.config_sensors import SensorConfig, check_sensors
+from textdifuse_ros.errors import CalibrationError, ConfigError, FileError, ImageError
+from textdifuse_ros.image.camera import Camera, camera_from, read_camera
+from textdifuse_ros.image.registration import alignment, rectification
+
+K = (130.0, 0.0, 78.0, 0.0, 132.0, 61.0, 0.0, 0.0, 1.0)
+EYE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+DISTORTIONS = {
+    "plumb_bob": (-0.28, 0.09, 0.001, -0.0007, -0.01),
+    "rational_polynomial": (0.5, -0.1, 0.0005, 0.0003, 0.01, 0.8, -0.05, 0.002),
+    "equidistant": (-0.03, 0.01, -0.004, 0.001),
+}
+
+
+def info(model="plumb_bob", d=(), k=K, p=None, r=EYE, size=(160, 120), binning=(0, 0), roi=(0, 0, 0, 0)):
+    """The fields of a ``sensor_msgs/CameraInfo``; P without stereo offset."""
+    p = k if p is None else p
+    return SimpleNamespace(
+        width=size[0], height=size[1], distortion_model=model, d=list(d), k=list(k), r=list(r),
+        p=[*p[0:3], 0.0, *p[3:6], 0.0, *p[6:9], 0.0], binning_x=binning[0], binning_y=binning[1],
+        roi=SimpleNamespace(x_offset=roi[0], y_offset=roi[1], width=roi[2], height=roi[3], do_rectify=False),
+    )  # fmt: skip
+
+
+def camera(**fields) -> Camera:
+    return camera_from(info(**fields), "the visible camera")
+
+
+def smooth_picture(size=(160, 120), seed=0) -> np.ndarray:
+    noise = np.random.default_rng(seed).uniform(0, 255, (size[1], size[0])).astype(np.float32)
+    soft = cv2.GaussianBlur(noise, (0, 0), 3)
+    return cv2.normalize(soft, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+def dots(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture that is black but for soft dots."""
+    y, x = np.mgrid[: size[1], : size[0]]
+    picture = np.zeros((size[1], size[0]))
+    for px, py in points:
+        picture += 250 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * 1.5**2))
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def found_at(picture: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Centre of mass within 6 pixels of a place."""
+    left, top = np.round(near).astype(int) - 6
+    part = picture[max(top, 0) : top + 13, max(left, 0) : left + 13].astype(float)
+    y, x = np.mgrid[: part.shape[0], : part.shape[1]]
+    return np.array([max(left, 0) + (part * x).sum() / part.sum(), max(top, 0) + (part * y).sum() / part.sum()])
+
+
+@pytest.mark.parametrize("model", DISTORTIONS)
+@pytest.mark.parametrize("zoom", [1.0, 0.8])
+def test_rectification_agrees_with_opencv(model, zoom):
+    matrix, wanted = np.reshape(K, (3, 3)), np.reshape(K, (3, 3)) * [[zoom], [zoom], [1]]
+    coefficients, size = np.array(DISTORTIONS[model]), (160, 120)
+    build = cv2.fisheye.initUndistortRectifyMap if model == "equidistant" else cv2.initUndistortRectifyMap
+    maps = build(matrix, coefficients, np.eye(3), wanted, size, cv2.CV_32FC1)
+    mapping = rectification(camera(model=model, d=DISTORTIONS[model], p=wanted.reshape(-1)))
+    assert mapping is not None
+    inside = (maps[0] > 0) & (maps[0] < 159) & (maps[1] > 0) & (maps[1] < 119)
+    assert inside.mean() > 0.5
+    assert np.abs(mapping.x - maps[0])[inside].max() < 0.01 and np.abs(mapping.y - maps[1])[inside].max() < 0.01
+
+
+def test_a_rotated_stereo_camera_is_rectified_as_opencv_does_it():
+    turn, _ = cv2.Rodrigues(np.array([0.01, -0.03, 0.02]))
+    maps = cv2.initUndistortRectifyMap(
+        np.reshape(K, (3, 3)), np.array(DISTORTIONS["plumb_bob"]), turn, np.reshape(K, (3, 3)), (160, 120), cv2.CV_32FC1
+    )
+    mapping = rectification(camera(d=DISTORTIONS["plumb_bob"], r=turn.reshape(-1)))
+    inside = (maps[0] > 0) & (maps[0] < 159) & (maps[1] > 0) & (maps[1] < 119)
+    assert np.abs(mapping.x - maps[0])[inside].max() < 0.01 and np.abs(mapping.y - maps[1])[inside].max() < 0.01
+
+
+@pytest.mark.parametrize("d", [(), (0.0,) * 5, (0.0,) * 8])
+@pytest.mark.parametrize("model", ["plumb_bob", "", "something"])
+def test_a_camera_without_distortion_is_left_as_it_is(d, model):
+    plain = camera(d=d, model=model)
+    assert plain.is_plain and rectification(plain) is None
+    config = SensorConfig(rectify=True)
+    picture, colour = smooth_picture(), np.repeat(smooth_picture()[..., None], 3, 2)
+    seen, warm = alignment(config, (160, 120), (160, 120), plain, plain).apply(colour, picture)
+    assert seen is colour and warm is picture
+
+
+def test_binning_and_region_of_interest_are_worked_into_the_matrix():
+    whole = camera(d=DISTORTIONS["plumb_bob"])
+    part = camera(d=DISTORTIONS["plumb_bob"], binning=(2, 2), roi=(20, 10, 120, 100))
+    assert (part.width, part.height) == (60, 50)
+    pixels = np.array([[10.0, 12.0], [30.0, 20.0], [55.0, 44.0]])
+    assert np.allclose(part.distort(pixels), (whole.distort(pixels * 2 + [20, 10]) - [20, 10]) / 2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"k": (0.0,) * 9}, r"the calibration of the visible camera must be there .* calibrate the camera"),
+        ({"model": "thin_prism", "d": (0.1,) * 5}, "the distortion model .* one of plumb_bob, rational_polynomial"),
+        ({"d": (0.1, 0.2)}, "4 or 5 coefficients for plumb_bob, got 2"),
+        ({"model": "equidistant", "d": (0.1,) * 5}, "4 coefficients for equidistant, got 5"),
+        ({"roi": (100, 0, 100, 100)}, "one whose roi lies within 160 x 120"),
+        ({"d": (float("nan"),) * 5}, "finite numbers"),
+    ],
+)
+def test_an_unfit_calibration_is_refused_with_the_reason(fields, message):
+    with pytest.raises(CalibrationError, match=message):
+        camera(**fields)
+
+
+def test_a_calibration_file_is_read(tmp_path: Path):
+    path = tmp_path / "camera.yaml"
+    rows = {"camera": K, "rectification": EYE, "projection": (*K[0:3], 0, *K[3:6], 0, *K[6:9], 0)}
+    text = "image_width: 160\nimage_height: 120\ncamera_name: front\ndistortion_model: plumb_bob\n"
+    text += "distortion_coefficients: {rows: 1, cols: 5, data: [-0.28, 0.09, 0.001, -0.0007, -0.01]}\n"
+    for name, data in rows.items():
+        text += f"{name}_matrix: {{rows: 3, cols: {len(data) // 3}, data: {list(data)}}}\n"
+    path.write_text(text, encoding="utf-8")
+    assert read_camera(path, "the visible camera") == camera(d=DISTORTIONS["plumb_bob"])
+    path.write_text("image_width: 160\n", encoding="utf-8")
+    with pytest.raises(FileError, match="a calibration file of camera_calibration"):
+        read_camera(path, "the visible camera")
+    with pytest.raises(FileError, match="a readable calibration file"):
+        read_camera(tmp_path / "none.yaml", "the visible camera")
+
+
+@settings(max_examples=40, deadline=None)
+@given(dx=st.integers(-20, 20), dy=st.integers(-20, 20), width=st.integers(30, 70), height=st.integers(30, 70))
+def test_a_shift_by_whole_pixels_moves_them_and_fills_the_rest_with_the_visible(dx, dy, width, height):
+    rng = np.random.default_rng(3)
+    visible = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    infrared = rng.integers(0, 256, (height, width), dtype=np.uint8)
+    config = SensorConfig(registration="homography", infrared_homography=(1, 0, dx, 0, 1, dy, 0, 0, 1),
+                          registration_feather=0)  # fmt: skip
+    seen, warm = alignment(config, (64, 48), (width, height), None, None).apply(visible, infrared)
+    luma = cv2.cvtColor(visible, cv2.COLOR_RGB2GRAY)
+    y, x = np.mgrid[:48, :64]
+    inside = (x - dx >= 0) & (x - dx < width) & (y - dy >= 0) & (y - dy < height)
+    expected = np.where(inside, infrared[(y - dy).clip(0, height - 1), (x - dx).clip(0, width - 1)], luma)
+    assert seen is visible and warm.dtype == np.uint8 and np.array_equal(warm, expected)
+
+
+def test_the_border_of_the_infrared_fades_outside_its_view_and_not_inside():
+    visible, infrared = np.full((60, 80, 3), 200, np.uint8), np.full((60, 40), 50, np.uint8)
+    config = SensorConfig(registration="homography", infrared_homography=(1, 0, 20, 0, 1, 0, 0, 0, 1),
+                          registration_feather=6)  # fmt: skip
+    _, warm = alignment(config, (80, 60), (40, 60), None, None).apply(visible, infrared)
+    row = warm[30].astype(int)
+    assert np.all(row[:13] == 200) and np.all(row[67:] == 200) and np.all(warm[:, 20:60] == 50)
+    assert np.all(np.diff(row[:40]) <= 0) and len(set(row[13:20])) >= 6
+
+
+def test_another_size_is_mapped_by_the_homography():
+    places = np.array([[20.0, 15.0], [60.0, 30.0], [35.0, 50.0]])
+    homography = np.array([[1.9, 0.05, 6.0], [-0.04, 2.1, -4.0], [1e-4, -2e-4, 1.0]])
+    there = np.column_stack((places, np.ones(3))) @ homography.T
+    there = there[:, :2] / there[:, 2:]
+    config = SensorConfig(registration="homography", infrared_homography=tuple((3 * homography).reshape(-1)))
+    infrared = dots(places, (80, 64))
+    _, warm = alignment(config, (160, 128), (80, 64), None, None).apply(np.zeros((128, 160, 3), np.uint8), infrared)
+    for place in there:
+        assert np.hypot(*(found_at(warm, place) - place)) < 0.3
+
+
+@pytest.mark.parametrize("rectify", [False, True])
+@pytest.mark.parametrize("turned", [False, True])
+def test_extrinsics_bring_points_at_the_depth_together_and_others_not(rectify, turned):
+    """Points are projected by OpenCV into both cameras; the infrared one lies beside the visible one and is turned."""
+    k_ir = (90.0, 0.0, 40.0, 0.0, 91.0, 33.0, 0.0, 0.0, 1.0)
+    rotation, _ = cv2.Rodrigues(np.array([0.02, -0.05, 0.03]))
+    place = np.array([0.25, -0.1, 0.05])
+    stereo = cv2.Rodrigues(np.array([0.01, 0.02, 0.0]))[0].reshape(-1) if turned and rectify else EYE
+    d = DISTORTIONS["plumb_bob"] if rectify else ()
+    d_ir = (-0.2, 0.05, 0.0, 0.0) if rectify else ()
+    visible_camera = camera(d=d, r=stereo)
+    infrared_camera = camera(d=d_ir, k=k_ir, size=(80, 64))
+    config = SensorConfig(registration="extrinsics", rectify=rectify, infrared_rotation=tuple(rotation.reshape(-1)),
+                          infrared_translation=tuple(place), registration_depth=8.0)  # fmt: skip
+    check_sensors(config)
+    frame_points = np.array([[-1.5, -1.0, 8.0], [1.2, 0.8, 8.0], [0.3, -1.1, 8.0]])
+    for scale, together in ((1.0, True), (0.4, False)):
+        in_rectified = frame_points * scale
+        points = in_rectified @ np.reshape(stereo, (3, 3)) if rectify else in_rectified
+        in_infrared = (points - place) @ rotation
+        lens = np.array(d_ir or (0.0,) * 4)
+        seen, _ = cv2.projectPoints(in_infrared, np.zeros(3), np.zeros(3), np.reshape(k_ir, (3, 3)), lens)
+        infrared = dots(seen.reshape(-1, 2), (80, 64))
+        mapping = alignment(config, (160, 120), (80, 64), visible_camera, infrared_camera)
+        _, warm = mapping.apply(np.zeros((120, 160, 3), np.uint8), infrared)
+        expected = in_rectified @ np.reshape(K, (3, 3)).T
+        expected = expected[:, :2] / expected[:, 2:]
+        off = [np.hypot(*(found_at(warm, place_) - place_)) for place_ in expected[:1]]
+        assert (max(off) < 0.4) == together
+
+
+def test_what_cannot_be_aligned_is_refused_with_the_way_out():
+    with pytest.raises(ImageError, match=r"as large as the visible one .* let textdifuse calibrate find"):
+        alignment(SensorConfig(), (64, 48), (32, 24), None, None)
+    far = SensorConfig(registration="homography", infrared_homography=(1, 0, 900, 0, 1, 0, 0, 0, 1))
+    with pytest.raises(CalibrationError, match="nothing of it in common"):
+        alignment(far, (64, 48), (64, 48), None, None)
+    with pytest.raises(CalibrationError, match="publish infrared/camera_info, or name a file by infrared_calibration"):
+        alignment(SensorConfig(rectify=True), (160, 120), (160, 120), camera(), None)
+    with pytest.raises(CalibrationError, match="calibrate at the size that the driver sends"):
+        camera().check_size(np.zeros((64, 80), np.uint8), "the visible camera")
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"registration": "homography", "infrared_homography": (0.0,) * 9}, "infrared_homography"),
+        ({"infrared_homography": (1.0,) * 8}, "infrared_homography"),
+        ({"infrared_rotation": (2.0, *EYE[1:])}, "infrared_rotation"),
+        ({"infrared_rotation": (-1.0, *EYE[1:])}, "infrared_rotation"),
+        ({"infrared_translation": (1.0, 2.0)}, "infrared_translation"),
+        ({"gain_fixed_low": 320.0}, "gain_fixed_low"),
+    ],
+)
+def test_parameters_that_contradict_one_another_are_refused_by_name(values, name):
+    with pytest.raises(ConfigError, match=name):
+        check_sensors(SensorConfig(**values))

@@ -1,0 +1,59 @@
+"""The weights that ship, on pictures that the project draws: they restore, fuse, and heed a text."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from textdifuse_ros.config import FuserConfig
+from textdifuse_ros.fusion.emphasis import Emphasis
+from textdifuse_ros.fusion.fuser import Fuser
+from textdifuse_ros.metrics.pictures import to_grey
+from textdifuse_ros.metrics.regions import contrast_gain, instance_masks, object_contrast
+from textdifuse_ros.metrics.similarity import scd, vif
+from textdifuse_ros.scenes.config import DriveSceneConfig
+from textdifuse_ros.scenes.drive import Frame, NightDrive
+
+
+@pytest.fixture(scope="module")
+def frame() -> Frame:
+    return NightDrive(DriveSceneConfig()).frame(20)
+
+
+@pytest.fixture(scope="module")
+def fuser() -> Fuser:
+    return Fuser.from_config(FuserConfig(steps=1))
+
+
+def test_a_dark_street_becomes_readable_and_persons_stay_bright(fuser: Fuser, frame: Frame) -> None:
+    fused = to_grey(fuser(frame.visible, frame.infrared).image)
+    visible = to_grey(frame.visible)
+    assert fused.mean() > 1.3 * visible.mean()
+    assert scd(fused, visible, frame.infrared) > 1.2
+    assert min(vif(fused, visible), vif(fused, frame.infrared)) > 0.15
+    hot = frame.infrared > np.percentile(frame.infrared, 99.5)
+    assert fused[hot].mean() > 0.75 * frame.infrared[hot].mean()
+
+
+def test_strength_raises_and_lowers_contrast_and_nothing_else(fuser: Fuser, frame: Frame) -> None:
+    masks = instance_masks(frame.instances)
+    masks = masks[[mask.sum() > 60 for mask in masks]]
+    assert len(masks)
+    named = masks.any(0)
+    plain = fuser(frame.visible, frame.infrared).image
+    before = object_contrast(to_grey(plain), masks)
+    gains = {}
+    for strength in (-1.0, 0.5, 1.0, 2.0):
+        emphasis = Emphasis(np.where(named, np.float32(strength), np.float32(0)))
+        changed = fuser(frame.visible, frame.infrared, emphasis=emphasis).image
+        np.testing.assert_array_equal(changed[~named], plain[~named])
+        gains[strength] = contrast_gain(object_contrast(to_grey(changed), masks), before)
+    assert gains[-1.0] < 0 < gains[0.5] < gains[1.0] < gains[2.0]
+    assert gains[1.0] > 0.05  # what is warm is nearly white already, and cannot stand out much more
+
+
+def test_one_step_is_about_as_good_as_four(fuser: Fuser, frame: Frame) -> None:
+    one = to_grey(fuser(frame.visible, frame.infrared).image)
+    four = to_grey(fuser(frame.visible, frame.infrared, steps=4).image)
+    assert scd(one, to_grey(frame.visible), frame.infrared) > 0.97 * scd(four, to_grey(frame.visible), frame.infrared)
+    assert np.abs(one.astype(float) - four).mean() < 8

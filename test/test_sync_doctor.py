@@ -1,0 +1,196 @@
+"""The diagnosis of stamps: synthetic cameras whose truth is known, and the verb on a real recording."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from textdifuse_ros.bags.cameras import find_cameras, header_stamp
+from textdifuse_ros.bags.reader import BagMessage, BagReader
+from textdifuse_ros.bags.writer import BagWriter
+from textdifuse_ros.cli.main import main
+from textdifuse_ros.errors import BagError
+from textdifuse_ros.sync.doctor import Diagnosis, diagnose
+from textdifuse_ros.sync.outcome import INFRARED, VISIBLE
+from textdifuse_ros.sync.pairing import NearestPairing
+from textdifuse_ros.sync.stamps import StampSeries, StampWindow
+
+S = 1_000_000_000
+START = 1_700_000_000 * S
+
+
+def camera(rate: float, count: int, *, shift: float = 0.0, jitter: float = 0.0, lost: float = 0.0, seed: int = 0,
+           clock: float = 0.0) -> StampSeries:  # fmt: skip
+    """Times in seconds; pictures arrive 5 ms after they were taken, by a clock that the stamps are ``clock`` ahead of.
+
+    ``jitter`` is the standard deviation of a stamp, ``lost`` the share of pictures that are missing.
+    """
+    rng = np.random.default_rng(seed)
+    times = np.arange(count) / rate + shift + jitter * rng.standard_normal(count)
+    kept = np.sort(times[rng.random(count) >= lost])
+    stamps = START + np.round(kept * S).astype(np.int64)
+    return StampSeries(stamps + round(clock * S), stamps + 5_000_000)
+
+
+def paired(visible: StampSeries, infrared: StampSeries, found: Diagnosis) -> int:
+    """How many pairs the node's own pairing makes with the values suggested."""
+    assert found.suggestion is not None
+    offset = {INFRARED: round(found.suggestion.infrared_offset * S)}
+    pairing: NearestPairing[int] = NearestPairing(round(found.suggestion.tolerance * S), offset, 50, S)
+    arrivals = sorted(
+        (at, stream, stamp)
+        for stream, series in ((VISIBLE, visible), (INFRARED, infrared))
+        for at, stamp in zip(series.arrived_ns, series.stamps_ns, strict=True)
+    )
+    count = 0
+    for at, stream, stamp in arrivals:
+        count += len(pairing.add(stream, int(stamp), 0, int(at)).pairs)
+    return count + len(pairing.poll(arrivals[-1][0] + 2 * S).pairs)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.0131, -0.0072, 0.048, -0.04])
+def test_the_offset_of_two_triggered_cameras_is_found_through_jitter_losses_and_outliers(shift):
+    """One trigger with a jitter of its own: only at the true difference do the stamps meet."""
+    rng = np.random.default_rng(1)
+    trigger = np.cumsum(0.1 + 0.012 * rng.standard_normal(400))
+    stamps = []
+    for delay, noise in ((0.0, 0.0002), (shift, 0.0004)):
+        times = trigger + delay + noise * rng.standard_normal(400)
+        times[rng.integers(0, 400, 12)] += rng.uniform(0.02, 0.05, 12)  # late stamps
+        times = np.sort(times[rng.random(400) > 0.1])
+        at = START + np.round(times * S).astype(np.int64)
+        stamps.append(StampSeries(at, at))
+    found = diagnose(*stamps)
+    assert found.suggestion is not None and found.suggestion.clear
+    assert found.suggestion.infrared_offset == pytest.approx(-shift, abs=0.0008)
+    assert paired(*stamps, found) >= 0.93 * min(len(series.stamps_ns) for series in stamps) * 0.9
+
+
+def test_of_equal_peaks_the_one_nearest_to_zero_is_taken():
+    found = diagnose(camera(30.0, 300), camera(30.0, 300, shift=0.012))
+    assert found.suggestion is not None
+    assert found.suggestion.infrared_offset == pytest.approx(-0.012, abs=1e-4)
+    assert found.suggestion.tolerance <= 0.5 / 30 + 1e-4 and found.suggestion.paired > 0.99
+    assert found.difference_ms is not None and found.difference_ms["p50"] == pytest.approx(12.0, abs=0.1)
+
+
+def test_clocks_that_differ_by_hours_are_found_by_the_arrivals():
+    visible, infrared = camera(20.0, 200, jitter=0.0005), camera(20.0, 200, shift=0.007, jitter=0.0005, clock=7200.0)
+    found = diagnose(visible, infrared)
+    assert found.suggestion is not None
+    # To the nearest picture: which of them belong together nobody can tell from the stamps.
+    assert found.suggestion.infrared_offset == pytest.approx(-7200.007, abs=0.001)
+    assert any("set them to the same time" in remark for remark in found.remarks)
+    assert diagnose(visible, camera(20.0, 200, clock=3.0)).suggestion.infrared_offset == pytest.approx(-3.0, abs=0.001)
+
+
+def test_a_slower_free_running_camera_gets_half_a_period_of_the_faster_one():
+    visible, infrared = camera(30.0, 600, jitter=0.001), camera(8.7, 170, shift=0.004, jitter=0.001, seed=1)
+    found = diagnose(visible, infrared)
+    assert found.suggestion is not None
+    assert not found.suggestion.clear and any("run freely" in remark for remark in found.remarks)
+    assert 0.012 < found.suggestion.tolerance <= 0.0171
+    assert found.suggestion.paired > 0.95 and paired(visible, infrared, found) > 0.95 * 170
+    assert any("rates differ" in remark for remark in found.remarks)
+
+
+def test_streams_are_reported_with_their_faults():
+    stamps = START + np.arange(100, dtype=np.int64) * 50_000_000
+    stamps = np.delete(stamps, [20, 21, 22, 60])
+    stamps = np.concatenate((stamps[:40], [0, stamps[39]], stamps[40:70], stamps[60:]))
+    found = diagnose(StampSeries(stamps, START + np.arange(len(stamps)) * 50_000_000), camera(20.0, 100))
+    report = found.visible
+    assert (report.count, report.zero, report.duplicate, report.backward) == (len(stamps), 1, 1, 1)
+    assert report.rate_hz == 20.0 and report.jitter_ms == 0.0
+    assert (report.gaps, report.missing, report.longest_gap_ms) == (2, 4, 200.0)
+    for words in ("no stamp", "repeat", "go back", "about 4 visible pictures are missing in 2 gaps"):
+        assert any(words in remark for remark in found.remarks), found.remarks
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_too_few_stamps_are_said_to_be_too_few(count):
+    found = diagnose(camera(10.0, count), camera(10.0, 50))
+    assert found.suggestion is None and found.histogram is None
+    assert "too few" in found.remarks[-1]
+    json.dumps(found.to_mapping())
+
+
+def test_the_histogram_holds_every_picture_of_the_slower_stream():
+    found = diagnose(camera(30.0, 300, jitter=0.002), camera(10.0, 100, shift=0.003, jitter=0.002, seed=3))
+    assert found.histogram is not None
+    assert sum(found.histogram.counts) == 100
+    assert len(found.histogram.edges_ms) == len(found.histogram.counts) + 1
+    middle = found.histogram.edges_ms[np.argmax(found.histogram.counts)]
+    assert -2 < middle < 8
+
+
+def test_a_window_forgets_what_is_old():
+    window = StampWindow(2.0)
+    for n in range(50):
+        window.add(VISIBLE, START + n, n * S // 10)
+    assert list(window.series(VISIBLE, 49 * S // 10).stamps_ns - START) == list(range(29, 50))
+    assert len(window.series(VISIBLE, 20 * S).stamps_ns) == 0
+    assert len(window.series(INFRARED, 0).stamps_ns) == 0
+
+
+# ---- the verb
+
+
+@pytest.fixture
+def bag(tmp_path: Path) -> Path:
+    path = tmp_path / "drive"
+    picture = np.zeros((4, 6), np.uint8)
+    with BagWriter(path) as writer:
+        for n in range(60):
+            at = START + n * 50_000_000
+            color = np.repeat(picture[..., None], 3, 2)
+            writer.write_image("/camera/rgb/image_raw", at + 1_000_000, "color", color, at)
+            writer.write_image("/thermal/image_raw", at + 12_000_000, "thermal", picture, at + 9_000_000)
+    return path
+
+
+def test_the_verb_prints_histogram_rates_and_the_suggestion(bag, capsys):
+    assert main(["sync-doctor", str(bag)]) == 0
+    page = capsys.readouterr().out
+    assert "visible   /camera/rgb/image_raw" in page and "60 pictures at 20 Hz" in page
+    assert "infrared_offset: -0.0090" in page and "tolerance: 0.0" in page
+    assert "median 9.0 ms" in page and "60 ###" in page
+    assert max(map(len, page.splitlines())) <= 120
+
+
+def test_the_verb_prints_json(bag, capsys):
+    assert main(["sync-doctor", str(bag), "--json", "--visible", "/camera/rgb/image_raw"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["topics"] == {"visible": "/camera/rgb/image_raw", "infrared": "/thermal/image_raw"}
+    assert told["suggestion"]["infrared_offset"] == pytest.approx(-0.009) and told["visible"]["count"] == 60
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["/nowhere"], "nothing there"), (["BAG", "--infrared", "/x"], "one of /camera/rgb/image_raw, /thermal/image")],
+)
+def test_the_verb_refuses_on_one_line(bag, capsys, arguments, said):
+    assert main(["sync-doctor", *(str(bag) if item == "BAG" else item for item in arguments)]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_header_stamps_are_read_in_either_byte_order_and_short_messages_refused():
+    def message(data: bytes) -> BagMessage:
+        return BagMessage("/a", "sensor_msgs/msg/CompressedImage", 0, data)
+
+    for order, flag in (("little", 1), ("big", 0)):
+        data = bytes([0, flag, 0, 0]) + (7).to_bytes(4, order) + (9).to_bytes(4, order)
+        assert header_stamp(message(data)) == 7 * S + 9
+    with pytest.raises(BagError, match="at least 12 bytes"):
+        header_stamp(message(b"\x00\x01\x00\x00"))
+
+
+def test_cameras_are_found_in_the_recording(bag):
+    with BagReader(bag) as reader:
+        assert find_cameras(reader) == ("/camera/rgb/image_raw", "/thermal/image_raw")
+        with pytest.raises(BagError, match="a picture topic of"):
+            find_cameras(reader, infrared="/camera/rgb/image_raw", visible="/nothing")

@@ -1,0 +1,143 @@
+"""Thermal counts to eight bits over a stream of pictures, without flicker.
+
+:mod:`.thermal` looks at one picture alone: its percentiles jump with every warm thing that comes and goes, and with the
+noise. Here the mapping follows the scene by exponential smoothing with a time constant, taken over the pictures' own
+stamps, so that the same stream gives the same bytes however fast it is played.
+
+A jump of the scene is not smoothed: where the median leaves the smoothed one by more than a share of the present span
+(a cut, the offset that a flat-field correction leaves behind), or time goes back, the mapping begins anew with that
+very picture. A shutter's even picture alone changes little: the old mapping shows it even, and takes the scene again
+afterwards.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from textdifuse_ros.checks import describe
+from textdifuse_ros.config_sensors import SensorConfig
+from textdifuse_ros.errors import ImageError
+from textdifuse_ros.image.thermal import check_finite, stretch, values_at
+
+COUNTS = 65536
+CELSIUS = 273.15
+
+
+class ThermalGain:
+    """The gain of one camera; holds the smoothed mapping between its pictures. For one thread.
+
+    :ivar config: may be replaced between two pictures; the mapping begins anew where the kind of gain changes
+    """
+
+    def __init__(self, config: SensorConfig) -> None:
+        self.config = config
+        self._kind = config.gain
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the past: the next picture is mapped as if it were the first."""
+        self._last_ns: int | None = None
+        self._limits = np.zeros(3)  # low, high, median
+        self._curve = np.zeros(0, np.float32)
+
+    def __call__(self, picture: np.ndarray, stamp_ns: int, what: str = "the infrared picture") -> np.ndarray:
+        """Map one picture.
+
+        :param picture: uint8, uint16 or float [H, W]; uint8 is returned as it is (its camera has a gain of its own)
+        :param stamp_ns: of the picture [ns]; going back begins anew
+        :return: uint8 [H, W]
+        :raises ImageError: another type or shape, NaN or infinite values
+        """
+        if picture.ndim != 2 or not picture.size or picture.dtype.name not in ("uint8", "uint16", "float32", "float64"):
+            raise ImageError(what, "uint8, uint16 or float [H, W]", describe(picture))
+        if picture.dtype == np.uint8:
+            return picture
+        check_finite(picture, what)
+        config = self.config
+        if config.gain == "fixed":
+            return self._fixed(picture)
+        if config.gain != self._kind:
+            self._kind = config.gain
+            self.reset()
+        if config.gain == "plateau":
+            picture = self._as_counts(picture)
+        present = self._present(picture)
+        share = self._share(present, stamp_ns)
+        self._limits += share * (present - self._limits)
+        self._last_ns = stamp_ns
+        if config.gain == "plateau":
+            curve = plateau_curve(picture, present[0], present[1], config.gain_plateau, config.gain_least_span)
+            if share >= 1 or not self._curve.size:
+                self._curve = curve
+            else:
+                self._curve += np.float32(share) * (curve - self._curve)
+            return (self._curve * 255.0 + 0.5).astype(np.uint8)[picture]
+        low, high = self._limits[:2]
+        least = config.gain_least_span * (1.0 if picture.dtype == np.uint16 else config.kelvin_per_count)
+        if high - low < least:
+            low, high = (low + high - least) / 2, (low + high + least) / 2
+        return stretch(picture, float(low), float(high))
+
+    def _present(self, picture: np.ndarray) -> np.ndarray:
+        """Low, high and median of this picture alone, float64 [3]."""
+        config = self.config
+        shares = (0.0, 100.0) if config.gain == "minmax" else (config.gain_low_percentile, config.gain_high_percentile)
+        low, high, median = values_at(picture, (*shares, 50.0))
+        if low == high:  # a small warm object before an even background
+            low, high = picture.min(), picture.max()
+        return np.array((low, high, median), np.float64)
+
+    def _share(self, present: np.ndarray, stamp_ns: int) -> float:
+        """How far the mapping goes towards this picture's own, 0 .. 1."""
+        if self._last_ns is None or stamp_ns < self._last_ns or not self.config.gain_time_constant:
+            return 1.0
+        low, high, median = self._limits
+        span = max(high - low, self.config.gain_least_span)
+        if abs(present[2] - median) > self.config.gain_cut * span:
+            return 1.0
+        return 1.0 - math.exp(-(stamp_ns - self._last_ns) / 1e9 / self.config.gain_time_constant)
+
+    def _fixed(self, picture: np.ndarray) -> np.ndarray:
+        config = self.config
+        limits = (config.gain_fixed_low, config.gain_fixed_high)
+        if picture.dtype == np.uint16:
+            low, high = ((limit - config.kelvin_offset) / config.kelvin_per_count for limit in limits)
+        else:
+            low, high = (limit - self._zero() for limit in limits)
+        return stretch(picture, low, high)
+
+    def _as_counts(self, picture: np.ndarray) -> np.ndarray:
+        """Temperatures as the counts that the radiometric scale gives them, uint16."""
+        if picture.dtype == np.uint16:
+            return picture
+        counts = (picture + (self._zero() - self.config.kelvin_offset)) / self.config.kelvin_per_count
+        return np.clip(np.rint(counts), 0, COUNTS - 1).astype(np.uint16)
+
+    def _zero(self) -> float:
+        """Temperature of the value 0 of a float picture [K]."""
+        return CELSIUS if self.config.thermal_unit == "celsius" else 0.0
+
+
+def plateau_curve(picture: np.ndarray, low: float, high: float, plateau: float, least_span: float) -> np.ndarray:
+    """The mapping of plateau equalisation: the cumulated histogram, each bin cut at a plateau.
+
+    The plateau is so high that no count gets more than ``plateau`` times the contrast of an even stretch over the
+    span, nor more than an even stretch over ``least_span`` counts times ``plateau`` would give it.
+    Vickers, "Plateau equalization algorithm for real-time display of high-quality infrared imagery", Optical
+    Engineering 35(7), 1996.
+
+    :param picture: uint16 [H, W]
+    :param low: count at the lower percentile
+    :param high: count at the upper one
+    :return: float32 [65536] in [0, 1], not falling
+    """
+    histogram = np.bincount(picture.reshape(-1), minlength=COUNTS).astype(np.float64)
+    span = max(high - low + 1, least_span)
+    least = picture.size * min(1.0, max(least_span, 1.0) / span)
+    np.minimum(histogram, max(plateau * picture.size / span, 1.0), out=histogram)
+    cumulated = np.cumsum(histogram)
+    total = float(cumulated[-1])
+    middle = cumulated - histogram / 2 - total / 2
+    return np.clip(0.5 + middle / max(total, least), 0.0, 1.0).astype(np.float32)

@@ -1,0 +1,254 @@
+"""The fuser in service: opened, reloaded, and replaced where its device fails; free of ROS."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from textdifuse_ros.config import FuserConfig
+from textdifuse_ros.errors import CheckpointError, ConfigError, DeviceError, TextDifuseError
+
+if TYPE_CHECKING:
+    from textdifuse_ros.fusion.budget import Effort
+    from textdifuse_ros.fusion.emphasis import Emphasis
+    from textdifuse_ros.fusion.fuser import Fuser
+    from textdifuse_ros.fusion.result import FusionResult
+
+DEVICE = "device"
+FAILURES_BEFORE_REOPENING = 3
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+SMALLEST_SIDE = 32
+CLOSE_TIMEOUT = 1.0
+
+
+class Engine:
+    """One fuser, for one caller of :meth:`fuse`; everything else from any thread.
+
+    Where the device fails (too little memory, a CUDA error, gone) the picture at hand is lost and told of. With
+    ``on_device_error`` ``retry`` the fuser is made anew after three failures in a row, and again at growing intervals;
+    with ``cpu`` the networks move to the processor at the first, and stay there until :meth:`open` or :meth:`reload`.
+
+    :param complain: takes a reason and a line for the log
+    :ivar plain_because: why what was to stand out in the last picture does not; empty where it does
+    """
+
+    def __init__(self, complain: Callable[[str, str], Any], clock: Callable[[], float] = time.monotonic) -> None:
+        self._complain = complain
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._config: FuserConfig | None = None
+        self._fuser: Fuser | None = None
+        self._failures = 0
+        self._try_after = 0.0
+        self._pause = FIRST_PAUSE
+        self.told: dict[str, Any] = {"device": "", "model": "", "weights": ""}
+        self.plain_because = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Between :meth:`open` and :meth:`close`, also while the device is gone."""
+        return self._config is not None
+
+    def open(self, config: FuserConfig, warm_up: tuple[int, ...], go_on: Callable[[], bool] = lambda: True) -> None:
+        """Load the weights and fuse one picture.
+
+        :param warm_up: its height and width [pixels]
+        :param go_on: asked once the weights are loaded; False leaves the picture out
+        :raises TextDifuseError: a parameter, the weights or the device are not as they must be
+        """
+        if len(warm_up) != 2:
+            raise ConfigError("warm_up_size", "height and width [pixel]", list(warm_up))
+        fuser = self._made(config)
+        if go_on():
+            fuser.warm_up(*warm_up)
+        with self._lock:
+            self._config = config
+            self._install(fuser)
+
+    def reload(self) -> str:
+        """Read the weights again, and take the configured device again; the old ones serve meanwhile.
+
+        :return: the sha256 of the weights now in force
+        :raises TextDifuseError: not open; or the new ones are no good, and the old ones stay
+        """
+        config = self._config
+        if config is None:
+            raise ConfigError("the node", "configured", "not configured", "configure and activate it first")
+        fuser = self._made(config)
+        with self._lock:
+            if self._config is None:  # closed meanwhile
+                fuser.close()
+                raise ConfigError("the node", "configured", "cleaned up while the weights were read")
+            self._install(fuser)
+        return fuser.weights
+
+    def close(self) -> None:
+        """Free the device; a fusion that hangs is left to itself."""
+        lock, self._config = self._lock, None
+        idle = lock.acquire(timeout=CLOSE_TIMEOUT)
+        self._drop_fuser()
+        if idle:
+            lock.release()
+        else:
+            self._lock = threading.RLock()
+
+    def fuse(
+        self,
+        visible: np.ndarray | None,
+        infrared: np.ndarray | None,
+        settings: FuserConfig,
+        effort: Effort,
+        emphasis: Emphasis | None = None,
+    ) -> FusionResult:
+        """A pair fused, or one picture restored where the other is None.
+
+        :param settings: sampler, seed and ``on_device_error`` in force
+        :param effort: steps, and the scale at which to fuse; the picture comes out in the size it came in
+        :param emphasis: what is to stand out; left out where one picture is missing, or the model cannot do it
+        :raises TextDifuseError: the pictures are no good, or the device failed
+        """
+        with self._lock:
+            config = self._config
+            try:
+                fuser = self._serving()
+                emphasis = self._possible(fuser, emphasis)
+                result = _fused(fuser, visible, infrared, settings, effort, emphasis)
+            except Exception as error:
+                if config is None or not is_device_failure(error):
+                    raise
+                if getattr(settings, "on_device_error", "retry") != "cpu" or self.told["device"] == "cpu":
+                    self._count_failure()
+                    raise
+                text = " ".join(str(error).split())
+            else:
+                self._failures, self._pause = 0, FIRST_PAUSE
+                return result
+            # Out of the except block: the error would keep what the failed fusion held on the device.
+            self._complain(DEVICE, f"{self.told['device']} failed ({text}); going on on the cpu until ~/reload_weights")
+            self._drop_fuser()
+            self._install(self._made(dataclasses.replace(config, device="cpu")))
+            assert self._fuser is not None
+            return _fused(self._fuser, visible, infrared, settings, effort, emphasis)
+
+    def memory(self) -> dict[str, float]:
+        """Megabytes in use, as :func:`.memory_in_use` tells them; empty before :meth:`open`."""
+        if not self.told["device"]:
+            return {}
+        from textdifuse_ros.fusion.device import memory_in_use
+
+        return memory_in_use(self.told["device"])
+
+    def _possible(self, fuser: Fuser, emphasis: Emphasis | None) -> Emphasis | None:
+        """None where the model has no text re-modulation: masks are of use without it, and so is the picture."""
+        self.plain_because = ""
+        if emphasis is not None:
+            try:
+                fuser.require_modulation()
+            except CheckpointError as error:
+                self.plain_because = str(error)
+                return None
+        return emphasis
+
+    def _made(self, config: FuserConfig) -> Fuser:
+        # Not at the top: it imports PyTorch, seconds in which a node with a misspelt parameter could already say so.
+        from textdifuse_ros.fusion.fuser import Fuser
+
+        return Fuser.from_config(config)
+
+    def _install(self, fuser: Fuser) -> None:
+        self._drop_fuser()
+        self._fuser, self._failures = fuser, 0
+        self.told = {"device": fuser.device, "model": fuser.model_name, "weights": fuser.weights}
+
+    def _drop_fuser(self) -> None:
+        if self._fuser is not None:
+            try:
+                self._fuser.close()
+            except Exception as error:  # a device that is gone cannot be given back either
+                self._complain(DEVICE, f"{self.told['device']} could not be freed ({error})")
+        self._fuser = None
+
+    def _count_failure(self) -> None:
+        self._failures += 1
+        if self._failures >= FAILURES_BEFORE_REOPENING and self._fuser is not None:
+            self._drop_fuser()
+            self._wait_longer()
+
+    def _wait_longer(self) -> None:
+        self._try_after = self._clock() + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)  # until a picture comes out again
+
+    def _serving(self) -> Fuser:
+        """The fuser, made anew where the device had failed and it is time to try again."""
+        if self._fuser is not None:
+            return self._fuser
+        if self._config is None:
+            raise DeviceError("the fuser", "open", "closed")
+        name = self.told["device"]
+        if self._clock() < self._try_after:
+            remedy = "it is taken again at intervals; where it has vanished, restart the node"
+            raise DeviceError(f"the device {name}", "working", "one that failed", remedy)
+        try:
+            fuser = self._made(self._config)
+        except Exception:
+            self._wait_longer()
+            raise
+        self._install(fuser)
+        self._complain(DEVICE, f"{name} had failed and is taken again")
+        return fuser
+
+
+def is_device_failure(error: Exception) -> bool:
+    """Whether the device is to blame: out of memory, absent, or an error of CUDA or its libraries."""
+    text = str(error)
+    return isinstance(error, DeviceError) or (
+        not isinstance(error, TextDifuseError) and any(name in text for name in ("CUDA", "cuDNN", "CUBLAS"))
+    )
+
+
+def _fused(
+    fuser: Fuser,
+    visible: np.ndarray | None,
+    infrared: np.ndarray | None,
+    settings: FuserConfig,
+    effort: Effort,
+    emphasis: Emphasis | None,
+) -> FusionResult:
+    whole = visible if visible is not None else infrared
+    assert whole is not None
+    height, width = whole.shape[:2]
+    if min(height, width) * effort.scale >= SMALLEST_SIDE and effort.scale < 1:
+        size = round(width * effort.scale), round(height * effort.scale)
+        visible, infrared = (
+            picture if picture is None else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+            for picture in (visible, infrared)
+        )
+        if emphasis is not None:
+            small = cv2.resize(emphasis.strengths, size, interpolation=cv2.INTER_NEAREST)
+            emphasis = dataclasses.replace(emphasis, strengths=small)
+    given: dict[str, Any] = {"steps": effort.steps, "sampler": settings.sampler, "seed": settings.seed}
+    if visible is not None and infrared is not None:
+        result = fuser(visible, infrared, emphasis=emphasis, **given)
+    else:
+        result = fuser.restore(visible=visible, infrared=infrared, **given)
+    if result.image.shape[:2] != (height, width):
+        image = cv2.resize(result.image, (width, height), interpolation=cv2.INTER_LINEAR)
+        result = dataclasses.replace(
+            result, image=image, mask=_enlarged(result.mask, width, height),
+            provenance={**result.provenance, "scale": str(effort.scale)},
+        )  # fmt: skip
+    return result
+
+
+def _enlarged(mask: np.ndarray | None, width: int, height: int) -> np.ndarray | None:
+    """As the picture is; rounded up, so that it stays 0 only where no pixel changed."""
+    if mask is None:
+        return None
+    whole = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.ceil(whole).astype(np.uint8)

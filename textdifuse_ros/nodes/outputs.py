@@ -1,0 +1,89 @@
+"""What the node publishes for every picture: the picture, and what made it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from sensor_msgs.msg import Image
+
+from textdifuse_ros.config_nodes import FusionNodeConfig
+from textdifuse_ros.nodes.qos import output_profile, publisher_events
+from textdifuse_ros.nodes.text_outputs import TextOutputs
+from textdifuse_ros.nodes.text_target import Found
+
+FUSED_TOPIC, PROVENANCE_TOPIC = "~/fused", "~/provenance"
+FUSED, RESTORED, HELD = "fused", "restored", "held"
+"""How a picture came about: of both cameras; of one alone; the last one again."""
+
+
+class Outputs:
+    """The publishers of a configured node; :meth:`publish` is the worker's, the rest the executor's.
+
+    ``~/fused`` carries the picture. ``~/provenance`` carries under the very same header what made it: a
+    ``diagnostic_msgs/DiagnosticArray`` with one status, whose message is ``fused``, ``restored`` or ``held``, whose
+    level is WARN unless it is ``fused``, and whose values name the sources, steps, model and so on. Where there is a
+    text, what it names is published under the same header too: see :class:`.TextOutputs`.
+    """
+
+    def __init__(self, node: LifecycleNode, config: FusionNodeConfig) -> None:
+        self._node = node
+        self._name = f"{node.get_name()}: picture"
+        self._last: tuple[Image, dict[str, Any], Found | None] | None = None
+        self.held = 0
+        profile = output_profile(config.output_depth, config.output_reliability)
+        self._publishers: list[LifecyclePublisher] = []
+        self._fused = self._open(Image, FUSED_TOPIC, profile)
+        self._provenance = self._open(DiagnosticArray, PROVENANCE_TOPIC, profile)
+        threshold = {"builtin": config.localizer_threshold, "fixed": 0.0}.get(config.localizer, config.box_threshold)
+        self._text = TextOutputs(self._open, profile, threshold)
+
+    def _open(self, kind: Any, topic: str, profile: Any) -> LifecyclePublisher:
+        events = publisher_events(self._node.resolve_topic_name(topic), self._node.get_logger().warning)
+        publisher = self._node.create_lifecycle_publisher(kind, topic, profile, event_callbacks=events)
+        self._publishers.append(publisher)
+        return publisher
+
+    def close(self) -> None:
+        """Destroy the publishers."""
+        for publisher in self._publishers:
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers.clear()
+
+    def publish(self, picture: Image, how: str, told: Mapping[str, Any], found: Found | None = None) -> None:
+        """Publish a picture, its provenance first, so that whoever has the picture can have the other.
+
+        :param how: ``fused`` or ``restored``
+        :param found: what the text names in it; None without a text
+        """
+        self._last = picture, dict(told), found
+        self._send(picture, how, told, found)
+
+    def hold(self) -> bool:
+        """Publish the last picture again, with its old header; returns whether there was one."""
+        last = self._last
+        if last is None:
+            return False
+        self._send(last[0], HELD, last[1], last[2])
+        self.held += 1
+        return True
+
+    def forget(self) -> None:
+        """There is no last picture any more."""
+        self._last = None
+
+    def _send(self, picture: Image, how: str, told: Mapping[str, Any], found: Found | None) -> None:
+        level = DiagnosticStatus.OK if how == FUSED else DiagnosticStatus.WARN
+        values = [KeyValue(key=key, value=str(value)) for key, value in told.items()]
+        hardware = str(told.get("device", ""))
+        status = DiagnosticStatus(level=level, name=self._name, message=how, hardware_id=hardware, values=values)
+        try:
+            self._provenance.publish(DiagnosticArray(header=picture.header, status=[status]))
+            self._fused.publish(picture)
+            if found is not None:
+                self._text.publish(picture, found)
+        except Exception:
+            if self._node.context.ok():  # else Ctrl-C has come while this was fused: nobody listens
+                raise
