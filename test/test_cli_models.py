@@ -28,6 +28,19 @@ def test_info_tells_size_cost_and_origin(tiny_checkpoint: Path, capsys: pytest.C
     assert told["sha256"] in table and f"{told['gflops']['4']['total']:.1f}" in table
 
 
+def test_info_tells_what_a_text_adds_where_the_model_can_heed_one(
+    tiny_checkpoint: Path, tiny_text_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(path: Path) -> dict[str, float]:
+        assert main(["info", "--model", str(path), "--json"]) == 0
+        return dict(json.loads(capsys.readouterr().out)["text_gflops"])
+
+    assert told(tiny_checkpoint) == {}
+    added = told(tiny_text_checkpoint)
+    assert 0 < added["1"] < added["2"] < added["4"]
+    assert added["4"] - added["2"] == pytest.approx(2 * (added["2"] - added["1"]), abs=0.02)
+
+
 def test_info_refuses_a_size_that_is_none(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "--model", str(tiny_checkpoint), "--size", "640"]) == 2
     assert "WIDTHxHEIGHT" in capsys.readouterr().err

@@ -288,7 +288,8 @@ def test_a_model_is_found_by_name_in_the_model_folders(models, monkeypatch) -> N
 
 def test_an_absent_device_is_refused(models) -> None:
     if not torch.cuda.is_available():
-        with pytest.raises(DeviceError, match="localizer_device must be one of 0 CUDA devices, got cuda:0"):
+        found = "the localizer_device must be present, got cuda:0, and PyTorch sees no CUDA device"
+        with pytest.raises(DeviceError, match=found):
             Detector.from_folder(str(models("owlvit")), "cuda:0")
     with pytest.raises(ConfigError, match="localizer_device"):
         Detector.from_folder(str(models("owlvit")), "tpu")

@@ -10,6 +10,8 @@ from textdifuse_ros.errors import ConfigError
 NAME = "info"
 HELP = "Show a model: size, cost at each number of steps, configuration and where it comes from."
 STEPS = (1, 2, 4)
+TEXT_SHARE = 0.1
+"""Of the picture, for which the cost of a text is told."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,11 +42,25 @@ def run(arguments: argparse.Namespace) -> int:
         "parameters": parameters,
         "size": [width, height],
         "gflops": steps,
+        "text_gflops": _text_gflops(counts, height, width) if networks.modulation is not None else {},
         "config": checkpoint.config,
         "provenance": checkpoint.provenance,
     }
     print(json.dumps(description, indent=2) if arguments.json else _table(description))
     return 0
+
+
+def _text_gflops(counts: dict[str, float], height: int, width: int) -> dict[str, float]:
+    """What a text adds by number of steps, for one object of the picture's proportions in its middle."""
+    import numpy as np
+
+    from textdifuse_ros.fusion.cost import emphasis_gflops
+
+    rows, columns = (round(side * TEXT_SHARE**0.5) for side in (height, width))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    strengths = np.zeros((height, width), np.float32)
+    strengths[top : top + rows, left : left + columns] = 1
+    return {str(n): round(emphasis_gflops(counts, strengths, n), 2) for n in STEPS}
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -73,6 +89,9 @@ def _table(description: dict) -> str:
     ]
     for steps, cost in description["gflops"].items():
         lines.append(f"{steps:>5}  {cost['luma']:6.1f}  {cost['chroma']:6.1f}  {cost['total']:6.1f}")
+    if description["text_gflops"]:
+        added = ", ".join(f"{cost:.1f}" for cost in description["text_gflops"].values())
+        lines.append(f"a text that names {TEXT_SHARE:.0%} of the picture in one piece adds {added}")
     lines += ["", "trained"]
     for stage in description["provenance"].get("history", []):
         lines.append(f"  {stage['stage']}: {stage['done']} of {stage['steps']} steps, seed {stage['seed']}")

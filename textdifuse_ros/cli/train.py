@@ -113,7 +113,8 @@ def _join(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace) -> int:
     from textdifuse_ros.config_train import TrainConfig
-    from textdifuse_ros.fusion.device import keep_memory, resolve_device
+    from textdifuse_ros.fusion.device import keep_memory
+    from textdifuse_ros.networks.device import resolve_device
     from textdifuse_ros.train.loop import WEIGHTS, Training
     from textdifuse_ros.train.plan import describe, try_steps
     from textdifuse_ros.train.ranks import joined

@@ -91,7 +91,8 @@ def _sets(arguments: argparse.Namespace) -> list[PairSet]:
 
 
 def _train(arguments: argparse.Namespace, config: TrainConfig, name: str) -> bool:
-    from textdifuse_ros.fusion.device import keep_memory, resolve_device
+    from textdifuse_ros.fusion.device import keep_memory
+    from textdifuse_ros.networks.device import resolve_device
     from textdifuse_ros.train.ablation import VARIANTS, AblationStage
     from textdifuse_ros.train.loop import Training
 

@@ -51,7 +51,8 @@ def _pack(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace) -> int:
     from textdifuse_ros.config_train import LocalizerTrainConfig
-    from textdifuse_ros.fusion.device import keep_memory, resolve_device
+    from textdifuse_ros.fusion.device import keep_memory
+    from textdifuse_ros.networks.device import resolve_device
     from textdifuse_ros.train.localizer import WEIGHTS, LocalizerTraining
 
     config = from_arguments(LocalizerTrainConfig, arguments)

@@ -1,4 +1,4 @@
-"""Where the networks run, in which number format, and how their memory is kept."""
+"""In which number format the networks run, and how their memory is kept."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 
 import torch
 
-from textdifuse_ros.errors import ConfigError, DeviceError
-
 _ALLOCATOR = {
     "M_MMAP_MAX": (-4, 0),
     "M_TRIM_THRESHOLD": (-1, 2**31 - 1),
@@ -17,25 +15,6 @@ _ALLOCATOR = {
     "M_ARENA_MAX": (-8, 1),
 }
 """Options of ``mallopt`` (malloc.h) and their values."""
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device of a configuration's ``device``.
-
-    :param name: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``
-    :raises ConfigError: another name
-    :raises DeviceError: CUDA asked for and absent
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, number = name.partition(":")
-    if name != "cpu" and (kind != "cuda" or (":" in name and not number.isdigit())):
-        raise ConfigError("device", "auto, cpu, cuda or cuda:N", repr(name))
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("the device", "present", f"{name}, and PyTorch sees no CUDA device", "use device cpu or auto")
-    if number and int(number) >= torch.cuda.device_count():
-        raise DeviceError("the device", f"one of {torch.cuda.device_count()} CUDA devices", name)
-    return torch.device(name)
 
 
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -86,7 +87,12 @@ class Emphasis:
 
     def mask(self) -> np.ndarray:
         """Where the picture changes, uint8 [H, W]: 0 where it does not at all, 255 where the border is far enough."""
-        return np.ceil(soften(self.strengths) * 255).astype(np.uint8)
+        return np.ceil(self.soft * 255).astype(np.uint8)
+
+    @cached_property
+    def soft(self) -> np.ndarray:
+        """The mask M of equation (13), see :func:`soften`."""
+        return soften(self.strengths)
 
     @property
     def provenance(self) -> dict[str, str | int | float]:
@@ -242,19 +248,20 @@ class Modulated:
     :param modulation: gives kappa
     :param sources: both sources' weighted features, of one picture
     :param infrared: [1, 1, H, W] in [-1, 1]
-    :param strengths: float32 [h, w], of the upper left part of it that is the picture; the rest only fills up
+    :param emphasis: of the upper left part of it that is the picture; the rest only fills up
     """
 
     def __init__(
-        self, modulation: Modulation, sources: tuple[Pyramid, Pyramid], infrared: Tensor, strengths: np.ndarray
+        self, modulation: Modulation, sources: tuple[Pyramid, Pyramid], infrared: Tensor, emphasis: Emphasis
     ) -> None:
         self._modulation, self._sources = modulation, sources
         self._infrared = _to_unit(infrared)
         height, width = infrared.shape[-2:]
-        pad = ((0, height - strengths.shape[0]), (0, width - strengths.shape[1]))
+        rows, columns = emphasis.strengths.shape
+        pad = ((0, height - rows), (0, width - columns))
         # Softened before it is filled up: an object that the picture cuts off has no border there.
-        self.soft = torch.from_numpy(np.pad(soften(strengths), pad))[None, None].to(infrared.device)
-        self._strengths = np.pad(strengths, pad)
+        self.soft = torch.from_numpy(np.pad(emphasis.soft, pad))[None, None].to(infrared.device)
+        self._strengths = np.pad(emphasis.strengths, pad)
         self.regions = find_regions(self._strengths)
 
     def features(self, plain: Tensor) -> list[Pyramid]:
@@ -340,19 +347,19 @@ class _Remembering:
 
 
 def modulate(
-    networks: DriveNetworks, visible: Tensor, infrared: Tensor, strengths: np.ndarray
+    networks: DriveNetworks, visible: Tensor, infrared: Tensor, emphasis: Emphasis
 ) -> tuple[Pyramid, Modulated]:
     """The fused features Phi^f of a pair (equation 3), and what modulates them.
 
     :param networks: with a re-modulation
     :param visible: [1, 1, H, W] in [-1, 1], luma, H and W multiples of 16
     :param infrared: likewise
-    :param strengths: float32 [h, w], of the upper left part of them that is the picture
+    :param emphasis: of the upper left part of them that is the picture
     """
     assert networks.modulation is not None
     sources = weighted_sources(networks.luma.control, *networks.luma.encode_pair(visible, infrared))
     plain = tuple(x + y for x, y in zip(*sources, strict=True))
-    return plain, Modulated(networks.modulation, sources, infrared, strengths)
+    return plain, Modulated(networks.modulation, sources, infrared, emphasis)
 
 
 def _to_unit(picture: Tensor) -> np.ndarray:

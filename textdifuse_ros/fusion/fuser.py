@@ -22,7 +22,7 @@ from textdifuse_ros.diffusion.samplers import Sampler
 from textdifuse_ros.diffusion.schedule import by_name
 from textdifuse_ros.errors import CheckpointError, DeviceError
 from textdifuse_ros.fusion.denoise import FeatureDenoiser
-from textdifuse_ros.fusion.device import keep_memory, resolve_device, resolve_precision
+from textdifuse_ros.fusion.device import keep_memory, resolve_precision
 from textdifuse_ros.fusion.emphasis import Emphasis, Modulated, check_strengths, modulate
 from textdifuse_ros.fusion.result import FusionResult
 from textdifuse_ros.fusion.weights import load_networks
@@ -31,6 +31,7 @@ from textdifuse_ros.image.ranges import signed_to_unit, to_bytes, to_unit, unit_
 from textdifuse_ros.image.sizing import crop_to, pad_to_multiple
 from textdifuse_ros.image.thermal import to_uint8
 from textdifuse_ros.networks.blocks import channels_last
+from textdifuse_ros.networks.device import resolve_device
 from textdifuse_ros.networks.drive import INFRARED, MULTIPLE, VISIBLE, DriveNetworks
 
 _CHECKS = {item.name: item.check for item in parameters(FuserConfig)}
@@ -130,11 +131,7 @@ class Fuser:
             check_strengths(emphasis.strengths, infrared)
         if emphasis:
             self.require_modulation()
-        run = _Run(
-            self.config.steps if steps is None else steps,
-            self.config.sampler if sampler is None else sampler,
-            self.config.seed if seed is None else seed,
-        )
+        run = self._run(steps, sampler, seed)
         networks = self._open()
         return self._within_memory(lambda: self._fuse(networks, visible, infrared, run, emphasis), *infrared.shape)
 
@@ -160,11 +157,7 @@ class Fuser:
         """
         if (visible is None) == (infrared is None):
             raise ValueError("restore takes the visible or the infrared picture, one of them")
-        run = _Run(
-            self.config.steps if steps is None else steps,
-            self.config.sampler if sampler is None else sampler,
-            self.config.seed if seed is None else seed,
-        )
+        run = self._run(steps, sampler, seed)
         if visible is not None:
             check_visible(visible)
             picture, kind = visible, VISIBLE
@@ -190,6 +183,14 @@ class Fuser:
         if self._networks is None:
             raise DeviceError("the fuser", "open", "closed")
         return self._networks
+
+    def _run(self, steps: int | None, sampler: str | None, seed: int | None) -> _Run:
+        """The settings of a call: the configuration's where not given."""
+        return _Run(
+            self.config.steps if steps is None else steps,
+            self.config.sampler if sampler is None else sampler,
+            self.config.seed if seed is None else seed,
+        )
 
     def _within_memory(self, work: Callable[[], FusionResult], height: int, width: int) -> FusionResult:
         """Do the work; too little memory becomes a DeviceError, and what was reserved is given back."""
@@ -225,7 +226,7 @@ class Fuser:
         sources = self._input(unit_to_signed(luma)), self._input(unit_to_signed(warm))
         modulated = None
         if emphasis:
-            features, modulated = modulate(networks, *sources, emphasis.strengths)
+            features, modulated = modulate(networks, *sources, emphasis)
         else:
             features = networks.luma.fuse_features(*sources)
         clock.lap("encode")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -75,10 +75,6 @@ class Localization:
         for phrase in self.phrases:
             table[phrase.index] = np.clip(phrase.strength * strength, STRENGTH_LOW, STRENGTH_HIGH)
         return table[self.label_map()]
-
-    def with_strengths(self, phrases: Sequence[Phrase]) -> Localization:
-        """The same instances under phrases that differ in strength only."""
-        return replace(self, phrases=tuple(phrases))
 
     def _paint(self, values: Sequence[int], dtype: type[np.unsignedinteger]) -> np.ndarray:
         painted: np.ndarray = np.zeros(self.size, dtype)

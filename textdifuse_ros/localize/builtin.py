@@ -16,11 +16,11 @@ from textdifuse_ros.config_localize import LocalizerConfig
 from textdifuse_ros.errors import ImageError
 from textdifuse_ros.localize.base import Instance, Localization
 from textdifuse_ros.localize.instances import class_instances
-from textdifuse_ros.localize.local_models import model_device
 from textdifuse_ros.localize.prompt import Prompt, Vocabulary, resolve
 from textdifuse_ros.localize.voting import Votes, group_votes
 from textdifuse_ros.localize.weights import load_localizer
 from textdifuse_ros.networks.blocks import channels_last
+from textdifuse_ros.networks.device import resolve_device
 from textdifuse_ros.networks.localizer import CELL, MULTIPLE, Cells, fold_norms
 
 NAME = "builtin"
@@ -93,7 +93,7 @@ class BuiltinLocalizer:
         :raises CheckpointError: no weights, or others than these
         :raises DeviceError: the device is absent
         """
-        device = model_device(config.localizer_device)
+        device = resolve_device(config.localizer_device, "localizer_device")
         return cls(config.localizer_model, device, config.localizer_threshold)
 
     def __call__(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:

@@ -64,9 +64,7 @@ class DetectSegmentLocalizer:
         """Let the models go."""
         self._detector = self._segmenter = None
 
-    def _outline(
-        self, segmenter: Segmenter, view: np.ndarray, found: Detections, prompt: Prompt
-    ) -> list[Instance]:
+    def _outline(self, segmenter: Segmenter, view: np.ndarray, found: Detections, prompt: Prompt) -> list[Instance]:
         instances = []
         for mask, box, score, label in zip(
             segmenter(view, found.boxes), found.boxes.tolist(), found.scores, found.labels, strict=True

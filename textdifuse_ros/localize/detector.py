@@ -22,9 +22,9 @@ from textdifuse_ros.localize.local_models import (
     import_transformers,
     load_model,
     load_processor,
-    model_device,
     read_model_type,
 )
+from textdifuse_ros.networks.device import resolve_device
 
 OWL = {"owlvit": "owlvit.text_model", "owlv2": "owlv2.text_model"}
 DINO = {"grounding-dino": "model.text_backbone", "mm-grounding-dino": "model.text_backbone"}
@@ -109,7 +109,7 @@ class Detector:
         folder = find_model("detector", name)
         read_model_type(folder, "detector", tuple(TEXT_ENCODERS))
         transformers = import_transformers("detector")
-        place = model_device(device)
+        place = resolve_device(device, "localizer_device")
         model = load_model(transformers.AutoModelForZeroShotObjectDetection, folder, "detector", place)
         return cls(model, load_processor(transformers.AutoProcessor, folder, "detector"), place, Path(folder).name)
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from textdifuse_ros.checkpoint import model_folders
-from textdifuse_ros.errors import CheckpointError, ConfigError, DeviceError
+from textdifuse_ros.errors import CheckpointError, ConfigError
 
 PAGE = "docs/text.md says what to fetch and where to put it"
 
@@ -95,23 +95,6 @@ def import_transformers(parameter: str) -> Any:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     return transformers
-
-
-def model_device(name: str) -> torch.device:
-    """The device of ``localizer_device``.
-
-    :raises ConfigError: another name
-    :raises DeviceError: CUDA asked for and absent
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, number = name.partition(":")
-    if name != "cpu" and (kind != "cuda" or (":" in name and not number.isdigit())):
-        raise ConfigError("localizer_device", "auto, cpu, cuda or cuda:N", repr(name))
-    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        due = f"one of {torch.cuda.device_count()} CUDA devices"
-        raise DeviceError("localizer_device", due, name, "use cpu or auto")
-    return torch.device(name)
 
 
 def _unreadable(folder: Path, parameter: str, error: Exception) -> CheckpointError:

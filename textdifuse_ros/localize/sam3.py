@@ -17,11 +17,11 @@ from textdifuse_ros.localize.local_models import (
     import_transformers,
     load_model,
     load_processor,
-    model_device,
     read_model_type,
 )
 from textdifuse_ros.localize.prompt import Prompt
 from textdifuse_ros.localize.segmenter import Normalization, read_normalization
+from textdifuse_ros.networks.device import resolve_device
 
 TOKENS = 32  # that the model takes of a phrase
 TYPES = ("sam3", "sam3_video")
@@ -40,7 +40,7 @@ class Sam3Localizer:
     ) -> None:
         self.name = f"sam3 {name}".strip()
         self._model, self._tokenizer, self._normalize, self._config = model, tokenizer, normalization, config
-        self._device = model_device(config.localizer_device)
+        self._device = resolve_device(config.localizer_device, "localizer_device")
         self._texts: OrderedDict[str, tuple[Any, torch.Tensor]] = OrderedDict()
 
     @classmethod
@@ -53,7 +53,9 @@ class Sam3Localizer:
         folder = find_model("segmenter", config.segmenter)
         read_model_type(folder, "segmenter", TYPES)
         transformers = import_transformers("segmenter")
-        model = load_model(transformers.Sam3Model, folder, "segmenter", model_device(config.localizer_device))
+        model = load_model(
+            transformers.Sam3Model, folder, "segmenter", resolve_device(config.localizer_device, "localizer_device")
+        )
         tokenizer = load_processor(transformers.AutoTokenizer, folder, "segmenter")
         return cls(model, tokenizer, read_normalization(folder, "segmenter"), config, folder.name)
 

@@ -24,9 +24,9 @@ from textdifuse_ros.localize.local_models import (
     import_transformers,
     load_model,
     load_processor,
-    model_device,
     read_model_type,
 )
+from textdifuse_ros.networks.device import resolve_device
 
 SAM_TYPES = ("sam", "sam2", "sam2_video")
 
@@ -57,7 +57,7 @@ def make_segmenter(name: str, device: str) -> Segmenter:
     if not name:
         return BoxFiller()
     path = find_model("segmenter", name)
-    place = model_device(device)
+    place = resolve_device(device, "localizer_device")
     if path.is_file():
         return OriginalSam.from_file(path, place)
     kind = read_model_type(path, "segmenter", SAM_TYPES)

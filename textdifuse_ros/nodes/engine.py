@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from textdifuse_ros.config import FuserConfig
+from textdifuse_ros.config_nodes import FusionNodeConfig
 from textdifuse_ros.errors import CheckpointError, ConfigError, DeviceError, TextDifuseError
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Engine:
         self,
         visible: np.ndarray | None,
         infrared: np.ndarray | None,
-        settings: FuserConfig,
+        settings: FusionNodeConfig,
         effort: Effort,
         emphasis: Emphasis | None = None,
     ) -> FusionResult:
@@ -122,7 +123,7 @@ class Engine:
             except Exception as error:
                 if config is None or not is_device_failure(error):
                     raise
-                if getattr(settings, "on_device_error", "retry") != "cpu" or self.told["device"] == "cpu":
+                if settings.on_device_error != "cpu" or self.told["device"] == "cpu":
                     self._count_failure()
                     raise
                 text = " ".join(str(error).split())

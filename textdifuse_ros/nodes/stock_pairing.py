@@ -24,7 +24,7 @@ except ImportError:
 
 T = TypeVar("T")
 
-EXACT, APPROXIMATE = "exact", "approximate"
+EXACT = "exact"
 
 _SHIFT_NS = 3600 * 10**9
 """Added to every stamp, since ROS times are not negative and an offset may make one so; differences stay."""
