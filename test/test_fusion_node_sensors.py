@@ -76,12 +76,17 @@ def test_compressed_cameras_of_different_size_are_rectified_registered_and_fused
     send()
     assert rig.wait_for(lambda: dropped_since(before, rig.books()) == {"no_calibration": 1}), rig.books()
     assert rig.wait_for(lambda: "publish visible/camera_info" in process.text())
+    told: list[CameraInfo] = []
+    rig.node.create_subscription(CameraInfo, "/fusion_node/fused/camera_info", told.append, output_profile(5))
     infos[VISIBLE].publish(calibration(96, 72))
     infos[INFRARED].publish(calibration(50, 40))
     rig.spin(0.5)
     sent = send()
     assert rig.wait_for(lambda: rig.fused), process.text()
     assert rig.fused[-1].header == sent[0].header
+    assert rig.wait_for(lambda: told)
+    assert (told[-1].header, told[-1].width, told[-1].height) == (sent[0].header, 96, 72)
+    assert not any(told[-1].d), "of the picture that comes out, which is rectified"
 
     intake = SensorIntake(SensorConfig(**settings))
     intake.set_calibration(VISIBLE, calibration(96, 72))
@@ -89,6 +94,26 @@ def test_compressed_cameras_of_different_size_are_rectified_registered_and_fused
     pair = intake(*sent)
     fuser = Fuser.from_config(FuserConfig(model=str(tiny_checkpoint), threads=1))
     assert np.array_equal(pixels(rig.fused[-1]), fuser(pair.visible, pair.infrared).image)
+
+
+def test_the_fused_picture_has_the_calibration_of_the_camera_whose_frame_it_has(start, tiny_checkpoint):
+    _, rig = start(f"model:={tiny_checkpoint}", *FAST)
+    told: list[CameraInfo] = []
+    rig.node.create_subscription(CameraInfo, "/fusion_node/fused/camera_info", told.append, output_profile(5))
+    info = rig.node.create_publisher(CameraInfo, "/visible/camera_info", output_profile(5))
+    assert rig.wait_for(lambda: info.get_subscription_count() == 1 and rig.state() == "active", 60)
+    rig.spin(0.5)
+    grey = np.full((48, 64), 90, np.uint8)
+    rig.fuse(np.repeat(grey[:, :, None], 3, 2), grey)
+    rig.spin(0.5)
+    assert not told, "nobody has said anything yet"
+    info.publish(calibration(64, 48))
+    rig.spin(0.5)
+    rig.fuse(np.repeat(grey[:, :, None], 3, 2), grey)
+    assert rig.wait_for(lambda: told)
+    due = calibration(64, 48)
+    due.header = rig.fused[-1].header
+    assert told == [due]
 
 
 def test_contradicting_sensor_parameters_refuse_to_configure(start, tiny_checkpoint):

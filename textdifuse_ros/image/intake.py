@@ -105,6 +105,12 @@ class SensorIntake:
         needed = self._config.rectify or self._config.registration == "extrinsics"
         return tuple(stream for stream in (VISIBLE, INFRARED) if needed and stream not in self._from_file)
 
+    @property
+    def visible_camera(self) -> Camera | None:
+        """The visible camera as calibrated; None where nothing usable is known of it."""
+        camera = self._cameras[VISIBLE]
+        return None if isinstance(camera, CalibrationError) else camera
+
     def set_calibration(self, stream: str, info: Any) -> None:
         """Take a ``sensor_msgs/CameraInfo``; one that is unfit is told with the next pair. A file goes before it."""
         if stream in self._from_file:

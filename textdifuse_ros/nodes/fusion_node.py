@@ -27,7 +27,8 @@ from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 
 from textdifuse_ros.config_nodes import FusionNodeConfig
 from textdifuse_ros.errors import CheckpointError, DeviceError, TextDifuseError
@@ -36,7 +37,7 @@ from textdifuse_ros.nodes.diagnostics import Complaints, diagnostic_array
 from textdifuse_ros.nodes.dispatch import Dispatch
 from textdifuse_ros.nodes.engine import Engine
 from textdifuse_ros.nodes.health import DEACTIVATED, ERROR, OK, RECONFIGURED, RESET, WARN, Health
-from textdifuse_ros.nodes.images import stamp_of
+from textdifuse_ros.nodes.images import info_from, stamp_of
 from textdifuse_ros.nodes.inputs import Inputs
 from textdifuse_ros.nodes.outputs import FUSED_TOPIC, Outputs
 from textdifuse_ros.nodes.pair_fusion import PairFusion
@@ -115,7 +116,7 @@ class FusionNode(LifecycleNode):
             self._begin_books()
             self._open_engine()
             self._report_timer.timer_period_ns = int(1e9 * self._config.statistics_period)
-            self._outputs = Outputs(self, self._config)
+            self._outputs = Outputs(self, self._config, self._calibration)
         except Exception as error:
             return self._refuse("configure", error)
         self._settings.fixed = True
@@ -244,6 +245,16 @@ class FusionNode(LifecycleNode):
         age = (self.get_clock().now().nanoseconds - stamp_of(picture.header)) / 1e9
         if 0 <= age < LONGEST_AGE:
             self._dispatch.ages.add(age)
+
+    def _calibration(self, header: Header) -> CameraInfo | None:
+        """Of a fused picture, which shares the visible camera's frame: what that camera says, or a calibration file."""
+        said, camera = self._inputs.visible_info, self._intake.visible_camera
+        if self._config.rectify or self._config.visible_calibration or said is None:
+            return None if camera is None else info_from(camera, self._config.rectify, header)
+        return CameraInfo(
+            header=header, height=said.height, width=said.width, distortion_model=said.distortion_model, d=said.d,
+            k=said.k, r=said.r, p=said.p, binning_x=said.binning_x, binning_y=said.binning_y, roi=said.roi,
+        )  # fmt: skip
 
     def _hold(self) -> None:
         if self._outputs is not None:

@@ -1,4 +1,4 @@
-"""Pictures to ``sensor_msgs/Image``; :mod:`textdifuse_ros.image.intake` reads them."""
+"""Pictures to ``sensor_msgs/Image``, cameras to ``CameraInfo``; :mod:`textdifuse_ros.image.intake` reads them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import sys
 from array import array
 
 import numpy as np
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from textdifuse_ros.image.camera import Camera
 from textdifuse_ros.image.encodings import encode_image
 
 
@@ -26,6 +27,19 @@ def message_from(picture: np.ndarray, encoding: str, header: Header) -> Image:
     message.data = values
     message.is_bigendian = int(sys.byteorder == "big")
     return message
+
+
+def info_from(camera: Camera, rectified: bool, header: Header) -> CameraInfo:
+    """The ``camera_info`` of a camera's pictures, of those that come out of rectification where ``rectified``."""
+    projection = np.column_stack((np.reshape(camera.projection, (3, 3)), np.zeros(3))).reshape(-1).tolist()
+    info = CameraInfo(header=header, width=camera.width, height=camera.height, p=projection)
+    if rectified:
+        info.distortion_model, info.d = "plumb_bob", [0.0] * 5
+        info.k, info.r = list(camera.projection), np.eye(3).reshape(-1).tolist()
+    else:
+        info.distortion_model, info.d = camera.model, list(camera.distortion)
+        info.k, info.r = list(camera.matrix), list(camera.rectification)
+    return info
 
 
 def stamp_of(header: Header) -> int:

@@ -65,12 +65,14 @@ class Inputs:
 
     :param settled: called with every outcome of the pairing
     :ivar enabled: while False, messages are counted and refused
+    :ivar visible_info: the visible camera's last ``camera_info``, None before one
     """
 
     def __init__(self, node: Node, config: FusionNodeConfig, settled: Settled) -> None:
         self.enabled = True
         self.arrivals = {stream: Arrivals() for stream in STREAMS}
         self.partner = PartnerWatch()
+        self.visible_info: CameraInfo | None = None
         self._node = node
         self._config = config
         self._warn = node.get_logger().warning
@@ -108,11 +110,13 @@ class Inputs:
             arrivals.restart()
         for stream in STREAMS:
             self._subscribe(stream)
-        for stream in intake.wanted_calibrations:
+        for stream in {VISIBLE, *intake.wanted_calibrations}:
             self._subscribe_calibration(stream, intake)
 
     def _subscribe_calibration(self, stream: str, intake: SensorIntake) -> None:
         def take(info: CameraInfo) -> None:
+            if stream == VISIBLE:
+                self.visible_info = info
             intake.set_calibration(stream, info)
 
         profile = input_profile(1, self._config.input_reliability)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 
 from textdifuse_ros.config_nodes import FusionNodeConfig
 from textdifuse_ros.nodes.qos import output_profile, publisher_events
 from textdifuse_ros.nodes.text_outputs import TextOutputs
 from textdifuse_ros.nodes.text_target import Found
 
-FUSED_TOPIC, PROVENANCE_TOPIC = "~/fused", "~/provenance"
+FUSED_TOPIC, INFO_TOPIC, PROVENANCE_TOPIC = "~/fused", "~/fused/camera_info", "~/provenance"
 FUSED, RESTORED, HELD = "fused", "restored", "held"
 """How a picture came about: of both cameras; of one alone; the last one again."""
 
@@ -22,20 +23,26 @@ FUSED, RESTORED, HELD = "fused", "restored", "held"
 class Outputs:
     """The publishers of a configured node; :meth:`publish` is the worker's, the rest the executor's.
 
-    ``~/fused`` carries the picture. ``~/provenance`` carries under the very same header what made it: a
-    ``diagnostic_msgs/DiagnosticArray`` with one status, whose message is ``fused``, ``restored`` or ``held``, whose
+    ``~/fused`` carries the picture. Under the very same header ``~/fused/camera_info`` carries the calibration of its
+    camera, where one is known, and ``~/provenance`` what made it: a ``diagnostic_msgs/DiagnosticArray`` with one status, whose message is ``fused``, ``restored`` or ``held``, whose
     level is WARN unless it is ``fused``, and whose values name the sources, steps, model and so on. Where there is a
     text, what it names is published under the same header too: see :class:`.TextOutputs`.
+
+    :param calibration: makes the ``camera_info`` of a picture that has the visible camera's frame, or None
     """
 
-    def __init__(self, node: LifecycleNode, config: FusionNodeConfig) -> None:
+    def __init__(
+        self, node: LifecycleNode, config: FusionNodeConfig, calibration: Callable[[Header], CameraInfo | None]
+    ) -> None:
         self._node = node
+        self._calibration = calibration
         self._name = f"{node.get_name()}: picture"
         self._last: tuple[Image, dict[str, Any], Found | None] | None = None
         self.held = 0
         profile = output_profile(config.output_depth, config.output_reliability)
         self._publishers: list[LifecyclePublisher] = []
         self._fused = self._open(Image, FUSED_TOPIC, profile)
+        self._info = self._open(CameraInfo, INFO_TOPIC, profile)
         self._provenance = self._open(DiagnosticArray, PROVENANCE_TOPIC, profile)
         threshold = {"builtin": config.localizer_threshold, "fixed": 0.0}.get(config.localizer, config.box_threshold)
         self._text = TextOutputs(self._open, profile, threshold)
@@ -81,6 +88,10 @@ class Outputs:
         status = DiagnosticStatus(level=level, name=self._name, message=how, hardware_id=hardware, values=values)
         try:
             self._provenance.publish(DiagnosticArray(header=picture.header, status=[status]))
+            # The infrared picture alone has its own camera's frame.
+            info = None if told.get("sources") == "infrared" else self._calibration(picture.header)
+            if info is not None:
+                self._info.publish(info)
             self._fused.publish(picture)
             if found is not None:
                 self._text.publish(picture, found)
