@@ -45,11 +45,11 @@ def tiny_text_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Such a checkpoint with a text re-modulation, random too: what it does to objects is strong, and means nothing."""
     import torch
 
-    from textdifuse_ros.fusion.weights import save_networks, with_modulation
+    from textdifuse_ros.fusion.weights import save_networks
     from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
 
     torch.manual_seed(0)
-    networks = with_modulation(with_random_heads(DriveNetworks(DriveConfig(**TINY))), width=8)
+    networks = with_random_heads(DriveNetworks(DriveConfig(**TINY, modulation_width=8)))
     assert networks.modulation is not None
     for level in networks.modulation.levels:
         torch.nn.init.normal_(level.directions.weight, std=0.3)  # type: ignore[arg-type, union-attr]

@@ -46,13 +46,18 @@ def test_info_refuses_a_size_that_is_none(tiny_checkpoint: Path, capsys: pytest.
     assert "WIDTHxHEIGHT" in capsys.readouterr().err
 
 
-def test_benchmark_times_steps_beside_the_yardstick(
-    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("text", [False, True])
+def test_benchmark_times_steps_beside_the_yardstick_and_a_text_where_the_model_heeds_one(
+    tiny_checkpoint: Path, tiny_text_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: bool
 ) -> None:
-    words = ["benchmark", "--model", tiny_checkpoint, "--device", "cpu", "--size", "64x48", "--rounds", 1]
+    model = tiny_text_checkpoint if text else tiny_checkpoint
+    words = ["benchmark", "--model", model, "--device", "cpu", "--size", "64x48", "--rounds", 1]
     assert main([str(word) for word in [*words, "--json", tmp_path / "times.json"]]) == 0
     told = json.loads((tmp_path / "times.json").read_text(encoding="utf-8"))
-    assert set(told["seconds"]) == {"1 step", "2 steps", "4 steps", "yardstick"}
+    assert set(told["seconds"]) == {
+        *("1 step", "2 steps", "4 steps", "yardstick"),
+        *(("1 with text", "4 with text") if text else ()),
+    }
     assert all(seconds > 0 for seconds in told["seconds"].values())
     assert told["ratio"]["yardstick"] == 1
     parts = told["parts of one step"]

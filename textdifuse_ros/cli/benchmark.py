@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from textdifuse_ros.cli.info import parse_size
+from textdifuse_ros.cli.info import TEXT_SHARE, example_strengths, parse_size
 from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments
 
 NAME = "benchmark"
-HELP = "Time the fusion at 1, 2 and 4 steps, as seconds and as ratios to a convolution yardstick."
+HELP = "Time the fusion at 1, 2 and 4 steps, and with a text, as seconds and as ratios to a convolution yardstick."
 YARDSTICK_GFLOP = 80.0
 
 
@@ -32,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     import numpy as np
     import torch
 
+    from textdifuse_ros.fusion.emphasis import Emphasis
     from textdifuse_ros.fusion.fuser import Fuser
 
     width, height = parse_size(arguments.size)
@@ -42,6 +43,10 @@ def run(arguments: argparse.Namespace) -> int:
     work: dict[str, Callable[[], Any]] = {
         f"{steps} step{'s' if steps > 1 else ''}": partial(fuser, visible, infrared, steps=steps) for steps in (1, 2, 4)
     }
+    if fuser.has_modulation:
+        emphasis = Emphasis(example_strengths(height, width))
+        for steps in (1, 4):
+            work[f"{steps} with text"] = partial(fuser, visible, infrared, steps=steps, emphasis=emphasis)
     work["yardstick"] = yardstick(fuser.device)
     seconds = _time_in_turn(work, max(1, arguments.rounds))
     parts = fuser(visible, infrared, steps=1).timings
@@ -61,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"\n{width} x {height}      seconds  ratio to the yardstick")
     for name, value in seconds.items():
         print(f"{name:12} {value:9.4f}  {value / seconds['yardstick']:6.3f}")
+    if fuser.has_modulation:
+        print(f"\ntext: one object of {TEXT_SHARE:.0%} of the picture, found already")
     print("\none step [ms]: " + ", ".join(f"{name} {1e3 * value:.1f}" for name, value in parts.items()))
     if arguments.json:
         arguments.json.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")

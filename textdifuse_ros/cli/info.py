@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import Any
 
 from textdifuse_ros.errors import ConfigError
 
@@ -51,16 +52,22 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _text_gflops(counts: dict[str, float], height: int, width: int) -> dict[str, float]:
-    """What a text adds by number of steps, for one object of the picture's proportions in its middle."""
-    import numpy as np
-
+    """What a text adds by number of steps, for the object of :func:`example_strengths`."""
     from textdifuse_ros.fusion.cost import emphasis_gflops
+
+    strengths = example_strengths(height, width)
+    return {str(n): round(emphasis_gflops(counts, strengths, n), 2) for n in STEPS}
+
+
+def example_strengths(height: int, width: int) -> Any:
+    """Strengths, float32 [H, W], of one object of ``TEXT_SHARE`` of the picture, of its proportions, in its middle."""
+    import numpy as np
 
     rows, columns = (round(side * TEXT_SHARE**0.5) for side in (height, width))
     top, left = (height - rows) // 2, (width - columns) // 2
     strengths = np.zeros((height, width), np.float32)
     strengths[top : top + rows, left : left + columns] = 1
-    return {str(n): round(emphasis_gflops(counts, strengths, n), 2) for n in STEPS}
+    return strengths
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -51,7 +51,10 @@ def count_flops(networks: DriveNetworks, height: int, width: int) -> dict[str, f
             before = counts["modulation"]
             counted("modulation", networks.modulation, features, features, amounts, context)
             counts["modulation"] += before
+        color = counted("chroma_encode", networks.chroma.relit, color)
+        light = counts["chroma_encode"]
         features = counted("chroma_encode", networks.chroma.encoder, color)
+        counts["chroma_encode"] += light
         counted("chroma_step", networks.chroma.decoder, features, color[:, :2], timestep)
     return counts
 

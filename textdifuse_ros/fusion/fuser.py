@@ -63,6 +63,8 @@ class Fuser:
             torch.set_num_threads(config.threads)
         self.schedule = by_name(networks.config.schedule, networks.config.timesteps)
         networks = networks.eval().requires_grad_(False).to(self._device, self.dtype)
+        if networks.chroma.light is not None:
+            networks.chroma.light.float()
         self._networks: DriveNetworks | None = channels_last(networks)
 
     @classmethod
@@ -168,12 +170,20 @@ class Fuser:
         networks = self._open()
         return self._within_memory(lambda: self._restore(networks, picture, kind, run), *picture.shape[:2])
 
+    @property
+    def has_modulation(self) -> bool:
+        """Whether the model can make something stand out.
+
+        :raises DeviceError: closed
+        """
+        return self._open().modulation is not None
+
     def require_modulation(self) -> None:
         """Refuse a model that can only fuse without a text.
 
         :raises CheckpointError: it has no text re-modulation
         """
-        if self._open().modulation is None:
+        if not self.has_modulation:
             remedy = "leave the text empty, or add one with textdifuse train modulation"
             raise CheckpointError(
                 f"the model {self.model_name}", "one with a text re-modulation", "one without", remedy
@@ -246,7 +256,7 @@ class Fuser:
         self, networks: DriveNetworks, luma: Tensor, chroma: Tensor, run: _Run, generator: torch.Generator
     ) -> Tensor:
         """Restored chroma, float32 [N, 2, H, W] in [-0.5, 0.5], of a visible picture's luma and chroma."""
-        seen = F.avg_pool2d(torch.cat((unit_to_signed(luma), 2 * chroma), 1), 2)
+        seen = networks.chroma.relit(F.avg_pool2d(torch.cat((unit_to_signed(luma), 2 * chroma), 1), 2))
         features = networks.chroma.encoder(self._input(seen))
         denoiser = FeatureDenoiser(networks.chroma.decoder, features, self.schedule, base=seen[:, 1:])
         small = self._last(denoiser, seen[:, 1:].shape, run, generator) / 2

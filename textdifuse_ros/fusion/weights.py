@@ -16,6 +16,8 @@ from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
 
 KIND = "fusion"
 FAMILIES = {"drive": (DriveConfig, DriveNetworks)}
+OPTIONAL: dict[str, Any] = {"modulation_width": 0, "light_width": 0}
+"""Sizes of parts that a checkpoint may lack."""
 
 
 def load_networks(path: str | Path) -> tuple[DriveNetworks, Checkpoint]:
@@ -47,8 +49,9 @@ def join_networks(luma: str | Path, chroma: str | Path, output: str | Path) -> N
     """
     networks, base = load_networks(luma)
     other, giver = load_networks(chroma)
-    if without_modulation(networks.config) != without_modulation(other.config):
+    if replace(networks.config, **OPTIONAL) != replace(other.config, **OPTIONAL):
         raise CheckpointError(str(chroma), f"of the same configuration as {luma}", "another")
+    networks = _resized(networks, replace(networks.config, light_width=other.config.light_width))
     networks.chroma.load_state_dict(other.chroma.state_dict())
     stages = [
         *(stage for stage in base.provenance.get("history", []) if stage["stage"] != "chroma"),
@@ -57,22 +60,24 @@ def join_networks(luma: str | Path, chroma: str | Path, output: str | Path) -> N
     save_networks(output, networks, {**base.provenance, "history": stages})
 
 
-def without_modulation(config: DriveConfig) -> DriveConfig:
-    """The configuration of the networks that fuse without a text."""
-    return replace(config, modulation_width=0)
+def grown(networks: DriveNetworks, stage: str) -> DriveNetworks:
+    """The networks with the part that a stage trains, as yet without effect, where they lack it.
 
-
-def with_modulation(networks: DriveNetworks, width: int = 32) -> DriveNetworks:
-    """The same networks with a text re-modulation that does nothing yet, unless they have one already.
-
-    :param width: channels in which it decides
+    :param stage: ``modulation`` adds the text re-modulation, ``chroma`` the estimate of the light
     """
-    if networks.modulation is not None:
-        return networks
-    grown = DriveNetworks(replace(networks.config, modulation_width=width))
-    grown.luma.load_state_dict(networks.luma.state_dict())
-    grown.chroma.load_state_dict(networks.chroma.state_dict())
-    return grown
+    if stage == "modulation" and networks.modulation is None:
+        return _resized(networks, replace(networks.config, modulation_width=32))
+    if stage == "chroma" and networks.chroma.light is None:
+        return _resized(networks, replace(networks.config, light_width=32))
+    return networks
+
+
+def _resized(networks: DriveNetworks, config: DriveConfig) -> DriveNetworks:
+    """Networks of another configuration, with the weights of all the parts that both have."""
+    other = DriveNetworks(config)
+    new, old = other.state_dict(), networks.state_dict()
+    other.load_state_dict({name: old.get(name, tensor) for name, tensor in new.items()})
+    return other
 
 
 def save_networks(

@@ -12,6 +12,7 @@ from textdifuse_ros.errors import ConfigError
 from textdifuse_ros.networks.decoder import Decoder
 from textdifuse_ros.networks.encoder import ConditionEncoder, Pyramid
 from textdifuse_ros.networks.fusion_control import FusionControl
+from textdifuse_ros.networks.light import LightEstimate, relit
 from textdifuse_ros.networks.modulation import Modulation
 
 LEVELS = 3
@@ -39,6 +40,9 @@ class DriveConfig:
     )
     chroma_decoder_blocks: tuple[int, ...] = parameter(
         (1, 1, 1), "Residual blocks of the chroma decoder's levels.", low=1, high=16
+    )
+    light_width: int = parameter(
+        0, "Channels in which the chroma's estimate of the light decides; 0 builds none of it.", low=0, high=512
     )
     modulation_width: int = parameter(
         0, "Channels in which the text re-modulation decides; 0 builds none of it.", low=0, high=512
@@ -90,6 +94,15 @@ class ChromaNetwork(nn.Module):
         super().__init__()
         self.encoder = ConditionEncoder(3, config.chroma_widths, config.chroma_blocks)
         self.decoder = Decoder(2, config.chroma_widths, config.chroma_decoder_blocks)
+        self.light = LightEstimate(config.light_width) if config.light_width else None
+
+    def relit(self, seen: Tensor) -> Tensor:
+        """The picture under the light that the scene should have: what is encoded, and what the decoder corrects.
+
+        :param seen: float32 [N, 3, H, W] in [-1, 1], luma and twice the chroma
+        :return: like it; itself where the networks estimate no light
+        """
+        return seen if self.light is None else relit(seen, self.light(seen))
 
 
 class DriveNetworks(nn.Module):

@@ -24,9 +24,10 @@ class Outputs:
     """The publishers of a configured node; :meth:`publish` is the worker's, the rest the executor's.
 
     ``~/fused`` carries the picture. Under the very same header ``~/fused/camera_info`` carries the calibration of its
-    camera, where one is known, and ``~/provenance`` what made it: a ``diagnostic_msgs/DiagnosticArray`` with one status, whose message is ``fused``, ``restored`` or ``held``, whose
-    level is WARN unless it is ``fused``, and whose values name the sources, steps, model and so on. Where there is a
-    text, what it names is published under the same header too: see :class:`.TextOutputs`.
+    camera, where one is known, and ``~/provenance`` what made it: a ``diagnostic_msgs/DiagnosticArray`` with one
+    status, whose message is ``fused``, ``restored`` or ``held``, whose level is WARN unless it is ``fused``, and whose
+    values name the sources, steps, model and so on. Where there is a text, what it names is published under the same
+    header too: see :class:`.TextOutputs`.
 
     :param calibration: makes the ``camera_info`` of a picture that has the visible camera's frame, or None
     """

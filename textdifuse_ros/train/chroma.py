@@ -12,7 +12,15 @@ from textdifuse_ros.fusion.denoise import FeatureDenoiser
 from textdifuse_ros.image.color import rgb_to_ycbcr
 from textdifuse_ros.image.ranges import unit_to_signed
 from textdifuse_ros.networks.drive import DriveNetworks
+from textdifuse_ros.networks.light import best_gains, light_error, relit
 from textdifuse_ros.train.objective import FewStepObjective, Objective
+
+CAST_SHARE = 0.35
+"""Of the crops, that get a further cast: of all crops so few have a strong one that the best answer were never to see
+any."""
+
+SODIUM = (0.0, -0.15, -0.46)
+"""Logarithms of a sodium lamp's gains on coded values; light differs from daylight mostly along this line."""
 
 SOFTNESS = 0.05
 """In chroma times two, whose range is [-1, 1]."""
@@ -30,12 +38,35 @@ class ChromaStage:
         self.parameters = list(self.networks.parameters())
 
     def __call__(self, batch: Sample, generator: torch.Generator) -> dict[str, Tensor]:
-        luma, chroma = rgb_to_ycbcr(F.avg_pool2d(batch.visible, 2))
-        _, target = rgb_to_ycbcr(F.avg_pool2d(batch.visible_target, 2))
-        seen, truth = torch.cat((unit_to_signed(luma), 2 * chroma), 1), 2 * target
+        seen, truth = (_half(picture) for picture in (batch.visible, batch.visible_target))
+        light = self.networks.light
+        wrong = torch.zeros((), device=seen.device)
+        if light is not None:
+            seen = _cast(seen, generator)
+            gains = light(seen)
+            wrong = light_error(gains, best_gains(seen, truth))
+            # The light learns from the light alone, and the rest what the light leaves to be done.
+            seen = relit(seen, gains.detach())
         features = self.networks.encoder(seen)
         denoiser = FeatureDenoiser(self.networks.decoder, features, self.schedule, base=seen[:, 1:], clip=False)
-        return self.objective(denoiser, truth, lambda x0: _error(x0, truth), generator)
+        losses = self.objective(denoiser, truth[:, 1:], lambda x0: _error(x0, truth[:, 1:]), generator)
+        return {**losses, "loss": losses["loss"] + wrong, "light": wrong.detach()}
+
+
+def _cast(seen: Tensor, generator: torch.Generator) -> Tensor:
+    """Some of the crops under another light, from bluish to sodium; none becomes brighter."""
+    count = seen.shape[0]
+    chosen, along = torch.rand(2, count, 1, generator=generator)
+    logarithms = (1.9 * along - 0.6) * torch.tensor(SODIUM) + 0.1 * torch.randn(count, 3, generator=generator)
+    logarithms = logarithms - logarithms.amax(1, keepdim=True)
+    gains = torch.where(chosen < CAST_SHARE, logarithms, 0.0).exp()
+    return relit(seen, gains[:, :, None, None].to(seen.device))
+
+
+def _half(picture: Tensor) -> Tensor:
+    """Luma and twice the chroma at half the size, [N, 3, S / 2, S / 2] in [-1, 1]."""
+    luma, chroma = rgb_to_ycbcr(F.avg_pool2d(picture, 2))
+    return torch.cat((unit_to_signed(luma), 2 * chroma), 1)
 
 
 def _error(x0: Tensor, truth: Tensor) -> Tensor:
