@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY
+from conftest import TINY, with_random_heads
 
 from textdifuse_ros.config import FuserConfig
 from textdifuse_ros.fusion.fuser import Fuser
@@ -103,3 +103,24 @@ def test_the_fused_colour_follows_the_estimate(precision: str) -> None:
     visible = np.full((64, 64, 3), (120, 120, 80), np.uint8)
     fused = Fuser(networks, FuserConfig(precision=precision)).restore(visible=visible).image.astype(int)
     assert abs(int((fused[..., 2] - fused[..., 0]).mean())) <= 2, "80 e^0.4 is 119"
+
+
+def test_the_fused_luma_is_that_without_the_cast_and_as_bright() -> None:
+    """What a cast does to a picture's luma is undone before the luma networks see it."""
+    torch.manual_seed(1)
+    networks = with_random_heads(grown(DriveNetworks(DriveConfig(**TINY)), "chroma"))
+    assert networks.chroma.light is not None
+    clean = (255 * scenes(1, 4)[0].permute(1, 2, 0).numpy()).round().astype(np.uint8)
+    infrared = np.ascontiguousarray(clean[::-1, :, 0])
+    gains = np.exp([-0.1, -0.1, 0.2])  # colour alone: their product is 1
+    seen = (clean / gains).round().clip(0, 255).astype(np.uint8)
+    due = Fuser(networks, FuserConfig())(clean, infrared).image
+    blind = Fuser(networks, FuserConfig())(seen, infrared).image
+    with torch.no_grad():
+        networks.chroma.light.cells[-1].bias[:3] = torch.from_numpy(np.arctanh(np.log(gains) / 2)).float()
+    found = Fuser(networks, FuserConfig())(seen, infrared).image
+
+    def luma(picture: np.ndarray) -> np.ndarray:
+        return picture.astype(float) @ (0.299, 0.587, 0.114)
+
+    assert abs(luma(found) - luma(due)).mean() < 0.3 * abs(luma(blind) - luma(due)).mean()

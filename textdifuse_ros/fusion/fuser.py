@@ -33,6 +33,7 @@ from textdifuse_ros.image.thermal import to_uint8
 from textdifuse_ros.networks.blocks import channels_last
 from textdifuse_ros.networks.device import resolve_device
 from textdifuse_ros.networks.drive import INFRARED, MULTIPLE, VISIBLE, DriveNetworks
+from textdifuse_ros.networks.light import color_of
 
 _CHECKS = {item.name: item.check for item in parameters(FuserConfig)}
 
@@ -233,7 +234,8 @@ class Fuser:
         warm = pad_to_multiple(to_unit(to_uint8(infrared), self._device), 2 * MULTIPLE)
         clock.lap("prepare")
 
-        sources = self._input(unit_to_signed(luma)), self._input(unit_to_signed(warm))
+        balanced = self._balanced(networks, rgb, luma, chroma)
+        sources = self._input(unit_to_signed(balanced)), self._input(unit_to_signed(warm))
         modulated = None
         if emphasis:
             features, modulated = modulate(networks, *sources, emphasis)
@@ -252,11 +254,18 @@ class Fuser:
         mask = None if emphasis is None else emphasis.mask()
         return FusionResult(picture, self._provenance(run, emphasis), clock.laps(), mask)
 
+    def _balanced(self, networks: DriveNetworks, rgb: Tensor, luma: Tensor, chroma: Tensor) -> Tensor:
+        """The luma that a picture has without its colour cast, float32 [N, 1, H, W] in [0, 1]; brightness stays."""
+        if networks.chroma.light is None:
+            return luma
+        gains = networks.chroma.light(_half(luma, chroma))
+        return rgb_to_ycbcr((rgb * color_of(gains)).clamp(0, 1))[0]
+
     def _color(
         self, networks: DriveNetworks, luma: Tensor, chroma: Tensor, run: _Run, generator: torch.Generator
     ) -> Tensor:
         """Restored chroma, float32 [N, 2, H, W] in [-0.5, 0.5], of a visible picture's luma and chroma."""
-        seen = networks.chroma.relit(F.avg_pool2d(torch.cat((unit_to_signed(luma), 2 * chroma), 1), 2))
+        seen = networks.chroma.relit(_half(luma, chroma))
         features = networks.chroma.encoder(self._input(seen))
         denoiser = FeatureDenoiser(networks.chroma.decoder, features, self.schedule, base=seen[:, 1:])
         small = self._last(denoiser, seen[:, 1:].shape, run, generator) / 2
@@ -266,15 +275,17 @@ class Fuser:
         clock = _Stopwatch(self._device)
         height, width = picture.shape[:2]
         generator = torch.Generator().manual_seed(run.seed)
-        luma, chroma = rgb_to_ycbcr(pad_to_multiple(to_unit(picture, self._device), 2 * MULTIPLE))
+        grey = kind == INFRARED
+        rgb = pad_to_multiple(to_unit(picture, self._device), 2 * MULTIPLE)
+        luma, chroma = rgb_to_ycbcr(rgb)
         clock.lap("prepare")
         source = torch.tensor([kind], device=self._device)
-        features = networks.luma.encoder(self._input(unit_to_signed(luma)), source)
+        balanced = luma if grey else self._balanced(networks, rgb, luma, chroma)
+        features = networks.luma.encoder(self._input(unit_to_signed(balanced)), source)
         clock.lap("encode")
         denoiser = FeatureDenoiser(networks.luma.decoder, features, self.schedule)
         restored = signed_to_unit(self._last(denoiser, luma.shape, run, generator))
         clock.lap("steps")
-        grey = kind == INFRARED
         color = torch.zeros_like(chroma) if grey else self._color(networks, luma, chroma, run, generator)
         clock.lap("chroma")
         image = to_bytes(crop_to(ycbcr_to_rgb(restored, color), height, width))
@@ -312,6 +323,11 @@ class Fuser:
             "precision": str(self.dtype).removeprefix("torch."),
             "version": __version__,
         }
+
+
+def _half(luma: Tensor, chroma: Tensor) -> Tensor:
+    """What the chroma networks see: luma and twice the chroma at half the size, [N, 3, H / 2, W / 2] in [-1, 1]."""
+    return F.avg_pool2d(torch.cat((unit_to_signed(luma), 2 * chroma), 1), 2)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

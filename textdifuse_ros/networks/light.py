@@ -73,6 +73,11 @@ def relit(seen: Tensor, gains: Tensor) -> Tensor:
     return torch.cat((unit_to_signed(luma), 2 * chroma), 1)
 
 
+def color_of(gains: Tensor) -> Tensor:
+    """The colour of gains [N, 3, 1, 1] without their brightness: their geometric mean becomes 1."""
+    return gains / gains.log().mean(1, keepdim=True).exp()
+
+
 def best_gains(seen: Tensor, truth: Tensor) -> Tensor:
     """The gains that bring a picture nearest to another one, by least squares: what the estimate should say.
 
