@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import time
-from array import array
 
 import numpy as np
 import pytest
@@ -14,16 +13,18 @@ pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from ros_helpers.fusion_rig import FAST, INFRARED, STREAMS, VISIBLE, Rig, dropped_since, image
+from ros_helpers.spoils import half_size, other_encoding, short, small_step, unstamped, with_nan
 from sensor_msgs.msg import Image
 
 from textdifuse_ros.config_nodes import FusionNodeConfig
 from textdifuse_ros.fusion.budget import LatencyBudget
 from textdifuse_ros.image.intake import SensorIntake
 from textdifuse_ros.nodes import diagnostics, fusion_node
-from textdifuse_ros.nodes.diagnostics import Complaints, Latencies
+from textdifuse_ros.nodes.diagnostics import Arrivals, Complaints, Latencies
 from textdifuse_ros.nodes.engine import Engine
-from textdifuse_ros.nodes.health import complain_of
+from textdifuse_ros.nodes.health import complain_of, losses_of
 from textdifuse_ros.nodes.pair_fusion import Job, PairFusion
+from textdifuse_ros.nodes.qos import loss_remedy
 from textdifuse_ros.nodes.worker import LatestWorker
 from textdifuse_ros.sync.filters import Received
 from textdifuse_ros.sync.outcome import Drop
@@ -32,33 +33,6 @@ pytest_plugins = ["ros_helpers.fusion_rig"]
 
 
 # ---- bad input
-
-
-def short(message: Image) -> None:
-    message.data = message.data[: len(message.data) // 2]
-
-
-def other_encoding(message: Image) -> None:
-    message.encoding = "rgb565"
-
-
-def half_size(message: Image) -> None:
-    message.height //= 2
-
-
-def small_step(message: Image) -> None:
-    message.step = 3
-
-
-def with_nan(message: Image) -> None:
-    picture = np.full((message.height, message.width), 300, np.float32)
-    picture[3, 4] = np.nan
-    message.encoding, message.step = "32FC1", 4 * message.width
-    message.data = array("B", picture.tobytes())
-
-
-def unstamped(message: Image) -> None:
-    message.header.stamp.sec = message.header.stamp.nanosec = 0
 
 
 @pytest.mark.parametrize(
@@ -245,6 +219,47 @@ def test_a_drop_is_explained_with_what_was_found_and_a_remedy(drop, said):
     lines: list[str] = []
     complain_of(drop, FusionNodeConfig(), Complaints(lines.append))
     assert len(lines) == 1 and said in lines[0] and ";" in lines[0]
+
+
+class Lossy:
+    """Inputs of which the middleware has lost some."""
+
+    def __init__(self) -> None:
+        self.arrivals = {stream: Arrivals() for stream in STREAMS}
+
+    def pass_by(self, stream: str, came: int, lost: int) -> None:
+        for _ in range(came):
+            self.arrivals[stream].arrived()
+        self.arrivals[stream].lose(lost)
+        self.arrivals[stream].measure()
+
+
+def test_losses_in_transport_are_told_of_by_camera_from_two_percent_and_three_pictures_on():
+    inputs, lines = Lossy(), []
+    for stream, came, lost in ((VISIBLE, 20, 2), (INFRARED, 200, 3)):
+        inputs.pass_by(stream, came, lost)
+    assert losses_of(inputs, Complaints(lines.append)) == [], "two are few, and 3 of 203 are less than 2 %"
+    inputs.pass_by(VISIBLE, 20, 8)
+    (told,) = losses_of(inputs, Complaints(lines.append))
+    assert told.startswith("visible: 10 of the last 50 pictures (20 %) were lost in transport; set FASTRTPS_DEFAULT_")
+    assert lines == [told.replace("visible: ", "visible transport: ")]
+    for _ in range(11):
+        inputs.pass_by(VISIBLE, 20, 0)
+    assert losses_of(inputs, Complaints(lines.append)) == [], "ten reports later it is forgiven"
+    assert inputs.arrivals[VISIBLE].lost == 10, "but not forgotten"
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({}, "set FASTRTPS_DEFAULT_PROFILES_FILE to the package's config/fastdds_shm.xml here and in the camera"),
+        ({"ROS_DISTRO": "kilted"}, "set FASTDDS_DEFAULT_PROFILES_FILE to the package's"),
+        ({"FASTRTPS_DEFAULT_PROFILES_FILE": "x.xml"}, "set FASTRTPS_DEFAULT_PROFILES_FILE in the camera drivers"),
+        ({"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}, "give the middleware larger buffers, or see to the network"),
+    ],
+)
+def test_what_to_set_against_losses_depends_on_what_is_set_already(environment, said):
+    assert loss_remedy(environment).startswith(said)
 
 
 @pytest.mark.parametrize("reason", ["unmatched", "partner_missing", "time_jump"])

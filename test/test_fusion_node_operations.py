@@ -33,7 +33,7 @@ OK, WARN = DiagnosticStatus.OK, DiagnosticStatus.WARN
 
 @pytest.fixture(scope="module")
 def expected(tiny_checkpoint) -> Fuser:
-    return Fuser.from_config(FuserConfig(model=str(tiny_checkpoint)))
+    return Fuser.from_config(FuserConfig(model=str(tiny_checkpoint), threads=1))
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_reload_weights_reads_the_file_again_while_pictures_come_out(start, tiny
     torch.manual_seed(3)
     save_networks(path, DriveNetworks(DriveConfig(**TINY)), {"made by": "the tests"})
     answer = rig.call(Trigger, "reload_weights", Trigger.Request())
-    expected = Fuser.from_config(FuserConfig(model=str(path)))
+    expected = Fuser.from_config(FuserConfig(model=str(path), threads=1))
     assert answer.success and answer.message == f"weights {expected.weights}"
     np.testing.assert_array_equal(pixels(rig.fuse(*pair)), expected(*pair).image)
     assert rig.books()["weights"] == expected.weights

@@ -117,7 +117,7 @@ def heard(running) -> Iterator[Heard]:
 
 @pytest.fixture(scope="module")
 def plain(tiny_text_checkpoint) -> Fuser:
-    return Fuser.from_config(FuserConfig(model=str(tiny_text_checkpoint)))
+    return Fuser.from_config(FuserConfig(model=str(tiny_text_checkpoint), threads=1))
 
 
 def painted(size: tuple[int, int], region: tuple[slice, slice], level: int = 1) -> np.ndarray:

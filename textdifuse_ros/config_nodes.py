@@ -136,6 +136,9 @@ class PlayerConfig:
     source: str = parameter("", "A rosbag2 recording (folder or .mcap / .db3 file), or a folder with vis/ and ir/.")
     rate: float = parameter(1.0, "Speed of playing; 2 is twice as fast as recorded.", low=0.001, high=1000.0)
     loop: bool = parameter(False, "Start again at the end, with the recorded stamps again.")
+    live: bool = parameter(
+        False, "Stamp the pictures as if they were taken now: the time between stamp and recording before the present."
+    )
     clock: bool = parameter(False, "Publish /clock from the recorded times, for nodes with use_sim_time.")
     visible_topic: str = parameter("", "Topic of the visible pictures in the recording; empty looks for it.")
     infrared_topic: str = parameter("", "Topic of the infrared pictures in the recording; empty looks for it.")

@@ -115,12 +115,15 @@ def run(arguments: argparse.Namespace) -> int:
     output: Path = arguments.output
     begun = time.monotonic()
     _clear(output)
-    prepared = _from_folder(arguments) if arguments.data else _from_drive(arguments, output / "input_bag")
+    if arguments.data:
+        prepared = _from_folder(arguments)
+    else:
+        prepared = render_drive(arguments.size, arguments.pairs, output / "input_bag")
     rendered = time.monotonic()
     rate, fuse_seconds = _choose_rate(config, arguments.rate, prepared)
     print(f"one pair takes {1e3 * fuse_seconds:.0f} ms; playing {prepared.pairs} pairs at {rate:.2f} Hz", flush=True)
     played = time.monotonic()
-    told = _supervise(_plan(config, output, prepared, rate, texts))
+    told = supervise("demo", _plan(config, output, prepared, rate, texts))
     ended = time.monotonic()
 
     recorded = 0
@@ -203,8 +206,11 @@ def _clear(output: Path) -> None:
         raise FileError(f"the output {output}", "a folder that can be written to", error.strerror or error) from error
 
 
-def _from_drive(arguments: argparse.Namespace, bag: Path) -> Prepared:
-    """Render the drive into a recording."""
+def render_drive(size: str, pairs: int, bag: Path) -> Prepared:
+    """Render the drive into a recording.
+
+    :param size: as ``640x480``
+    """
     import numpy as np
     from tqdm import tqdm
 
@@ -214,8 +220,8 @@ def _from_drive(arguments: argparse.Namespace, bag: Path) -> Prepared:
     from textdifuse_ros.scenes.config import DriveSceneConfig
     from textdifuse_ros.scenes.drive import NightDrive
 
-    width, height = parse_size(arguments.size)
-    config = from_mapping(DriveSceneConfig, {"frames": arguments.pairs, "width": width, "height": height})
+    width, height = parse_size(size)
+    config = from_mapping(DriveSceneConfig, {"frames": pairs, "width": width, "height": height})
     samples: list[tuple[np.ndarray, np.ndarray]] = []
     random = np.random.default_rng(config.seed)
     with BagWriter(bag) as writer:
@@ -293,7 +299,6 @@ def _plan(config: FuserConfig, output: Path, prepared: Prepared, rate: float, te
     node = {**to_mapping(config), "input_reliability": "reliable", "warm_up_size": [height, width]}
     if texts:
         node.update(target_text=texts[0], localize_rate=min(2.0, max(0.01, rate / PAIRS_PER_LOOK)))
-    profile = next((str(path) for path in _profiles() if path.is_file()), "")
     return {
         "output": str(output.resolve()),
         "node": node,
@@ -301,8 +306,13 @@ def _plan(config: FuserConfig, output: Path, prepared: Prepared, rate: float, te
         "pairs": prepared.pairs,
         "record": [FUSED_TOPIC, *((OVERLAY_TOPIC, OBJECTS_TOPIC) if texts else ())],
         "text_later": texts[1] if len(texts) > 1 else "",
-        "profile": profile,
+        "profile": transport_profile(),
     }
+
+
+def transport_profile() -> str:
+    """The Fast DDS profile that comes with the package; empty where it is not found."""
+    return next((str(path) for path in _profiles() if path.is_file()), "")
 
 
 def _profiles() -> Iterator[Path]:
@@ -313,14 +323,15 @@ def _profiles() -> Iterator[Path]:
         yield prefix / "share" / "textdifuse_ros" / "config" / "fastdds_shm.xml"
 
 
-def _supervise(plan: dict[str, Any]) -> dict[str, Any]:
+def supervise(name: str, plan: dict[str, Any]) -> dict[str, Any]:
     """Run the processes and return what they told.
 
+    :param name: of the module of :mod:`textdifuse_ros.nodes` that runs the plan
     :raises InputError: they failed; the reason stands on stderr already
     :raises KeyboardInterrupt: interrupted; they have ended
     """
     env = {name: value for name, value in os.environ.items() if name != _WHEELS_MARK}
-    command = [sys.executable, "-m", "textdifuse_ros.nodes.demo", json.dumps(plan)]
+    command = [sys.executable, "-m", f"textdifuse_ros.nodes.{name}", json.dumps(plan)]
     process = subprocess.Popen(command, env=env)
 
     def forward(number: int, frame: FrameType | None) -> None:
@@ -336,6 +347,6 @@ def _supervise(plan: dict[str, Any]) -> dict[str, Any]:
         raise KeyboardInterrupt
     if status:
         logs = Path(plan["output"]) / "logs"
-        raise InputError("the demo", "run to its end", f"status {status}", f"its logs are in {logs}")
+        raise InputError(f"the {name}", "run to its end", f"status {status}", f"its logs are in {logs}")
     told: dict[str, Any] = json.loads((Path(plan["output"]) / "logs" / "run.json").read_text(encoding="utf-8"))
     return told

@@ -21,8 +21,8 @@ from textdifuse_ros.errors import TextDifuseError
 
 # The modules of the verbs, in the order in which --help lists them.
 VERBS = (
-    "fuse", "locate", "info", "benchmark", "train", "drive", "calibrate", "demo", "evaluate", "evaluate_localizer",
-    "sync_doctor", "bag",
+    "fuse", "locate", "info", "benchmark", "train", "drive", "calibrate", "demo", "endurance", "evaluate",
+    "evaluate_localizer", "sync_doctor", "bag",
 )  # fmt: skip
 
 

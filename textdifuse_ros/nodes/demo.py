@@ -63,9 +63,13 @@ class Interrupted(Exception):
 
 
 class Supervisor:
-    """Looks at the other processes through ROS: the graph, and the node's statistics."""
+    """Looks at the other processes through ROS: the graph, and the node's statistics.
 
-    def __init__(self, node: Node, children: Children, stop: StopRequest) -> None:
+    :param name: of what is run, for errors
+    """
+
+    def __init__(self, node: Node, children: Children, stop: StopRequest, name: str = "the demo") -> None:
+        self._name = name
         self._node = node
         self._children = children
         self._stop = stop
@@ -76,7 +80,7 @@ class Supervisor:
     def until(self, condition: Callable[[], bool], what: str, timeout: float, *alive: str) -> None:
         """Wait for a condition while watching the children.
 
-        :param what: completes "the demo must be able to ..."
+        :param what: completes "... must be able to ..."
         :param alive: children that must not end meanwhile
         :raises Interrupted: told to stop
         :raises InputError: out of time, or a child has ended; quotes its log
@@ -95,7 +99,7 @@ class Supervisor:
     def failure(self, what: str, found: str, *names: str) -> InputError:
         """An error that quotes the children's logs."""
         quoted = "; ".join(f"{name}: {self._children.tail(name, 2)}" for name in names)
-        return InputError("the demo", f"able to {what}", found, " ".join(quoted.split()))
+        return InputError(self._name, f"able to {what}", found, " ".join(quoted.split()))
 
     def statistics(self) -> dict[str, Any]:
         """The node's own numbers."""
@@ -116,15 +120,27 @@ class Supervisor:
         if not result.successful:
             raise InputError("the text", "one that the node takes", repr(text), result.reason)
 
+    def told_to_stop(self) -> bool:
+        """Whether a signal came since the last call; it is taken as heard."""
+        requested, self._stop.requested = self._stop.requested, False
+        return requested
+
+    def await_service(self, *alive: str) -> None:
+        """Wait until the node is active.
+
+        :raises InputError: it is not; quotes its log
+        """
+        self.until(self._client.service_is_ready, "start fusion_node", START_TIMEOUT, *alive)
+        if self.statistics()["state"] != "active":
+            raise self.failure("start fusion_node", "a node that refused", "fusion_node")
+
     def await_node(self, topics: list[str]) -> None:
         """Wait until the node is active and its output is recorded.
 
         :param topics: those that the recorder is to record
         :raises InputError: it is not; quotes its log
         """
-        self.until(self._client.service_is_ready, "start fusion_node", START_TIMEOUT, "fusion_node", "recorder")
-        if self.statistics()["state"] != "active":
-            raise self.failure("start fusion_node", "a node that refused", "fusion_node")
+        self.await_service("fusion_node", "recorder")
         self.until(
             lambda: all(self._node.count_subscribers(topic) > 0 for topic in topics),
             "record the fused pictures",
@@ -157,11 +173,12 @@ class Supervisor:
                 before = counts
                 if time.monotonic() > ended_at + END_TIMEOUT:
                     raise self.failure("fuse all pairs", f"{numbers['waiting']} still waiting", "fusion_node")
-                self._pause()
+                self.listen(POLL, "fusion_node", "recorder")
 
-    def _pause(self) -> None:
-        until = time.monotonic() + POLL
-        self.until(lambda: time.monotonic() > until, "fuse", END_TIMEOUT, "fusion_node", "recorder")
+    def listen(self, seconds: float, *alive: str) -> None:
+        """Let time pass [s], and take in what comes meanwhile."""
+        until = time.monotonic() + seconds
+        self.until(lambda: time.monotonic() > until, "go on", seconds + END_TIMEOUT, *alive)
 
 
 def run(plan: Plan, stop: StopRequest) -> dict[str, Any]:

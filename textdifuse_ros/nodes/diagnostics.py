@@ -14,6 +14,8 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 LATENCIES_KEPT = 1000
 COMPLAINT_PERIOD = 5.0
+LOSS_REPORTS = 10
+"""Losses in transport are judged over so many reports: in one alone there are too few pictures."""
 
 
 class Arrivals:
@@ -23,13 +25,14 @@ class Arrivals:
         self.lost = 0
         self._count = 0
         self._last = time.monotonic()
-        self._rate_from = (self._last, 0)
+        self._reports: deque[tuple[float, int, int]] = deque([(self._last, 0, 0)], LOSS_REPORTS + 1)
         self.rate = 0.0
 
     def restart(self) -> None:
-        """Measure silence from now on."""
+        """Measure silence, rate and losses from now on."""
         self._last = time.monotonic()
-        self._rate_from = (self._last, self._count)
+        self._reports.clear()
+        self._reports.append((self._last, self._count, self.lost))
         self.rate = 0.0
 
     def arrived(self) -> None:
@@ -41,12 +44,19 @@ class Arrivals:
         """The middleware has lost messages."""
         self.lost += count
 
-    def measure_rate(self) -> None:
-        """Set ``rate`` [Hz] to that since the last call."""
+    def measure(self) -> None:
+        """Once a report: set ``rate`` [Hz] to that since the last call, and move ``recent_losses`` on."""
         now = time.monotonic()
-        since, count = self._rate_from
+        since, count, _ = self._reports[-1]
         self.rate = (self._count - count) / max(now - since, 1e-6)
-        self._rate_from = (now, self._count)
+        self._reports.append((now, self._count, self.lost))
+
+    @property
+    def recent_losses(self) -> tuple[int, int]:
+        """Messages that were lost, and that were sent, in the last ten reports, or since ``restart``."""
+        _, came, lost = self._reports[0]
+        newly_lost = self.lost - lost
+        return newly_lost, newly_lost + self._count - came
 
     @property
     def silent_for(self) -> float:

@@ -300,7 +300,9 @@ class FusionNode(LifecycleNode):
             "text": {**self._target.told, "plain_because": engine.plain_because},
         }
         for stream, arrivals in self._inputs.arrivals.items():
+            lost, sent = arrivals.recent_losses
             numbers[stream]["lost_in_transport"] = arrivals.lost
+            numbers[stream]["transport_loss"] = round(lost / sent, 4) if sent else 0.0
             numbers[stream]["rate_hz"] = round(arrivals.rate, 2)
             numbers[stream]["silent_for"] = round(arrivals.silent_for, 2) if self._inputs.is_open else None
         return numbers
@@ -308,7 +310,7 @@ class FusionNode(LifecycleNode):
     def _report(self) -> None:
         """Publish ``/diagnostics``."""
         for arrivals in self._inputs.arrivals.values():
-            arrivals.measure_rate()
+            arrivals.measure()
         numbers = self.statistics()
         level, message = OK, numbers["state"]
         if self._problem:

@@ -13,6 +13,7 @@ from textdifuse_ros.config_nodes import FusionNodeConfig
 from textdifuse_ros.image.intake import BAD_INFRARED, BAD_VISIBLE, NO_CALIBRATION, SIZE_MISMATCH
 from textdifuse_ros.nodes.diagnostics import Complaints
 from textdifuse_ros.nodes.inputs import DISABLED, Inputs
+from textdifuse_ros.nodes.qos import loss_remedy
 from textdifuse_ros.nodes.worker import FUSION_ERROR, SUPERSEDED
 from textdifuse_ros.sync.base import JUMP_BACK_NS
 from textdifuse_ros.sync.outcome import (
@@ -36,6 +37,9 @@ RESET = "reset"
 WANTED = (DEACTIVATED, RECONFIGURED, RESET, DISABLED)
 FAILURES = (ZERO_STAMP, BAD_VISIBLE, BAD_INFRARED, SIZE_MISMATCH, NO_CALIBRATION, FUSION_ERROR)
 """A picture or pair was not fit to be fused; the other reasons are about time and partners."""
+
+LOSS_SHARE, LOSS_LEAST = 0.02, 3
+"""Losses in transport are told of from this share, and this many, on: with a large segment 0 to 1 % are lost."""
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
@@ -122,6 +126,21 @@ class Silence:
         return quiet
 
 
+def losses_of(inputs: Inputs, complaints: Complaints) -> list[str]:
+    """Which cameras' pictures are lost between driver and node, and what to set, in words; also for the log.
+
+    By what the middleware tells: a reader notices gaps in a writer's sequence numbers, also of a best-effort one.
+    """
+    told = []
+    for stream, arrivals in inputs.arrivals.items():
+        lost, sent = arrivals.recent_losses
+        if lost >= LOSS_LEAST and lost >= LOSS_SHARE * sent:
+            share = f"{lost} of the last {sent} pictures ({100 * lost / sent:.0f} %) were lost in transport"
+            complaints.tell(f"{stream} transport", f"{share}; {loss_remedy()}")
+            told.append(f"{stream}: {share}; {loss_remedy()}")
+    return told
+
+
 class SimulatedClock:
     """Notices under ``use_sim_time`` that time stands still."""
 
@@ -199,6 +218,7 @@ class Health:
 
     def __init__(self, node: Node, inputs: Inputs, complaints: Complaints) -> None:
         self._inputs = inputs
+        self._complaints = complaints
         self._silence = Silence(inputs, node.get_logger())
         self._progress = Progress(complaints)
         self._clock = SimulatedClock(node)
@@ -224,5 +244,6 @@ class Health:
         if clock and max(level, clock_level) == OK:  # paused: that nothing comes is as it should be
             return OK, clock
         silent = self._silence.look(config.silence_after)
-        messages = [text for text in (*silent, missing, stalled, clock, masks) if text]
-        return max(level, clock_level, WARN if silent or missing or masks else OK), "; ".join(messages)
+        lossy = losses_of(self._inputs, self._complaints)
+        messages = [text for text in (*silent, missing, stalled, *lossy, clock, masks) if text]
+        return max(level, clock_level, WARN if silent or missing or lossy or masks else OK), "; ".join(messages)

@@ -102,7 +102,7 @@ class PairFusion:
 
     def __call__(self, job: Job) -> str:
         """Fuse and publish; returns the outcome under which the job is counted and never raises."""
-        now = self._settings()
+        now, begun = self._settings(), time.monotonic()
         try:
             self._intake.config = now
             pair = self._intake(*(None if half is None else half.message for half in (job.visible, job.infrared)))
@@ -123,7 +123,9 @@ class PairFusion:
                 told.update(found.told())
                 if self._engine.plain_because:
                     told["plain_because"] = self._engine.plain_because
-            self._publish(message_from(result.image, "rgb8", job.header), how, told, found)
+            message = message_from(result.image, "rgb8", job.header)
+            told["work_ms"] = f"{1e3 * (time.monotonic() - begun):.3f}"
+            self._publish(message, how, told, found)
         except Exception as error:
             return self._bad(FUSION_ERROR, error)
         latency = time.monotonic() - job.arrived

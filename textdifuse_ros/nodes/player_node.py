@@ -30,7 +30,7 @@ from textdifuse_ros.nodes.messages import message_class
 from textdifuse_ros.nodes.parameters import NodeParameters
 from textdifuse_ros.nodes.process import StopRequest, report, run_program
 from textdifuse_ros.nodes.qos import output_profile
-from textdifuse_ros.nodes.sources import INFRARED, VISIBLE, Entry, Picture, open_source
+from textdifuse_ros.nodes.sources import INFRARED, VISIBLE, Entry, Picture, open_source, stamped_now
 
 QUEUE_DEPTH = 20  # messages that a slow reliable subscriber may lag behind
 CLOCK_PERIOD = 0.01  # [s]; finer than any timer that is driven by it needs
@@ -120,7 +120,8 @@ class PlayerNode(Node):
             self._publish(output, entry)
 
     def _publish(self, output: Publisher, entry: Entry) -> None:
-        content = entry.content
+        live = self.config.live and entry.topic in (VISIBLE, INFRARED)
+        content = stamped_now(entry, time.time_ns()) if live else entry.content
         output.publish(content if isinstance(content, bytes) else image_message(content))
         self._counts[entry.topic] += 1
 

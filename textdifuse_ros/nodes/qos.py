@@ -72,15 +72,30 @@ def publisher_events(topic: str, warn: Callable[[str], Any]) -> PublisherEventCa
     )
 
 
+def loss_remedy(environment: Mapping[str, str] = os.environ) -> str:
+    """What to do where pictures are lost in transport."""
+    variable = _profile_variable(environment)
+    if variable and not environment.get(variable):
+        return f"set {variable} to the package's config/fastdds_shm.xml here and in the camera drivers"
+    profile = f"set {variable} in the camera drivers as here" if variable else "give the middleware larger buffers"
+    return f"{profile}, or see to the network; or make the drivers reliable and set input_reliability to reliable"
+
+
+def _profile_variable(environment: Mapping[str, str]) -> str:
+    """The variable that names Fast DDS's profile file; empty where another middleware is in use."""
+    if "fastrtps" not in (environment.get("RMW_IMPLEMENTATION") or "rmw_fastrtps_cpp"):
+        return ""
+    return PROFILE_VARIABLE if environment.get("ROS_DISTRO", "") in FAST_DDS_2 else PROFILE_VARIABLE_3
+
+
 def transport_warning(environment: Mapping[str, str] = os.environ) -> str:
     """A line that warns of Fast DDS's small shared-memory segment, or '' where there is no cause.
 
     The default segment holds 512 kB, less than one VGA colour picture: sensor-data streams then lose most pictures.
     ``config/fastdds_shm.xml`` enlarges it.
     """
-    middleware = environment.get("RMW_IMPLEMENTATION") or "rmw_fastrtps_cpp"
-    variable = PROFILE_VARIABLE if environment.get("ROS_DISTRO", "") in FAST_DDS_2 else PROFILE_VARIABLE_3
-    if "fastrtps" not in middleware or environment.get(variable):
+    variable = _profile_variable(environment)
+    if not variable or environment.get(variable):
         return ""
     return (
         "Fast DDS runs with its default shared-memory segment of 512 kB and loses pictures of 640 x 480 and larger; "

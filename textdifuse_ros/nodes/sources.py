@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -47,6 +49,18 @@ class Entry:
     offset_ns: int
     time_ns: int
     content: bytes | Picture
+
+
+def stamped_now(entry: Entry, now_ns: int) -> bytes | Picture:
+    """The content of a picture's entry, as if it had been recorded at ``now_ns``: its stamp is as much before it."""
+    content = entry.content
+    if isinstance(content, Picture):
+        return dataclasses.replace(content, stamp_ns=content.stamp_ns + now_ns - entry.time_ns)
+    # CDR of a message that begins with a header: 4 bytes of encapsulation, then the stamp's seconds and nanoseconds.
+    form = "<iI" if content[1] & 1 else ">iI"
+    seconds, nanoseconds = struct.unpack_from(form, content, 4)
+    stamp = seconds * 10**9 + nanoseconds + now_ns - entry.time_ns
+    return content[:4] + struct.pack(form, *divmod(stamp, 10**9)) + content[12:]
 
 
 class Source(Protocol):

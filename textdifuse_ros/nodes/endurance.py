@@ -1,0 +1,187 @@
+"""Runs player and fusion_node over DDS for minutes or hours, and watches ages, memory and books.
+
+Started by ``textdifuse endurance``, which prepares the input and judges the result. Takes one JSON object as its
+argument (:class:`Plan`) and writes one to ``OUTPUT/logs/run.json``, also where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import Image
+from tqdm import tqdm
+
+from textdifuse_ros.errors import TextDifuseError
+from textdifuse_ros.nodes.children import Children
+from textdifuse_ros.nodes.demo import END_TIMEOUT, PREFIX, SETTLE, START_TIMEOUT, Interrupted, Supervisor
+from textdifuse_ros.nodes.images import stamp_of
+from textdifuse_ros.nodes.outputs import FUSED
+from textdifuse_ros.nodes.process import StopRequest
+from textdifuse_ros.nodes.qos import output_profile
+
+SAMPLE_PERIOD = 5.0  # [s] of the node's memory
+SHARE_OF_RUN = 0.1  # but at least so many samples in a short one
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run.
+
+    :ivar output: folder for ``logs/``
+    :ivar node: parameters of fusion_node
+    :ivar player: parameters of player_node
+    :ivar seconds: how long to play
+    :ivar profile: Fast DDS profile file; empty for none
+    """
+
+    output: str
+    node: dict[str, Any]
+    player: dict[str, Any]
+    seconds: float
+    profile: str = ""
+
+
+class Listener:
+    """What the node publishes, heard as anybody would.
+
+    The provenance is small and leaves the node just before its picture: when it comes is when that was published.
+
+    :ivar ages: of each fused picture at its publication [ms], wall clock less stamp
+    :ivar works: for each, how long the node worked on it [ms]
+    :ivar pictures: how many came
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.ages: list[float] = []
+        self.works: list[float] = []
+        self.pictures = 0
+        node.create_subscription(DiagnosticArray, "/fusion_node/provenance", self._note, output_profile(1000))
+        # Its bytes only: turning them into a message would take the time of the pictures that come after it.
+        node.create_subscription(Image, "/fusion_node/fused", self._count, output_profile(5), raw=True)
+
+    def _note(self, message: DiagnosticArray) -> None:
+        now = time.time_ns()
+        (status,) = message.status
+        if status.message == FUSED:
+            self.ages.append(round((now - stamp_of(message.header)) / 1e6, 3))
+            self.works.append(float(next(item.value for item in status.values if item.key == "work_ms")))
+
+    def _count(self, message: bytes) -> None:
+        self.pictures += 1
+
+
+def watch(supervisor: Supervisor, seconds: float) -> list[tuple[float, float]]:
+    """Sample the node's memory while it works.
+
+    :return: seconds since the start and resident memory [MB]; not where the system does not tell it
+    :raises InputError: player or node ended
+    """
+    samples = []
+    begun = time.monotonic()
+    period = min(SAMPLE_PERIOD, SHARE_OF_RUN * seconds)
+    with tqdm(total=round(seconds), desc="running", unit="s", disable=None) as bar:
+        try:
+            while (passed := time.monotonic() - begun) < seconds:
+                if (resident := supervisor.statistics()["memory_mb"].get("resident")) is not None:
+                    samples.append((round(passed, 2), resident))
+                bar.update(round(passed) - bar.n)
+                supervisor.listen(min(period, seconds - passed), "fusion_node", "player")
+        except Interrupted:
+            if not supervisor.told_to_stop():  # the program that started this one is gone: nobody waits for a report
+                raise
+    return samples
+
+
+def settle(supervisor: Supervisor) -> dict[str, Any]:
+    """The node's numbers once nothing is on its way any more."""
+    deadline = time.monotonic() + END_TIMEOUT
+    before: dict[str, Any] = {}
+    while True:
+        numbers = supervisor.statistics()
+        if not numbers["waiting"] and numbers["received"] == before.get("received"):
+            return numbers
+        if time.monotonic() > deadline:
+            raise supervisor.failure("fuse all pairs", f"{numbers['waiting']} still waiting", "fusion_node")
+        before = numbers
+        supervisor.listen(SETTLE, "fusion_node")
+
+
+def run(plan: Plan, stop: StopRequest) -> dict[str, Any]:
+    """Run everything once; a first signal ends the playing, and what was measured so far is told.
+
+    :return: ``player`` and ``node`` as those programs tell it, ``seconds``, ``ages_ms`` and ``works_ms`` while it
+        played, ``heard`` (how many fused pictures were told of in all), ``pictures``, ``memory`` and ``interrupted``
+    :raises InputError: a program failed; quotes its log
+    :raises Interrupted: told to stop before anything was played, or a second time
+    """
+    logs = Path(plan.output) / "logs"
+    told = logs / "player.json"
+    with Children(logs, {"ROS_LOG_DIR": str(logs / "ros")}) as children:
+        children.start("fusion_node", PREFIX + "fusion_node", plan.node)
+        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+        node = rclpy.create_node("endurance")
+        try:
+            supervisor = Supervisor(node, children, stop, "the endurance run")
+            listener = Listener(node)
+            supervisor.await_service("fusion_node")
+            children.start("player", PREFIX + "player_node", {**plan.player, "wait_for": 1, "summary": told})
+            received = lambda: supervisor.statistics()["received"] > 0  # noqa: E731
+            supervisor.until(received, "play", START_TIMEOUT, "fusion_node", "player")
+            begun = time.monotonic()
+            memory = watch(supervisor, plan.seconds)
+            seconds = time.monotonic() - begun
+            # Later ones do not count: the last pair waits for a whole inference, as no newer one takes its place.
+            ages, works = listener.ages.copy(), listener.works.copy()
+            if children.stop("player") or not told.is_file():
+                raise supervisor.failure("play", "a failure of player", "player")
+            numbers = settle(supervisor)
+            children.stop("fusion_node")
+        finally:
+            node.destroy_node()
+            rclpy.try_shutdown()
+    return {
+        "player": json.loads(told.read_text(encoding="utf-8")),
+        "node": numbers,
+        "seconds": round(seconds, 3),
+        "interrupted": seconds < plan.seconds,
+        "ages_ms": ages,
+        "works_ms": works,
+        "heard": len(listener.ages),
+        "pictures": listener.pictures,
+        "memory": memory,
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the plan that is given as the one argument; 0 when there is a report, 2 when not, 130 when interrupted."""
+    (text,) = sys.argv[1:] if argv is None else argv
+    plan = Plan(**json.loads(text))
+    stop = StopRequest()
+    os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 101))  # its own, as the demo's
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    if plan.profile:
+        os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = plan.profile
+    try:
+        found = run(plan, stop)
+        (Path(plan.output) / "logs" / "run.json").write_text(json.dumps(found) + "\n", encoding="utf-8")
+    except Interrupted:
+        return 130
+    except TextDifuseError as error:
+        print(f"textdifuse: {error}", file=sys.stderr, flush=True)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
