@@ -51,11 +51,11 @@ def test_benchmark_times_steps_beside_the_yardstick_and_a_text_where_the_model_h
     tiny_checkpoint: Path, tiny_text_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: bool
 ) -> None:
     model = tiny_text_checkpoint if text else tiny_checkpoint
-    words = ["benchmark", "--model", model, "--device", "cpu", "--size", "64x48", "--rounds", 1]
+    words = ["benchmark", "--model", model, "--device", "cpu", "--size", "128x96", "--rounds", 1]
     assert main([str(word) for word in [*words, "--json", tmp_path / "times.json"]]) == 0
     told = json.loads((tmp_path / "times.json").read_text(encoding="utf-8"))
     assert set(told["seconds"]) == {
-        *("1 step", "2 steps", "4 steps", "yardstick"),
+        *("1 step", "2 steps", "4 steps", "video state", "yardstick"),
         *(("1 with text", "4 with text") if text else ()),
     }
     assert all(seconds > 0 for seconds in told["seconds"].values())

@@ -227,7 +227,7 @@ def found_square(shape: tuple[int, int], strength: float = 1.0) -> Found:
 
 def test_a_model_without_re_modulation_fuses_plainly_and_says_why(tiny_checkpoint, pair):
     engine = Engine(lambda *told: None)
-    config = FuserConfig(model=str(tiny_checkpoint), device="cpu")
+    config = FusionNodeConfig(model=str(tiny_checkpoint), device="cpu")
     engine.open(config, (48, 64))
     plain = engine.fuse(*pair, config, Effort(1))
     result = engine.fuse(*pair, config, Effort(1), found_square(pair[1].shape).emphasis())
@@ -238,7 +238,7 @@ def test_a_model_without_re_modulation_fuses_plainly_and_says_why(tiny_checkpoin
 
 def test_a_smaller_fusion_emphasises_the_same_objects(tiny_text_checkpoint, pair):
     engine = Engine(lambda *told: None)
-    config = FuserConfig(model=str(tiny_text_checkpoint), device="cpu")
+    config = FusionNodeConfig(model=str(tiny_text_checkpoint), device="cpu")
     engine.open(config, (48, 64))
     visible, infrared = (np.repeat(np.repeat(picture, 2, 0), 2, 1) for picture in pair)
     found = found_square(infrared.shape)

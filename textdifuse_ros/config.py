@@ -209,3 +209,15 @@ class FuserConfig:
         live=True,
     )
     threads: int = parameter(0, "Processor threads of the networks; 0 leaves the choice to PyTorch.", low=0, high=256)
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """How a picture of a stream hangs on the one before, see :class:`textdifuse_ros.fusion.stream.VideoState`."""
+
+    video: bool = parameter(
+        True,
+        "Steady brightness and colour against the fused picture before, along the motion of the sources; false fuses "
+        "each picture for itself.",
+        live=True,
+    )

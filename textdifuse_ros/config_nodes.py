@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from textdifuse_ros.config import FuserConfig, parameter
+from textdifuse_ros.config import FuserConfig, VideoConfig, parameter
 from textdifuse_ros.config_localize import LocalizerConfig, TrackingConfig
 from textdifuse_ros.config_sensors import SensorConfig
 
@@ -18,7 +18,7 @@ ON_DEVICE_ERROR = ("retry", "cpu")
 
 
 @dataclass(frozen=True)
-class FusionNodeConfig(SensorConfig, TrackingConfig, LocalizerConfig, FuserConfig):
+class FusionNodeConfig(SensorConfig, TrackingConfig, LocalizerConfig, VideoConfig, FuserConfig):
     """What the ``fusion_node`` runs by: the fuser's and the localizer's own parameters, the text, pairing and so on."""
 
     target_text: str = parameter(

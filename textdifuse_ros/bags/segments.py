@@ -123,6 +123,10 @@ class Pieces:
             return None
         return BagReader(self._piece(number))
 
+    def beside(self, number: int, name: str) -> Path:
+        """Where a file lies that was written into the folder of a complete piece, beside its messages."""
+        return self._piece(number) / name
+
     def clear(self) -> None:
         """Remove the folder of the pieces."""
         (self.folder / JOB).unlink(missing_ok=True)  # first: without it, whatever is left is nobody's

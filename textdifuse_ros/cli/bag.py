@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textdifuse_ros.checks import check_number
-from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments, parameters, to_mapping
+from textdifuse_ros.config import FuserConfig, VideoConfig, add_arguments, from_arguments, parameters, to_mapping
 from textdifuse_ros.config_file import load_config
 from textdifuse_ros.config_localize import LocalizerConfig
 from textdifuse_ros.config_nodes import FusionNodeConfig
@@ -24,7 +24,8 @@ HELP = "Fuse whole recordings (rosbag2: mcap, sqlite3) without ROS: every pair, 
 
 _TRANSPORTS = ("visible_transport", "infrared_transport")  # the type of the topic tells
 _PAIRING = ("tolerance", "infrared_offset", "visible_offset")
-_TAKEN = {*(item.name for item in parameters(FuserConfig)), *NAMES, *_PAIRING} - set(_TRANSPORTS)
+_FUSION = (item.name for kind in (FuserConfig, VideoConfig) for item in parameters(kind))
+_TAKEN = {*_FUSION, *NAMES, *_PAIRING} - set(_TRANSPORTS)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -34,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from textdifuse_ros.fusion.emphasis import Emphasis
     from textdifuse_ros.fusion.fuser import Fuser
+    from textdifuse_ros.fusion.stream import VideoState
 
     width, height = parse_size(arguments.size)
     fuser = Fuser.from_config(from_arguments(FuserConfig, arguments))
@@ -47,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         emphasis = Emphasis(example_strengths(height, width))
         for steps in (1, 4):
             work[f"{steps} with text"] = partial(fuser, visible, infrared, steps=steps, emphasis=emphasis)
+    work["video state"] = partial(VideoState(), visible, infrared, fuser(visible, infrared, steps=1))
     work["yardstick"] = yardstick(fuser.device)
     seconds = _time_in_turn(work, max(1, arguments.rounds))
     parts = fuser(visible, infrared, steps=1).timings

@@ -18,7 +18,7 @@ from textdifuse_ros.evaluate.panels import Plan, run_pairs
 from textdifuse_ros.evaluate.pictures import Example, choose_examples, make_example
 from textdifuse_ros.evaluate.report import write_report
 from textdifuse_ros.evaluate.results import Evaluation
-from textdifuse_ros.evaluate.sequence import run_video
+from textdifuse_ros.evaluate.sequence import EACH, run_video
 from textdifuse_ros.evaluate.sets import PairSet
 
 if TYPE_CHECKING:
@@ -127,6 +127,8 @@ def _plan(request: Request, model_folder: Path | None) -> Plan:
         names = [MODEL, *([MODEL + PRE] if MODEL in request.preprocessed else [])]
         if request.panel == "text":
             names.append(MODEL + PLAIN)
+        if request.panel == "video":
+            names.append(MODEL + EACH)
         modelled = tuple(Row(name, model_folder / name) for name in names)
     conditions = (request.conditions or tuple(CONDITIONS)) if request.panel == "degraded" else ()
     return Plan(request.pairs, (*rows, *request.methods, *modelled), conditions, modelled, request.inputs)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from textdifuse_ros.errors import FileError
-from textdifuse_ros.evaluate.methods import Inputs, Row, check_results, fuse_into
+from textdifuse_ros.evaluate.methods import MODEL, Inputs, Row, check_results
 from textdifuse_ros.evaluate.panels import Plan, gather
 from textdifuse_ros.evaluate.results import Evaluation, Record, summarise
 from textdifuse_ros.evaluate.sets import check_size, read_pair
-from textdifuse_ros.image.files import Pair
+from textdifuse_ros.fusion.stream import VideoState
+from textdifuse_ros.image.files import Pair, write_png
 from textdifuse_ros.metrics.detail import average_gradient
 from textdifuse_ros.metrics.pictures import to_grey
 from textdifuse_ros.metrics.regions import Motion, find_motion, flicker
@@ -19,11 +20,15 @@ from textdifuse_ros.metrics.regions import Motion, find_motion, flicker
 if TYPE_CHECKING:
     from textdifuse_ros.fusion.fuser import Fuser
 
+EACH = "_each"
+"""Ends the name of the model's row in which each frame is fused for itself."""
+
 NOTES = (
     "The frames are taken in the order of their names. The motion between two frames is that of the source, visible or "
     "infrared, in which more of it can be told; it is the same for all rows.",
     "A blurred or dull sequence flickers less: a lower flicker counts only beside an AG that is not lower. "
     "Neighbouring frames are alike, so the intervals are narrower than those over independent pictures.",
+    f"{MODEL} is steadied as the node and textdifuse bag do it; in {MODEL + EACH} each frame is fused for itself.",
 )
 
 
@@ -41,7 +46,8 @@ def run_video(
 ) -> Evaluation:
     """Measure every row's sequence.
 
-    :param fuser: fuses the rows that the plan gives to the model, frame by frame in their order
+    :param fuser: fuses the rows that the plan gives to the model, in the order of the frames: that ending in ``_each``
+        gets each frame as it is fused for itself, the other one as a stream gives it
     :param workers: processes for the metrics
     :param progress: called once for each frame after the first
     :raises FileError: fewer than two frames, or a result is missing
@@ -84,12 +90,17 @@ def _motion(before: tuple, now: tuple) -> Motion:
 
 def _transitions(plan: Plan, fuser: Fuser | None) -> Iterator[Transition]:
     before: Pair | None = None
+    video = VideoState()
     for pair in plan.pairs.pairs:
         if plan.modelled:
             assert fuser is not None
-            inputs = Inputs(pair.stem, "", *read_pair(pair))
+            sources = read_pair(pair)
+            alone = fuser(*sources)
+            steady = video(*sources, alone)
             for row in plan.modelled:
-                fuse_into(row, fuser, inputs)
+                assert row.folder is not None
+                result = alone if row.name.endswith(EACH) else steady
+                write_png(row.folder / f"{pair.stem}.png", result.image)
         if before is not None:
             yield Transition(before, pair, plan.rows)
         before = pair

@@ -249,7 +249,10 @@ class Modulated:
     :param sources: both sources' weighted features, of one picture
     :param infrared: [1, 1, H, W] in [-1, 1]
     :param emphasis: of the upper left part of it that is the picture; the rest only fills up
+    :ivar plain: what the plain process has come to, float32 [1, 1, H, W] in [-1, 1]; set by :meth:`reverse`
     """
+
+    plain: Tensor
 
     def __init__(
         self, modulation: Modulation, sources: tuple[Pyramid, Pyramid], infrared: Tensor, emphasis: Emphasis
@@ -305,7 +308,9 @@ class Modulated:
             strict=True,
         )
         # Of each pair the plain step is taken first, for the modulated one looks at its estimate.
-        return (modulated for _, modulated in steps)
+        for step, modulated in steps:
+            self.plain = step.z
+            yield modulated
 
 
 class _Blended:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,7 @@ class Fuser:
         sampler: str | None = None,
         seed: int | None = None,
         emphasis: Emphasis | None = None,
+        plain: bool = False,
     ) -> FusionResult:
         """Fuse one aligned pair.
 
@@ -122,6 +124,7 @@ class Fuser:
         :param infrared: uint8 or uint16 [H, W]; 16 bits are stretched to 8 by percentiles (:mod:`image.thermal`)
         :param steps: reverse steps, and so on: the configuration's where not given
         :param emphasis: what is to stand out; where its strength is 0, the bytes are those without it
+        :param plain: give the picture without what stands out as well
         :raises CheckpointError: something is to stand out, and the model has no text re-modulation
         :raises ImageError: types or sizes are not as said
         :raises ConfigError: steps, sampler or seed out of range
@@ -136,7 +139,8 @@ class Fuser:
             self.require_modulation()
         run = self._run(steps, sampler, seed)
         networks = self._open()
-        return self._within_memory(lambda: self._fuse(networks, visible, infrared, run, emphasis), *infrared.shape)
+        work = functools.partial(self._fuse, networks, visible, infrared, run, emphasis, plain)
+        return self._within_memory(work, *infrared.shape)
 
     def restore(
         self,
@@ -224,6 +228,7 @@ class Fuser:
         infrared: np.ndarray,
         run: _Run,
         emphasis: Emphasis | None,
+        plain: bool,
     ) -> FusionResult:
         clock = _Stopwatch(self._device)
         height, width = infrared.shape
@@ -249,10 +254,14 @@ class Fuser:
         color = self._color(networks, luma, chroma, run, generator)
         clock.lap("chroma")
 
-        picture = to_bytes(crop_to(ycbcr_to_rgb(fused, color), height, width))
+        def finish(luma: Tensor) -> np.ndarray:
+            return to_bytes(crop_to(ycbcr_to_rgb(luma, color), height, width))
+
+        picture = finish(fused)
+        without = finish(signed_to_unit(modulated.plain.clamp(-1, 1))) if plain and modulated is not None else None
         clock.lap("finish")
         mask = None if emphasis is None else emphasis.mask()
-        return FusionResult(picture, self._provenance(run, emphasis), clock.laps(), mask)
+        return FusionResult(picture, self._provenance(run, emphasis), clock.laps(), mask, without)
 
     def _balanced(self, networks: DriveNetworks, rgb: Tensor, luma: Tensor, chroma: Tensor) -> Tensor:
         """The luma that a picture has without its colour cast, float32 [N, 1, H, W] in [0, 1]; brightness stays."""

@@ -4,9 +4,9 @@ Pairs are those of :mod:`textdifuse_ros.sync.recorded`, in the order of their st
 :class:`.SensorIntake`, as in the node. Of every pair come, under the visible's header and at the log time of its later
 half, the topics that the node publishes: ``/NAME/fused``, ``/NAME/provenance``, and with a text ``/NAME/mask``.
 
-The only thing that a pair hands on to the next is the gain of thermal counts. A resumed run therefore sends the
-infrared pictures of the complete pieces through the intake again, without fusing them; the bytes are those of an
-uninterrupted run.
+What a pair hands on to the next is the gain of thermal counts, and the video state. A resumed run therefore sends the
+infrared pictures of the complete pieces through the intake again, without fusing them, and reads the video state that
+lies in the last piece; the bytes are those of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from textdifuse_ros.config_sensors import NAMES
 from textdifuse_ros.errors import BagError, ImageError
 from textdifuse_ros.fusion.fuser import Fuser
 from textdifuse_ros.fusion.messages import OUTPUTS, Header, fused_messages
+from textdifuse_ros.fusion.stream import VideoState
 from textdifuse_ros.fusion.target import Target
 from textdifuse_ros.image.intake import BAD_INFRARED, BAD_VISIBLE, IntakeError, SensorIntake
 from textdifuse_ros.sync.outcome import INFRARED, STREAMS, VISIBLE
@@ -46,6 +47,7 @@ PIECE_PAIRS = 50
 """Pairs of a piece: what a run that is killed loses at most."""
 FUSION_ERROR = "fusion_error"
 NOTE = "textdifuse"
+VIDEO_STATE = "video.npz"
 CALIBRATION_TYPE = "sensor_msgs/msg/CameraInfo"
 
 
@@ -221,6 +223,7 @@ class _PairWork:
         self._intake = SensorIntake(job.config)
         self._fuser = fuser
         self._target = target
+        self.video = VideoState() if job.config.video else None
         for stream, message in plan.calibrations.items():
             self._intake.set_calibration(stream, self._opened(message))
 
@@ -258,7 +261,9 @@ class _PairWork:
         if self._target is not None:
             found = self._target.find(aligned.visible, aligned.infrared)
             labels, emphasis = found.label_map(), self._target.emphasis(found)
-        result = self._fuser(aligned.visible, aligned.infrared, emphasis=emphasis)
+        result = self._fuser(aligned.visible, aligned.infrared, emphasis=emphasis, plain=self.video is not None)
+        if self.video is not None:
+            result = self.video(aligned.visible, aligned.infrared, result, _stamp(visible) / 1e9)
         told = {
             "sources": "visible+infrared",
             "scale": "1",
@@ -283,6 +288,8 @@ def _fuse_pieces(bag: BagReader, plan: Plan, pieces: Pieces, work: _PairWork) ->
         _, (_, _, infrared) = next(source)
         if number not in unseen:  # there the intake stopped before the infrared picture
             work.replay(infrared)
+    if work.video is not None and pieces.count:
+        work.video.load(pieces.beside(pieces.count - 1, VIDEO_STATE))
     yield Progress(done, total)
     while done < total:
         failed: list[tuple[int, str, str]] = []
@@ -298,6 +305,8 @@ def _fuse_pieces(bag: BagReader, plan: Plan, pieces: Pieces, work: _PairWork) ->
                 done += 1
                 yield Progress(done, total)
             note["failed"] = failed
+            if work.video is not None:
+                work.video.save(writer.path / VIDEO_STATE)
 
 
 def _finish(bag: BagReader, job: RecordingJob, plan: Plan, pieces: Pieces) -> dict[str, Any]:
@@ -350,7 +359,7 @@ def _summary(plan: Plan, failed: list[tuple[Any, ...]]) -> dict[str, Any]:
 def _identity(job: RecordingJob, plan: Plan, fuser: Fuser, target: Target | None) -> dict[str, Any]:
     """All that the bytes of the output depend on, plain."""
     values = to_mapping(job.config)
-    names = [*NAMES, "tolerance", "visible_offset", "infrared_offset", "steps", "sampler", "seed"]
+    names = [*NAMES, "tolerance", "visible_offset", "infrared_offset", "steps", "sampler", "seed", "video"]
     asked: dict[str, Any] = {}
     if target is not None:
         asked = {"text": target.prompt.text, "strength": job.strength, "localizer": target.localizer.name}

@@ -15,15 +15,19 @@ class FusionResult:
     :ivar provenance: ``model`` (its name; of a path the stem), ``weights`` (sha256 of the checkpoint), ``steps``,
         ``sampler``, ``seed``, ``device``, ``precision``, ``version``; with the same sources they give the same
         bytes again. Where something was to stand out also ``text``, ``strength`` and ``localizer``, for which the
-        objects must be found again.
+        objects must be found again. Of a stream's picture (:mod:`.stream`) also ``video``: how much of it, 0 .. 1,
+        could be told from the one before; where it is not 0, the bytes depend on that one too.
     :ivar timings: seconds spent: ``prepare`` (bytes to tensors), ``encode`` (both sources and the fusion control, and
         kappa of what is to stand out), ``steps`` (reverse steps of luma, those of the objects too), ``chroma``,
         ``finish`` (tensors to bytes), ``total``
     :ivar mask: uint8 [H, W], where something stands out: 0 where every byte is that of the plain fusion, rising to 255
         within the objects' borders; None where nothing was asked for
+    :ivar plain: like ``image``, the picture without what stands out; None where nothing does, or where it was not
+        asked for
     """
 
     image: np.ndarray
     provenance: dict[str, str | int | float]
     timings: dict[str, float]
     mask: np.ndarray | None = None
+    plain: np.ndarray | None = None

@@ -14,6 +14,7 @@ import numpy as np
 from textdifuse_ros.config import FuserConfig
 from textdifuse_ros.config_nodes import FusionNodeConfig
 from textdifuse_ros.errors import CheckpointError, ConfigError, DeviceError, TextDifuseError
+from textdifuse_ros.fusion.stream import VideoState
 
 if TYPE_CHECKING:
     from textdifuse_ros.fusion.budget import Effort
@@ -50,6 +51,7 @@ class Engine:
         self._pause = FIRST_PAUSE
         self.told: dict[str, Any] = {"device": "", "model": "", "weights": ""}
         self.plain_because = ""
+        self._video = VideoState()
 
     @property
     def is_open(self) -> bool:
@@ -99,6 +101,10 @@ class Engine:
         else:
             self._lock = threading.RLock()
 
+    def forget(self) -> None:
+        """The next picture does not hang on those before; what is being fused now still may."""
+        self._video = VideoState()  # a new one: the old one may be at work in another thread
+
     def fuse(
         self,
         visible: np.ndarray | None,
@@ -106,12 +112,14 @@ class Engine:
         settings: FusionNodeConfig,
         effort: Effort,
         emphasis: Emphasis | None = None,
+        stamp: float | None = None,
     ) -> FusionResult:
         """A pair fused, or one picture restored where the other is None.
 
-        :param settings: sampler, seed and ``on_device_error`` in force
+        :param settings: sampler, seed, ``video`` and ``on_device_error`` in force
         :param effort: steps, and the scale at which to fuse; the picture comes out in the size it came in
         :param emphasis: what is to stand out; left out where one picture is missing, or the model cannot do it
+        :param stamp: of the pair [s], to know which picture it follows
         :raises TextDifuseError: the pictures are no good, or the device failed
         """
         with self._lock:
@@ -119,7 +127,9 @@ class Engine:
             try:
                 fuser = self._serving()
                 emphasis = self._possible(fuser, emphasis)
+                video = self._video
                 result = _fused(fuser, visible, infrared, settings, effort, emphasis)
+                result = _steadied(video, visible, infrared, settings, result, stamp)
             except Exception as error:
                 if config is None or not is_device_failure(error):
                     raise
@@ -135,7 +145,8 @@ class Engine:
             self._drop_fuser()
             self._install(self._made(dataclasses.replace(config, device="cpu")))
             assert self._fuser is not None
-            return _fused(self._fuser, visible, infrared, settings, effort, emphasis)
+            result = _fused(self._fuser, visible, infrared, settings, effort, emphasis)
+            return _steadied(self._video, visible, infrared, settings, result, stamp)
 
     def memory(self) -> dict[str, float]:
         """Megabytes in use, as :func:`.memory_in_use` tells them; empty before :meth:`open`."""
@@ -165,6 +176,7 @@ class Engine:
     def _install(self, fuser: Fuser) -> None:
         self._drop_fuser()
         self._fuser, self._failures = fuser, 0
+        self.forget()
         self.told = {"device": fuser.device, "model": fuser.model_name, "weights": fuser.weights}
 
     def _drop_fuser(self) -> None:
@@ -217,7 +229,7 @@ def _fused(
     fuser: Fuser,
     visible: np.ndarray | None,
     infrared: np.ndarray | None,
-    settings: FuserConfig,
+    settings: FusionNodeConfig,
     effort: Effort,
     emphasis: Emphasis | None,
 ) -> FusionResult:
@@ -235,15 +247,32 @@ def _fused(
             emphasis = dataclasses.replace(emphasis, strengths=small)
     given: dict[str, Any] = {"steps": effort.steps, "sampler": settings.sampler, "seed": settings.seed}
     if visible is not None and infrared is not None:
-        result = fuser(visible, infrared, emphasis=emphasis, **given)
+        result = fuser(visible, infrared, emphasis=emphasis, plain=settings.video, **given)
     else:
         result = fuser.restore(visible=visible, infrared=infrared, **given)
     if result.image.shape[:2] != (height, width):
-        image = cv2.resize(result.image, (width, height), interpolation=cv2.INTER_LINEAR)
+        size = width, height
+        image = cv2.resize(result.image, size, interpolation=cv2.INTER_LINEAR)
+        plain = None if result.plain is None else cv2.resize(result.plain, size, interpolation=cv2.INTER_LINEAR)
         result = dataclasses.replace(
-            result, image=image, mask=_enlarged(result.mask, width, height),
+            result, image=image, plain=plain, mask=_enlarged(result.mask, width, height),
             provenance={**result.provenance, "scale": str(effort.scale)},
         )  # fmt: skip
+    return result
+
+
+def _steadied(
+    video: VideoState,
+    visible: np.ndarray | None,
+    infrared: np.ndarray | None,
+    settings: FusionNodeConfig,
+    result: FusionResult,
+    stamp: float | None,
+) -> FusionResult:
+    """A pair's picture as it follows the one before; one that was restored alone follows none, and none follows it."""
+    if settings.video and visible is not None and infrared is not None:
+        return video(visible, infrared, result, stamp)
+    video.reset()
     return result
 
 

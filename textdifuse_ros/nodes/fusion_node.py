@@ -274,6 +274,7 @@ class FusionNode(LifecycleNode):
         self._inputs.reset(RESET)
         self._intake.reset()
         self._target.reset()
+        self._engine.forget()
         self._dispatch.budget.reset()
         self._dispatch.latencies.clear()
         self._dispatch.ages.clear()

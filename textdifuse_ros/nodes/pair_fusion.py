@@ -110,12 +110,13 @@ class PairFusion:
             return self._bad(error.reason, error)
         effort = self._budget.effort(now.latency_budget, now.steps)
         how = FUSED if len(job.present) == 2 else RESTORED
+        stamp = stamp_of(job.header) / 1e9
         try:
             found = None
             if self._target is not None:
-                found = self._target.find(pair.visible, pair.infrared, stamp_of(job.header) / 1e9)
+                found = self._target.find(pair.visible, pair.infrared, stamp)
             emphasis = None if found is None or how == RESTORED else found.emphasis()
-            result = self._engine.fuse(pair.visible, pair.infrared, now, effort, emphasis)
+            result = self._engine.fuse(pair.visible, pair.infrared, now, effort, emphasis, stamp)
             told: dict[str, Any] = {"sources": "visible+infrared", "scale": "1", **result.provenance}
             if how == FUSED:
                 told["stamp_difference_ms"] = f"{job.difference_ns / 1e6:.3f}"
