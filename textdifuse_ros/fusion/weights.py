@@ -60,6 +60,12 @@ def join_networks(luma: str | Path, chroma: str | Path, output: str | Path) -> N
     save_networks(output, networks, {**base.provenance, "history": stages})
 
 
+def same_sizes(asked: DriveConfig, there: DriveConfig) -> bool:
+    """Whether networks are as asked for; of a part that was not asked for (0) the size does not matter."""
+    free = {name: getattr(there, name) for name in OPTIONAL if not getattr(asked, name)}
+    return replace(asked, **free) == there
+
+
 def grown(networks: DriveNetworks, stage: str) -> DriveNetworks:
     """The networks with the part that a stage trains, as yet without effect, where they lack it.
 

@@ -21,7 +21,7 @@ from textdifuse_ros.config_train import TrainConfig
 from textdifuse_ros.data.crops import CropBatches, Sample, Shape, start_worker
 from textdifuse_ros.data.pack import PicturePack
 from textdifuse_ros.errors import ConfigError, TextDifuseError
-from textdifuse_ros.fusion.weights import grown, load_networks, save_networks
+from textdifuse_ros.fusion.weights import grown, load_networks, same_sizes, save_networks
 from textdifuse_ros.networks.blocks import channels_last
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
 from textdifuse_ros.train.ema import Ema
@@ -213,7 +213,7 @@ class Training:
                 return grown(DriveNetworks(drive), self.config.stage), saved["start"] if saved else ""
             networks, checkpoint = load_networks(start)
             self.history = checkpoint.provenance.get("history", [])
-            if drive not in (None, networks.config):
+            if drive is not None and not same_sizes(drive, networks.config):
                 remedy = "leave out the networks' sizes: the start has its own"
                 raise ConfigError("the networks", f"those of {start}", "others", remedy)
             return grown(networks, self.config.stage), checkpoint.sha256
