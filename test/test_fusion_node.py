@@ -210,25 +210,6 @@ def test_a_signal_while_configuring_ends_the_process_cleanly(start, tiny_checkpo
     assert "Traceback" not in text and "error" not in text.lower() and "context" not in text, text
 
 
-def test_an_interrupt_within_code_from_a_string_does_not_become_the_exit_status(tmp_path):
-    """As while PyTorch is imported, which makes dataclasses and named tuples so."""
-    (tmp_path / "program.py").write_text(
-        "import sys\n"
-        "from textdifuse_ros.nodes.process import run_program\n"
-        "def body(argv):\n"
-        "    try:\n"
-        "        exec('import signal, time; signal.raise_signal(signal.SIGINT); time.sleep(1)')\n"
-        "    except KeyboardInterrupt:\n"
-        "        return 0\n"
-        "    return 3\n"
-        "sys.exit(run_program('program', '', body, None))\n",
-        encoding="utf-8",
-    )
-    environment = environment_in(0)
-    environment["PYTHONPATH"] += os.pathsep + str(tmp_path)
-    assert subprocess.run([sys.executable, "-m", "program"], env=environment, timeout=60).returncode == 0
-
-
 # ---- transport
 
 

@@ -330,6 +330,9 @@ class FusionNode(LifecycleNode):
 def _run(argv: Sequence[str] | None) -> int:
     node = None
     ended = True
+    # rclpy shuts its context down on either signal, and all below goes by that. A KeyboardInterrupt besides could come
+    # anywhere, as while PyTorch is imported, where the interpreter prints it or remembers it as the exit status.
+    signal.signal(signal.SIGINT, lambda number, frame: None)
     rclpy.init(args=argv)
     try:
         executor = SingleThreadedExecutor()
@@ -337,7 +340,7 @@ def _run(argv: Sequence[str] | None) -> int:
         executor.add_node(node)
         node.autostart()
         executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except ExternalShutdownException:
         pass
     except Exception:
         # A signal shuts the context down at once; what was being started or configured then stumbles over that.

@@ -75,8 +75,3 @@ def run_program(
     except TextDifuseError as error:
         print(f"{name}: {error}", file=sys.stderr, flush=True)
         return 2
-    finally:
-        # Where Ctrl-C came in code that was run from a string (dataclasses and named tuples are, while PyTorch is
-        # imported), CPython 3.11 and 3.12 remember it although it was handled, and end the process by SIGINT at last.
-        # Running another string makes them forget.
-        exec("")
