@@ -79,7 +79,7 @@ def test_a_checkpoint_without_the_estimate_loads_and_the_chroma_stage_adds_it() 
     old = DriveNetworks(DriveConfig(**TINY))
     new = grown(old, "chroma")
     assert old.chroma.light is None and new.chroma.light is not None
-    assert grown(old, "luma") is old and grown(new, "chroma") is new
+    assert grown(old, "control") is old and grown(new, "chroma") is new
     before = old.state_dict()
     assert all(torch.equal(before[name], tensor) for name, tensor in new.state_dict().items() if name in before)
 

@@ -22,7 +22,7 @@ from textdifuse_ros.fusion.fuser import Fuser
 from textdifuse_ros.fusion.weights import join_networks, load_networks, save_networks
 from textdifuse_ros.metrics.regions import object_contrast
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
-from textdifuse_ros.networks.modulation import Modulation, weighted_sources
+from textdifuse_ros.networks.modulation import Modulation
 from textdifuse_ros.train.emphasis import emphasised
 from textdifuse_ros.train.loop import WEIGHTS, Training
 from textdifuse_ros.train.modulation import ModulationStage
@@ -49,11 +49,11 @@ def trained_block() -> Modulation:
 class TestKappa:
     def test_the_weighted_sources_are_the_two_terms_of_the_fusion_control(self) -> None:
         torch.manual_seed(0)
-        networks = DriveNetworks(DriveConfig(**TINY)).luma.eval()
+        networks = DriveNetworks(DriveConfig(**TINY, luma_fine=1)).luma.eval()
         for level in networks.control.levels:
             torch.nn.init.normal_(level.weigh.weight, std=1.0)
         pair = networks.encode_pair(torch.rand(1, 1, 32, 48), torch.rand(1, 1, 32, 48))
-        terms = weighted_sources(networks.control, *pair)
+        terms = networks.control.weigh_sources(*pair)
         for x, y, fused in zip(*terms, networks.control(*pair), strict=True):
             assert torch.equal(x + y, fused), "to the bit, or the plain picture would change with a text"
         assert not torch.equal(*(term[0] for term in terms))

@@ -8,7 +8,7 @@ import torch
 from textdifuse_ros.fusion.cost import count_flops, count_parameters, picture_gflops
 from textdifuse_ros.networks.cbam import CBAM
 from textdifuse_ros.networks.drive import INFRARED, VISIBLE, DriveConfig, DriveNetworks
-from textdifuse_ros.networks.fusion_control import LARGEST_WEIGHT, LevelControl
+from textdifuse_ros.networks.fusion_control import LARGEST_WEIGHT, FusionControl
 
 
 @pytest.fixture(scope="module")
@@ -95,18 +95,19 @@ def test_decoder_hears_time_and_noise(networks: DriveNetworks) -> None:
 
 
 def test_untrained_control_takes_half_of_each_source() -> None:
-    level = LevelControl(8, 4)
+    control = FusionControl((8,), 4)
     visible, infrared = torch.randn(2, 8, 6, 6), torch.randn(2, 8, 6, 6)
-    torch.testing.assert_close(level(visible, infrared), (visible + infrared) / 2)
+    (fused,) = control((visible,), (infrared,))
+    torch.testing.assert_close(fused, (visible + infrared) / 2)
 
 
 def test_control_weighs_each_place_for_itself() -> None:
     torch.manual_seed(2)
-    level = LevelControl(8, 4)
-    torch.nn.init.normal_(level.weigh.weight, std=30.0)
+    control = FusionControl((8,), 4)
+    torch.nn.init.normal_(control.levels[0].weigh.weight, std=30.0)
     visible = torch.randn(1, 8, 16, 16)
     infrared = torch.zeros(1, 8, 16, 16)
-    share = level(visible, infrared) / visible
+    share = control((visible,), (infrared,))[0] / visible
     assert share.min() >= 0 and share.max() <= LARGEST_WEIGHT
     assert share.std() > 0.01
 

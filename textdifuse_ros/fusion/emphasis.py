@@ -26,8 +26,8 @@ from textdifuse_ros.fusion.denoise import FeatureDenoiser
 from textdifuse_ros.image.ranges import signed_to_unit
 from textdifuse_ros.localize.base import Localization
 from textdifuse_ros.networks.drive import MULTIPLE, DriveNetworks
-from textdifuse_ros.networks.encoder import STEM, Pyramid
-from textdifuse_ros.networks.modulation import Modulation, weighted_sources
+from textdifuse_ros.networks.encoder import STEM, Pyramid, cell_of
+from textdifuse_ros.networks.modulation import Modulation
 
 LOW, HIGH = -1.0, 2.0
 """Range of the strengths."""
@@ -277,7 +277,7 @@ class Modulated:
         found = []
         for region in self.regions:
             visible, infrared = (
-                tuple(cut(level, region.whole, STEM * 2**n) for n, level in enumerate(source))
+                tuple(cut(level, region.whole, cell_of(n)) for n, level in enumerate(source))
                 for source in self._sources
             )
             around = cut(context, region.whole, 2 * STEM)
@@ -357,12 +357,12 @@ def modulate(
     """The fused features Phi^f of a pair (equation 3), and what modulates them.
 
     :param networks: with a re-modulation
-    :param visible: [1, 1, H, W] in [-1, 1], luma, H and W multiples of 16
+    :param visible: float32 [1, 1, H, W] in [-1, 1], luma, H and W multiples of 16
     :param infrared: likewise
     :param emphasis: of the upper left part of them that is the picture
     """
     assert networks.modulation is not None
-    sources = weighted_sources(networks.luma.control, *networks.luma.encode_pair(visible, infrared))
+    sources = networks.luma.control.weigh_sources(*networks.luma.encode_pair(visible, infrared))
     plain = tuple(x + y for x, y in zip(*sources, strict=True))
     return plain, Modulated(networks.modulation, sources, infrared, emphasis)
 

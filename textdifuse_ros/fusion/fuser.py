@@ -240,7 +240,7 @@ class Fuser:
         clock.lap("prepare")
 
         balanced = self._balanced(networks, rgb, luma, chroma)
-        sources = self._input(unit_to_signed(balanced)), self._input(unit_to_signed(warm))
+        sources = unit_to_signed(balanced), unit_to_signed(warm)
         modulated = None
         if emphasis:
             features, modulated = modulate(networks, *sources, emphasis)
@@ -275,7 +275,7 @@ class Fuser:
     ) -> Tensor:
         """Restored chroma, float32 [N, 2, H, W] in [-0.5, 0.5], of a visible picture's luma and chroma."""
         seen = networks.chroma.relit(_half(luma, chroma))
-        features = networks.chroma.encoder(self._input(seen))
+        features = networks.chroma.encoder(seen)
         denoiser = FeatureDenoiser(networks.chroma.decoder, features, self.schedule, base=seen[:, 1:])
         small = self._last(denoiser, seen[:, 1:].shape, run, generator) / 2
         return F.interpolate(small, scale_factor=2, mode="bilinear", align_corners=False)
@@ -290,7 +290,7 @@ class Fuser:
         clock.lap("prepare")
         source = torch.tensor([kind], device=self._device)
         balanced = luma if grey else self._balanced(networks, rgb, luma, chroma)
-        features = networks.luma.encoder(self._input(unit_to_signed(balanced)), source)
+        features = networks.luma.encoder(unit_to_signed(balanced), source)
         clock.lap("encode")
         denoiser = FeatureDenoiser(networks.luma.decoder, features, self.schedule)
         restored = signed_to_unit(self._last(denoiser, luma.shape, run, generator))
@@ -301,9 +301,6 @@ class Fuser:
         clock.lap("finish")
         provenance = {**self._provenance(run), "sources": "infrared" if grey else "visible"}
         return FusionResult(image, provenance, clock.laps())
-
-    def _input(self, picture: Tensor) -> Tensor:
-        return picture.to(self.dtype, memory_format=torch.channels_last)
 
     def _last(
         self,

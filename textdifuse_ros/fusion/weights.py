@@ -16,7 +16,7 @@ from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
 
 KIND = "fusion"
 FAMILIES = {"drive": (DriveConfig, DriveNetworks)}
-OPTIONAL: dict[str, Any] = {"modulation_width": 0, "light_width": 0}
+OPTIONAL: dict[str, Any] = {"modulation_width": 0, "light_width": 0, "luma_fine": 0}
 """Sizes of parts that a checkpoint may lack."""
 
 
@@ -69,12 +69,15 @@ def same_sizes(asked: DriveConfig, there: DriveConfig) -> bool:
 def grown(networks: DriveNetworks, stage: str) -> DriveNetworks:
     """The networks with the part that a stage trains, as yet without effect, where they lack it.
 
-    :param stage: ``modulation`` adds the text re-modulation, ``chroma`` the estimate of the light
+    :param stage: ``modulation`` adds the text re-modulation, ``chroma`` the estimate of the light, ``luma`` and
+        ``joint`` the way of the fine detail
     """
     if stage == "modulation" and networks.modulation is None:
         return _resized(networks, replace(networks.config, modulation_width=32))
     if stage == "chroma" and networks.chroma.light is None:
         return _resized(networks, replace(networks.config, light_width=32))
+    if stage in ("luma", "joint") and not networks.config.luma_fine:
+        return _resized(networks, replace(networks.config, luma_fine=1))
     return networks
 
 

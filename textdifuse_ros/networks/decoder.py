@@ -19,9 +19,10 @@ class Decoder(nn.Module):
     :param outputs: channels of the picture that is diffused
     :param widths: channels of the levels, as the encoder's
     :param blocks: residual blocks of the levels
+    :param fine: whether the features end with the fine detail, of which each pixel takes as much as is right for it
     """
 
-    def __init__(self, outputs: int, widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
+    def __init__(self, outputs: int, widths: tuple[int, ...], blocks: tuple[int, ...], *, fine: bool = False) -> None:
         super().__init__()
         self.outputs = outputs
         strides = [STEM * 2**level for level in range(len(widths))]
@@ -42,11 +43,16 @@ class Decoder(nn.Module):
         nn.init.zeros_(self.head.weight)
         assert self.head.bias is not None
         nn.init.zeros_(self.head.bias)
+        self.gain = conv(widths[0], outputs * STEM**2) if fine else None
+        if self.gain is not None:
+            nn.init.zeros_(self.gain.weight)
+            assert self.gain.bias is not None
+            nn.init.zeros_(self.gain.bias)
 
     def forward(self, features: Pyramid, z_t: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """One denoising step.
 
-        :param features: one tensor [N, widths[k], ...] a level
+        :param features: one tensor [N, widths[k], ...] a level, and the fine detail [N, 1, H, W] where there is one
         :param z_t: float32 [N, C, H, W], H and W multiples of 16
         :param timestep: [N], of the full schedule
         :return: float32 [N, C, H, W] each: the raw prediction, and the variance fraction's logit (equation 6's v)
@@ -66,4 +72,6 @@ class Decoder(nn.Module):
                 F.relu(h).float(), self.head.weight.float(), cast(Tensor, self.head.bias).float(), padding=1
             )
         mean, variance = F.pixel_shuffle(head, STEM).split(self.outputs, 1)
+        if self.gain is not None:
+            mean = mean + F.pixel_shuffle(self.gain(F.relu(h)), STEM).float() * features[-1]
         return mean, variance

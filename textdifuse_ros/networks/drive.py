@@ -10,12 +10,10 @@ from torch import Tensor, nn
 from textdifuse_ros.config import parameter
 from textdifuse_ros.errors import ConfigError
 from textdifuse_ros.networks.decoder import Decoder
-from textdifuse_ros.networks.encoder import ConditionEncoder, Pyramid
+from textdifuse_ros.networks.encoder import LEVELS, ConditionEncoder, Pyramid
 from textdifuse_ros.networks.fusion_control import FusionControl
 from textdifuse_ros.networks.light import LightEstimate, relit
 from textdifuse_ros.networks.modulation import Modulation
-
-LEVELS = 3
 
 MULTIPLE = 16
 """Heights and widths that the networks take are multiples of this."""
@@ -32,6 +30,9 @@ class DriveConfig:
     luma_blocks: tuple[int, ...] = parameter((1, 2, 3), "Residual blocks of the luma encoder's levels.", low=1, high=16)
     luma_decoder_blocks: tuple[int, ...] = parameter(
         (2, 1, 1), "Residual blocks of the luma decoder's levels.", low=1, high=16
+    )
+    luma_fine: int = parameter(
+        0, "1 passes detail within cells of 4 pixels on as pixels, 0 as features only.", low=0, high=1
     )
     control_width: int = parameter(32, "Channels in which the fusion control compares the sources.", low=4, high=512)
     chroma_widths: tuple[int, ...] = parameter((32, 64, 88), "Channels of the chroma levels.", low=8, high=1024)
@@ -66,15 +67,16 @@ class LumaNetwork(nn.Module):
 
     def __init__(self, config: DriveConfig) -> None:
         super().__init__()
-        self.encoder = ConditionEncoder(1, config.luma_widths, config.luma_blocks, sources=2)
-        self.control = FusionControl(config.luma_widths, config.control_width)
-        self.decoder = Decoder(1, config.luma_widths, config.luma_decoder_blocks)
+        fine = bool(config.luma_fine)
+        self.encoder = ConditionEncoder(1, config.luma_widths, config.luma_blocks, sources=2, fine=fine)
+        self.control = FusionControl(config.luma_widths, config.control_width, fine=fine)
+        self.decoder = Decoder(1, config.luma_widths, config.luma_decoder_blocks, fine=fine)
 
     def encode_pair(self, visible: Tensor, infrared: Tensor) -> tuple[Pyramid, Pyramid]:
         """Both sources through the encoder as one batch (equation 2): Phi^X and Phi^Y.
 
-        :param visible: [N, 1, H, W] in [-1, 1], luma
-        :param infrared: [N, 1, H, W] in [-1, 1]
+        :param visible: float32 [N, 1, H, W] in [-1, 1], luma
+        :param infrared: float32 [N, 1, H, W] in [-1, 1]
         """
         count = visible.shape[0]
         source = torch.tensor([VISIBLE] * count + [INFRARED] * count, device=visible.device)

@@ -15,7 +15,25 @@ from torch import Tensor, nn
 from textdifuse_ros.networks.blocks import ResidualBlock, conv
 
 Pyramid = tuple[Tensor, ...]
+"""One tensor a level, from the finest to the lowest; behind them, where the networks have it, the fine detail."""
+
 STEM = 4
+LEVELS = 3
+
+
+def cell_of(index: int) -> int:
+    """Side of a cell of a pyramid's n-th tensor [pixels]."""
+    return STEM * 2**index if index < LEVELS else 1
+
+
+def fine_detail(picture: Tensor) -> Tensor:
+    """What a picture shows within the cells of the stem, float32 [N, 1, H, W] to the same.
+
+    The levels carry it as channels of cells, which blurs between sources which of two textures is where; as pixels it
+    stays exact. See ``docs/adr/0008``.
+    """
+    coarse = F.avg_pool2d(picture, STEM)
+    return picture - F.interpolate(coarse, scale_factor=STEM, mode="bilinear", align_corners=False)
 
 
 class ConditionEncoder(nn.Module):
@@ -28,10 +46,14 @@ class ConditionEncoder(nn.Module):
     :param widths: channels of the levels
     :param blocks: residual blocks of the levels
     :param sources: kinds of sensors; a learned vector a kind tells a dark road from a cold one
+    :param fine: whether the pyramid ends with the :func:`fine_detail`
     """
 
-    def __init__(self, inputs: int, widths: tuple[int, ...], blocks: tuple[int, ...], sources: int = 1) -> None:
+    def __init__(
+        self, inputs: int, widths: tuple[int, ...], blocks: tuple[int, ...], sources: int = 1, *, fine: bool = False
+    ) -> None:
         super().__init__()
+        self.fine = fine
         self.source = nn.Embedding(sources, widths[0])
         nn.init.normal_(self.source.weight, std=0.1)
         self.widths = widths
@@ -49,13 +71,15 @@ class ConditionEncoder(nn.Module):
     def forward(self, picture: Tensor, source: Tensor | None = None) -> Pyramid:
         """Encode one or several sources; they do not see one another.
 
-        :param picture: [N, C, H, W] in [-1, 1], H and W multiples of 16
+        :param picture: float32 [N, C, H, W] in [-1, 1], H and W multiples of 16
         :param source: int64 [N], the kind of sensor of each picture; the first kind where not given
-        :return: [N, widths[k], H / 2^(k+2), W / 2^(k+2)] for each level k
+        :return: [N, widths[k], H / 2^(k+2), W / 2^(k+2)] for each level k, in the precision of the weights, and the
+            fine detail, float32 [N, 1, H, W]
         """
         if source is None:
             source = torch.zeros(picture.shape[0], dtype=torch.int64, device=picture.device)
-        h = self.stem(F.pixel_unshuffle(picture, STEM)) + self.source(source)[:, :, None, None]
+        cells = F.pixel_unshuffle(picture, STEM).to(self.stem.weight.dtype, memory_format=torch.channels_last)
+        h = self.stem(cells) + self.source(source)[:, :, None, None]
         features = []
         for index, level in enumerate(self.levels):
             if index:
@@ -64,7 +88,8 @@ class ConditionEncoder(nn.Module):
             features.append(h)
         vector = self.context(features[-1].mean((2, 3)))[:, :, None, None]
         pairs = vector.split([2 * width for width in self.widths], 1)
-        return tuple(
+        levels = tuple(
             feature * (1 + pair[:, :width]) + pair[:, width:]
             for feature, pair, width in zip(features, pairs, self.widths, strict=True)
         )
+        return (*levels, fine_detail(picture)) if self.fine else levels

@@ -5,14 +5,30 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from textdifuse_ros.networks.blocks import conv
 from textdifuse_ros.networks.cbam import CBAM
-from textdifuse_ros.networks.encoder import Pyramid
+from textdifuse_ros.networks.encoder import STEM, Pyramid
 
 LARGEST_WEIGHT = 2.0
 """Above 1, so that the fused picture can show a source with more contrast than it has."""
+
+
+def _weigher(inputs: int, outputs: int) -> nn.Conv2d:
+    """Gives logits of weights; at first all weights are 1/2."""
+    weigh = conv(inputs, outputs, kernel=1)
+    nn.init.zeros_(weigh.weight)
+    assert weigh.bias is not None
+    nn.init.constant_(weigh.bias, math.log(0.5 / (LARGEST_WEIGHT - 0.5)))
+    return weigh
+
+
+def _weights(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The visible's and the infrared's, in (0, ``LARGEST_WEIGHT``)."""
+    visible, infrared = (LARGEST_WEIGHT * torch.sigmoid(logits)).chunk(2, 1)
+    return visible, infrared
 
 
 class LevelControl(nn.Module):
@@ -26,35 +42,51 @@ class LevelControl(nn.Module):
         super().__init__()
         self.compare = nn.Sequential(conv(2 * channels, hidden, kernel=1), nn.ReLU(), conv(hidden, hidden))
         self.attention = CBAM(hidden)
-        self.weigh = conv(hidden, 2 * channels, kernel=1)
-        nn.init.zeros_(self.weigh.weight)
-        assert self.weigh.bias is not None
-        nn.init.constant_(self.weigh.bias, math.log(0.5 / (LARGEST_WEIGHT - 0.5)))
+        self.weigh = _weigher(hidden, 2 * channels)
 
-    def weigh_sources(self, visible: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
-        """The two terms of equation (3), ``w^X * Phi^X`` and ``w^Y * Phi^Y``.
+    def compared(self, visible: Tensor, infrared: Tensor) -> Tensor:
+        """What the weights are decided on, [N, hidden, H, W].
 
         :param visible: [N, C, H, W], the visible's features
         :param infrared: [N, C, H, W], the infrared's features
-        :return: like both, with weights in (0, ``LARGEST_WEIGHT``); 1/2 each before training
         """
-        compared = self.attention(self.compare(torch.cat((visible, infrared), 1)))
-        visible_weight, infrared_weight = (LARGEST_WEIGHT * torch.sigmoid(self.weigh(compared))).chunk(2, 1)
-        return visible_weight * visible, infrared_weight * infrared
-
-    def forward(self, visible: Tensor, infrared: Tensor) -> Tensor:
-        """The sum of both terms of :meth:`weigh_sources`."""
-        seen, warm = self.weigh_sources(visible, infrared)
-        return seen + warm
+        found: Tensor = self.attention(self.compare(torch.cat((visible, infrared), 1)))
+        return found
 
 
 class FusionControl(nn.Module):
-    """One :class:`LevelControl` a level."""
+    """One :class:`LevelControl` a level; with fine detail also the weights of each pixel's.
 
-    def __init__(self, widths: tuple[int, ...], hidden: int) -> None:
+    :param widths: channels of the levels
+    :param hidden: channels in which the two sources are compared
+    :param fine: whether the pyramids end with the fine detail
+    """
+
+    def __init__(self, widths: tuple[int, ...], hidden: int, *, fine: bool = False) -> None:
         super().__init__()
         self.levels = nn.ModuleList(LevelControl(width, hidden) for width in widths)
+        self.fine = _weigher(hidden, 2 * STEM**2) if fine else None
+
+    def weigh_sources(self, visible: Pyramid, infrared: Pyramid) -> tuple[Pyramid, Pyramid]:
+        """The two terms of equation (3) apart, ``w^X * Phi^X`` and ``w^Y * Phi^Y``.
+
+        The weights are in (0, ``LARGEST_WEIGHT``), and 1/2 each before training. Those of the fine detail are decided
+        where the finest level's are.
+        """
+        seen, warm = [], []
+        finest: Tensor | None = None
+        for level, x, y in zip(self.levels, visible, infrared, strict=False):
+            compared = level.compared(x, y)
+            finest = compared if finest is None else finest
+            x_weight, y_weight = _weights(level.weigh(compared))
+            seen.append(x_weight * x)
+            warm.append(y_weight * y)
+        if self.fine is not None:
+            x_weight, y_weight = _weights(F.pixel_shuffle(self.fine(finest), STEM).float())
+            seen.append(x_weight * visible[-1])
+            warm.append(y_weight * infrared[-1])
+        return tuple(seen), tuple(warm)
 
     def forward(self, visible: Pyramid, infrared: Pyramid) -> Pyramid:
-        """Two pyramids to the fused one, Phi^f."""
-        return tuple(level(x, y) for level, x, y in zip(self.levels, visible, infrared, strict=True))
+        """Two pyramids to the fused one, Phi^f: the sum of both terms of :meth:`weigh_sources`."""
+        return tuple(x + y for x, y in zip(*self.weigh_sources(visible, infrared), strict=True))

@@ -5,15 +5,12 @@ One feed-forward pass; the paper optimises a copy of the fusion control at run t
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from textdifuse_ros.networks.blocks import conv
-from textdifuse_ros.networks.encoder import STEM, Pyramid
-from textdifuse_ros.networks.fusion_control import FusionControl, LevelControl
+from textdifuse_ros.networks.encoder import LEVELS, STEM, Pyramid
 
 NEAR, FAR = 9, 25
 """Sides of the windows over which objects and surroundings are averaged [cells of level 1, 8 pixels each]."""
@@ -26,15 +23,6 @@ MOST = 0.8
 
 DIRECTIONS = 3
 """An object can be made brighter, darker or fainter; see :class:`Modulation`."""
-
-
-def weighted_sources(control: FusionControl, visible: Pyramid, infrared: Pyramid) -> tuple[Pyramid, Pyramid]:
-    """The two terms of equation (3) apart, w^X Phi^X and w^Y Phi^Y; their sum is what the control itself gives."""
-    terms = [
-        cast(LevelControl, level).weigh_sources(x, y)
-        for level, x, y in zip(control.levels, visible, infrared, strict=True)
-    ]
-    return tuple(term[0] for term in terms), tuple(term[1] for term in terms)
 
 
 class LevelModulation(nn.Module):
@@ -95,17 +83,20 @@ class Modulation(nn.Module):
     def forward(self, visible: Pyramid, infrared: Pyramid, amounts: Tensor, context: Tensor) -> Pyramid:
         """The modulated pyramid, ``kappa^X w^X Phi^X + kappa^Y w^Y Phi^Y``; of a whole picture or of a part.
 
-        :param visible: the visible's weighted features, see :func:`weighted_sources`
+        The fine detail is no matter of contrast to the surroundings; its kappa is 1.
+
+        :param visible: the visible's weighted features, see :meth:`.FusionControl.weigh_sources`
         :param infrared: likewise
         :param context: of :meth:`context`, or the same part of it
         """
         fused = []
-        for level, (modulate, x, y) in enumerate(zip(self.levels, visible, infrared, strict=True)):
+        for level, (modulate, x, y) in enumerate(zip(self.levels, visible, infrared, strict=False)):
             share, local = _pool(amounts, level)
             around = context if level == 1 else F.interpolate(context, size=share.shape[-2:], mode="bilinear")
             kappas = modulate(x, y, torch.cat((around, share.to(x.dtype)), 1), local.to(x.dtype))
             fused.append(kappas[0] * x + kappas[1] * y)
-        return tuple(fused)
+        fine = (x + y for x, y in zip(visible[LEVELS:], infrared[LEVELS:], strict=True))
+        return (*fused, *fine)
 
     def context(self, visible: Pyramid, infrared: Pyramid, amounts: Tensor, plain: Tensor) -> Tensor:
         """What is at each place, and what is on average on the objects and beside them, far and near.

@@ -20,7 +20,6 @@ from textdifuse_ros.image.gradients import sobel
 from textdifuse_ros.image.ranges import signed_to_unit, unit_to_signed
 from textdifuse_ros.networks.drive import DriveNetworks
 from textdifuse_ros.networks.encoder import Pyramid
-from textdifuse_ros.networks.modulation import weighted_sources
 from textdifuse_ros.train.batches import signed_pair
 from textdifuse_ros.train.emphasis import emphasised
 from textdifuse_ros.train.objective import STEPS, FewStepObjective, Objective
@@ -51,7 +50,7 @@ class ModulationStage:
         visible, infrared, visible_truth, infrared_truth = signed_pair(batch)
         with torch.no_grad():
             features = self.networks.encode_pair(visible, infrared)
-            sources = weighted_sources(self.networks.control, *features)
+            sources = self.networks.control.weigh_sources(*features)
             first, plain = self._plain(sources, visible.shape, generator)
         objects = _Objects.draw(plain, visible_truth, infrared_truth, generator)
         context = self.modulation.context(*sources, objects.amounts, first)
