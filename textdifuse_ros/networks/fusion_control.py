@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +76,8 @@ class FusionControl(nn.Module):
         """
         seen, warm = [], []
         finest: Tensor | None = None
-        for level, x, y in zip(self.levels, visible, infrared, strict=False):
+        for module, x, y in zip(self.levels, visible, infrared, strict=False):
+            level = cast(LevelControl, module)
             compared = level.compared(x, y)
             finest = compared if finest is None else finest
             x_weight, y_weight = _weights(level.weigh(compared))
