@@ -142,6 +142,9 @@ def test_strengths_of_another_kind_are_refused(fuser: Fuser, street: Pair) -> No
     for wrong in (objects().astype(np.float64), objects()[None], objects(2.5), objects(-1.5), objects(np.nan)):
         with pytest.raises(ImageError, match="strengths"):
             Emphasis(wrong)
+    for strange in (np.zeros((75, 110), np.int32), np.zeros((75, 64), np.uint16)):
+        with pytest.raises(ImageError, match="objects"):
+            Emphasis(objects(), objects=strange)
 
 
 def test_bfloat16_keeps_the_promise(config: FuserConfig, street: Pair) -> None:

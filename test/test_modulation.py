@@ -201,6 +201,17 @@ class TestAim:
         np.testing.assert_allclose(wanted[0] + wanted[1] - wanted[2], strengths, atol=1e-6)
         assert (wanted >= 0).all() and not wanted[:, ~mask].any()
 
+    def test_of_two_that_touch_one_may_become_brighter_and_the_other_darker(self) -> None:
+        plain = np.full((64, 64), 0.5, np.float32)
+        apart = np.zeros((64, 64), np.uint16)
+        apart[20:40, 16:32], apart[20:40, 32:48] = 7, 3
+        plain[apart == 7], plain[apart == 3] = 0.8, 0.3
+        strengths = (apart > 0).astype(np.float32)
+        told = amounts(plain, plain, strengths, apart)
+        assert told[0][apart == 7].min() > 0.95 and told[1][apart == 3].min() > 0.95
+        one = amounts(plain, plain, strengths)
+        assert one[0][apart == 7].min() == one[0][apart == 3].min(), "what touches is one where nothing tells"
+
 
 def test_random_masks_do_not_overlap_and_hang_on_the_generator_alone() -> None:
     item = street(0, 120, 160)

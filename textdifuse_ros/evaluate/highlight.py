@@ -133,11 +133,14 @@ def _fused(jobs: Iterator[Job], plan: Plan, fuser: Fuser | None, strength: float
     for job in jobs:
         if fuser is not None:
             visible, infrared = read_pair(job.pair)
-            covered = job.objects.read(job.pair.stem, visible).any(0)
-            strengths = np.where(covered, np.float32(strength), np.float32(0))
+            masks = job.objects.read(job.pair.stem, visible)
+            apart = np.zeros(masks.shape[1:], np.uint16)
+            for number in np.argsort(-masks.sum((1, 2)), kind="stable"):  # of boxes that overlap, the smaller is seen
+                apart[masks[number]] = number + 1
+            strengths = np.where(apart > 0, np.float32(strength), np.float32(0))
             for row in plan.modelled:
                 assert row.folder is not None
-                emphasis = None if row.name.endswith(PLAIN) else Emphasis(strengths, strength=strength)
+                emphasis = None if row.name.endswith(PLAIN) else Emphasis(strengths, strength=strength, objects=apart)
                 write_png(row.folder / f"{job.pair.stem}.png", fuser(visible, infrared, emphasis=emphasis).image)
         yield job
 

@@ -57,13 +57,16 @@ class Emphasis:
     :ivar text: the prompt, for the provenance
     :ivar strength: the general strength that is in ``strengths`` already, for the provenance
     :ivar localizer: what found the objects, for the provenance
-    :raises ImageError: strengths of another type, not finite, or out of range
+    :ivar objects: uint16 [H, W], which object a pixel belongs to, so that of two that touch one may become brighter
+        and the other darker; None where that is not known, and what touches is one
+    :raises ImageError: strengths or objects of another type, strengths not finite or out of range
     """
 
     strengths: np.ndarray
     text: str = ""
     strength: float = 1.0
     localizer: str = ""
+    objects: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         values = self.strengths
@@ -72,6 +75,9 @@ class Emphasis:
         if values.size and not (values.min() >= LOW and values.max() <= HIGH):
             found = f"{values.min():g} to {values.max():g}"
             raise ImageError("the strengths", f"in [{LOW:g}, {HIGH:g}]", found)
+        objects = self.objects
+        if objects is not None and (objects.dtype != np.uint16 or objects.shape != values.shape):
+            raise ImageError("the objects", f"uint16 {list(values.shape)}", describe(objects))
 
     def __bool__(self) -> bool:
         """Whether there is anything to change."""
@@ -83,7 +89,7 @@ class Emphasis:
 
         :param strength: in [-1, 2]
         """
-        return cls(found.strength_map(strength), text, strength, localizer)
+        return cls(found.strength_map(strength), text, strength, localizer, found.instance_map())
 
     def mask(self) -> np.ndarray:
         """Where the picture changes, uint8 [H, W]: 0 where it does not at all, 255 where the border is far enough."""
@@ -111,25 +117,31 @@ def check_strengths(strengths: np.ndarray, picture: np.ndarray) -> None:
         raise ImageError("the strengths", due, f"{own_width} x {own_height}")
 
 
-def amounts(plain: np.ndarray, infrared: np.ndarray, strengths: np.ndarray) -> np.ndarray:
+def amounts(
+    plain: np.ndarray, infrared: np.ndarray, strengths: np.ndarray, objects: np.ndarray | None = None
+) -> np.ndarray:
     """How much brighter, darker and fainter each object is to be.
 
     A positive strength takes an object further in the direction in which it differs from its surroundings already;
-    where it hardly differs, the infrared decides, so that what is warm becomes brighter. Touching objects are one.
+    where it hardly differs, the infrared decides, so that what is warm becomes brighter.
 
     :param plain: float32 [H, W] in [0, 1], an estimate of what is fused without a text
     :param infrared: float32 [H, W] in [0, 1]
     :param strengths: float32 [H, W] in [-1, 2]
+    :param objects: uint16 [H, W], see :class:`Emphasis`
     :return: float32 [3, H, W] in [0, 2]; all 0 where the strength is
     """
     found = np.zeros((3, *strengths.shape), np.float32)
     found[2] = np.maximum(-strengths, 0)
     named = strengths != 0
-    count, objects, statistics, _ = cv2.connectedComponentsWithStats((strengths > 0).astype(np.uint8), connectivity=8)
-    for number in range(1, count):
-        left, top, across, down, _ = statistics[number]
+    raised = strengths > 0
+    if objects is None:
+        _, objects = cv2.connectedComponents(raised.astype(np.uint8), connectivity=8)
+    for number in np.unique(objects[raised]):
+        whole = raised & (objects == number)
+        left, top, across, down = cv2.boundingRect(whole.astype(np.uint8))
         near = (slice(max(0, top - RING), top + down + RING), slice(max(0, left - RING), left + across + RING))
-        mask = objects[near] == number
+        mask = whole[near]
         bright = brighter_share(plain[near], infrared[near], mask, named[near])
         found[0][near][mask] = bright * strengths[near][mask]
         found[1][near][mask] = (1 - bright) * strengths[near][mask]
@@ -265,6 +277,7 @@ class Modulated:
         # Softened before it is filled up: an object that the picture cuts off has no border there.
         self.soft = torch.from_numpy(np.pad(emphasis.soft, pad))[None, None].to(infrared.device)
         self._strengths = np.pad(emphasis.strengths, pad)
+        self._apart = None if emphasis.objects is None else np.pad(emphasis.objects, pad)
         self.regions = find_regions(self._strengths)
 
     def features(self, plain: Tensor) -> list[Pyramid]:
@@ -272,7 +285,8 @@ class Modulated:
 
         :param plain: float32 [1, 1, H, W], the plain process's first estimate
         """
-        wanted = torch.from_numpy(amounts(_to_unit(plain), self._infrared, self._strengths))[None].to(plain.device)
+        asked = amounts(_to_unit(plain), self._infrared, self._strengths, self._apart)
+        wanted = torch.from_numpy(asked)[None].to(plain.device)
         context = self._modulation.context(*self._sources, wanted, plain)
         found = []
         for region in self.regions:

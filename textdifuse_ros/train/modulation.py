@@ -129,13 +129,13 @@ def _draw_one(
     masks = random_masks(visible, infrared, rng)
     common = _strength(rng)
     chosen = [common if rng.random() < 0.7 else _strength(rng) for _ in masks]
-    strengths = np.zeros_like(plain)
+    strengths, apart = np.zeros_like(plain), np.zeros(plain.shape, np.uint16)
     shares = np.zeros((MOST, *plain.shape), np.float32)
     for n, (mask, strength) in enumerate(zip(masks, chosen, strict=True)):
-        strengths[mask] = strength
+        strengths[mask], apart[mask] = strength, n + 1
         shares[n][mask] = 1 / np.count_nonzero(mask)
     target = emphasised(plain, infrared, masks, chosen)
-    return amounts(plain, infrared, strengths), soften(strengths)[None], target[None], shares
+    return amounts(plain, infrared, strengths, apart), soften(strengths)[None], target[None], shares
 
 
 def _strength(rng: np.random.Generator) -> float:
