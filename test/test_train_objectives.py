@@ -6,14 +6,18 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from conftest import TINY
 from torch import Tensor
 
+from textdifuse_ros.config_train import TrainConfig
 from textdifuse_ros.diffusion.denoiser import Denoised, make_denoised
 from textdifuse_ros.diffusion.losses import VLB_WEIGHT, vlb_term
 from textdifuse_ros.diffusion.process import q_sample
 from textdifuse_ros.diffusion.schedule import by_name
+from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
 from textdifuse_ros.train.ablation import RULES, VARIANTS, FixedControl, OnePass, WithoutNoise, variance_rule
-from textdifuse_ros.train.objective import HybridObjective
+from textdifuse_ros.train.objective import FewStepObjective, HybridObjective
+from textdifuse_ros.train.stages import make_stage
 
 SCHEDULE = by_name("cosine", 40)
 
@@ -106,3 +110,26 @@ def test_each_variant_lacks_one_part() -> None:
         parts = (bool(variant.rule), not variant.intensity, not variant.gradient, not variant.diffusion)
         assert sum(parts) == (name != "full")
     assert {variant.rule for variant in VARIANTS.values()} == {"", *RULES}
+
+
+def test_chroma_learns_its_later_steps_from_its_own_estimates_alone() -> None:
+    """And every stage takes the hybrid objective where that is asked for."""
+    networks = DriveNetworks(DriveConfig(**TINY))
+    chroma, luma = (make_stage(TrainConfig(stage=stage), networks).objective for stage in ("chroma", "luma"))
+    assert isinstance(chroma, FewStepObjective) and chroma.own_estimate == 1.0
+    assert isinstance(luma, FewStepObjective) and 0 < luma.own_estimate < 1
+    hybrid = make_stage(TrainConfig(stage="chroma", objective="hybrid"), networks).objective
+    assert isinstance(hybrid, HybridObjective)
+
+    seen: list[torch.Tensor] = []
+    truth = torch.full((8, 1, 16, 16), 0.5)
+
+    def spy(z_t: torch.Tensor, t: int | torch.Tensor) -> Denoised:
+        seen.append(z_t)
+        return make_denoised("x0", torch.full_like(z_t, -0.5), z_t, t, SCHEDULE)
+
+    def error(x0: torch.Tensor) -> torch.Tensor:
+        return (x0 - truth).abs().flatten(1).mean(1)
+
+    chroma(spy, truth, error, torch.Generator().manual_seed(0), variance=False)
+    assert (seen[1].mean((1, 2, 3)) < 0).all(), "of the wrong estimate, not of the truth"

@@ -38,8 +38,8 @@ SOFT = 3.0
 MARGIN = 8
 """Least width of the surroundings that are decoded with an object [pixels].
 
-The decoder's reach is about 72; what lies beyond 8 (16 on average, for regions are of whole cells of 16) changes objects
-by 0.16 grey levels on average and by 4 at most, beyond 16 by 0.07 and 4; small objects cost a quarter less.
+The decoder's reach is about 72; what lies beyond 8 (16 on average, for regions are of whole cells of 16) changes
+objects by 0.16 grey levels on average and by 4 at most, beyond 16 by 0.07 and 4; small objects cost a quarter less.
 """
 
 RING = 10

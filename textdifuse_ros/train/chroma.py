@@ -15,9 +15,13 @@ from textdifuse_ros.networks.drive import DriveNetworks
 from textdifuse_ros.networks.light import best_gains, light_error, relit
 from textdifuse_ros.train.objective import FewStepObjective, Objective
 
-CAST_SHARE = 0.35
+CAST_SHARE = 0.25
 """Of the crops, that get a further cast: of all crops so few have a strong one that the best answer were never to see
 any."""
+
+OWN_ESTIMATE = 1.0
+"""Estimates of colour shrink towards what is seen. Trained on z_t made from the truth as well, the later steps would
+take what colour there is in z_t for the truth's, and overdo it."""
 
 SODIUM = (0.0, -0.15, -0.46)
 """Logarithms of a sodium lamp's gains on coded values; light differs from daylight mostly along this line."""
@@ -34,7 +38,7 @@ class ChromaStage:
     def __init__(self, networks: DriveNetworks) -> None:
         self.networks = networks.chroma
         self.schedule = by_name(networks.config.schedule, networks.config.timesteps)
-        self.objective: Objective = FewStepObjective(self.schedule)
+        self.objective: Objective = FewStepObjective(self.schedule, OWN_ESTIMATE)
         self.parameters = list(self.networks.parameters())
 
     def __call__(self, batch: Sample, generator: torch.Generator) -> dict[str, Tensor]:

@@ -25,7 +25,6 @@ from textdifuse_ros.diffusion.schedule import NoiseSchedule
 
 STEPS = 4
 OWN_ESTIMATE = 0.6
-"""Share of the samples whose lower z_t comes from the network's own estimate."""
 
 
 class Objective(Protocol):
@@ -53,10 +52,13 @@ class Objective(Protocol):
 
 
 class FewStepObjective:
-    """:param schedule: the full schedule"""
+    """:param schedule: the full schedule
+    :param own_estimate: share of the samples whose lower z_t comes from the network's own estimate
+    """
 
-    def __init__(self, schedule: NoiseSchedule) -> None:
+    def __init__(self, schedule: NoiseSchedule, own_estimate: float = OWN_ESTIMATE) -> None:
         self.schedule = respace(schedule, space_timesteps(len(schedule), STEPS))
+        self.own_estimate = own_estimate
 
     def __call__(
         self,
@@ -70,7 +72,7 @@ class FewStepObjective:
         """See :class:`Objective`; logs ``first`` (from noise), ``later`` and ``vlb``."""
         count = truth.shape[0]
         noise = torch.randn(truth.shape, generator=generator)
-        own = torch.rand(count, generator=generator) < OWN_ESTIMATE
+        own = torch.rand(count, generator=generator) < self.own_estimate
         index = torch.randint(0, STEPS - 1, (count,), generator=generator)
         noise, own, index = noise.to(truth.device), own.to(truth.device), index.to(truth.device)
 

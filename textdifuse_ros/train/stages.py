@@ -60,5 +60,6 @@ def make_stage(config: TrainConfig, networks: DriveNetworks) -> Stage:
     stage: Stage = STAGES[config.stage](networks)
     if isinstance(stage, JointStage):
         stage.look = LOOKS[config.look]
-    stage.objective = OBJECTIVES[config.objective](stage.schedule)
+    if config.objective != "few_step":  # which every stage makes as is best for it
+        stage.objective = OBJECTIVES[config.objective](stage.schedule)
     return stage
