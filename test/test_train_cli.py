@@ -18,7 +18,7 @@ from textdifuse_ros.config import FuserConfig
 from textdifuse_ros.data.pack import PicturePack, write_pack
 from textdifuse_ros.errors import ConfigError, FileError, ImageError
 from textdifuse_ros.fusion.fuser import Fuser
-from textdifuse_ros.fusion.weights import load_networks
+from textdifuse_ros.fusion.weights import grown, load_networks
 from textdifuse_ros.image.files import write_png
 from textdifuse_ros.train.loop import WEIGHTS
 from textdifuse_ros.train.run_file import RunFile, load_run_file
@@ -191,7 +191,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     assert sorted(tmp_path.rglob("*")) == before
     out = capsys.readouterr().out
     plan = {line.split()[0]: line.split(maxsplit=1)[1] for line in out.splitlines()}
-    learning = sum(p.numel() for p in load_networks(tiny_checkpoint)[0].luma.parameters())
+    learning = sum(p.numel() for p in grown(load_networks(tiny_checkpoint)[0], "joint").luma.parameters())
     assert plan["stage"].startswith("joint, objective few_step, from weights sha256 ")
     assert plan["pictures"].startswith(f"3 in {pack}, 3 of them pairs; degradations: road")
     assert plan["batches"] == "in turn 3 visible + 3 infrared (pairs) of 32 px, 4 visible of 32 px"

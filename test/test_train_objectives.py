@@ -126,7 +126,7 @@ def test_chroma_learns_its_later_steps_from_its_own_estimates_alone() -> None:
 
     def spy(z_t: torch.Tensor, t: int | torch.Tensor) -> Denoised:
         seen.append(z_t)
-        return make_denoised("x0", torch.full_like(z_t, -0.5), z_t, t, SCHEDULE)
+        return make_denoised("x0", torch.full_like(z_t, -0.5), z_t, t, by_name("cosine", 1000))
 
     def error(x0: torch.Tensor) -> torch.Tensor:
         return (x0 - truth).abs().flatten(1).mean(1)
