@@ -244,6 +244,9 @@ def test_a_smaller_fusion_emphasises_the_same_objects(tiny_text_checkpoint, pair
     found = found_square(infrared.shape)
     plain = engine.fuse(visible, infrared, config, Effort(1, 0.5))
     result = engine.fuse(visible, infrared, config, Effort(1, 0.5), found.emphasis())
+    small = found.emphasis().resized(35, 23)
+    assert small.objects is not None and small.objects.shape == small.strengths.shape == (23, 35)
+    assert np.array_equal(small.objects > 0, small.strengths > 0)
     changed = (result.image != plain.image).any(2)
     assert changed[found.localization.label_map() > 0].mean() > 0.3
     assert result.mask is not None and result.mask.shape == infrared.shape

@@ -8,7 +8,7 @@ outside the objects would change through the decoder's receptive field.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import cv2
@@ -91,6 +91,13 @@ class Emphasis:
         :param strength: in [-1, 2]
         """
         return cls(found.strength_map(strength), text, strength, localizer, found.instance_map())
+
+    def resized(self, width: int, height: int) -> Emphasis:
+        """The same for a picture of another size [pixels]."""
+        size, nearest = (width, height), cv2.INTER_NEAREST
+        strengths = cv2.resize(self.strengths, size, interpolation=nearest)
+        objects = None if self.objects is None else cv2.resize(self.objects, size, interpolation=nearest)
+        return replace(self, strengths=strengths, objects=objects)
 
     def mask(self) -> np.ndarray:
         """Where the picture changes, uint8 [H, W]: 0 where it does not at all, 255 where the border is far enough."""

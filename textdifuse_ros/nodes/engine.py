@@ -243,8 +243,7 @@ def _fused(
             for picture in (visible, infrared)
         )
         if emphasis is not None:
-            small = cv2.resize(emphasis.strengths, size, interpolation=cv2.INTER_NEAREST)
-            emphasis = dataclasses.replace(emphasis, strengths=small)
+            emphasis = emphasis.resized(*size)
     given: dict[str, Any] = {"steps": effort.steps, "sampler": settings.sampler, "seed": settings.seed}
     if visible is not None and infrared is not None:
         result = fuser(visible, infrared, emphasis=emphasis, plain=settings.video, **given)
