@@ -37,14 +37,14 @@ def degrade_visible(
     if rng.random() < 0.45:
         gains = _cast(rng)
         picture = d.color_cast(picture, gains / gains.max() if dark else gains / gains.mean())
-    if rng.random() < 0.06:
+    if rng.random() < 0.09:
         picture = d.haze(picture, rng.uniform(0.4, 2.0), rng.uniform(0.5, 0.9), rng)
-    if rng.random() < 0.05:
+    if rng.random() < 0.09:
         picture = d.rain_streaks(picture, rng.uniform(0.002, 0.01), rng.uniform(7, 21), rng.uniform(1.2, 1.9), rng)
     picture = _blur(picture, rng)
-    if rng.random() < (0.8 if dark else 0.45):
+    if rng.random() < (0.85 if dark else 0.65):
         picture = d.poisson_noise(picture, float(np.exp(rng.uniform(np.log(150), np.log(6000)))), rng)
-        picture = d.gaussian_noise(picture, float(np.exp(rng.uniform(np.log(0.002), np.log(0.05)))), rng)
+        picture = d.gaussian_noise(picture, float(np.exp(rng.uniform(np.log(0.004), np.log(0.09)))), rng)
     return d.quantize(picture), target
 
 

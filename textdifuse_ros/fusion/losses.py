@@ -29,6 +29,8 @@ CORING = 0.03
 EDGE_WEIGHT = 0.6
 CORRELATION_WEIGHT = 0.04
 INFORMATION_WEIGHT = 0.25
+WEAKER_SHARE = 2.0
+"""Weight of what is kept of the source of which less is kept, beside the sum of both."""
 GRID_WEIGHT = 1.0
 
 _TINY = 1e-4
@@ -134,7 +136,7 @@ def vivid_loss(fused: Tensor, visible: Tensor, infrared: Tensor, target: Tensor,
         error.abs().flatten(1).mean(1)
         + EDGE_WEIGHT * (sobel_vector(fused) - edges).abs().sum(1).flatten(1).mean(1)
         + CORRELATION_WEIGHT * (2 - correlation)
-        - INFORMATION_WEIGHT * (information.sum(0) + information.amin(0))
+        - INFORMATION_WEIGHT * (information.sum(0) + WEAKER_SHARE * information.amin(0))
         + GRID_WEIGHT * grid_energy(error)
     )
 
