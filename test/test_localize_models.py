@@ -18,8 +18,8 @@ from textdifuse_ros.errors import CheckpointError, ConfigError, DeviceError
 from textdifuse_ros.localize.base import Localization
 from textdifuse_ros.localize.prompt import Prompt, parse_prompt
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers", minversion="5.0")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+transformers = pytest.importorskip("transformers", minversion="5.0", reason="transformers 5 or later is not installed")
 
 import tiny_models  # noqa: E402
 
