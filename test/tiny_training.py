@@ -53,6 +53,9 @@ def main() -> int:
         return done
 
     Training.run = run_and_tell  # type: ignore[method-assign]
+    if "RANK" in os.environ:
+        # Threads wait long for the interpreter, so that gloo's still want it when the process ends.
+        sys.setswitchinterval(10)
     return textdifuse(sys.argv[1:])
 
 

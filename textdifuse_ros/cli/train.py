@@ -11,6 +11,7 @@ from textdifuse_ros.config import add_arguments, parameters
 from textdifuse_ros.errors import ConfigError
 
 if TYPE_CHECKING:
+    from textdifuse_ros.train.loop import Training
     from textdifuse_ros.train.run_file import RunFile
 
 NAME = "train"
@@ -115,9 +116,8 @@ def _train(arguments: argparse.Namespace) -> int:
     from textdifuse_ros.config_train import TrainConfig
     from textdifuse_ros.fusion.device import keep_memory
     from textdifuse_ros.networks.device import resolve_device
-    from textdifuse_ros.train.loop import WEIGHTS, Training
-    from textdifuse_ros.train.plan import describe, try_steps
-    from textdifuse_ros.train.ranks import joined
+    from textdifuse_ros.train.loop import Training
+    from textdifuse_ros.train.ranks import joined, leave
 
     file, stage = _run_file(arguments), arguments.stage
     names = {item.name for item in parameters(TrainConfig)}
@@ -134,14 +134,27 @@ def _train(arguments: argparse.Namespace) -> int:
         keep_memory()
     with joined(device) as (ranks, own):
         training = Training(config, folder, pack, start, own, drive=file.networks, ranks=ranks)
-        if arguments.dry_run:
-            trial = try_steps(training)
-            if ranks.first:
-                print(describe(training, trial))
-            return 0
-        done = training.run()
-        if ranks.first and done:
-            print(f"{training.step} steps done; weights in {folder / WEIGHTS}")
-        elif ranks.first:
-            print(f"stopped after step {training.step} of {config.steps}; the same command goes on from there")
-        return 0 if done else INTERRUPTED
+        status = _plan(training) if arguments.dry_run else _run_stage(training)
+    if ranks.size > 1:
+        leave(status)
+    return status
+
+
+def _plan(training: Training) -> int:
+    from textdifuse_ros.train.plan import describe, try_steps
+
+    trial = try_steps(training)
+    if training.ranks.first:
+        print(describe(training, trial))
+    return 0
+
+
+def _run_stage(training: Training) -> int:
+    from textdifuse_ros.train.loop import WEIGHTS
+
+    done = training.run()
+    if training.ranks.first and done:
+        print(f"{training.step} steps done; weights in {training.folder / WEIGHTS}")
+    elif training.ranks.first:
+        print(f"stopped after step {training.step} of {training.config.steps}; the same command goes on from there")
+    return 0 if done else INTERRUPTED
