@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -39,7 +41,7 @@ def test_the_target_uses_the_range_and_belongs_to_no_place(look: Look) -> None:
     assert target.min() >= 0 and target.max() <= 1
     assert target.max() - target.min() > 0.85
     flipped = vivid_target(visible.flip(3), infrared.flip(3), look).flip(3)
-    torch.testing.assert_close(target, flipped, atol=0.03, rtol=0)  # the quantiles sample other pixels
+    torch.testing.assert_close(target, flipped, atol=0.04, rtol=0)  # the quantiles sample other pixels
 
 
 def test_black_stays_black_and_warm_stays_bright() -> None:
@@ -47,7 +49,15 @@ def test_black_stays_black_and_warm_stays_bright() -> None:
     cold[..., 20:44, 28:36] = 0.95
     target = vivid_target(night, cold, ROAD)
     assert target[..., 20:44, 28:36].min() > 0.9
-    assert target[..., :16, :].max() < 0.12
+    assert target[..., :16, :].max() < 0.13
+
+
+def test_there_is_no_halo_around_what_is_warm() -> None:
+    road, body = torch.full((1, 1, 96, 96), 0.1), torch.full((1, 1, 96, 96), 0.1)
+    body[..., 30:66, 40:56] = 0.9
+    target = vivid_target(road, body, ROAD)
+    assert target[body == 0.1].max() - target[..., :8, :8].max() < 0.03
+    assert target[body == 0.9].max() - target[body == 0.9].min() < 0.03
 
 
 def test_a_dark_picture_is_lifted_and_a_bright_one_is_not() -> None:
@@ -68,6 +78,21 @@ def test_edges_are_the_stronger_sources_with_their_sign() -> None:
     assert edges[:, 1, 8, 4] > 0 > edges[:, 1, 20, 4]
 
 
+def test_lines_that_are_bright_in_one_source_and_dark_in_the_other_stay_as_the_stronger_has_them() -> None:
+    """Lane lines: white to the eye, colder than the road; in sum and maximum of the two they would all but vanish."""
+    lines = torch.zeros(1, 1, 96, 96)
+    lines[..., 20::24] = lines[..., 21::24] = 1
+    visible, infrared = 0.45 + 0.35 * lines, 0.85 - 0.3 * lines
+
+    def contrast(target: Tensor) -> float:
+        return (target[lines > 0].mean() - target[lines == 0].mean()).item()
+
+    blended = vivid_target(visible, infrared, replace(ROAD, bands=0))
+    assert contrast(vivid_target(visible, infrared, ROAD)) > 2 * max(contrast(blended), 0.05)
+    warm, dim = 0.2 + 0.5 * lines, 0.6 - 0.1 * lines
+    assert contrast(vivid_target(dim, warm, ROAD)) > 0.3
+
+
 def test_texture_of_the_cold_sky_is_cored_out_and_that_of_warm_ground_is_not() -> None:
     visible = torch.full((1, 1, 64, 64), 0.8)
     texture = 0.01 * torch.sign(torch.sin(torch.arange(64.0) * 2 * np.pi / 8)).expand(1, 1, 64, 64)
@@ -78,6 +103,17 @@ def test_texture_of_the_cold_sky_is_cored_out_and_that_of_warm_ground_is_not() -
     assert printed(0.05, ROAD) < 1e-5
     assert printed(0.60, ROAD) > 0.02
     assert printed(0.05, LOOKS["medical"]) > 0.02
+
+    def shown(temperature: float) -> float:
+        ramp = torch.linspace(0, 0.3, 64).expand(1, 1, 64, 64)
+        pair = vivid_target(visible - ramp, temperature + texture, ROAD), vivid_target(
+            visible - ramp, torch.full_like(texture, temperature), ROAD
+        )
+        return (pair[0] - pair[1])[..., 8:-8, 8:-8].abs().max().item()
+
+    texture *= 2
+    assert shown(0.05) < 0.02
+    assert shown(0.60) > 0.05
 
 
 def test_correlations_of_differences_are_scd() -> None:
@@ -99,6 +135,17 @@ def test_information_falls_with_blur_and_noise_and_rises_with_contrast() -> None
     assert local_information(1.3 * source, source).item() > copy
 
 
+def test_contrast_beyond_the_most_kept_is_worth_nothing_but_faint_structure_may_be_raised() -> None:
+    source = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+
+    def kept(gain: float, scale: float) -> float:
+        return local_information(gain * scale * source, scale * source, most_kept=1.3).item()
+
+    assert kept(1.3, 1) > kept(1, 1)
+    assert kept(2, 1) <= kept(1.3, 1)
+    assert kept(2, 0.02) > 1.1 * kept(1.3, 0.02)
+
+
 def test_grid_energy_sees_the_shuffles_grid_and_neither_offset_nor_noise() -> None:
     cell = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
     grid = 0.05 * cell.repeat(16, 16)[None, None]
@@ -116,7 +163,9 @@ def test_the_loss_prefers_its_target_to_what_is_wrong_with_fused_pictures() -> N
     target, edges = vivid_target(visible, infrared, ROAD), vivid_edges(visible, infrared, ROAD)
 
     def loss(fused: Tensor) -> float:
-        return vivid_loss(unit_to_signed(fused), visible, infrared, target, edges).item()
+        return vivid_loss(
+            unit_to_signed(fused), visible, infrared, target, edges, most_kept=ROAD.most_kept
+        ).item()
 
     noise = 0.05 * torch.randn(target.shape, generator=torch.Generator().manual_seed(0))
     best = loss(target)

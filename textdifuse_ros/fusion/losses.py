@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from textdifuse_ros.image.blur import gaussian_blur
 from textdifuse_ros.image.gradients import sobel, sobel_vector
 from textdifuse_ros.image.ranges import signed_to_unit
 
@@ -25,9 +26,15 @@ COLD = (0.08, 0.30)
 """Infrared intensity below which all is sky, and above which none is."""
 CORING = 0.03
 """Infrared Sobel gradients below this are noise."""
+SOBEL_OF_STEP = 4
+"""Sobel gradient at a step of 1."""
+
+FAINT = 0.015
+"""Standard deviation of a window whose contrast may be raised to this one's where ``most_kept`` allows less."""
+MOST_RAISED = 2.5
 
 EDGE_WEIGHT = 0.6
-CORRELATION_WEIGHT = 0.04
+CORRELATION_WEIGHT = 0.1
 INFORMATION_WEIGHT = 0.25
 WEAKER_SHARE = 2.0
 """Weight of what is kept of the source of which less is kept, beside the sum of both."""
@@ -44,15 +51,24 @@ class Look:
     :ivar least_gamma: the strongest lift of a picture that is dark on the whole
     :ivar sky_coring: Sobel gradients below this are texture where the infrared is cold
     :ivar edge_gain: of the edges of the stronger source
+    :ivar bands: number of octaves of detail that the target takes from the stronger source instead of blending them
+    :ivar favour: of the visible source where the stronger of both is looked for
+    :ivar most_kept: gain above which more contrast is no more information kept, but exaggeration
     """
 
     share_of_sum: float
     least_gamma: float
     sky_coring: float
     edge_gain: float
+    bands: int
+    favour: float
+    most_kept: float
 
 
-LOOKS = {"road": Look(0.45, 0.6, 0.16, 1.3), "medical": Look(0.3, 0.85, CORING, 1.6)}
+LOOKS = {
+    "road": Look(0.5, 0.5, 0.16, 1.1, bands=3, favour=1.3, most_kept=1.3),
+    "medical": Look(0.3, 0.85, CORING, 1.6, bands=0, favour=1, most_kept=float("inf")),
+}
 
 
 def fusion_loss(
@@ -79,16 +95,18 @@ def fusion_loss(
 def vivid_target(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
     """The intensity that the joint stage asks for: a blend of sum and maximum over the whole range.
 
-    The sum keeps both sources where they are bright at once, the maximum keeps what is warm as bright as it is. One
-    straight line for the whole picture stretches the blend (by at most ``MOST_GAIN``, so that black stays black), and a
-    gamma lifts it where it is still dark. All constants are of the picture, none of a place: no fog, no halo.
+    The sum keeps both sources where they are bright at once, the maximum keeps what is warm as bright as it is. Detail
+    is not blended: of two sources that disagree (lane lines that are bright in one and dark in the other) nothing would
+    be left. Each octave of it comes from the source that has more of it there. One straight line for the whole picture
+    stretches the blend (by at most ``MOST_GAIN``, so that black stays black), and a gamma lifts it where it is still
+    dark. Both are of the picture, not of a place: no fog.
 
     :param visible: float32 [N, 1, H, W] in [0, 1], clean luma
     :param infrared: like it
     :return: like it
     """
     strongest = torch.maximum(visible, infrared)
-    blend = look.share_of_sum * (visible + infrared) + (1 - look.share_of_sum) * strongest
+    blend = _blend(visible, infrared, look)
     low, high = _quantiles(blend, 0.005, 0.995)
     floor = _quantiles(strongest, 0.005)[0].clamp(max=DARKEST)
     gain = ((BRIGHTEST - floor) / (high - low).clamp(min=_TINY)).clamp(max=MOST_GAIN)
@@ -96,6 +114,31 @@ def vivid_target(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
     mean = stretched.mean((1, 2, 3), keepdim=True).clamp(0.01, 0.99)
     gamma = (torch.log(torch.full_like(mean, LEAST_MEAN)) / torch.log(mean)).clamp(look.least_gamma, 1)
     return stretched.clamp(min=_TINY) ** gamma
+
+
+def _blend(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
+    """Sum and maximum of what is left of both sources without detail, and the stronger source's detail.
+
+    Texture of the sky is left out of all octaves alike: an object's octaves add up to its edge only together, and one
+    of them left out is a halo.
+    """
+    octaves = []
+    for octave in range(look.bands):
+        width = 1.2 * 2**octave
+        coarse = gaussian_blur(visible, width), gaussian_blur(infrared, width)
+        octaves.append((visible - coarse[0], infrared - coarse[1], 1.5 * 2**octave))
+        visible, infrared = coarse
+    blend = look.share_of_sum * (visible + infrared) + (1 - look.share_of_sum) * torch.maximum(visible, infrared)
+    if not octaves:
+        return blend
+    strength = gaussian_blur(torch.stack([warm for _, warm, _ in octaves]).sum(0).square(), 6).sqrt()
+    real = (strength * SOBEL_OF_STEP / _coring(infrared, look) - 1).clamp(0, 1)
+    for seen, warm, around in octaves:
+        power_seen = (look.favour**2 * gaussian_blur(seen.square(), around)).square()
+        power_warm = gaussian_blur((real * warm).square(), around).square()
+        share = power_seen / (power_seen + power_warm).clamp(min=_TINY**3)
+        blend = blend + share * seen + (1 - share) * real * warm
+    return blend
 
 
 def vivid_edges(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
@@ -109,15 +152,21 @@ def vivid_edges(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
     :return: [N, 2, H, W], Sobel along x and y
     """
     seen, warm = sobel_vector(visible), sobel_vector(infrared)
+    warm = warm * (1 - _coring(infrared, look) / _length(warm).clamp(min=_TINY)).clamp(min=0)
+    return look.edge_gain * torch.where(look.favour * _length(seen) > _length(warm), seen, warm)
+
+
+def _coring(infrared: Tensor, look: Look) -> Tensor:
+    """The Sobel gradient of the infrared below which it is noise or texture of the sky, [N, 1, H, W]."""
     around = F.avg_pool2d(F.avg_pool2d(infrared, 4), 3, 1, 1, count_include_pad=False)
     around = F.interpolate(around, size=infrared.shape[2:], mode="bilinear", align_corners=False)
     cold = 1 - ((around - COLD[0]) / (COLD[1] - COLD[0])).clamp(0, 1)
-    strength = _length(warm)
-    warm = warm * (1 - (CORING + (look.sky_coring - CORING) * cold) / strength.clamp(min=_TINY)).clamp(min=0)
-    return look.edge_gain * torch.where(_length(seen) > _length(warm), seen, warm)
+    return CORING + (look.sky_coring - CORING) * cold
 
 
-def vivid_loss(fused: Tensor, visible: Tensor, infrared: Tensor, target: Tensor, edges: Tensor) -> Tensor:
+def vivid_loss(
+    fused: Tensor, visible: Tensor, infrared: Tensor, target: Tensor, edges: Tensor, *, most_kept: float
+) -> Tensor:
     """The joint stage's loss: intensity, edges, what of each source is left, and no grid.
 
     :param fused: float [N, 1, H, W] in [-1, 1], the estimate Z^_0 of equation (8)
@@ -125,13 +174,14 @@ def vivid_loss(fused: Tensor, visible: Tensor, infrared: Tensor, target: Tensor,
     :param infrared: like it
     :param target: of :func:`vivid_target`
     :param edges: of :func:`vivid_edges`
+    :param most_kept: of :func:`local_information`
     :return: [N]
     """
     fused = signed_to_unit(fused.float())
     error = fused - target
     sources = (visible, infrared)
     correlation = sum(correlate(fused - a, b) for a, b in (sources, sources[::-1]))
-    information = torch.stack([local_information(fused, source) for source in sources])
+    information = torch.stack([local_information(fused, source, most_kept=most_kept) for source in sources])
     return (
         error.abs().flatten(1).mean(1)
         + EDGE_WEIGHT * (sobel_vector(fused) - edges).abs().sum(1).flatten(1).mean(1)
@@ -148,13 +198,16 @@ def correlate(x: Tensor, y: Tensor) -> Tensor:
     return (x * y).mean((1, 2, 3)) / (norm + _TINY**2).sqrt()
 
 
-def local_information(fused: Tensor, source: Tensor) -> Tensor:
+def local_information(fused: Tensor, source: Tensor, *, most_kept: float = float("inf")) -> Tensor:
     """How much of a source's local structure a picture keeps, about 0 to 1, more where it adds contrast to it.
 
-    As VIF (Sheikh, Bovik 2006), with box windows half a window apart, which cost a twentieth of its Gaussian ones.
+    As VIF (Sheikh, Bovik 2006), with box windows half a window apart, which cost a twentieth of its Gaussian ones. VIF
+    rewards any contrast that is added, and a network that is asked for it exaggerates every edge.
 
     :param fused: float32 [N, 1, H, W] in [0, 1]
     :param source: like it
+    :param most_kept: local gain that counts as most; faint structure may be raised to a standard deviation of
+        ``FAINT``, at most ``MOST_RAISED`` times
     :return: [N]
     """
     kept = torch.zeros(fused.shape[0], device=fused.device)
@@ -168,6 +221,8 @@ def local_information(fused: Tensor, source: Tensor) -> Tensor:
         covariance = fs - mean_f * mean_s
         gain = (covariance / (var_s + noise / 100)).clamp(min=0)
         distortion = (var_f - gain * covariance).clamp(min=0)
+        raised = (FAINT / (var_s + _TINY**2).sqrt()).clamp(max=MOST_RAISED)
+        gain = torch.minimum(gain, raised.clamp(min=most_kept))
         kept = kept + torch.log1p(gain**2 * var_s / (distortion + noise)).flatten(1).sum(1)
         total = total + torch.log1p(var_s / noise).flatten(1).sum(1)
         fused, source = F.avg_pool2d(fused, 2), F.avg_pool2d(source, 2)

@@ -71,7 +71,7 @@ class JointStage:
         losses = self.objective(
             denoiser,
             unit_to_signed(target),
-            lambda x0: vivid_loss(x0, seen, warm, target, edges),
+            lambda x0: vivid_loss(x0, seen, warm, target, edges, most_kept=self.look.most_kept),
             generator,
             variance=False,
         )
