@@ -145,15 +145,26 @@ def amounts(
     raised = strengths > 0
     if objects is None:
         _, objects = cv2.connectedComponents(raised.astype(np.uint8), connectivity=8)
-    for number in np.unique(objects[raised]):
-        whole = raised & (objects == number)
-        left, top, across, down = cv2.boundingRect(whole.astype(np.uint8))
-        near = (slice(max(0, top - RING), top + down + RING), slice(max(0, left - RING), left + across + RING))
-        mask = whole[near]
+    for number, box in _boxes(objects, raised):
+        near = tuple(slice(max(0, side.start - RING), side.stop + RING) for side in box)
+        mask = raised[near] & (objects[near] == number)
         bright = brighter_share(plain[near], infrared[near], mask, named[near])
         found[0][near][mask] = bright * strengths[near][mask]
         found[1][near][mask] = (1 - bright) * strengths[near][mask]
     return found
+
+
+def _boxes(objects: np.ndarray, raised: np.ndarray) -> Iterator[tuple[int, tuple[slice, slice]]]:
+    """The number of each object of which something is raised, and the rows and columns where that lies."""
+    places = np.nonzero(raised)
+    if not len(places[0]):
+        return
+    labels = objects[places]
+    order = np.argsort(labels, kind="stable")
+    numbers, starts = np.unique(labels[order], return_index=True)
+    first, last = ([reduce.reduceat(axis[order], starts) for axis in places] for reduce in (np.minimum, np.maximum))
+    for n, number in enumerate(numbers):
+        yield int(number), (slice(first[0][n], last[0][n] + 1), slice(first[1][n], last[1][n] + 1))
 
 
 def brighter_share(plain: np.ndarray, infrared: np.ndarray, mask: np.ndarray, named: np.ndarray) -> float:
