@@ -238,7 +238,7 @@ def test_a_clock_that_goes_back_drops_what_is_ahead_of_it_and_keeps_the_new_lap(
 @pytest.mark.parametrize("size", [1, 3])
 def test_the_packages_own_filters_feed_it(size):
     """A Cache in front, which is fed by the package's SimpleFilter as its Subscriber is one."""
-    pytest.importorskip("rclpy")
+    pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros] brings it)")
     from builtin_interfaces.msg import Time
 
     cameras = Cameras(source=message_filters.SimpleFilter)
@@ -255,7 +255,7 @@ def test_the_packages_own_filters_feed_it(size):
 
 
 def stock(policy: str, **options: Any) -> Any:
-    pytest.importorskip("rclpy")
+    pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros] brings it)")
     from textdifuse_ros.nodes.stock_pairing import StockPairing
 
     return StockPairing(policy, 20 * MS, **options)

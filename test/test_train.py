@@ -301,7 +301,9 @@ def test_sheets_show_what_was_made_of_the_samples(
 
 
 def test_tensorboard_reads_the_logs(pack: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="TensorBoard is not installed"
+    )
     Training(replace(CONFIG, sheet_every=4), tmp_path, pack, tiny_checkpoint).run()
     events = accumulator.EventAccumulator(str(tmp_path / BOARD))
     events.Reload()
