@@ -19,7 +19,9 @@ from textdifuse_ros.image.ranges import signed_to_unit
 
 GRADIENT_WEIGHT = 0.2
 
-DARKEST, BRIGHTEST = 0.05, 0.96
+DARKEST, BRIGHTEST = 0.05, 0.98
+CLIPPED = 0.008
+"""Share of the pixels that the target clips at either end."""
 MOST_GAIN = 2.5
 LEAST_MEAN = 0.42
 COLD = (0.08, 0.30)
@@ -33,7 +35,7 @@ FAINT = 0.015
 """Standard deviation of a window whose contrast may be raised to this one's where ``most_kept`` allows less."""
 MOST_RAISED = 2.5
 
-EDGE_WEIGHT = 0.6
+EDGE_WEIGHT = 0.9
 CORRELATION_WEIGHT = 0.1
 INFORMATION_WEIGHT = 0.25
 WEAKER_SHARE = 2.0
@@ -107,7 +109,7 @@ def vivid_target(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
     """
     strongest = torch.maximum(visible, infrared)
     blend = _blend(visible, infrared, look)
-    low, high = _quantiles(blend, 0.005, 0.995)
+    low, high = _quantiles(blend, CLIPPED, 1 - CLIPPED)
     floor = _quantiles(strongest, 0.005)[0].clamp(max=DARKEST)
     gain = ((BRIGHTEST - floor) / (high - low).clamp(min=_TINY)).clamp(max=MOST_GAIN)
     stretched = ((blend - low) * gain + floor).clamp(0, 1)
