@@ -41,7 +41,7 @@ def test_the_target_uses_the_range_and_belongs_to_no_place(look: Look) -> None:
     assert target.min() >= 0 and target.max() <= 1
     assert target.max() - target.min() > 0.85
     flipped = vivid_target(visible.flip(3), infrared.flip(3), look).flip(3)
-    torch.testing.assert_close(target, flipped, atol=0.04, rtol=0)  # the quantiles sample other pixels
+    torch.testing.assert_close(target, flipped, atol=0.06, rtol=0)  # the quantiles sample other pixels
 
 
 def test_black_stays_black_and_warm_stays_bright() -> None:
