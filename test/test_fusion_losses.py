@@ -40,8 +40,9 @@ def test_the_target_uses_the_range_and_belongs_to_no_place(look: Look) -> None:
     target = vivid_target(visible, infrared, look)
     assert target.min() >= 0 and target.max() <= 1
     assert target.max() - target.min() > 0.85
-    flipped = vivid_target(visible.flip(3), infrared.flip(3), look).flip(3)
-    torch.testing.assert_close(target, flipped, atol=0.06, rtol=0)  # the quantiles sample other pixels
+    # Turned by half a circle, so that the quantiles sample the same pixels: every seventh of 4,096, from either end.
+    turned = vivid_target(visible.flip(2, 3), infrared.flip(2, 3), look).flip(2, 3)
+    torch.testing.assert_close(target, turned, atol=1e-3, rtol=0)
 
 
 def test_black_stays_black_and_warm_stays_bright() -> None:
@@ -105,13 +106,13 @@ def test_texture_of_the_cold_sky_is_cored_out_and_that_of_warm_ground_is_not() -
     assert printed(0.05, LOOKS["medical"]) > 0.02
 
     def shown(temperature: float) -> float:
-        ramp = torch.linspace(0, 0.3, 64).expand(1, 1, 64, 64)
-        pair = vivid_target(visible - ramp, temperature + texture, ROAD), vivid_target(
-            visible - ramp, torch.full_like(texture, temperature), ROAD
+        ramp = visible - torch.linspace(0, 0.3, 64)
+        with_texture, without = (
+            vivid_target(ramp, picture, ROAD)
+            for picture in (temperature + 2 * texture, torch.full_like(texture, temperature))
         )
-        return (pair[0] - pair[1])[..., 8:-8, 8:-8].abs().max().item()
+        return (with_texture - without)[..., 8:-8, 8:-8].abs().max().item()
 
-    texture *= 2
     assert shown(0.05) < 0.02
     assert shown(0.60) > 0.05
 
@@ -163,9 +164,7 @@ def test_the_loss_prefers_its_target_to_what_is_wrong_with_fused_pictures() -> N
     target, edges = vivid_target(visible, infrared, ROAD), vivid_edges(visible, infrared, ROAD)
 
     def loss(fused: Tensor) -> float:
-        return vivid_loss(
-            unit_to_signed(fused), visible, infrared, target, edges, most_kept=ROAD.most_kept
-        ).item()
+        return vivid_loss(unit_to_signed(fused), visible, infrared, target, edges, most_kept=ROAD.most_kept).item()
 
     noise = 0.05 * torch.randn(target.shape, generator=torch.Generator().manual_seed(0))
     best = loss(target)

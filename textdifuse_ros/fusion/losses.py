@@ -125,16 +125,17 @@ def _blend(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
     of them left out is a halo.
     """
     octaves = []
+    coarse_visible, coarse_infrared = visible, infrared
     for octave in range(look.bands):
-        width = 1.2 * 2**octave
-        coarse = gaussian_blur(visible, width), gaussian_blur(infrared, width)
-        octaves.append((visible - coarse[0], infrared - coarse[1], 1.5 * 2**octave))
-        visible, infrared = coarse
-    blend = look.share_of_sum * (visible + infrared) + (1 - look.share_of_sum) * torch.maximum(visible, infrared)
+        fine = coarse_visible, coarse_infrared
+        coarse_visible, coarse_infrared = (gaussian_blur(picture, 1.2 * 2**octave) for picture in fine)
+        octaves.append((fine[0] - coarse_visible, fine[1] - coarse_infrared, 1.5 * 2**octave))
+    strongest = torch.maximum(coarse_visible, coarse_infrared)
+    blend = look.share_of_sum * (coarse_visible + coarse_infrared) + (1 - look.share_of_sum) * strongest
     if not octaves:
         return blend
-    strength = gaussian_blur(torch.stack([warm for _, warm, _ in octaves]).sum(0).square(), 6).sqrt()
-    real = (strength * SOBEL_OF_STEP / _coring(infrared, look) - 1).clamp(0, 1)
+    strength = gaussian_blur((infrared - coarse_infrared).square(), 6).sqrt()
+    real = (strength * SOBEL_OF_STEP / _coring(coarse_infrared, look) - 1).clamp(0, 1)
     for seen, warm, around in octaves:
         power_seen = (look.favour**2 * gaussian_blur(seen.square(), around)).square()
         power_warm = gaussian_blur((real * warm).square(), around).square()
