@@ -360,3 +360,33 @@ def test_gradients_keep_their_digits_under_autocast() -> None:
         brief = sobel(texture)
     assert brief.dtype == torch.float32
     assert torch.equal(brief, sobel(texture))
+
+
+@pytest.mark.parametrize("stop", [None, 5, 9])
+def test_batches_are_used_again_in_rounds(
+    stop: int | None, pack: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of each shape, then the same ones mirrored, then as at first; also in a run that is taken up in between."""
+    config = replace(CONFIG, stage="joint", echo=3, steps=15)
+    seen = []
+
+    def update(training: Training, batch: Any) -> dict[str, float]:
+        seen.append(batch)
+        training.step += 1
+        return {"loss": 1.0}
+
+    monkeypatch.setattr(Training, "update", update)
+    if stop:
+        first = Training(config, tmp_path, pack, tiny_checkpoint)
+        monkeypatch.setattr(first, "config", replace(config, steps=stop))
+        first.run()
+    Training(config, tmp_path, pack, tiny_checkpoint).run()
+
+    prepared = Training(config, tmp_path / "other", pack, tiny_checkpoint).batches(0, 6)
+    assert len(prepared.shapes) == 2
+    numbers = [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 4, 5, 4]
+    mirrored = [False, False, True, True, False, False] * 2 + [False, False, True]
+    assert len(seen) == 15
+    for number, flip, batch in zip(numbers, mirrored, seen, strict=True):
+        for part, due in zip(batch, prepared[number], strict=True):
+            assert torch.equal(part, due.flip(-1) if flip else due)

@@ -27,6 +27,12 @@ class TrainConfig:
     batch: int = parameter(
         1, "How many times the stage's usual number of crops a batch holds, in each process.", low=1, high=4096
     )
+    echo: int = parameter(
+        1,
+        "How many steps use each batch, mirrored every other time: for devices faster than crops can be prepared.",
+        low=1,
+        high=100,
+    )
     learning_rate: float = parameter(4e-4, "Highest learning rate of Adam; it falls to a fiftieth.", low=1e-8, high=1.0)
     warm_up: int = parameter(200, "Steps over which the learning rate rises.", low=0, high=1_000_000)
     ema: float = parameter(0.999, "Share that the moving average of the weights keeps a step.", low=0.0, high=0.99999)

@@ -60,11 +60,13 @@ class ChromaStage:
 def _cast(seen: Tensor, generator: torch.Generator) -> Tensor:
     """Some of the crops under another light, from bluish to sodium; none becomes brighter."""
     count = seen.shape[0]
-    chosen, along = torch.rand(2, count, 1, generator=generator)
-    logarithms = (1.9 * along - 0.6) * torch.tensor(SODIUM) + 0.1 * torch.randn(count, 3, generator=generator)
+    device = seen.device
+    chosen, along = torch.rand(2, count, 1, generator=generator, device=device)
+    spread = torch.randn(count, 3, generator=generator, device=device)
+    logarithms = (1.9 * along - 0.6) * torch.tensor(SODIUM, device=device) + 0.1 * spread
     logarithms = logarithms - logarithms.amax(1, keepdim=True)
     gains = torch.where(chosen < CAST_SHARE, logarithms, 0.0).exp()
-    return relit(seen, gains[:, :, None, None].to(seen.device))
+    return relit(seen, gains[:, :, None, None])
 
 
 def _half(picture: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class JointStage:
         features = self.networks.encode_pair(visible, infrared)
         fusion = self._fuse(features, visible_truth, infrared_truth, generator)
 
-        which = (torch.rand(visible.shape[0], 1, 1, 1, generator=generator) < 0.5).to(visible.device)
+        which = torch.rand(visible.shape[0], 1, 1, 1, generator=generator, device=visible.device) < 0.5
         one: Pyramid = tuple(torch.where(which, a, b) for a, b in zip(*features, strict=True))
         truth = torch.where(which, visible_truth, infrared_truth)
         restoration = self._restore(one, truth, generator, variance=False)
@@ -92,7 +92,7 @@ class JointStage:
 
 def _toned(batch: Sample, generator: torch.Generator) -> Sample:
     """Some infrared pictures, and their truth alike, darkened by a gamma and with less than the whole range."""
-    draws = torch.rand(4, batch.infrared.shape[0], 1, 1, 1, generator=generator).to(batch.infrared.device)
+    draws = torch.rand(4, batch.infrared.shape[0], 1, 1, 1, generator=generator, device=batch.infrared.device)
     gamma = torch.exp((draws[1] * 2 - 0.6) * 0.8)  # 0.62 to 3.1
     top = 1 - 0.5 * draws[2] ** 2
     toned = draws[0] < TONED

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from textdifuse_ros.config_train import TrainConfig
 from textdifuse_ros.data.crops import CropBatches, Sample, Shape, start_worker
 from textdifuse_ros.data.pack import PicturePack
 from textdifuse_ros.errors import ConfigError, TextDifuseError
-from textdifuse_ros.fusion.weights import grown, load_networks, same_sizes, save_networks
+from textdifuse_ros.fusion.weights import OPTIONAL, grown, load_networks, same_sizes, save_networks
 from textdifuse_ros.networks.blocks import channels_last
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
+from textdifuse_ros.networks.growth import can_grow, grow
 from textdifuse_ros.train.ema import Ema
 from textdifuse_ros.train.interrupt import StopRequest, ignore_in_worker
 from textdifuse_ros.train.log import RunLog
@@ -120,7 +122,7 @@ class Training:
         met: dict[str, list[float]] = {}
         with RunLog(self.folder, self.step, config.steps, silent=not self.ranks.first) as log, StopRequest() as stop:
             preview = self._preview()
-            for batch in self._loader():
+            for batch in self._fed():
                 clock.waited()
                 losses = self.update(batch)
                 clock.crops += (len(batch.visible) + len(batch.infrared)) * self.ranks.size
@@ -144,12 +146,13 @@ class Training:
     def update(self, batch: Sample) -> dict[str, float]:
         """One step of the optimizer.
 
+        :param batch: anywhere
         :return: the losses and the norm of the gradient, of this process
         :raises TextDifuseError: one of them is not finite in any process; nothing was changed
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
-        batch = Sample(*(part.to(self.device, non_blocking=True) for part in batch))
+        batch = self._on_device(batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
             losses: dict[str, Tensor] = self._losses(batch, self._generator())
         self.optimizer.zero_grad(set_to_none=True)
@@ -213,15 +216,35 @@ class Training:
                 return grown(DriveNetworks(drive), self.config.stage), saved["start"] if saved else ""
             networks, checkpoint = load_networks(start)
             self.history = checkpoint.provenance.get("history", [])
-            if drive is not None and not same_sizes(drive, networks.config):
-                remedy = "leave out the networks' sizes: the start has its own"
-                raise ConfigError("the networks", f"those of {start}", "others", remedy)
-            return grown(networks, self.config.stage), checkpoint.sha256
+            return grown(_fit(networks, drive, start), self.config.stage), checkpoint.sha256
 
-    def _loader(self) -> DataLoader[Sample]:
+    def _fed(self) -> Iterator[Sample]:
+        """The batches of the steps that are left.
+
+        Batches are used again in rounds, one of each shape, for a batch that comes twice in a row teaches less the
+        second time (data echoing; Choi et al. 2019). A run that is taken up within a round prepares its batches again.
+        """
+        kinds = len(self.shapes)
+        round_ = kinds * self.config.echo
+        last, left = divmod(self.config.steps, round_)
+        first = self.step // round_ * kinds
+        batches = iter(self._loader(first, last * kinds + min(left, kinds) - first))
+        held: list[Sample] = []
+        for step in range(self.step, self.config.steps):
+            turn, kind = divmod(step % round_, kinds)
+            if step % round_ == 0:
+                held = []
+            while len(held) <= (kind if turn == 0 else kinds - 1):
+                held.append(self._on_device(next(batches)))
+            yield Sample(*(part.flip(-1) for part in held[kind])) if turn % 2 else held[kind]
+
+    def _on_device(self, batch: Sample) -> Sample:
+        return Sample(*(part.to(self.device, non_blocking=True) for part in batch))
+
+    def _loader(self, first: int, count: int) -> DataLoader[Sample]:
         workers = self.config.workers
         return DataLoader(
-            self.batches(self.step, self.config.steps - self.step),
+            self.batches(first, count),
             batch_size=None,
             num_workers=workers,
             worker_init_fn=_start_worker,
@@ -232,7 +255,7 @@ class Training:
     def _generator(self) -> torch.Generator:
         """The noise of a step is a function of the seed, the step and the rank: there is no state to keep."""
         key = np.random.SeedSequence((self.config.seed, self.step, self.ranks.rank)).generate_state(1, np.uint64)
-        return torch.Generator().manual_seed(int(key[0]) >> 1)
+        return torch.Generator(self.device).manual_seed(int(key[0]) >> 1)
 
     def _preview(self) -> Preview | None:
         config = self.config
@@ -247,6 +270,18 @@ class Training:
             return "no state was saved yet; start a new run with a lower learning_rate"
         again = f"start a new run from its {WEIGHTS} with a lower learning_rate"
         return f"the state of step {saved['step']} in {self.folder} is kept as it is; {again}"
+
+
+def _fit(networks: DriveNetworks, asked: DriveConfig | None, start: Path) -> DriveNetworks:
+    """The networks of a checkpoint, larger where larger ones are asked for."""
+    if asked is None or same_sizes(asked, networks.config):
+        return networks
+    free = {name: getattr(networks.config, name) for name in OPTIONAL if not getattr(asked, name)}
+    asked = replace(asked, **free)
+    if not can_grow(networks.config, asked):
+        remedy = "leave out the networks' sizes: the start has its own"
+        raise ConfigError("the networks", f"as large as those of {start}, or larger", "smaller", remedy)
+    return grow(networks, asked)
 
 
 class _Losses(nn.Module):

@@ -69,7 +69,7 @@ class ModulationStage:
         """What is fused without a text, as estimated in the first step and in the last, float32 [N, 1, H, W]."""
         fused = tuple(x + y for x, y in zip(*sources, strict=True))
         denoiser = FeatureDenoiser(self.networks.decoder, fused, self.schedule)
-        start = torch.randn(shape, generator=generator).to(sources[0][0].device)
+        start = torch.randn(shape, generator=generator, device=sources[0][0].device)
         schedule = respace(self.schedule, space_timesteps(len(self.schedule), STEPS))
         first, *_, last = reverse(denoiser, start, schedule, Ddim())
         return first.x0, last.z
@@ -101,7 +101,7 @@ class _Objects:
     @classmethod
     def draw(cls, plain: Tensor, visible: Tensor, infrared: Tensor, generator: torch.Generator) -> _Objects:
         """Objects and targets for fused pictures; the sources are the clean ones."""
-        rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
+        rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator, device=plain.device)))
         pictures = [signed_to_unit(part)[:, 0].float().cpu().numpy() for part in (plain, visible, infrared)]
         parts = [_draw_one(fused, luma, warm, rng) for fused, luma, warm in zip(*pictures, strict=True)]
         stacks = (torch.from_numpy(np.stack(stack)).to(plain.device) for stack in zip(*parts, strict=True))

@@ -46,6 +46,7 @@ class Objective(Protocol):
         :param error: [N, C, H, W] estimate to [N] loss
         :param variance: the truth is the very picture that is due, so the variational term of equation (1), which
             teaches the variance, holds
+        :param generator: on the truth's device
         :return: scalars: ``loss`` (to minimise), and others to log
         """
         ...
@@ -71,22 +72,22 @@ class FewStepObjective:
     ) -> dict[str, Tensor]:
         """See :class:`Objective`; logs ``first`` (from noise), ``later`` and ``vlb``."""
         count = truth.shape[0]
-        noise = torch.randn(truth.shape, generator=generator)
-        own = torch.rand(count, generator=generator) < self.own_estimate
-        index = torch.randint(0, STEPS - 1, (count,), generator=generator)
-        noise, own, index = noise.to(truth.device), own.to(truth.device), index.to(truth.device)
+        device = truth.device
+        noise = torch.randn(truth.shape, generator=generator, device=device)
+        own = torch.rand(count, generator=generator, device=device) < self.own_estimate
+        index = torch.randint(0, STEPS - 1, (count,), generator=generator, device=device)
 
         last = STEPS - 1
         z_last = q_sample(truth, last, noise, self.schedule)
         first = denoiser(z_last, self.schedule.timesteps[last])
         guess = torch.where(own[:, None, None, None], first.x0.detach(), truth)
         z = q_sample(guess, index, noise, self.schedule)
-        timesteps = torch.tensor(self.schedule.timesteps, device=truth.device)
+        timesteps = torch.tensor(self.schedule.timesteps, device=device)
         later = denoiser(z, timesteps[index])
 
         first_error, later_error = error(first.x0).mean(), error(later.x0).mean()
         loss = first_error + later_error
-        vlb = torch.zeros((), device=truth.device)
+        vlb = torch.zeros((), device=device)
         if variance:
             # A fourth of the batch teaches the variance well enough, and the bound is dear to compute.
             some = slice(0, (count + 3) // 4)
@@ -123,8 +124,8 @@ class HybridObjective:
         Without variance there is no noise that is known to be right, and ``error`` of the estimate Z^_0 at a random
         timestep is the loss, as of equations (9) to (11).
         """
-        noise = torch.randn(truth.shape, generator=generator).to(truth.device)
-        index = torch.randint(0, len(self.schedule), (truth.shape[0],), generator=generator).to(truth.device)
+        noise = torch.randn(truth.shape, generator=generator, device=truth.device)
+        index = torch.randint(0, len(self.schedule), truth.shape[:1], generator=generator, device=truth.device)
         z = q_sample(truth, index, noise, self.schedule)
         denoised = denoiser(z, index)
         if not variance:

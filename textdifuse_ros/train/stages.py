@@ -42,7 +42,7 @@ class Stage(Protocol):
     def schedule(self) -> NoiseSchedule: ...
 
     def __call__(self, batch: Sample, generator: torch.Generator) -> dict[str, Tensor]:
-        """The losses of a batch: scalars, ``loss`` is minimised."""
+        """The losses of a batch: scalars, ``loss`` is minimised; the generator is on the batch's device."""
         ...
 
 
