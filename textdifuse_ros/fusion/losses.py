@@ -102,8 +102,8 @@ def vivid_target(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
     The sum keeps both sources where they are bright at once, the maximum keeps what is warm as bright as it is. Detail
     is not blended: of two sources that disagree (lane lines that are bright in one and dark in the other) nothing would
     be left. Each octave of it comes from the source that has more of it there. One straight line for the whole picture
-    stretches the blend (by at most ``MOST_GAIN``), and a gamma lifts it where it is still dark, but not its black: the night
-    would be fog. Both are of the picture, not of a place.
+    stretches the blend (by at most ``MOST_GAIN``), and a gamma lifts it where it is still dark, but not its black: the
+    night would be fog. Both are of the picture, not of a place.
 
     :param visible: float32 [N, 1, H, W] in [0, 1], clean luma
     :param infrared: like it
