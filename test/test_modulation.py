@@ -65,6 +65,18 @@ class TestKappa:
         for x, y, fused in zip(visible, infrared, block(visible, infrared, wanted, context), strict=True):
             assert torch.equal(fused, x + y)
 
+    @pytest.mark.parametrize("way", range(3))
+    def test_what_is_not_asked_for_may_be_left_out(self, way: int) -> None:
+        visible, infrared = pyramids()
+        block, wanted = trained_block(), torch.zeros(1, 3, 64, 64)
+        wanted[:, way, 16:32, 32:48] = 1.5
+        context = block.context(visible, infrared, wanted, torch.rand(1, 1, 64, 64))
+        whole, part, none = (block(visible, infrared, wanted, context, ways) for ways in (range(3), [way], []))
+        for asked, due, plain, x, y in zip(part, whole, none, visible, infrared, strict=True):
+            torch.testing.assert_close(asked, due)
+            assert torch.equal(plain, x + y)
+            assert not torch.equal(asked, plain)
+
     def test_features_change_on_the_objects_only_and_both_sources_by_factors_of_their_own(self) -> None:
         visible, infrared = pyramids()
         block, wanted = trained_block(), torch.zeros(1, 3, 64, 64)

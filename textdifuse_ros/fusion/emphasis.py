@@ -180,7 +180,8 @@ def brighter_share(plain: np.ndarray, infrared: np.ndarray, mask: np.ndarray, na
     contrast = float(plain[mask].mean() - plain[ring].mean())
     warmth = float(infrared[mask].mean() - infrared[ring].mean())
     lead = contrast + 0.3 * warmth * float(np.exp(-((contrast / FAINT) ** 2)))
-    return 0.5 + 0.5 * float(np.tanh(lead / SURE))
+    # Exactly 0 or 1 where there is no doubt: the other way is then not computed.
+    return round(0.5 + 0.5 * float(np.tanh(lead / SURE)), 3)
 
 
 def surroundings(mask: np.ndarray, named: np.ndarray) -> np.ndarray:
@@ -315,7 +316,9 @@ class Modulated:
                 for source in self._sources
             )
             around = cut(context, region.whole, 2 * STEM)
-            found.append(self._modulation(visible, infrared, cut(wanted, region.whole), around))
+            top, left, bottom, right = region.whole
+            ways = np.flatnonzero(asked[:, top:bottom, left:right].any((1, 2))).tolist()
+            found.append(self._modulation(visible, infrared, cut(wanted, region.whole), around, ways))
         return found
 
     def reverse(
