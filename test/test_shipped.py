@@ -20,9 +20,9 @@ def frame() -> Frame:
     return NightDrive(DriveSceneConfig()).frame(20)
 
 
-@pytest.fixture(scope="module")
-def fuser() -> Fuser:
-    return Fuser.from_config(FuserConfig(steps=1))
+@pytest.fixture(scope="module", params=["drive", "quality"])
+def fuser(request: pytest.FixtureRequest) -> Fuser:
+    return Fuser.from_config(FuserConfig(model=request.param, steps=1))
 
 
 def test_a_dark_street_becomes_readable_and_persons_stay_bright(fuser: Fuser, frame: Frame) -> None:

@@ -371,7 +371,7 @@ class _Blended:
         for region, features in zip(self._objects.regions, self._features, strict=True):
             estimate, _ = self._decoder(features, cut(z_t, region.whole), timestep)
             cut(x0, region.core).copy_(cut(estimate, region.core_in_whole).clamp(-1, 1))
-        x0 = plain.x0 + self._objects.soft * (x0 - plain.x0)
+        x0 = torch.lerp(plain.x0, x0, self._objects.soft)
         return make_denoised("x0", x0, z_t, t, self._schedule, plain.variance, clip=True)
 
 

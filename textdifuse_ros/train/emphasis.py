@@ -13,7 +13,7 @@ import numpy as np
 
 from textdifuse_ros.fusion.emphasis import brighter_share, surroundings
 
-PUSH, SHARE = 0.2, 0.3
+PUSH, SHARE = 0.22, 0.3
 """The contrast in [0, 1] that strength 1 adds: a constant, and a share of what is there."""
 DETAIL = 0.4
 """How much strength 1 adds to the detail, where there is room."""
