@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
+from textdifuse_ros.cli.info import example_strengths
 from textdifuse_ros.cli.main import main
 from textdifuse_ros.fusion.device import keep_memory, resolve_precision
 
@@ -51,7 +54,7 @@ def test_benchmark_times_steps_beside_the_yardstick_and_a_text_where_the_model_h
     tiny_checkpoint: Path, tiny_text_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: bool
 ) -> None:
     model = tiny_text_checkpoint if text else tiny_checkpoint
-    words = ["benchmark", "--model", model, "--device", "cpu", "--size", "128x96", "--rounds", 1]
+    words = ["benchmark", "--model", model, "--device", "cpu", "--size", "128x96", "--rounds", 1, "--objects", 2]
     assert main([str(word) for word in [*words, "--json", tmp_path / "times.json"]]) == 0
     told = json.loads((tmp_path / "times.json").read_text(encoding="utf-8"))
     assert set(told["seconds"]) == {
@@ -60,6 +63,7 @@ def test_benchmark_times_steps_beside_the_yardstick_and_a_text_where_the_model_h
     }
     assert all(seconds > 0 for seconds in told["seconds"].values())
     assert told["ratio"]["yardstick"] == 1
+    assert told["objects"] == 2
     parts = told["parts of one step"]
     assert parts["total"] == pytest.approx(sum(parts.values()) - parts["total"], abs=5e-4)
     assert told["allocator"] == keep_memory()
@@ -72,3 +76,10 @@ def test_automatic_precision_is_what_the_processor_computes_in() -> None:
     expected = torch.bfloat16 if native else torch.float32
     assert resolve_precision("auto", torch.device("cpu")) == expected
     assert resolve_precision("float32", torch.device("cpu")) == torch.float32
+
+
+@pytest.mark.parametrize("objects", [1, 4, 30])
+def test_the_objects_of_the_example_are_a_tenth_of_the_picture(objects: int) -> None:
+    strengths = example_strengths(480, 640, objects)
+    assert (strengths > 0).mean() == pytest.approx(0.1, rel=0.05)
+    assert cv2.connectedComponents((strengths > 0).astype(np.uint8))[0] - 1 == objects

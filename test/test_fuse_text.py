@@ -47,6 +47,27 @@ def objects(strength: float = 1.0) -> np.ndarray:
     return np.where(named, np.float32(strength), np.float32(0))
 
 
+def test_objects_of_one_size_are_decoded_together_and_come_out_as_alone(
+    fuser: Fuser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(4)
+    visible = rng.integers(0, 256, (160, 480, 3), dtype=np.uint8)
+    infrared = rng.integers(0, 256, (160, 480), dtype=np.uint8)
+    strengths = np.zeros((160, 480), np.float32)
+    for left, strength in ((40, 2.0), (200, -1.0), (360, 0.5)):
+        strengths[60:80, left : left + 20] = strength
+    sizes = []
+    alike = emphasis._alike
+    monkeypatch.setattr(emphasis, "_alike", lambda regions: sizes.append(len(alike(regions))) or alike(regions))
+    together = fuser(visible, infrared, steps=4, emphasis=Emphasis(strengths)).image
+    assert sizes == [1]
+    monkeypatch.setattr(emphasis, "_alike", lambda regions: [[region] for region in regions])
+    alone = fuser(visible, infrared, steps=4, emphasis=Emphasis(strengths)).image
+    assert np.abs(together.astype(int) - alone).max() <= 1
+    plain = fuser(visible, infrared, steps=4).image
+    assert all((alone[60:80, left : left + 20] != plain[60:80, left : left + 20]).any() for left in (40, 200, 360))
+
+
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm_solver"])
 @pytest.mark.parametrize("steps", [1, 4])
 @pytest.mark.parametrize("strength", [-1.0, 1.0, 2.0])

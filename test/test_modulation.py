@@ -137,6 +137,7 @@ class TestMask:
                 held[top:bottom, left:right] = True
                 up, west, down, east = region.whole
                 assert not any(edge % 16 for edge in region.whole)
+                assert (down - up) % 32 == 0 and (east - west) % 32 == 0
                 assert up <= max(0, top - MARGIN) and down >= min(192, bottom + MARGIN)
                 assert west <= max(0, left - MARGIN) and east >= min(320, right + MARGIN)
             assert held[strengths != 0].all()

@@ -24,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_arguments(parser, FuserConfig, skip=("steps",))
     parser.add_argument("--size", default="640x480", metavar="WxH", help="Picture size. Default: 640x480.")
     parser.add_argument("--rounds", type=int, default=9, help="Timed rounds, of which the median counts. Default: 9.")
+    parser.add_argument("--objects", type=int, default=1, help="Objects that the text finds. Default: 1.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="Also write the figures to FILE.")
 
 
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"{steps} step{'s' if steps > 1 else ''}": partial(fuser, visible, infrared, steps=steps) for steps in (1, 2, 4)
     }
     if fuser.has_modulation:
-        emphasis = Emphasis(example_strengths(height, width))
+        emphasis = Emphasis(example_strengths(height, width, max(1, arguments.objects)))
         for steps in (1, 4):
             work[f"{steps} with text"] = partial(fuser, visible, infrared, steps=steps, emphasis=emphasis)
     work["video state"] = partial(VideoState(), visible, infrared, fuser(visible, infrared, steps=1))
@@ -58,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         "threads": torch.get_num_threads(),
         "allocator": fuser.allocator or "as it is",
         "size": [width, height],
+        "objects": arguments.objects,
         "yardstick": f"3x3 convolutions of {YARDSTICK_GFLOP:g} GFLOP in float32",
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
         "parts of one step": {name: round(value, 4) for name, value in parts.items()},
@@ -69,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name, value in seconds.items():
         print(f"{name:12} {value:9.4f}  {value / seconds['yardstick']:6.3f}")
     if fuser.has_modulation:
-        print(f"\ntext: one object of {TEXT_SHARE:.0%} of the picture, found already")
+        print(f"\ntext: {arguments.objects} object(s) of together {TEXT_SHARE:.0%} of the picture, found already")
     print("\none step [ms]: " + ", ".join(f"{name} {1e3 * value:.1f}" for name, value in parts.items()))
     if arguments.json:
         arguments.json.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from typing import Any
 
 from textdifuse_ros.errors import ConfigError
@@ -59,14 +60,22 @@ def _text_gflops(counts: dict[str, float], height: int, width: int) -> dict[str,
     return {str(n): round(emphasis_gflops(counts, strengths, n), 2) for n in STEPS}
 
 
-def example_strengths(height: int, width: int) -> Any:
-    """Strengths, float32 [H, W], of one object of ``TEXT_SHARE`` of the picture, of its proportions, in its middle."""
+def example_strengths(height: int, width: int, objects: int = 1) -> Any:
+    """Strengths, float32 [H, W], of objects of together ``TEXT_SHARE`` of the picture, spread over it.
+
+    One alone has the picture's proportions; of several some are upright and some lie.
+    """
     import numpy as np
 
-    rows, columns = (round(side * TEXT_SHARE**0.5) for side in (height, width))
-    top, left = (height - rows) // 2, (width - columns) // 2
     strengths = np.zeros((height, width), np.float32)
-    strengths[top : top + rows, left : left + columns] = 1
+    across = math.ceil(objects**0.5)
+    share = (TEXT_SHARE / objects) ** 0.5
+    for n in range(objects):
+        shape = (1.0, 2.0, 0.5)[n % 3] ** 0.5
+        rows, columns = round(height * share * shape), round(width * share / shape)
+        middle = ((n // across + 0.5) * height / across, (n % across + 0.5) * width / across)
+        top, left = int(middle[0] - rows / 2), int(middle[1] - columns / 2)
+        strengths[top : top + rows, left : left + columns] = 1
     return strengths
 
 
