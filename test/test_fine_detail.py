@@ -12,7 +12,7 @@ from conftest import TINY, with_random_heads
 from textdifuse_ros.config import FuserConfig
 from textdifuse_ros.fusion.emphasis import Emphasis
 from textdifuse_ros.fusion.fuser import Fuser
-from textdifuse_ros.fusion.weights import grown, load_networks, same_sizes, save_networks
+from textdifuse_ros.fusion.weights import fitted, grown, load_networks, save_networks
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
 from textdifuse_ros.networks.encoder import fine_detail
 
@@ -53,7 +53,7 @@ def test_networks_that_get_it_give_what_they_gave_until_it_is_trained() -> None:
         new = grown(old, stage)
         assert new.config.luma_fine == 1 and grown(new, stage) is new
         torch.testing.assert_close(decode(new, visible, infrared), decode(old, visible, infrared))
-    assert same_sizes(old.config, new.config)
+    assert fitted(new, old.config, "the start") is new
 
 
 def test_a_pixel_pattern_gets_through_to_the_pixel() -> None:

@@ -1,4 +1,4 @@
-"""Networks that grow: larger ones compute what the smaller ones did, and all of them learns."""
+"""Networks that grow: larger ones compute what the smaller ones did, and their new channels learn."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def outputs(networks: DriveNetworks) -> list[torch.Tensor]:
     ]
 
 
-def test_a_larger_network_computes_the_same_and_learns_all_over() -> None:
+def test_a_larger_network_computes_the_same_and_its_new_channels_learn() -> None:
     small = shaken(SMALL)
     large = grow(small, LARGE)
     assert sum(p.numel() for p in large.parameters()) > 1.5 * sum(p.numel() for p in small.parameters())

@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from textdifuse_ros.fusion.stream import VideoState
 
     width, height = parse_size(arguments.size)
+    objects = max(1, arguments.objects)
     fuser = Fuser.from_config(from_arguments(FuserConfig, arguments))
     rng = np.random.default_rng(0)
     visible = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"{steps} step{'s' if steps > 1 else ''}": partial(fuser, visible, infrared, steps=steps) for steps in (1, 2, 4)
     }
     if fuser.has_modulation:
-        emphasis = Emphasis(example_strengths(height, width, max(1, arguments.objects)))
+        emphasis = Emphasis(example_strengths(height, width, objects))
         for steps in (1, 4):
             work[f"{steps} with text"] = partial(fuser, visible, infrared, steps=steps, emphasis=emphasis)
     work["video state"] = partial(VideoState(), visible, infrared, fuser(visible, infrared, steps=1))
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         "threads": torch.get_num_threads(),
         "allocator": fuser.allocator or "as it is",
         "size": [width, height],
-        "objects": arguments.objects,
+        "objects": objects,
         "yardstick": f"3x3 convolutions of {YARDSTICK_GFLOP:g} GFLOP in float32",
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
         "parts of one step": {name: round(value, 4) for name, value in parts.items()},
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name, value in seconds.items():
         print(f"{name:12} {value:9.4f}  {value / seconds['yardstick']:6.3f}")
     if fuser.has_modulation:
-        print(f"\ntext: {arguments.objects} object(s) of together {TEXT_SHARE:.0%} of the picture, found already")
+        print(f"\ntext: {objects} object(s) of together {TEXT_SHARE:.0%} of the picture, found already")
     print("\none step [ms]: " + ", ".join(f"{name} {1e3 * value:.1f}" for name, value in parts.items()))
     if arguments.json:
         arguments.json.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")

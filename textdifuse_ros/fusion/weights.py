@@ -13,6 +13,7 @@ from textdifuse_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoi
 from textdifuse_ros.config import from_mapping, to_mapping
 from textdifuse_ros.errors import CheckpointError, ConfigError
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
+from textdifuse_ros.networks.growth import can_grow, grow
 
 KIND = "fusion"
 FAMILIES = {"drive": (DriveConfig, DriveNetworks)}
@@ -60,10 +61,23 @@ def join_networks(luma: str | Path, chroma: str | Path, output: str | Path) -> N
     save_networks(output, networks, {**base.provenance, "history": stages})
 
 
-def same_sizes(asked: DriveConfig, there: DriveConfig) -> bool:
-    """Whether networks are as asked for; of a part that was not asked for (0) the size does not matter."""
-    free = {name: getattr(there, name) for name in OPTIONAL if not getattr(asked, name)}
-    return replace(asked, **free) == there
+def fitted(networks: DriveNetworks, asked: DriveConfig | None, path: str) -> DriveNetworks:
+    """The networks of a checkpoint, grown where larger ones are asked for (:mod:`textdifuse_ros.networks.growth`).
+
+    :param asked: None for the checkpoint's sizes; of a part that is not asked for (0) the size does not matter
+    :param path: the checkpoint's, for errors
+    :raises ConfigError: smaller ones, or others, are asked for
+    """
+    if asked is None:
+        return networks
+    there = networks.config
+    wanted = replace(asked, **{name: getattr(there, name) for name in OPTIONAL if not getattr(asked, name)})
+    if wanted == there:
+        return networks
+    if not can_grow(there, wanted):
+        remedy = "leave out the networks' sizes: the start has its own"
+        raise ConfigError("the networks", f"as large as those of {path}, or larger", "smaller", remedy)
+    return grow(networks, wanted)
 
 
 def grown(networks: DriveNetworks, stage: str) -> DriveNetworks:

@@ -6,7 +6,6 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,10 @@ from textdifuse_ros.config import from_mapping, to_mapping
 from textdifuse_ros.config_train import TrainConfig
 from textdifuse_ros.data.crops import CropBatches, Sample, Shape, start_worker
 from textdifuse_ros.data.pack import PicturePack
-from textdifuse_ros.errors import ConfigError, TextDifuseError
-from textdifuse_ros.fusion.weights import OPTIONAL, grown, load_networks, same_sizes, save_networks
+from textdifuse_ros.errors import TextDifuseError
+from textdifuse_ros.fusion.weights import fitted, grown, load_networks, save_networks
 from textdifuse_ros.networks.blocks import channels_last
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
-from textdifuse_ros.networks.growth import can_grow, grow
 from textdifuse_ros.train.ema import Ema
 from textdifuse_ros.train.interrupt import StopRequest, ignore_in_worker
 from textdifuse_ros.train.log import RunLog
@@ -216,7 +214,7 @@ class Training:
                 return grown(DriveNetworks(drive), self.config.stage), saved["start"] if saved else ""
             networks, checkpoint = load_networks(start)
             self.history = checkpoint.provenance.get("history", [])
-            return grown(_fit(networks, drive, start), self.config.stage), checkpoint.sha256
+            return grown(fitted(networks, drive, str(start)), self.config.stage), checkpoint.sha256
 
     def _fed(self) -> Iterator[Sample]:
         """The batches of the steps that are left.
@@ -270,18 +268,6 @@ class Training:
             return "no state was saved yet; start a new run with a lower learning_rate"
         again = f"start a new run from its {WEIGHTS} with a lower learning_rate"
         return f"the state of step {saved['step']} in {self.folder} is kept as it is; {again}"
-
-
-def _fit(networks: DriveNetworks, asked: DriveConfig | None, start: Path) -> DriveNetworks:
-    """The networks of a checkpoint, larger where larger ones are asked for."""
-    if asked is None or same_sizes(asked, networks.config):
-        return networks
-    free = {name: getattr(networks.config, name) for name in OPTIONAL if not getattr(asked, name)}
-    asked = replace(asked, **free)
-    if not can_grow(networks.config, asked):
-        remedy = "leave out the networks' sizes: the start has its own"
-        raise ConfigError("the networks", f"as large as those of {start}, or larger", "smaller", remedy)
-    return grow(networks, asked)
 
 
 class _Losses(nn.Module):
