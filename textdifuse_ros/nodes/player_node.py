@@ -35,7 +35,7 @@ from textdifuse_ros.nodes.sources import INFRARED, VISIBLE, Entry, Picture, open
 QUEUE_DEPTH = 20  # messages that a slow reliable subscriber may lag behind
 CLOCK_PERIOD = 0.01  # [s]; finer than any timer that is driven by it needs
 CLOCK_TOPIC = "/clock"
-SETTLE = 0.2  # [s] a subscriber that we see may not see us yet, and would miss the first messages
+SETTLE = 0.5  # [s] a subscriber that we see may not see us yet, and would miss the first messages
 
 
 class PlayerNode(Node):
