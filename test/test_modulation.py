@@ -102,6 +102,16 @@ class TestKappa:
         for fused, plain in zip(block(visible, infrared, wanted, context), before, strict=True):
             assert 0 < (fused - plain).abs().max() < 1e-2
 
+    def test_the_context_of_a_part_is_that_part_of_the_whole_pictures(self) -> None:
+        visible, infrared = pyramids(side=512)
+        block, wanted = trained_block(), torch.zeros(1, 3, 512, 512)
+        wanted[:, 0, 40:90, 200:300] = 1.0
+        plain = torch.rand(1, 1, 512, 512)
+        whole = block.context(visible, infrared, wanted, plain)
+        for rows, columns in ((slice(4, 12), slice(24, 40)), (slice(0, 20), slice(50, 64)), (slice(0, 64), slice(0, 64))):
+            part = block.context(visible, infrared, wanted, plain, (rows, columns))
+            torch.testing.assert_close(part, whole[..., rows, columns])
+
     def test_the_surroundings_matter(self) -> None:
         visible, infrared = pyramids()
         block, wanted = trained_block(), torch.zeros(1, 3, 64, 64)

@@ -66,10 +66,12 @@ class LevelModulation(nn.Module):
         h = F.relu(self.look(torch.cat((visible, infrared), 1)) + around + share * self.context.weight[None, :, -1])
         h = F.relu(self.mix(h))
         log = torch.zeros((1, 2 * visible.shape[1], 1, 1), dtype=h.dtype, device=h.device)
-        weights = self.directions.weight.chunk(DIRECTIONS), cast(Tensor, self.directions.bias).chunk(DIRECTIONS)
+        # The limit is put into the weights and the amounts: the directions have a hundred times as many numbers.
+        weights = (self.directions.weight / LIMIT).chunk(DIRECTIONS)
+        biases = (cast(Tensor, self.directions.bias) / LIMIT).chunk(DIRECTIONS)
         for way in ways:
-            direction = LIMIT * torch.tanh(F.conv2d(h, weights[0][way], weights[1][way]) / LIMIT)
-            log = log + amounts[:, way : way + 1] * direction
+            direction = torch.tanh(F.conv2d(h, weights[way], biases[way]))
+            log = log + LIMIT * amounts[:, way : way + 1] * direction
         visible_kappa, infrared_kappa = torch.exp(log.clamp(-MOST, MOST)).chunk(2, 1)
         return visible_kappa, infrared_kappa
 
@@ -118,17 +120,31 @@ class Modulation(nn.Module):
         fine = (x + y for x, y in zip(visible[LEVELS:], infrared[LEVELS:], strict=True))
         return (*fused, *fine)
 
-    def context(self, visible: Pyramid, infrared: Pyramid, amounts: Tensor, plain: Tensor) -> Tensor:
+    def context(
+        self,
+        visible: Pyramid,
+        infrared: Pyramid,
+        amounts: Tensor,
+        plain: Tensor,
+        where: tuple[slice, slice] = (slice(0, None), slice(0, None)),
+    ) -> Tensor:
         """What is at each place, and what is on average on the objects and beside them, far and near.
 
         :param visible: of the whole picture, as of :meth:`forward`; so are the infrared and the amounts
         :param plain: float32 [N, 1, H, W] in [-1, 1], an estimate of what is fused without a text
-        :return: [N, 5 (hidden + 1), H / 8, W / 8]
+        :param where: the rows and columns that are wanted [cells of 8 pixels]; the averages look beyond them
+        :return: [N, 5 (hidden + 1), H / 8, W / 8], or the part of it that is wanted
         """
         here = self.describe(torch.cat((visible[1], infrared[1]), 1))
         here = torch.cat((here, F.avg_pool2d(plain, 2 * STEM).to(here.dtype)), 1)
-        share = _pool(amounts, 1)[0].to(here.dtype)
-        return torch.cat((here, *_windowed_means(here, share), *_windowed_means(here, 1 - share)), 1)
+        share = _share(amounts, 2 * STEM).to(here.dtype)
+        means = (*_windowed_means(here, share, where), *_windowed_means(here, 1 - share, where))
+        return torch.cat((here[..., where[0], where[1]], *means), 1)
+
+
+def _share(amounts: Tensor, cell: int) -> Tensor:
+    """The share of each cell of so many pixels that is named, [N, 1, H / cell, W / cell]."""
+    return F.avg_pool2d((amounts.amax(1, keepdim=True) > 0).to(amounts.dtype), cell)
 
 
 def _pool(amounts: Tensor, level: int) -> tuple[Tensor, Tensor]:
@@ -137,18 +153,26 @@ def _pool(amounts: Tensor, level: int) -> tuple[Tensor, Tensor]:
     The mean is over the named pixels, not over the cell, so that as much is done at an object's border as within.
     """
     cell = STEM * 2**level
-    share = F.avg_pool2d((amounts.sum(1, keepdim=True) > 0).to(amounts.dtype), cell)
+    share = _share(amounts, cell)
     return share, F.avg_pool2d(amounts, cell) / share.clamp(min=1e-6)
 
 
-def _windowed_means(values: Tensor, weight: Tensor) -> list[Tensor]:
+def _windowed_means(values: Tensor, weight: Tensor, where: tuple[slice, slice]) -> list[Tensor]:
     """Weighted means in the near and the far window; where a window holds no weight, the next larger one's."""
     total = torch.cat((values * weight, weight), 1)
     wide = total.mean((2, 3), keepdim=True)
     mean = wide[:, :-1] / wide[:, -1:].clamp(min=1e-4)
     means = []
+    # The windows reach beyond what is wanted, but not over the whole picture.
+    starts = [max(0, side.start - FAR // 2) for side in where]
+    ends = [None if side.stop is None else side.stop + FAR // 2 for side in where]
+    total = total[..., starts[0] : ends[0], starts[1] : ends[1]]
+    rows, columns = (
+        slice(side.start - start, None if side.stop is None else side.stop - start)
+        for side, start in zip(where, starts, strict=True)
+    )
     for side in (FAR, NEAR):
-        sums = _box(total, side)
+        sums = _box(total, side)[..., rows, columns]
         # A little of the larger window's mean takes over where the smaller one is empty.
         mean = (sums[:, :-1] + 1e-2 * mean) / (sums[:, -1:] + 1e-2)
         means.append(mean)
