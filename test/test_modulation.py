@@ -108,7 +108,8 @@ class TestKappa:
         wanted[:, 0, 40:90, 200:300] = 1.0
         plain = torch.rand(1, 1, 512, 512)
         whole = block.context(visible, infrared, wanted, plain)
-        for rows, columns in ((slice(4, 12), slice(24, 40)), (slice(0, 20), slice(50, 64)), (slice(0, 64), slice(0, 64))):
+        for top, bottom, left, right in ((4, 12, 24, 40), (0, 20, 50, 64), (0, 64, 0, 64)):
+            rows, columns = slice(top, bottom), slice(left, right)
             part = block.context(visible, infrared, wanted, plain, (rows, columns))
             torch.testing.assert_close(part, whole[..., rows, columns])
 
