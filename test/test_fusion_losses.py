@@ -19,6 +19,7 @@ from textdifuse_ros.fusion.losses import (
     vivid_edges,
     vivid_loss,
     vivid_target,
+    without_cold_sky,
 )
 from textdifuse_ros.image.gradients import sobel_vector
 from textdifuse_ros.image.ranges import unit_to_signed
@@ -117,6 +118,25 @@ def test_texture_of_the_cold_sky_is_cored_out_and_that_of_warm_ground_is_not() -
     assert shown(0.60) > 0.05
 
 
+def test_a_bright_sky_by_day_is_the_visibles_with_its_wires_and_what_stands_before_it_is_not() -> None:
+    visible, infrared = torch.full((1, 1, 96, 96), 0.4), torch.full((1, 1, 96, 96), 0.6)
+    visible[..., :64, :] = 0.8
+    infrared[..., :64, :] = 0.03 + 0.02 * torch.rand(64, 96, generator=torch.Generator().manual_seed(0))
+    visible[..., 10:13, :], infrared[..., 10:13, :] = 0.3, 0.5
+    visible[..., 24:64, 40:70], infrared[..., 24:64, 40:70] = 0.25, 0.7
+    shown = without_cold_sky(visible, infrared, ROAD)
+    torch.testing.assert_close(shown[..., :18, :], ROAD.sky_share * visible[..., :18, :], atol=0.01, rtol=0)
+    torch.testing.assert_close(shown[..., 72:, :], infrared[..., 72:, :])
+    torch.testing.assert_close(shown[..., 32:64, 48:62], infrared[..., 32:64, 48:62])
+    sky, wire = (
+        (vivid_target(visible, shown, ROAD))[..., rows, 4:30].mean() for rows in (slice(16, 20), slice(11, 12))
+    )
+    assert sky > vivid_target(visible, infrared, ROAD)[..., 16:20, 4:30].mean() + 0.1
+    assert wire < sky - 0.3
+    torch.testing.assert_close(without_cold_sky(visible / 4, infrared, ROAD), infrared)
+    torch.testing.assert_close(without_cold_sky(visible, infrared, LOOKS["medical"]), infrared)
+
+
 def test_correlations_of_differences_are_scd() -> None:
     a, b = scene(1)
     fused = 0.3 * a + 0.6 * b
@@ -164,7 +184,9 @@ def test_the_loss_prefers_its_target_to_what_is_wrong_with_fused_pictures() -> N
     target, edges = vivid_target(visible, infrared, ROAD), vivid_edges(visible, infrared, ROAD)
 
     def loss(fused: Tensor) -> float:
-        return vivid_loss(unit_to_signed(fused), visible, infrared, target, edges, most_kept=ROAD.most_kept).item()
+        return vivid_loss(
+            unit_to_signed(fused), visible, infrared, infrared, target, edges, most_kept=ROAD.most_kept
+        ).item()
 
     noise = 0.05 * torch.randn(target.shape, generator=torch.Generator().manual_seed(0))
     best = loss(target)

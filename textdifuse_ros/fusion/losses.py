@@ -28,6 +28,12 @@ TOE = 0.05
 """The least intensity above black at which the gamma works [share of the range]."""
 COLD = (0.08, 0.30)
 """Infrared intensity below which all is sky, and above which none is."""
+COLD_SKY = (0.17, 0.62)
+"""Infrared intensity, as a share of the picture's mean, below which all may be sky, and above which nothing is."""
+BRIGHT = (0.4, 0.65)
+"""Visible intensity below which nothing is a sky by day, and above which all may be."""
+THIN = 9
+"""Wires, lamp posts and twigs before the sky are thinner than this and belong to it [pixel]."""
 CORING = 0.03
 """Infrared Sobel gradients below this are noise."""
 SOBEL_OF_STEP = 4
@@ -54,6 +60,7 @@ class Look:
     :ivar share_of_sum: of the sum in the target intensity; the rest is the maximum
     :ivar least_gamma: the strongest lift of a picture that is dark on the whole
     :ivar sky_coring: Sobel gradients below this are texture where the infrared is cold
+    :ivar sky_share: of the visible sky's brightness that the infrared sky is taken to have
     :ivar edge_gain: of the edges of the stronger source
     :ivar bands: number of octaves of detail that the target takes from the stronger source instead of blending them
     :ivar favour: of the visible source where the stronger of both is looked for
@@ -63,6 +70,7 @@ class Look:
     share_of_sum: float
     least_gamma: float
     sky_coring: float
+    sky_share: float
     edge_gain: float
     bands: int
     favour: float
@@ -70,8 +78,8 @@ class Look:
 
 
 LOOKS = {
-    "road": Look(0.5, 0.5, 0.16, 1.1, bands=3, favour=1.3, most_kept=1.3),
-    "medical": Look(0.3, 0.85, CORING, 1.6, bands=0, favour=1, most_kept=float("inf")),
+    "road": Look(0.5, 0.5, 0.16, 0.55, 1.1, bands=3, favour=1.3, most_kept=1.3),
+    "medical": Look(0.3, 0.85, CORING, 0, 1.6, bands=0, favour=1, most_kept=float("inf")),
 }
 
 
@@ -94,6 +102,25 @@ def fusion_loss(
     brightness = (fused - torch.maximum(visible, infrared)).abs()
     edges = (sobel(fused) - torch.maximum(sobel(visible), sobel(infrared))).abs()
     return intensity * brightness.flatten(1).mean(1) + gradient * edges.flatten(1).mean(1)
+
+
+def without_cold_sky(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
+    """The infrared with a dimmed copy of the visible in place of a cold sky by day.
+
+    Nothing is up there that the infrared could show: its cold would make a bright sky grey, its clouds and
+    fixed-pattern noise would be printed over it, and wires would be white. Where the infrared is cold and the visible
+    bright, both without what is thin, the visible is followed, as it is by the maximum of equation (9).
+
+    :param visible: float32 [N, 1, H, W] in [0, 1], clean luma
+    :param infrared: like it
+    :return: like it
+    """
+    if not look.sky_share:
+        return infrared
+    warm = _widest(-_widest(-gaussian_blur(infrared, 0.8))) / infrared.mean((1, 2, 3), keepdim=True).clamp(min=_TINY)
+    bright = -_widest(-_widest(gaussian_blur(visible, 0.8)))
+    sky = gaussian_blur((1 - _ramp(warm, *COLD_SKY)) * _ramp(bright, *BRIGHT), 2)
+    return infrared + sky * (look.sky_share * visible - infrared)
 
 
 def vivid_target(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
@@ -167,20 +194,20 @@ def _coring(infrared: Tensor, look: Look) -> Tensor:
     """The Sobel gradient of the infrared below which it is noise or texture of the sky, [N, 1, H, W]."""
     around = F.avg_pool2d(F.avg_pool2d(infrared, 4), 3, 1, 1, count_include_pad=False)
     around = F.interpolate(around, size=infrared.shape[2:], mode="bilinear", align_corners=False)
-    cold = 1 - ((around - COLD[0]) / (COLD[1] - COLD[0])).clamp(0, 1)
-    return CORING + (look.sky_coring - CORING) * cold
+    return CORING + (look.sky_coring - CORING) * (1 - _ramp(around, *COLD))
 
 
 def vivid_loss(
-    fused: Tensor, visible: Tensor, infrared: Tensor, target: Tensor, edges: Tensor, *, most_kept: float
+    fused: Tensor, visible: Tensor, infrared: Tensor, shown: Tensor, target: Tensor, edges: Tensor, *, most_kept: float
 ) -> Tensor:
     """The joint stage's loss: intensity, edges, what of each source is left, and no grid.
 
     :param fused: float [N, 1, H, W] in [-1, 1], the estimate Z^_0 of equation (8)
     :param visible: float32 [N, 1, H, W] in [0, 1], clean luma
-    :param infrared: like it
-    :param target: of :func:`vivid_target`
-    :param edges: of :func:`vivid_edges`
+    :param infrared: like it; correlated with the fused picture as it is
+    :param shown: what is to be seen of it, of :func:`without_cold_sky`
+    :param target: of :func:`vivid_target`, made with ``shown``
+    :param edges: of :func:`vivid_edges`, likewise
     :param most_kept: of :func:`local_information`
     :return: [N]
     """
@@ -188,7 +215,7 @@ def vivid_loss(
     error = fused - target
     sources = (visible, infrared)
     correlation = sum(correlate(fused - a, b) for a, b in (sources, sources[::-1]))
-    information = torch.stack([local_information(fused, source, most_kept=most_kept) for source in sources])
+    information = torch.stack([local_information(fused, source, most_kept=most_kept) for source in (visible, shown)])
     return (
         error.abs().flatten(1).mean(1)
         + EDGE_WEIGHT * (sobel_vector(fused) - edges).abs().sum(1).flatten(1).mean(1)
@@ -246,6 +273,14 @@ def grid_energy(error: Tensor, cell: int = 4) -> Tensor:
     """
     phases = F.avg_pool2d(F.pixel_unshuffle(error, cell), 4, 2)
     return (phases - phases.mean(1, keepdim=True)).abs().flatten(1).mean(1)
+
+
+def _ramp(x: Tensor, low: float, high: float) -> Tensor:
+    return ((x - low) / (high - low)).clamp(0, 1)
+
+
+def _widest(x: Tensor) -> Tensor:
+    return F.max_pool2d(x, THIN, 1, THIN // 2)
 
 
 def _quantiles(pictures: Tensor, *shares: float) -> list[Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from textdifuse_ros.data.crops import Sample, Shape
 from textdifuse_ros.diffusion.schedule import by_name
 from textdifuse_ros.fusion.denoise import FeatureDenoiser
-from textdifuse_ros.fusion.losses import LOOKS, Look, vivid_edges, vivid_loss, vivid_target
+from textdifuse_ros.fusion.losses import LOOKS, Look, vivid_edges, vivid_loss, vivid_target, without_cold_sky
 from textdifuse_ros.image.color import rgb_to_ycbcr
 from textdifuse_ros.image.ranges import signed_to_unit, unit_to_signed
 from textdifuse_ros.networks.drive import VISIBLE, DriveNetworks
@@ -67,11 +67,12 @@ class JointStage:
     ) -> Tensor:
         denoiser = FeatureDenoiser(self.networks.decoder, self.networks.control(*features), self.schedule, clip=False)
         seen, warm = signed_to_unit(visible), signed_to_unit(infrared)
-        target, edges = vivid_target(seen, warm, self.look), vivid_edges(seen, warm, self.look)
+        shown = without_cold_sky(seen, warm, self.look)
+        target, edges = vivid_target(seen, shown, self.look), vivid_edges(seen, shown, self.look)
         losses = self.objective(
             denoiser,
             unit_to_signed(target),
-            lambda x0: vivid_loss(x0, seen, warm, target, edges, most_kept=self.look.most_kept),
+            lambda x0: vivid_loss(x0, seen, warm, shown, target, edges, most_kept=self.look.most_kept),
             generator,
             variance=False,
         )
