@@ -12,9 +12,10 @@ import pytest
 from textdifuse_ros.cli.main import main
 from textdifuse_ros.config import FuserConfig
 from textdifuse_ros.errors import CheckpointError, ImageError
-from textdifuse_ros.fusion import emphasis
+from textdifuse_ros.fusion import emphasis, regions
 from textdifuse_ros.fusion.emphasis import Emphasis
 from textdifuse_ros.fusion.fuser import Fuser
+from textdifuse_ros.fusion.regions import find_regions
 from textdifuse_ros.image.files import read_infrared, read_png_metadata, read_visible, write_png
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -57,11 +58,11 @@ def test_objects_of_one_size_are_decoded_together_and_come_out_as_alone(
     for left, strength in ((40, 2.0), (200, -1.0), (360, 0.5)):
         strengths[60:80, left : left + 20] = strength
     sizes = []
-    alike = emphasis._alike
-    monkeypatch.setattr(emphasis, "_alike", lambda regions: sizes.append(len(alike(regions))) or alike(regions))
+    alike = emphasis.alike
+    monkeypatch.setattr(emphasis, "alike", lambda regions: sizes.append(len(alike(regions))) or alike(regions))
     together = fuser(visible, infrared, steps=4, emphasis=Emphasis(strengths)).image
     assert sizes == [1]
-    monkeypatch.setattr(emphasis, "_alike", lambda regions: [[region] for region in regions])
+    monkeypatch.setattr(emphasis, "alike", lambda regions: [[region] for region in regions])
     alone = fuser(visible, infrared, steps=4, emphasis=Emphasis(strengths)).image
     assert np.abs(together.astype(int) - alone).max() <= 1
     plain = fuser(visible, infrared, steps=4).image
@@ -117,7 +118,7 @@ def test_objects_far_apart_do_not_change_one_another(fuser: Fuser) -> None:
     left[20:40, 10:30] = 1
     both = left.copy()
     both[10:50, 370:390] = -1
-    assert len(emphasis.find_regions(both[:, :400])) == 2
+    assert len(find_regions(both[:, :400])) == 2
     alone, together = (fuser(*pair, emphasis=Emphasis(item)).image.astype(int) for item in (left, both))
     # The context's widest mean is over the picture: it weighs a hundredth.
     assert np.abs(alone[:, :200] - together[:, :200]).max() <= 2
@@ -129,7 +130,7 @@ def test_decoding_regions_is_nearly_decoding_the_picture(
     asked = Emphasis(objects())
     parts = fuser(*street, emphasis=asked).image.astype(int)
     changed = np.abs(parts - fuser(*street).image)
-    monkeypatch.setattr(emphasis, "MARGIN", 1000)
+    monkeypatch.setattr(regions, "MARGIN", 1000)
     whole = fuser(*street, emphasis=asked).image.astype(int)
     assert np.abs(parts - whole).mean() < 0.05 * changed.mean()
 

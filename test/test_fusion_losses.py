@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 from torch import Tensor
 
+from textdifuse_ros.data.crops import Sample
 from textdifuse_ros.fusion.losses import (
     CORING,
     LOOKS,
@@ -24,6 +26,8 @@ from textdifuse_ros.fusion.losses import (
 from textdifuse_ros.image.gradients import sobel_vector
 from textdifuse_ros.image.ranges import unit_to_signed
 from textdifuse_ros.metrics.similarity import scd
+from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
+from textdifuse_ros.train.joint import JointStage
 
 ROAD = LOOKS["road"]
 
@@ -135,6 +139,40 @@ def test_a_bright_sky_by_day_is_the_visibles_with_its_wires_and_what_stands_befo
     assert wire < sky - 0.3
     torch.testing.assert_close(without_cold_sky(visible / 4, infrared, ROAD), infrared)
     torch.testing.assert_close(without_cold_sky(visible, infrared, LOOKS["medical"]), infrared)
+
+
+def test_the_joint_stage_asks_for_the_visibles_sky_and_for_none_of_the_infrareds_texture() -> None:
+    visible, infrared = torch.full((1, 3, 96, 96), 0.4), torch.full((1, 1, 96, 96), 0.6)
+    visible[..., :48, :] = 0.8
+    infrared[..., :48, :] = 0.1 * torch.rand(48, 96, generator=torch.Generator().manual_seed(0))
+    visible[..., 64:, ::8], infrared[..., 48:64, :] = 0.2, 0.3
+    asked = []
+
+    def objective(denoiser, target, loss, generator, variance):
+        asked.append((target, loss))
+        return {"loss": torch.zeros(())}
+
+    for look in (ROAD, replace(ROAD, sky_share=0)):
+        stage = JointStage(DriveNetworks(DriveConfig(**TINY)), look)
+        stage.objective = objective
+        stage(Sample(visible, visible, infrared, infrared), torch.Generator().manual_seed(1))
+    (target, loss), _, (without, _), _ = asked
+    sky = (..., slice(8, 32), slice(8, 88))
+    assert target[sky].mean() > without[sky].mean() + 0.1
+    printed = target.clone()
+    printed[..., :48, :] += infrared[..., :48, :] - infrared[..., :48, :].mean()
+    assert loss(printed) > loss(target) + 0.05
+
+
+def test_what_is_to_be_kept_of_the_infrared_is_what_is_to_be_shown_of_it() -> None:
+    visible, infrared = scene(5)
+    shown = torch.rand(visible.shape, generator=torch.Generator().manual_seed(2))
+    target, edges = vivid_target(visible, infrared, ROAD), vivid_edges(visible, infrared, ROAD)
+
+    def loss(kept: Tensor) -> Tensor:
+        return vivid_loss(unit_to_signed(shown), visible, infrared, kept, target, edges, most_kept=ROAD.most_kept)
+
+    assert loss(shown) < loss(infrared) - 0.1
 
 
 def test_correlations_of_differences_are_scd() -> None:

@@ -17,8 +17,9 @@ from textdifuse_ros.data.crops import CropBatches, Shape
 from textdifuse_ros.data.masks import random_masks
 from textdifuse_ros.data.pack import write_pack
 from textdifuse_ros.fusion.cost import count_flops, count_parameters, emphasis_gflops, picture_gflops
-from textdifuse_ros.fusion.emphasis import MARGIN, Emphasis, amounts, find_regions, soften
+from textdifuse_ros.fusion.emphasis import Emphasis, amounts, soften
 from textdifuse_ros.fusion.fuser import Fuser
+from textdifuse_ros.fusion.regions import MARGIN, find_regions
 from textdifuse_ros.fusion.weights import join_networks, load_networks, save_networks
 from textdifuse_ros.metrics.regions import object_contrast
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from textdifuse_ros.fusion.emphasis import find_regions
+from textdifuse_ros.fusion.regions import find_regions
 from textdifuse_ros.networks.drive import MULTIPLE, DriveNetworks
 
 

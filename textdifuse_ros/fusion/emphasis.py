@@ -23,9 +23,10 @@ from textdifuse_ros.diffusion.samplers import Sampler
 from textdifuse_ros.diffusion.schedule import NoiseSchedule
 from textdifuse_ros.errors import ImageError
 from textdifuse_ros.fusion.denoise import FeatureDenoiser
+from textdifuse_ros.fusion.regions import alike, bounds, cut, cut_all, find_regions
 from textdifuse_ros.image.ranges import signed_to_unit
 from textdifuse_ros.localize.base import Localization
-from textdifuse_ros.networks.drive import MULTIPLE, DriveNetworks
+from textdifuse_ros.networks.drive import DriveNetworks
 from textdifuse_ros.networks.encoder import STEM, Pyramid, cell_of
 from textdifuse_ros.networks.modulation import Modulation
 
@@ -34,17 +35,6 @@ LOW, HIGH = -1.0, 2.0
 
 SOFT = 2.0
 """Width of the transition within an object's border [pixels]; outside the border nothing changes."""
-
-MARGIN = 8
-"""Least width of the surroundings that are decoded with an object [pixels].
-
-The decoder's reach is about 72, but what is that far away hardly changes an object; a test holds it to a twentieth of
-what the text changes.
-"""
-
-SIDE = 2 * MULTIPLE
-"""Sides of what is decoded are multiples of this [pixels], so that there are few sizes: parts of one size are decoded
-together, and for a size that it has not met yet a CPU's convolution library generates code."""
 
 RING = 10
 """Width of the surroundings that an object is set off from [pixels]."""
@@ -224,105 +214,6 @@ def soften(strengths: np.ndarray) -> np.ndarray:
     return ramp
 
 
-Box = tuple[int, int, int, int]
-"""(top, left, bottom, right) [pixels], bottom and right excluded."""
-
-
-@dataclass(frozen=True)
-class Region:
-    """A part of the picture that is decoded.
-
-    :ivar core: the objects
-    :ivar whole: the objects with their surroundings; edges are multiples of 16, sides of 32 where the picture has room
-    """
-
-    core: Box
-    whole: Box
-
-    @property
-    def core_in_whole(self) -> Box:
-        """Where the objects are in what is decoded."""
-        up, west = self.whole[:2]
-        top, left, bottom, right = self.core
-        return top - up, left - west, bottom - up, right - west
-
-    @property
-    def pixels(self) -> int:
-        """How many are decoded."""
-        top, left, bottom, right = self.whole
-        return (bottom - top) * (right - left)
-
-
-def find_regions(strengths: np.ndarray) -> list[Region]:
-    """Rectangles that hold all objects; neighbours share one where that decodes fewer pixels.
-
-    :param strengths: float32 [H, W], H and W multiples of 16
-    :return: none where all is 0
-    """
-    height, width = strengths.shape
-    named = (strengths != 0).astype(np.uint8)
-    rows = named.reshape(height // MULTIPLE, MULTIPLE, width).max(1)
-    cells = rows.reshape(height // MULTIPLE, width // MULTIPLE, MULTIPLE).max(2)
-    _, _, statistics, _ = cv2.connectedComponentsWithStats(cells, connectivity=8)
-    regions: list[Region] = []
-    for left, top, across, down, _ in (statistics[1:] * MULTIPLE).tolist():
-        # The cells' rectangle is up to 15 pixels too wide on each side.
-        x, y, across, down = cv2.boundingRect(named[top : top + down, left : left + across])
-        new = _region((top + y, left + x, top + y + down, left + x + across), height, width)
-        while (union := _cheaper_union(new, regions, height, width)) is not None:
-            new = union
-        regions.append(new)
-    if sum(region.pixels for region in regions) > height * width:
-        return [Region((0, 0, height, width), (0, 0, height, width))]
-    return regions
-
-
-def _cheaper_union(new: Region, regions: list[Region], height: int, width: int) -> Region | None:
-    """Take a region out that is better decoded together with the new one; their union, or None where there is none."""
-    for other in regions:
-        (top, left, bottom, right), (up, west, down, east) = new.core, other.core
-        core = (min(top, up), min(left, west), max(bottom, down), max(right, east))
-        union = _region(core, height, width)
-        if union.pixels <= new.pixels + other.pixels:
-            regions.remove(other)
-            return union
-    return None
-
-
-def _region(core: Box, height: int, width: int) -> Region:
-    top, left, bottom, right = core
-    upper, lower = _widened(top, bottom, height)
-    west, east = _widened(left, right, width)
-    return Region(core, (upper, west, lower, east))
-
-
-def _widened(first: int, last: int, size: int) -> tuple[int, int]:
-    """One side of a region: the objects, their surroundings, and as much more as makes it a multiple of ``SIDE``."""
-    low, high = max(0, first - MARGIN) // MULTIPLE * MULTIPLE, min(size, last + MARGIN)
-    high += -high % MULTIPLE
-    if (high - low) % SIDE and low and (first - low <= high - last or high == size):
-        low -= MULTIPLE
-    elif (high - low) % SIDE and high < size:
-        high += MULTIPLE
-    return low, high
-
-
-def _alike(regions: list[Region]) -> list[list[Region]]:
-    """The regions by size: those of one size are decoded together."""
-    groups: dict[tuple[int, int], list[Region]] = {}
-    for region in regions:
-        top, left, bottom, right = region.whole
-        groups.setdefault((bottom - top, right - left), []).append(region)
-    return list(groups.values())
-
-
-def _bounds(groups: list[list[Region]]) -> Box:
-    """The rectangle that holds all that is decoded."""
-    edges = np.array([region.whole for regions in groups for region in regions])
-    (top, left), (bottom, right) = edges[:, :2].min(0).tolist(), edges[:, 2:].max(0).tolist()
-    return top, left, bottom, right
-
-
 class Modulated:
     """The objects of one picture, ready for the reverse process.
 
@@ -347,7 +238,7 @@ class Modulated:
         self.soft = torch.from_numpy(np.pad(emphasis.soft, pad))[None, None].to(infrared.device)
         self._strengths = np.pad(emphasis.strengths, pad)
         self._apart = None if emphasis.objects is None else np.pad(emphasis.objects, pad)
-        self.groups = _alike(find_regions(self._strengths))
+        self.groups = alike(find_regions(self._strengths))
 
     def features(self, plain: Tensor) -> list[Pyramid]:
         """The modulated features of each group of regions (equation 12).
@@ -356,7 +247,7 @@ class Modulated:
         """
         asked = amounts(_to_unit(plain), self._infrared, self._strengths, self._apart)
         wanted = torch.from_numpy(asked)[None].to(plain.device)
-        (top, left, bottom, right), cell = _bounds(self.groups), 2 * STEM
+        (top, left, bottom, right), cell = bounds(self.groups), 2 * STEM
         where = slice(top // cell, bottom // cell), slice(left // cell, right // cell)
         context = self._modulation.context(*self._sources, wanted, plain, where)
         found = []
@@ -461,14 +352,3 @@ def _to_unit(picture: Tensor) -> np.ndarray:
     """[1, 1, H, W] in [-1, 1] to float32 [H, W] in [0, 1]."""
     unit: np.ndarray = signed_to_unit(picture[0, 0].float()).cpu().numpy()
     return unit
-
-
-def cut(picture: Tensor, box: Box, cell: int = 1) -> Tensor:
-    """A rectangle of a picture, or of features whose cells have so many pixels a side."""
-    top, left, bottom, right = (edge // cell for edge in box)
-    return picture[..., top:bottom, left:right]
-
-
-def cut_all(picture: Tensor, boxes: list[Box], cell: int = 1) -> Tensor:
-    """Rectangles of one size, one after the other along the batch; of one picture, as of :func:`cut`."""
-    return torch.cat([cut(picture, box, cell) for box in boxes])

@@ -126,7 +126,7 @@ class Modulation(nn.Module):
         infrared: Pyramid,
         amounts: Tensor,
         plain: Tensor,
-        where: tuple[slice, slice] = (slice(0, None), slice(0, None)),
+        where: tuple[slice, slice] = (slice(None), slice(None)),
     ) -> Tensor:
         """What is at each place, and what is on average on the objects and beside them, far and near.
 
@@ -164,12 +164,11 @@ def _windowed_means(values: Tensor, weight: Tensor, where: tuple[slice, slice]) 
     mean = wide[:, :-1] / wide[:, -1:].clamp(min=1e-4)
     means = []
     # The windows reach beyond what is wanted, but not over the whole picture.
-    starts = [max(0, side.start - FAR // 2) for side in where]
-    ends = [None if side.stop is None else side.stop + FAR // 2 for side in where]
-    total = total[..., starts[0] : ends[0], starts[1] : ends[1]]
+    edges = [side.indices(size)[:2] for side, size in zip(where, total.shape[2:], strict=True)]
+    reach = [slice(max(0, first - FAR // 2), last + FAR // 2) for first, last in edges]
+    total = total[..., reach[0], reach[1]]
     rows, columns = (
-        slice(side.start - start, None if side.stop is None else side.stop - start)
-        for side, start in zip(where, starts, strict=True)
+        slice(first - side.start, last - side.start) for (first, last), side in zip(edges, reach, strict=True)
     )
     for side in (FAR, NEAR):
         sums = _box(total, side)[..., rows, columns]
