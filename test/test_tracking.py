@@ -90,6 +90,25 @@ def test_a_mask_that_leaves_the_picture_is_dropped() -> None:
     assert overlap(stays.mask, square(20)) > 0.95
 
 
+def test_an_object_that_jumps_away_is_lost_and_leaves_no_mask_on_the_ground() -> None:
+    tracks = Tracks([instance(square(20), track=1)], SIZE, flow_picture(*frame(20)))
+    tracks.advance(flow_picture(*frame(230)))
+    assert not tracks.carried()
+    tracks.advance(flow_picture(*frame(20)))
+    assert not tracks.carried()  # only a key frame can tell what it is that came back
+
+
+def test_an_even_object_that_nothing_can_be_followed_in_stays() -> None:
+    infrared = np.full(SIZE, 90, np.uint8)
+    infrared[40:200, 60:260] = 180
+    visible = np.repeat(infrared[:, :, None], 3, 2)
+    mask = np.zeros(SIZE, bool)
+    mask[90:150, 130:190] = True  # far from every edge
+    tracks = Tracks([instance(mask)], SIZE, flow_picture(visible, infrared))
+    tracks.advance(flow_picture(visible, infrared))
+    assert np.array_equal(tracks.carried()[0].mask, mask)
+
+
 def test_an_object_keeps_its_number_and_a_new_one_gets_another() -> None:
     identities = Identities()
     first = identities.merge((), [instance(square(20)), instance(square(150))])

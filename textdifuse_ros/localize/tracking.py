@@ -1,9 +1,10 @@
 """Masks carried from picture to picture by optical flow, and objects recognised again.
 
 Points in each object are followed (Lucas and Kanade, in a pyramid) there and back; the object moves and grows as the
-median of those that return says (Kalal, Mikolajczyk and Matas, ICPR 2010). A mask warped pixel by pixel by a dense flow
-would leave a trail: the ground that an object uncovers has no counterpart in the picture before. The steps are summed
-up from the key frame on, so that a mask is resampled once, however many pictures lie between.
+median of those that return says (Kalal, Mikolajczyk and Matas, ICPR 2010). An object whose points no longer return is
+given up until a key frame finds it again: its mask would stay behind on the empty road. A mask warped pixel by pixel by
+a dense flow would leave a trail: the ground that an object uncovers has no counterpart in the picture before. The steps
+are summed up from the key frame on, so that a mask is resampled once, however many pictures lie between.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from textdifuse_ros.localize.base import Instance, mask_box
 REDUCTION = 2
 SMALLEST, LARGEST = 48, 480  # sides of the pictures that points are followed in, the short and the long one [pixels]
 MOST_POINTS, LEAST_POINTS = 60, 4  # of an object
-CORE = 0.3  # they lie at least so deep in it, as a share of its greatest depth: over borders flows mix
 WINDOW, LEVELS = 9, 3  # side of the patch around a point [pixels], halvings of the picture
-RETURN = 1.0  # how far off a point may end after there and back [pixels]
-GROWTH = 1.1  # most that an object may grow, or shrink, from one picture to the next
+RETURN = 2.0  # how far off a point may end after there and back [pixels]
+LEAST_KNOWN = 0.1  # share of its points that must return
+STILL = 0.1  # change of brightness at its points up to which it still stands there, in deviations of the picture
+GROWTH = 1.2  # most that an object may grow, or shrink, from one picture to the next
 KEPT_AREA = 0.2  # an object that shows less of its area is gone from the picture
 SAME_IOU = 0.3  # overlap from which on two masks of one phrase are the same object
 COVERED = 0.5  # share of a mask under newer ones from which on it is one of them
@@ -78,11 +80,12 @@ class Tracks:
             for mover, points in zip(self._movers, at, strict=True):
                 own = slice(first, first + len(points))
                 first += len(points)
-                mover.step(known[own], ((there[own] - points) * scale)[known[own]])
+                still = _still(self.picture, picture, points)
+                mover.step(known[own], ((there[own] - points) * scale)[known[own]], still)
         self.picture = picture
 
     def carried(self) -> tuple[Instance, ...]:
-        """The objects where they are now; those that left the picture are missing."""
+        """The objects where they are now; those that left the picture or were lost are missing."""
         moved = (mover.instance(self._size) for mover in self._movers)
         return tuple(item for item in moved if item is not None)
 
@@ -102,6 +105,17 @@ def _flow(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> tuple[np
     return np.asarray(there)[:, 0], np.asarray(went)[:, 0] > 0
 
 
+def _still(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> bool:
+    """Whether two pictures are alike at points, those outside left out; not where none is inside."""
+    height, width = after.shape
+    columns, rows = points.round().astype(int).T
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    if not inside.any():
+        return False
+    at = rows[inside], columns[inside]
+    return float(cv2.absdiff(before[at], after[at]).mean()) <= STILL * float(after.std())
+
+
 class _Mover:
     """One object: the part of its mask within its box, and how far it came: ``x -> scale * x + shift``."""
 
@@ -110,24 +124,27 @@ class _Mover:
         left, top, right, bottom = map(int, mask_box(found.mask))
         self._corner = np.array((left, top), np.float32)
         self._crop = found.mask[top:bottom, left:right].astype(np.float32)
-        depth = cv2.distanceTransform(np.pad(self._crop, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
-        rows, columns = np.nonzero(depth >= CORE * depth.max())
+        rows, columns = np.nonzero(self._crop)
         chosen = np.linspace(0, len(rows) - 1, min(len(rows), MOST_POINTS)).round().astype(int)
         self._points = np.stack((columns[chosen], rows[chosen]), 1).astype(np.float32) + self._corner
         self._scale = 1.0
         self._shift: np.ndarray = np.zeros(2)
+        self._lost = False
 
     def points(self) -> np.ndarray:
         """Points in the object where it is now, float32 [N, 2], x and y [pixels]."""
         return (self._scale * self._points + self._shift).astype(np.float32)
 
-    def step(self, known: np.ndarray, moved: np.ndarray) -> None:
-        """Go on with the median of its points; it stays where it is while hardly any is known.
+    def step(self, known: np.ndarray, moved: np.ndarray, still: bool) -> None:
+        """Go on with the median of its points.
+
+        Where hardly any is known it stays if nothing changed there: points of an even surface cannot be followed.
 
         :param known: bool [N], which points were followed
         :param moved: float32 [M, 2], how far those came [pixels]
         """
-        if len(moved) < LEAST_POINTS:
+        if len(moved) < max(LEAST_POINTS, LEAST_KNOWN * len(known)):
+            self._lost |= not still
             return
         here = self.points()[known]
         middle, by = np.median(here, 0), np.median(moved, 0)
@@ -144,6 +161,8 @@ class _Mover:
 
         :param size: height and width of the picture [pixels]
         """
+        if self._lost:
+            return None
         if self._scale == 1 and not self._shift.any():
             return self._found
         corner = self._scale * self._corner + self._shift
