@@ -15,7 +15,15 @@ from textdifuse_ros.diffusion.losses import VLB_WEIGHT, vlb_term
 from textdifuse_ros.diffusion.process import q_sample
 from textdifuse_ros.diffusion.schedule import by_name
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
-from textdifuse_ros.train.ablation import RULES, VARIANTS, FixedControl, OnePass, WithoutNoise, variance_rule
+from textdifuse_ros.train.ablation import (
+    RULES,
+    VARIANTS,
+    AblationStage,
+    FixedControl,
+    OnePass,
+    WithoutNoise,
+    variance_rule,
+)
 from textdifuse_ros.train.objective import FewStepObjective, HybridObjective
 from textdifuse_ros.train.stages import make_stage
 
@@ -110,6 +118,25 @@ def test_each_variant_lacks_one_part() -> None:
         parts = (bool(variant.rule), not variant.intensity, not variant.gradient, not variant.diffusion)
         assert sum(parts) == (name != "full")
     assert {variant.rule for variant in VARIANTS.values()} == {"", *RULES}
+
+
+def test_an_ablation_begins_with_a_fusion_control_that_has_learned_nothing() -> None:
+    torch.manual_seed(3)
+    networks = DriveNetworks(DriveConfig(**TINY))
+    with torch.no_grad():
+        for item in networks.luma.control.parameters():
+            item.normal_()
+    encoder = {name: item.clone() for name, item in networks.luma.encoder.state_dict().items()}
+    AblationStage(VARIANTS["full"], TrainConfig(seed=1), networks)
+    source = torch.randn(1, 1, 32, 32)
+    seen, warm = networks.luma.encode_pair(source, -source)
+    for fused, x, y in zip(networks.luma.control(seen, warm), seen, warm, strict=True):
+        assert torch.allclose(fused, (x + y) / 2, atol=1e-6)
+    assert all(item.equal(encoder[name]) for name, item in networks.luma.encoder.state_dict().items())
+    again = DriveNetworks(DriveConfig(**TINY))
+    AblationStage(VARIANTS["full"], TrainConfig(seed=1), again)
+    pairs = zip(networks.luma.control.parameters(), again.luma.control.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
 
 
 def test_chroma_learns_its_later_steps_from_its_own_estimates_alone() -> None:

@@ -148,8 +148,8 @@ def _markdown(names: tuple[str, ...], config: TrainConfig, evaluations: list[Eva
     lines = [
         "# Ablation",
         "",
-        f"Each variant: {config.steps} steps from the same weights, on the same crops, decoder and fusion control "
-        f"learning (seed {config.seed}).",
+        f"Each variant: {config.steps} steps from the same weights, on the same crops, the decoder and a new fusion "
+        f"control learning (seed {config.seed}).",
         "",
         *(f"- `{name}`: {VARIANTS[name].meaning}" for name in names),
     ]

@@ -1,10 +1,11 @@
 """The parts of the method taken away one at a time, as in the paper's ablation.
 
 Every variant begins with the same weights, sees the same crops in the same order, and is trained alike: its decoder
-learns, and its fusion control where it has one; the encoder is frozen. The paper freezes the decoder too. Then a fixed
-rule in place of the fusion control leaves nothing to train, and what is measured is mostly how a decoder meets features
-that it has never seen (a sum has twice their size); and a decoder trained with ``z_t`` could not learn to do without.
-With the decoder learning everywhere, the rows differ by the part that is named and by nothing else.
+learns, and its fusion control where it has one, from new, for no rule has had a training before either; the encoder is
+frozen. The paper freezes the decoder too. Then a fixed rule in place of the fusion control leaves nothing to train, and
+what is measured is mostly how a decoder meets features that it has never seen (a sum has twice their size); and a
+decoder trained with ``z_t`` could not learn to do without. With the decoder learning everywhere, the rows differ by the
+part that is named and by nothing else.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from textdifuse_ros.diffusion.denoiser import Denoiser
 from textdifuse_ros.diffusion.schedule import by_name
 from textdifuse_ros.fusion.denoise import FeatureDenoiser
 from textdifuse_ros.fusion.losses import GRADIENT_WEIGHT, fusion_loss
-from textdifuse_ros.networks.drive import DriveNetworks
+from textdifuse_ros.networks.drive import DriveNetworks, LumaNetwork
 from textdifuse_ros.networks.encoder import Pyramid
 from textdifuse_ros.train.batches import signed_pair
 from textdifuse_ros.train.control import ControlStage
@@ -123,6 +124,14 @@ class OnePass:
         return {"loss": error(denoiser(torch.zeros_like(truth), 0).x0).mean()}
 
 
+def _renew_control(networks: DriveNetworks, seed: int) -> None:
+    """Give the fusion control the weights of one before training."""
+    with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator
+        torch.manual_seed(seed)
+        new = LumaNetwork(networks.config).control
+    networks.luma.control.load_state_dict(new.state_dict())
+
+
 class AblationStage:
     """A variant being trained: equations (9) to (11) on aligned pairs."""
 
@@ -134,6 +143,7 @@ class AblationStage:
         self.schedule = by_name(networks.config.schedule, networks.config.timesteps)
         self.objective: Objective = OBJECTIVES[config.objective](self.schedule) if variant.diffusion else OnePass()
         # The networks themselves stay whole: a checkpoint of any variant loads as any other.
+        _renew_control(networks, config.seed)
         self.control: nn.Module = FixedControl(variant.rule) if variant.rule else self.networks.control
         self.decoder: nn.Module = self.networks.decoder if variant.diffusion else WithoutNoise(self.networks.decoder)
         self.parameters = [*self.networks.decoder.parameters(), *self.control.parameters()]
