@@ -55,7 +55,7 @@ def test_objects_of_one_size_are_decoded_together_and_come_out_as_alone(
     visible = rng.integers(0, 256, (160, 480, 3), dtype=np.uint8)
     infrared = rng.integers(0, 256, (160, 480), dtype=np.uint8)
     strengths = np.zeros((160, 480), np.float32)
-    for left, strength in ((40, 2.0), (200, -1.0), (360, 0.5)):
+    for left, strength in ((40, 2.0), (200, 1.0), (360, 0.5)):
         strengths[60:80, left : left + 20] = strength
     sizes = []
     alike = emphasis.alike
@@ -82,8 +82,42 @@ def test_outside_the_mask_the_bytes_are_the_plain_ones(
     changed = (result.image != plain.image).any(2)
     assert not changed[strengths == 0].any()
     assert not changed[result.mask == 0].any()
-    assert changed[strengths != 0].mean() > 0.5
+    if strength > 0:  # what would not become fainter is left as it is
+        assert changed[strengths != 0].mean() > 0.5
     assert result.mask[30, 30] == result.mask[-1, -1] == 255, "the picture's edge is no border of the object"
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_what_is_played_down_never_stands_out_more_nor_the_other_way(fuser: Fuser, street: Pair, steps: int) -> None:
+    """The random weights of this fuser would lead away from equality, or past it."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    masks = [(x - cx) ** 2 + (y - cy) ** 2 < 90 for cx, cy in ((30, 30), (60, 40), (85, 20), (20, 60))]
+    objects = sum((np.uint16(n) * mask for n, mask in enumerate(masks, 1)), np.zeros((HEIGHT, WIDTH), np.uint16))
+    contrasts = []
+    for strength in (0.0, -0.25, -0.5, -1.0):
+        strengths = np.where(objects > 0, np.float32(strength), np.float32(0))
+        grey = fuser(*street, steps=steps, emphasis=Emphasis(strengths, objects=objects)).image.mean(2)
+        rings = [emphasis.surroundings(mask, objects > 0) for mask in masks]
+        contrasts.append([grey[mask].mean() - grey[ring].mean() for mask, ring in zip(masks, rings, strict=True)])
+    plain, *faint = np.array(contrasts)
+    assert (np.abs(plain) > 2).any()
+    for signed in faint:
+        assert (np.sign(plain) * signed > -1.0).all()
+        assert (np.abs(signed) < np.abs(plain) + 1.0).all()
+
+
+def test_a_neighbour_does_not_jump_when_the_strength_of_another_leaves_nothing(fuser: Fuser, street: Pair) -> None:
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    near = (x >= 20) & (x < 43) & (y >= 20) & (y < 50)
+    other = (x >= 43) & (x < 64) & (y >= 20) & (y < 50)
+    pictures = []
+    for strength in (0.0, 1e-3):
+        strengths = np.where(near, np.float32(1), np.where(other, np.float32(strength), np.float32(0)))
+        pictures.append(fuser(*street, steps=1, emphasis=Emphasis(strengths)).image.astype(int))
+    inner = near & (x < 40)  # nearer to the other there is a border, or is none
+    assert np.abs(pictures[1] - pictures[0])[inner].max() <= 3
+    plain = fuser(*street, steps=1).image
+    assert np.abs(pictures[0] - plain)[inner].max() > 10
 
 
 def test_a_strength_of_nothing_changes_nothing(fuser: Fuser, street: Pair) -> None:

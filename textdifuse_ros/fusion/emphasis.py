@@ -136,6 +136,9 @@ def amounts(
     found = np.zeros((3, *strengths.shape), np.float32)
     named = strengths != 0
     around = _around(cv2.boundingRect(named.view(np.uint8)))
+    if objects is not None:
+        # Also those of strength 0: what is beside them must not jump when theirs leaves it.
+        named = named | (objects > 0)
     plain, infrared, strengths, named = (picture[around] for picture in (plain, infrared, strengths, named))
     brighter, darker, fainter = found[:, *around]
     np.maximum(-strengths, 0, out=fainter)
@@ -214,6 +217,53 @@ def soften(strengths: np.ndarray) -> np.ndarray:
     return ramp
 
 
+@dataclass(frozen=True, eq=False)
+class _Faint:
+    """An object that is played down: at most until it is as bright as its surroundings, and never made to stand out.
+
+    Kappa is found for features, and where the contrast is small already it may lead past equality, or away from it.
+
+    :ivar near: the rows and columns of the object and the ring around it
+    :ivar inside: float32 [1, 1, h, w], 1 on the object
+    :ivar ring: likewise, on its surroundings
+    """
+
+    near: tuple[slice, slice]
+    inside: Tensor
+    ring: Tensor
+
+    def hold(self, plain: Tensor, played_down: Tensor) -> None:
+        """Take as much of the change back, in place, as goes past equality or away from it; [1, 1, H, W] each."""
+        before, after = (picture[..., self.near[0], self.near[1]] for picture in (plain, played_down))
+        inside, ring = self.inside.sum(), self.ring.sum().clamp(min=1)
+        around = (before * self.ring).sum() / ring
+        contrast, left = ((picture * self.inside).sum() / inside - around for picture in (before, after))
+        # The share of the change that leads to equality; where the change leads away from it, none.
+        kept = (contrast / (contrast - left)).nan_to_num(1.0).clamp(0, 1)
+        after.copy_(torch.where(self.inside > 0, torch.lerp(before, after, kept), after))
+
+
+def _faint_objects(strengths: np.ndarray, objects: np.ndarray | None, device: torch.device) -> list[_Faint]:
+    """The objects of negative strength that have surroundings to be compared with."""
+    faint = strengths < 0
+    if not faint.any():
+        return []
+    named = strengths != 0
+    if objects is None:
+        _, objects = cv2.connectedComponents(faint.astype(np.uint8), connectivity=8)
+    else:
+        named = named | (objects > 0)
+    found = []
+    for number, box in _boxes(objects, faint):
+        near = _around(box)
+        mask = faint[near] & (objects[near] == number)
+        ring = surroundings(mask, named[near])
+        if ring.any():
+            inside, around = (torch.from_numpy(part.astype(np.float32))[None, None].to(device) for part in (mask, ring))
+            found.append(_Faint(near, inside, around))
+    return found
+
+
 class Modulated:
     """The objects of one picture, ready for the reverse process.
 
@@ -222,6 +272,7 @@ class Modulated:
     :param infrared: [1, 1, H, W] in [-1, 1]
     :param emphasis: of the upper left part of it that is the picture; the rest only fills up
     :ivar plain: what the plain process has come to, float32 [1, 1, H, W] in [-1, 1]; set by :meth:`reverse`
+    :ivar faint: the objects that are played down
     """
 
     plain: Tensor
@@ -239,6 +290,7 @@ class Modulated:
         self._strengths = np.pad(emphasis.strengths, pad)
         self._apart = None if emphasis.objects is None else np.pad(emphasis.objects, pad)
         self.groups = alike(find_regions(self._strengths))
+        self.faint = _faint_objects(self._strengths, self._apart, infrared.device)
 
     def features(self, plain: Tensor) -> list[Pyramid]:
         """The modulated features of each group of regions (equation 12).
@@ -316,6 +368,8 @@ class _Blended:
                 before, soft = (cut(picture, region.core) for picture in (plain.x0, self._objects.soft))
                 after = cut(estimate, region.core_in_whole).clamp(-1, 1)
                 cut(x0, region.core).copy_(torch.lerp(before, after, soft))
+        for item in self._objects.faint:
+            item.hold(plain.x0, x0)
         return make_denoised("x0", x0, z_t, t, self._schedule, plain.variance, clip=True)
 
 

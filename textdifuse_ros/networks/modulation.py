@@ -24,6 +24,9 @@ LIMIT = 1.5
 MOST = 0.8
 """Largest |log kappa| of all: beyond it, at strength 2, bright objects showed the grid of the pixel shuffle."""
 
+SLIGHT = 0.1
+"""Of less strength than this an object counts in part only: its neighbours must not jump when its strength leaves 0."""
+
 DIRECTIONS = 3
 """An object can be made brighter, darker or fainter; see :class:`Modulation`."""
 
@@ -137,14 +140,14 @@ class Modulation(nn.Module):
         """
         here = self.describe(torch.cat((visible[1], infrared[1]), 1))
         here = torch.cat((here, F.avg_pool2d(plain, 2 * STEM).to(here.dtype)), 1)
-        share = _share(amounts, 2 * STEM).to(here.dtype)
+        share = F.avg_pool2d(_named(amounts), 2 * STEM).to(here.dtype)
         means = (*_windowed_means(here, share, where), *_windowed_means(here, 1 - share, where))
         return torch.cat((here[..., where[0], where[1]], *means), 1)
 
 
-def _share(amounts: Tensor, cell: int) -> Tensor:
-    """The share of each cell of so many pixels that is named, [N, 1, H / cell, W / cell]."""
-    return F.avg_pool2d((amounts.amax(1, keepdim=True) > 0).to(amounts.dtype), cell)
+def _named(amounts: Tensor) -> Tensor:
+    """How much each pixel is named, [N, 1, H, W] from 0 to 1."""
+    return (amounts.sum(1, keepdim=True) / SLIGHT).clamp(max=1)
 
 
 def _pool(amounts: Tensor, level: int) -> tuple[Tensor, Tensor]:
@@ -153,8 +156,9 @@ def _pool(amounts: Tensor, level: int) -> tuple[Tensor, Tensor]:
     The mean is over the named pixels, not over the cell, so that as much is done at an object's border as within.
     """
     cell = STEM * 2**level
-    share = _share(amounts, cell)
-    return share, F.avg_pool2d(amounts, cell) / share.clamp(min=1e-6)
+    named = _named(amounts)
+    share = F.avg_pool2d(named, cell)
+    return share, F.avg_pool2d(amounts * named, cell) / share.clamp(min=1e-6)
 
 
 def _windowed_means(values: Tensor, weight: Tensor, where: tuple[slice, slice]) -> list[Tensor]:
