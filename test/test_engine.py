@@ -15,6 +15,7 @@ from textdifuse_ros.config import FuserConfig
 from textdifuse_ros.config_nodes import FusionNodeConfig
 from textdifuse_ros.errors import DeviceError, ImageError, TextDifuseError
 from textdifuse_ros.fusion.budget import Effort
+from textdifuse_ros.fusion.emphasis import Emphasis
 from textdifuse_ros.fusion.fuser import Fuser
 from textdifuse_ros.nodes.engine import Engine, is_device_failure
 
@@ -227,3 +228,24 @@ def test_a_smaller_scale_costs_less_and_gives_the_size_that_came_in(tiny_checkpo
     assert small.provenance["scale"] == "0.5" and "scale" not in whole.provenance
     assert not np.array_equal(small.image, whole.image)
     assert engine.memory()["resident"] > 10
+
+
+def test_a_smaller_scale_too_changes_nothing_outside_what_is_named(tiny_text_checkpoint):
+    rng = np.random.default_rng(1)
+    visible = rng.integers(0, 256, (97, 130, 3), dtype=np.uint8)
+    infrared = rng.integers(0, 256, (97, 130), dtype=np.uint8)
+    strengths = np.zeros((97, 130), np.float32)
+    strengths[30:61, 41:70] = 1
+    config = FusionNodeConfig(model=str(tiny_text_checkpoint), device="cpu")
+    engine = Engine(lambda reason, text: None)
+    engine.open(config, (48, 64))
+    for video in (False, True):
+        settings = dataclasses.replace(config, video=video)
+        engine.forget()
+        plain = engine.fuse(visible, infrared, settings, Effort(1, 0.5))
+        engine.forget()
+        named = engine.fuse(visible, infrared, settings, Effort(1, 0.5), Emphasis(strengths))
+        changed = (named.image != plain.image).any(2)
+        assert changed[strengths > 0].mean() > 0.2
+        assert not changed[strengths == 0].any()
+        assert not named.mask[strengths == 0].any() and not changed[named.mask == 0].any()

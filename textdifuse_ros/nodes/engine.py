@@ -236,27 +236,30 @@ def _fused(
     whole = visible if visible is not None else infrared
     assert whole is not None
     height, width = whole.shape[:2]
+    wanted: Emphasis | None = None
     if min(height, width) * effort.scale >= SMALLEST_SIDE and effort.scale < 1:
         size = round(width * effort.scale), round(height * effort.scale)
         visible, infrared = (
             picture if picture is None else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
             for picture in (visible, infrared)
         )
-        if emphasis is not None:
-            emphasis = emphasis.resized(*size)
+        wanted, emphasis = emphasis, None if emphasis is None else emphasis.resized(*size)
     given: dict[str, Any] = {"steps": effort.steps, "sampler": settings.sampler, "seed": settings.seed}
     if visible is not None and infrared is not None:
-        result = fuser(visible, infrared, emphasis=emphasis, plain=settings.video, **given)
+        result = fuser(visible, infrared, emphasis=emphasis, plain=settings.video or wanted is not None, **given)
     else:
         result = fuser.restore(visible=visible, infrared=infrared, **given)
     if result.image.shape[:2] != (height, width):
         size = width, height
         image = cv2.resize(result.image, size, interpolation=cv2.INTER_LINEAR)
         plain = None if result.plain is None else cv2.resize(result.plain, size, interpolation=cv2.INTER_LINEAR)
-        result = dataclasses.replace(
-            result, image=image, plain=plain, mask=_enlarged(result.mask, width, height),
-            provenance={**result.provenance, "scale": str(effort.scale)},
-        )  # fmt: skip
+        mask = _enlarged(result.mask, width, height)
+        if wanted is not None and mask is not None and plain is not None:
+            # What was changed in the small picture reaches beyond the masks of the large one.
+            outside = wanted.mask() == 0
+            image[outside], mask[outside] = plain[outside], 0
+        provenance = {**result.provenance, "scale": str(effort.scale)}
+        result = dataclasses.replace(result, image=image, plain=plain, mask=mask, provenance=provenance)
     return result
 
 
