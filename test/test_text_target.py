@@ -150,6 +150,16 @@ def test_a_localizer_that_hangs_holds_nothing_up_and_is_told_of_at_the_end(pair,
     assert target.close(10.0) and gate.closed.is_set()
 
 
+def test_what_the_localizer_does_not_look_at_may_change_beside_it(target, said, pair):
+    target.open(FIXED)
+    stream = Stream(target, pair)
+    stream.until("located")
+    for changed in ({"nms_iou": 0.9}, {"localizer_threshold": 0.7}, {"detector": "/nowhere"}):
+        target.apply(replace(FIXED, **changed))
+        assert stream.next().localization, "the masks stay"
+    assert said == []
+
+
 def test_a_changed_localizer_replaces_the_old_one_and_one_that_cannot_be_had_is_named(target, said, pair):
     target.open(FIXED)
     stream = Stream(target, pair)

@@ -60,7 +60,17 @@ def test_a_mask_follows_its_object_by_day_and_by_night(night: bool) -> None:
     (found,) = tracks.carried()
     assert overlap(found.mask, square(120)) > 0.9  # standing still it would be 0
     assert found.track == 7
-    assert found.box == mask_box(found.mask)
+    assert found.box == pytest.approx((120, 90, 180, 150), abs=1.5)
+
+
+def test_a_box_that_is_not_its_masks_is_carried_as_it_is() -> None:
+    found = Instance(square(60), (50.0, 80.0, 140.0, 160.0), 0.9, 1, 7, 0.0)
+    tracks = Tracks([found], SIZE, flow_picture(*frame(60)))
+    tracks.advance(flow_picture(*frame(66)))
+    assert tracks.carried()[0].box == pytest.approx((56, 80, 146, 160), abs=1.5)
+    for left in range(70, 251, 4):
+        tracks.advance(flow_picture(*frame(left)))
+    assert tracks.carried()[0].box == pytest.approx((240, 80, 320, 160), abs=3)  # cut at the border
 
 
 def test_on_the_synthetic_drive_carried_masks_stay_with_their_objects() -> None:

@@ -7,6 +7,20 @@ from textdifuse_ros.config_localize import LocalizerConfig
 from textdifuse_ros.localize.base import Localizer
 from textdifuse_ros.localize.prompt import Vocabulary
 
+_SETTINGS = {
+    "builtin": ("localizer_model", "localizer_threshold", "localizer_device"),
+    "detect_segment": ("detector", "segmenter", "box_threshold", "nms_iou", "localizer_device"),
+    "sam3": ("segmenter", "box_threshold", "nms_iou", "localizer_device"),
+    "fixed": ("regions",),
+}
+"""What each localiser is made from."""
+
+
+def alike(one: LocalizerConfig, other: LocalizerConfig) -> bool:
+    """Whether two configurations make the same localiser; what it does not look at may differ."""
+    names = ("localizer", *_SETTINGS.get(one.localizer, ()))
+    return all(getattr(one, name) == getattr(other, name) for name in names)
+
 
 def make_localizer(config: LocalizerConfig) -> Localizer:
     """Make the localiser that a configuration names, its weights loaded.

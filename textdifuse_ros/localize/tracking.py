@@ -179,9 +179,10 @@ class _Mover:
             return None
         mask = np.zeros(size, bool)
         mask[low[1] : high[1], low[0] : high[0]] = part
-        left, top, right, bottom = mask_box(part)
-        x, y = float(low[0]), float(low[1])
-        return replace(self._found, mask=mask, box=(left + x, top + y, right + x, bottom + y))
+        # The box moves as found: the mask's own is another one, and a tracker would see it jump at every key frame.
+        edges = self._scale * np.reshape(self._found.box, (2, 2)) + self._shift
+        left, top, right, bottom = np.clip(edges, 0, size[::-1]).ravel().tolist()
+        return replace(self._found, mask=mask, box=(left, top, right, bottom))
 
 
 class Identities:

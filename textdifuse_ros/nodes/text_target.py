@@ -18,7 +18,7 @@ from textdifuse_ros.image.thermal import to_uint8
 from textdifuse_ros.localize.base import Localization
 from textdifuse_ros.localize.keyframes import FAILED, STALE, WAITING, KeyframeLocalizer, MaskProvenance
 from textdifuse_ros.localize.prompt import Prompt, parse_prompt, resolve
-from textdifuse_ros.localize.registry import known_words, make_localizer
+from textdifuse_ros.localize.registry import alike, known_words, make_localizer
 
 if TYPE_CHECKING:
     from textdifuse_ros.fusion.emphasis import Emphasis
@@ -120,7 +120,7 @@ class TextTarget:
             before = self._config
             if before is None:
                 return
-            same = _part(LocalizerConfig, config) == _part(LocalizerConfig, before)
+            same = alike(_part(LocalizerConfig, config), _part(LocalizerConfig, before))
             changed = config.target_text != before.target_text
             self._take(config)
             if not same or not self._prompt:
