@@ -51,6 +51,15 @@ def test_where_masks_overlap_all_maps_show_the_higher_score() -> None:
     assert np.array_equal(labels > 0, disc(20, 20, 10) | disc(28, 20, 10))
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_equal_scores_the_smaller_object_is_seen(turned: bool) -> None:
+    pieces = ["person 20 10 30 40", "car 10 5 60 50"]
+    found = fixed("; ".join(pieces[::-1] if turned else pieces), "car, person" if turned else "person, car")
+    person = 2 if turned else 1
+    assert np.count_nonzero(found.label_map() == person) == 10 * 30
+    assert np.count_nonzero(found.label_map() == 3 - person) == 50 * 45 - 10 * 30
+
+
 def test_the_general_strength_multiplies_and_is_clipped() -> None:
     found = Localization((instance(disc(20, 20, 10), 1),), SIZE, parse_prompt("person:1.5").phrases)
     assert found.strength_map(0.5).max() == 0.75
@@ -151,6 +160,11 @@ def test_boxes_answer_the_phrase_that_names_them() -> None:
         (2, (10, 20, 30, 50)),
     }
     assert np.count_nonzero(found.label_map() == 2) == 20 * 30
+
+
+def test_boxes_may_be_asked_for_in_the_plural_and_named_with_an_article() -> None:
+    found = fixed("person 10 20 30 50; the Car 40 10 70 30; two buses 0 0 5 5", "people, cars, two buses, van")
+    assert [(item.phrase, item.box[0]) for item in found.instances] == [(1, 10), (2, 40), (3, 0)]
 
 
 def test_boxes_are_cut_at_the_border_and_those_outside_found_nowhere() -> None:

@@ -39,9 +39,9 @@ def locate(capfd):
 
 def test_folders_give_labels_overlays_and_one_document(folders, locate) -> None:
     visible, infrared, output = folders
-    status, said, errors = locate(visible, infrared, output, "car:0.5, people, dog")
+    status, said, errors = locate(visible, infrared, output, "car:0.5, trees, dog")
     assert (status, errors) == (0, [])
-    assert "found 2 car, 0 people, 0 dog in 2 of 2 pairs" in said
+    assert "found 2 car, 0 trees, 0 dog in 2 of 2 pairs" in said
     assert sorted(path.name for path in output.iterdir()) == [
         "0_labels.png", "0_overlay.png", "1_labels.png", "1_overlay.png", "instances.json",
     ]  # fmt: skip
@@ -51,10 +51,10 @@ def test_folders_give_labels_overlays_and_one_document(folders, locate) -> None:
     drawn = read_visible(output / "0_overlay.png")
     assert (drawn[6:14, 12:22] != read_visible(visible / "0.png")[6:14, 12:22]).any()
     made_by = json.loads(read_png_metadata(output / "0_labels.png")["textdifuse"])
-    assert (made_by["localizer"], made_by["text"]) == ("fixed", "car:0.5, people, dog")
+    assert (made_by["localizer"], made_by["text"]) == ("fixed", "car:0.5, trees, dog")
     document = json.loads((output / "instances.json").read_text())
     assert [image["file_name"] for image in document["images"]] == ["0.png", "1.png"]
-    assert [category["name"] for category in document["categories"]] == ["car", "people", "dog"]
+    assert [category["name"] for category in document["categories"]] == ["car", "trees", "dog"]
     (first, second) = document["annotations"]
     assert first["bbox"] == [12, 6, 10, 8]
     assert (first["image_id"], second["image_id"]) == (1, 2)
@@ -88,6 +88,7 @@ def test_a_bad_pair_and_one_without_partner_are_said_and_do_not_stop_the_rest(fo
         ("car", ("--localizer", "fixed"), "regions must be given"),
         ("car", ("--localizer", "detect_segment"), "detector must be a folder with pretrained weights"),
         ("car", ("--localizer", "yolo"), "localizer must be one of builtin"),
+        ("car", ("--regions", REGIONS), "--regions must be given with --localizer fixed"),
     ],
 )
 def test_what_is_wrong_is_said_on_one_line_before_anything_is_written(folders, locate, text, flags, message) -> None:
@@ -103,3 +104,15 @@ def test_an_input_is_not_overwritten(folders, locate) -> None:
     status, _, errors = locate(visible, infrared, visible, "car")
     assert status == 2
     assert "another folder than the input" in errors[0]
+
+
+def test_labels_given_by_hand_are_not_overwritten(folders, locate) -> None:
+    visible, infrared, output = folders
+    mine = output / "0_labels.png"
+    write_png(mine, np.full((20, 24), 2, np.uint8))
+    before = mine.read_bytes()
+    flags = ("--localizer", "fixed", "--regions", mine)
+    status, _, errors = locate(visible / "0.png", infrared / "0.png", output, "person, car", *flags)
+    assert status == 2
+    assert "a folder where no input picture is overwritten" in errors[0]
+    assert mine.read_bytes() == before

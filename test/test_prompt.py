@@ -36,6 +36,8 @@ def read(text: str) -> list[tuple[str, float]]:
         "please show me all person and every car in the picture.",
         "Make the person and the car stand out.",
         "Please, focus on the person and the car!",
+        "Highlight: person, car",
+        "Please highlight : the person and the car",
     ],
 )
 def test_many_ways_of_writing_mean_the_same(text: str) -> None:
@@ -69,6 +71,7 @@ def test_words_that_contain_a_separator_stay_whole() -> None:
     [
         ("car:much", "a number after each colon, got 'car:much'; write person:1.5"),
         ("car:", "a number after each colon"),
+        ("car:1,5", "target_text must be words, got '5'; strengths have a point, as in person:1.5"),
         ("car:2.5", r"a number in \[-1, 2\], got 2.5"),
         ("car:nan", r"a number in \[-1, 2\]"),
         (":1", "a phrase before each strength"),

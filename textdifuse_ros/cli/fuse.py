@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textdifuse_ros import __version__
-from textdifuse_ros.cli.outputs import check_output, prepare_output, unmatched
+from textdifuse_ros.cli.outputs import check_output, prepare_output, regions_read, unmatched
 from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments
 from textdifuse_ros.config_localize import LocalizerConfig
 from textdifuse_ros.errors import FileError, TextDifuseError
@@ -62,19 +62,21 @@ def run(arguments: argparse.Namespace) -> int:
     :raises TextDifuseError: text, configuration, folders or weights are wrong; nothing was written
     """
     config = from_arguments(FuserConfig, arguments)
+    localize = from_arguments(LocalizerConfig, arguments)
 
     from textdifuse_ros.image.files import find_pairs
 
     listing = find_pairs(arguments.visible, arguments.infrared)
     endings = (FUSED, MASK) if arguments.save_mask else (FUSED,)
-    check_output(arguments.output, (arguments.visible, arguments.infrared), listing, endings)
+    folders = (arguments.visible, arguments.infrared)
+    check_output(arguments.output, folders, listing, endings, regions_read(localize))
     if arguments.save_mask:
         _check_masks(listing)
 
     from textdifuse_ros.fusion.fuser import Fuser
     from textdifuse_ros.fusion.target import Target
 
-    target = Target.of(arguments.text, arguments.strength, from_arguments(LocalizerConfig, arguments))
+    target = Target.of(arguments.text, arguments.strength, localize)
 
     fuser = Fuser.from_config(config)
     try:
@@ -89,7 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
     for line in failures + unmatched(listing):
         print(f"textdifuse: {line}", file=sys.stderr)
     done = len(listing) - len(failures)
-    print(f"fused {done} of {len(listing)} pairs into {arguments.output}")
+    found = f"; found {target.told}" if target else ""
+    print(f"fused {done} of {len(listing)} pairs into {arguments.output}{found}")
     return 1 if failures or listing.visible_only or listing.infrared_only else 0
 
 

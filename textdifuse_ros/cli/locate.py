@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from textdifuse_ros import __version__
-from textdifuse_ros.cli.outputs import check_output, prepare_output, unmatched
+from textdifuse_ros.cli.outputs import check_output, prepare_output, regions_read, unmatched
 from textdifuse_ros.config import add_arguments, from_arguments
 from textdifuse_ros.config_localize import LocalizerConfig
 from textdifuse_ros.errors import ConfigError, FileError, TextDifuseError
@@ -63,7 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not prompt:
         raise ConfigError("--text", "at least one phrase", repr(arguments.text))
     listing = find_pairs(arguments.visible, arguments.infrared)
-    check_output(arguments.output, (arguments.visible, arguments.infrared), listing, (OVERLAY, LABELS))
+    folders, endings = (arguments.visible, arguments.infrared), (OVERLAY, LABELS)
+    check_output(arguments.output, folders, listing, endings, regions_read(config))
     localizer = make_localizer(config)
     try:
         if localizer.vocabulary is not None:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from textdifuse_ros.errors import FileError
+from textdifuse_ros.errors import ConfigError, FileError
 
 if TYPE_CHECKING:
+    from textdifuse_ros.config_localize import LocalizerConfig
     from textdifuse_ros.image.files import PairListing
 
 
-def check_output(output: Path, inputs: tuple[Path, Path], listing: PairListing, endings: tuple[str, ...]) -> None:
+def check_output(
+    output: Path,
+    inputs: tuple[Path, Path],
+    listing: PairListing,
+    endings: tuple[str, ...],
+    others: Sequence[Path] = (),
+) -> None:
     """Refuse an output that is no folder, an input folder, or one where an input picture would be overwritten.
 
     :param endings: what is written for each pair: ``STEM + ending``
+    :param others: files beside the pairs that are read too
     :raises FileError: says which
     """
     if not output.exists():
@@ -28,8 +37,22 @@ def check_output(output: Path, inputs: tuple[Path, Path], listing: PairListing, 
             raise FileError(what, "another folder than the input", folder)
     for pair in listing:
         for target in (output / f"{pair.stem}{ending}" for ending in endings):
-            if target.exists() and any(target.samefile(source) for source in (pair.visible, pair.infrared)):
+            sources = (pair.visible, pair.infrared, *(path for path in others if path.exists()))
+            if target.exists() and any(target.samefile(source) for source in sources):
                 raise FileError(what, "a folder where no input picture is overwritten", target)
+
+
+def regions_read(config: LocalizerConfig) -> tuple[Path, ...]:
+    """The files, one or none, that regions given by hand are read from.
+
+    :raises ConfigError: regions that the localizer would not look at
+    """
+    from textdifuse_ros.localize.fixed import regions_file
+
+    if config.regions.strip() and config.localizer != "fixed":
+        raise ConfigError("--regions", "given with --localizer fixed", f"--localizer {config.localizer}")
+    path = regions_file(config)
+    return () if path is None else (path,)
 
 
 def prepare_output(output: Path) -> None:

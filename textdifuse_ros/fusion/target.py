@@ -18,6 +18,7 @@ class Target:
 
     def __init__(self, prompt: Prompt, strength: float, localizer: Localizer) -> None:
         self.prompt, self.strength, self.localizer = prompt, strength, localizer
+        self._counts = {phrase.index: 0 for phrase in prompt.phrases}
 
     @classmethod
     def of(cls, text: str, strength: float, config: LocalizerConfig) -> Target | None:
@@ -40,7 +41,15 @@ class Target:
         check_visible(visible)
         check_infrared(infrared)
         check_same_size(visible, infrared)
-        return self.localizer(to_uint8(visible), to_uint8(infrared), self.prompt)
+        found = self.localizer(to_uint8(visible), to_uint8(infrared), self.prompt)
+        for item in found.instances:
+            self._counts[item.phrase] += 1
+        return found
+
+    @property
+    def told(self) -> str:
+        """How many objects of each phrase were found until now, for a line to the user."""
+        return ", ".join(f"{self._counts[phrase.index]} {phrase.text}" for phrase in self.prompt.phrases)
 
     def emphasis(self, found: Localization) -> Emphasis:
         """What :meth:`find` found, as a fusion takes it."""

@@ -58,7 +58,7 @@ class Localization:
         return bool(self.instances)
 
     def label_map(self) -> np.ndarray:
-        """uint8 [H, W]: 0 = nothing, k = phrase k. Where masks overlap, the higher score is seen."""
+        """uint8 [H, W]: 0 = nothing, k = phrase k. Where masks overlap, the higher score is seen, else the smaller."""
         return self._paint([item.phrase for item in self.instances], np.uint8)
 
     def instance_map(self) -> np.ndarray:
@@ -78,8 +78,12 @@ class Localization:
 
     def _paint(self, values: Sequence[int], dtype: type[np.unsignedinteger]) -> np.ndarray:
         painted: np.ndarray = np.zeros(self.size, dtype)
-        # A stable order, so that equal scores are seen the same way in every map.
-        for n in np.argsort([item.score for item in self.instances], kind="stable"):
+        # Of equal scores the smaller object is on top: a person before a car, both given by hand, stays a person.
+        order = sorted(
+            range(len(self.instances)),
+            key=lambda n: (self.instances[n].score, -int(np.count_nonzero(self.instances[n].mask))),
+        )
+        for n in order:
             painted[self.instances[n].mask] = values[n]
         return painted
 

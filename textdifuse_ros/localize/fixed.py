@@ -13,7 +13,7 @@ from textdifuse_ros.errors import ConfigError, FileError, ImageError
 from textdifuse_ros.image.files import SUFFIXES, read_infrared
 from textdifuse_ros.localize.base import Box, Instance, Localization, mask_box
 from textdifuse_ros.localize.instances import split_regions
-from textdifuse_ros.localize.prompt import Phrase, Prompt
+from textdifuse_ros.localize.prompt import Phrase, Prompt, bare_words, singulars
 
 WHITE = 255  # level of a mask painted without thinking of labels: the first phrase's
 
@@ -22,7 +22,7 @@ WHITE = 255  # level of a mask painted without thinking of labels: the first phr
 class NamedBox:
     """A box and the phrase that it answers.
 
-    :ivar name: lower case; empty for the first phrase of any prompt
+    :ivar name: lower case, without article; empty for the first phrase of any prompt
     """
 
     name: str
@@ -32,7 +32,7 @@ class NamedBox:
 class FixedLocalizer:
     """Finds the same regions in every picture. Takes any words.
 
-    :param boxes: clipped to the picture; a phrase that names none of them finds nothing
+    :param boxes: clipped to the picture; a phrase that names none of them, be it in the plural, finds nothing
     :param labels: uint8 [H, W]: 0 = nothing, k = phrase k, 255 = the first phrase; touching pixels of a level are one
         object
     """
@@ -84,7 +84,7 @@ class FixedLocalizer:
     def _of_boxes(self, phrase: Phrase, size: tuple[int, int]) -> list[Instance]:
         found = []
         for item in self._boxes:
-            if item.name == phrase.text or (not item.name and phrase.index == 1):
+            if item.name in singulars(phrase.text) or (not item.name and phrase.index == 1):
                 mask = fill_box(item.box, size)
                 if mask.any():
                     found.append(Instance(mask, mask_box(mask), 1.0, phrase.index))
@@ -100,6 +100,12 @@ class FixedLocalizer:
         levels = (1, WHITE) if phrase.index == 1 else (phrase.index,)
         masks = split_regions(np.isin(self._labels, levels), divide=False)
         return [Instance(mask, mask_box(mask), 1.0, phrase.index) for mask in masks]
+
+
+def regions_file(config: LocalizerConfig) -> Path | None:
+    """The file that a configuration takes its regions from; None where it names none."""
+    path = Path(config.regions.strip())
+    return path if path.suffix.lower() in (".txt", *SUFFIXES) else None
 
 
 def fill_box(box: Box, size: tuple[int, int]) -> np.ndarray:
@@ -121,4 +127,4 @@ def _read_box(line: str, where: str) -> NamedBox:
         box = (0.0, 0.0, 0.0, 0.0)
     if not (np.isfinite(box).all() and box[0] < box[2] and box[1] < box[3]):
         raise ConfigError(f"a box in {where}", "'[phrase] left top right bottom' [pixels]", repr(line.strip()))
-    return NamedBox(" ".join(words).lower(), box)
+    return NamedBox(bare_words(" ".join(words).lower()), box)

@@ -32,8 +32,13 @@ _VERBS = (
     "highlight|emphasi[sz]e|enhance|accentuate|show|find|detect|locate|segment|mark|"
     "focus on|look for|pay attention to|make"
 )
-_LEAD = re.compile(rf"^\s*(?:(?:please|kindly|can you|could you)[ ,]+)*(?:{_VERBS})(?: me| us)?\b\s*", re.IGNORECASE)
+_LEAD = re.compile(
+    # A colon is the request's, as in "Highlight: person", unless a strength follows.
+    rf"^\s*(?:(?:please|kindly|can you|could you)[ ,]+)*(?:{_VERBS})(?: me| us)?\b(?:\s*:(?!\s*[-+.\d]))?\s*",
+    re.IGNORECASE,
+)
 _TAIL = re.compile(r"[\s.!?]*(?:\b(?:stand out|in the (?:picture|image|scene|frame)|please)[\s.!?,]*)*$", re.IGNORECASE)
+_NUMBER = re.compile(r"[-+]?[\d.]+")
 _ARTICLE = re.compile(r"^(?:(?:the|an|a|all|any|every|each|some)\b\s*)+")
 _IRREGULAR = {"people": "person", "men": "man", "children": "child"}
 
@@ -85,18 +90,25 @@ def parse_prompt(text: str, name: str = "target_text") -> Prompt:
     strengths: dict[str, float] = {}
     for piece in _SEPARATOR.split(wanted.lower()):
         words, colon, number = piece.partition(":")
-        words = " ".join(_ARTICLE.sub("", words.strip(" .!?\"'")).split())
+        words = bare_words(words)
         strength = _strength(number, piece, name) if colon else 1.0
         if not words:
             if colon:
                 raise ConfigError(name, "a phrase before each strength, as in person:1.5", repr(piece.strip()))
             continue
+        if _NUMBER.fullmatch(words):
+            raise ConfigError(name, "words", repr(words), "strengths have a point, as in person:1.5")
         if strengths.setdefault(words, strength) != strength:
             raise ConfigError(name, f"one strength for {words!r}", f"{strengths[words]:g} and {strength:g}")
     if len(strengths) > MOST_PHRASES:
         raise ConfigError(name, f"at most {MOST_PHRASES} phrases", len(strengths))
     phrases = tuple(Phrase(words, value, index) for index, (words, value) in enumerate(strengths.items(), 1))
     return Prompt(text, phrases)
+
+
+def bare_words(words: str) -> str:
+    """Lower-case words without article, marks around them, and repeated blanks."""
+    return " ".join(_ARTICLE.sub("", words.strip(" .!?\"'")).split())
 
 
 def _strength(number: str, piece: str, name: str) -> float:
@@ -137,19 +149,19 @@ def resolve(prompt: Prompt, vocabulary: Vocabulary, name: str = "target_text") -
 
 
 def _lookup(phrase: str, known: Mapping[str, list[str]], vocabulary: Vocabulary, name: str) -> list[str]:
-    for form in _forms(phrase):
+    for form in singulars(phrase):
         if form in known:
             return known[form]
-    near = difflib.get_close_matches(_forms(phrase)[-1], known, n=1, cutoff=0.75)
+    near = difflib.get_close_matches(singulars(phrase)[-1], known, n=1, cutoff=0.75)
     remedy = f"did you mean {near[0]}?" if near else "another localizer takes any words"
     raise ConfigError(name, f"made of what the localizer knows ({', '.join(vocabulary)})", repr(phrase), remedy)
 
 
-def _forms(phrase: str) -> list[str]:
+def singulars(phrase: str) -> list[str]:
     """The phrase as it stands, then the singulars that it may be the plural of."""
     *head, last = phrase.split()
-    singulars = [_IRREGULAR[last]] if last in _IRREGULAR else []
+    forms = [_IRREGULAR[last]] if last in _IRREGULAR else []
     for ending, replacement in (("men", "man"), ("ies", "y"), ("es", ""), ("s", "")):
         if last.endswith(ending) and len(last) > len(ending) + 1:
-            singulars.append(last.removesuffix(ending) + replacement)
-    return [" ".join((*head, word)) for word in (last, *singulars)]
+            forms.append(last.removesuffix(ending) + replacement)
+    return [" ".join((*head, word)) for word in (last, *forms)]
