@@ -25,6 +25,7 @@ from textdifuse_ros.fusion.weights import join_networks, load_networks
 from textdifuse_ros.image.gradients import sobel
 from textdifuse_ros.train.log import BOARD, LOG, SHEETS
 from textdifuse_ros.train.loop import WEIGHTS, Training
+from textdifuse_ros.train.state import BEFORE, left_to_one
 from textdifuse_ros.train.state import STATE, Identity
 
 
@@ -234,6 +235,23 @@ def test_training_that_diverges_stops_and_says_where(pack: Path, tiny_checkpoint
         kept = state(tmp_path)
         assert kept["step"] == training.step
         assert all(torch.isfinite(t).all() for t in kept["networks"].values())
+
+
+def test_the_weights_of_the_save_before_are_kept(pack: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    training = Training(replace(CONFIG, steps=2, save_every=1), tmp_path, pack, tiny_checkpoint)
+    training.run()
+    one = Training(replace(CONFIG, steps=2, save_every=1), tmp_path / "again", pack, tiny_checkpoint)
+    one.update(next(iter(one._loader(0, 1))))
+    due = dict(one.averaged().state_dict())
+    before = tensors(tmp_path / BEFORE)
+    assert all(before[name].equal(due[name].half()) for name in before)
+    assert any(not before[name].equal(item) for name, item in tensors(tmp_path / WEIGHTS).items())
+
+
+def test_a_folder_is_left_to_one_run(pack: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    with left_to_one(tmp_path), pytest.raises(FileError, match="left to one run at a time, got another run at work"):
+        Training(CONFIG, tmp_path, pack, tiny_checkpoint).run()
+    assert Training(CONFIG, tmp_path, pack, tiny_checkpoint).run()
 
 
 def test_what_is_not_finite_leaves_the_state_saved_last(pack: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -241,3 +241,33 @@ def test_ablation_asks_for_pairs_and_known_variants(
     assert run(*words, "--variant", "half") == 2
     assert "--variant must be one of full, rule_max" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("stage", ["control", "joint", "modulation"])
+def test_a_stage_that_trains_a_part_asks_for_what_the_rest_is(
+    stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack = tmp_path / "p.pack"
+    write_pack(pack, [street(0)])
+    assert run("train", stage, "--pack", pack, "--run", tmp_path / "run", "--device", "cpu") == 2
+    assert f"--start of {stage} must be the weights of the stage before" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_pack_of_its_kind_and_what_cannot_be_written_is_said_in_a_line(
+    pictures: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack = tmp_path / "p.pack"
+    write_pack(pack, [street(0)])
+    folder = tmp_path / "run"
+    assert run("train", "localizer", "--pack", pack, "--run", folder, "--device", "cpu") == 2
+    assert "must be the index of a label pack, got something else" in capsys.readouterr().err
+    (tmp_path / "p.pack.json").write_text("{}")
+    assert run("train", "luma", "--pack", pack, "--run", folder, "--device", "cpu") == 2
+    assert "must be the index of a picture pack, got something else ('bytes')" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    words = ["--pairs", pictures / "vis", pictures / "ir", "-o", tmp_path / "file" / "own.pack"]
+    assert run("train", "pack", *words) == 2
+    assert "file must be a path that can be read or written, got" in capsys.readouterr().err
+    assert run("train", "localizer", "--pack", pack, "--run", folder, "--crop", 100) == 2
+    assert "crop must be a multiple of 32 [px], got 100" in capsys.readouterr().err

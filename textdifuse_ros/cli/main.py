@@ -70,6 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python flushes stdout once more on its way out; that must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if not error.filename:
+            raise
+        found = (error.strerror or str(error)).lower()
+        print(f"textdifuse: {error.filename} must be a path that can be read or written, got {found}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

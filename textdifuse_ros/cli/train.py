@@ -118,6 +118,8 @@ def _train(arguments: argparse.Namespace) -> int:
     from textdifuse_ros.networks.device import resolve_device
     from textdifuse_ros.train.loop import Training
     from textdifuse_ros.train.ranks import joined, leave
+    from textdifuse_ros.train.stages import LATER
+    from textdifuse_ros.train.state import STATE
 
     file, stage = _run_file(arguments), arguments.stage
     names = {item.name for item in parameters(TrainConfig)}
@@ -129,6 +131,9 @@ def _train(arguments: argparse.Namespace) -> int:
     if folder is None:
         raise ConfigError("--run", "given, or runs in --config", "neither")
     start = arguments.start or file.starts.get(stage)
+    if start is None and stage in LATER and not (folder / STATE).is_file():
+        due = "the weights of the stage before, for most of the networks stay as they are there"
+        raise ConfigError(f"--start of {stage}", due, "none", "give it, or start under the stage in --config")
     device = resolve_device(arguments.device or file.device)
     if device.type == "cpu":
         keep_memory()
@@ -150,7 +155,7 @@ def _plan(training: Training) -> int:
 
 
 def _run_stage(training: Training) -> int:
-    from textdifuse_ros.train.loop import WEIGHTS
+    from textdifuse_ros.train.state import WEIGHTS
 
     done = training.run()
     if training.ranks.first and done:

@@ -59,6 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
     for name in names:
         if name not in VARIANTS:
             raise ConfigError("--variant", f"one of {', '.join(VARIANTS)}", repr(name))
+    for flag in ("limit", "jobs"):
+        if getattr(arguments, flag) < 0:
+            raise ConfigError(f"--{flag}", "0 or more", getattr(arguments, flag))
     fuse = FuserConfig(device=arguments.device, steps=arguments.fuse_steps)
     config, sets = from_arguments(AblationConfig, arguments), _sets(arguments)
     for number, name in enumerate(names, 1):
@@ -129,7 +132,7 @@ def _fuse(folder: Path, fuse: FuserConfig, pairs: PairSet, row: Row) -> None:
     from textdifuse_ros.fusion.fuser import Fuser
     from textdifuse_ros.fusion.weights import load_networks
     from textdifuse_ros.train.ablation import VARIANTS
-    from textdifuse_ros.train.loop import WEIGHTS
+    from textdifuse_ros.train.state import WEIGHTS
 
     variant = VARIANTS[row.name]
     networks, checkpoint = load_networks(folder / WEIGHTS)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
 from textdifuse_ros.config import add_arguments, from_arguments
+from textdifuse_ros.errors import ConfigError
 
 INTERRUPTED = 130
 
@@ -42,6 +44,8 @@ def _pack(arguments: argparse.Namespace) -> int:
     from textdifuse_ros.localize.builtin import BuiltinLocalizer
     from textdifuse_ros.train.localizer_items import training_labels
 
+    if arguments.drives < 0:
+        raise ConfigError("--drives", "0 or more", arguments.drives)
     teacher = BuiltinLocalizer(arguments.teacher) if arguments.teacher else None
     items = tqdm(training_labels(arguments.data, arguments.drives, teacher), unit="picture")
     count = write_label_pack(arguments.output, items)
@@ -53,9 +57,14 @@ def _train(arguments: argparse.Namespace) -> int:
     from textdifuse_ros.config_train import LocalizerTrainConfig
     from textdifuse_ros.fusion.device import keep_memory
     from textdifuse_ros.networks.device import resolve_device
-    from textdifuse_ros.train.localizer import WEIGHTS, LocalizerTraining
+    from textdifuse_ros.train.localizer import LocalizerTraining
+    from textdifuse_ros.train.state import WEIGHTS
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("the number of training processes", "1 for the localizer", os.environ["WORLD_SIZE"])
     config = from_arguments(LocalizerTrainConfig, arguments)
+    if config.crop % 32:
+        raise ConfigError("crop", "a multiple of 32 [px]", config.crop)
     device = resolve_device(arguments.device)
     if device.type == "cpu":
         keep_memory()

@@ -44,10 +44,14 @@ class PicturePack:
             raise FileError(str(self.path), "a picture pack with its .json index", "no such file")
         text = index.read_bytes()
         self.digest = hashlib.sha256(text).hexdigest()
-        content = json.loads(text)
-        if content["bytes"] != self.path.stat().st_size:
-            raise FileError(str(self.path), f"{content['bytes']} bytes long", self.path.stat().st_size, "pack it again")
-        self.entries = [Entry(**entry) for entry in content["entries"]]
+        try:
+            content = json.loads(text)
+            size, self.entries = int(content["bytes"]), [Entry(**entry) for entry in content["entries"]]
+        except (ValueError, KeyError, TypeError) as error:
+            found = f"something else ({error})"
+            raise FileError(str(index), "the index of a picture pack", found, "pack it again") from None
+        if size != self.path.stat().st_size:
+            raise FileError(str(self.path), f"{size} bytes long", self.path.stat().st_size, "pack it again")
         self._bytes = np.memmap(self.path, np.uint8, mode="r")
 
     def visible(self, entry: Entry) -> np.ndarray:

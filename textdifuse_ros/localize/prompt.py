@@ -38,7 +38,6 @@ _LEAD = re.compile(
     re.IGNORECASE,
 )
 _TAIL = re.compile(r"[\s.!?]*(?:\b(?:stand out|in the (?:picture|image|scene|frame)|please)[\s.!?,]*)*$", re.IGNORECASE)
-_NUMBER = re.compile(r"[-+]?[\d.]+")
 _ARTICLE = re.compile(r"^(?:(?:the|an|a|all|any|every|each|some)\b\s*)+")
 _IRREGULAR = {"people": "person", "men": "man", "children": "child"}
 
@@ -88,6 +87,7 @@ def parse_prompt(text: str, name: str = "target_text") -> Prompt:
         raise ConfigError(name, "text", f"{text!r} ({type(text).__name__})")
     wanted = _LEAD.sub("", _TAIL.sub("", " ".join(text.replace("\n", ",").split())), count=1)
     strengths: dict[str, float] = {}
+    told = False  # whether the phrase before has a strength
     for piece in _SEPARATOR.split(wanted.lower()):
         words, colon, number = piece.partition(":")
         words = bare_words(words)
@@ -96,8 +96,9 @@ def parse_prompt(text: str, name: str = "target_text") -> Prompt:
             if colon:
                 raise ConfigError(name, "a phrase before each strength, as in person:1.5", repr(piece.strip()))
             continue
-        if _NUMBER.fullmatch(words):
+        if told and words.isdecimal():
             raise ConfigError(name, "words", repr(words), "strengths have a point, as in person:1.5")
+        told = bool(colon)
         if strengths.setdefault(words, strength) != strength:
             raise ConfigError(name, f"one strength for {words!r}", f"{strengths[words]:g} and {strength:g}")
     if len(strengths) > MOST_PHRASES:

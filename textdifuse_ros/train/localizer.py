@@ -27,9 +27,7 @@ from textdifuse_ros.train.ema import Ema
 from textdifuse_ros.train.interrupt import StopRequest, ignore_in_worker
 from textdifuse_ros.train.localizer_loss import LocalizerLoss, thing_weights
 from textdifuse_ros.train.log import RunLog
-from textdifuse_ros.train.state import Identity, load_state, save_state
-
-WEIGHTS = "weights.safetensors"
+from textdifuse_ros.train.state import WEIGHTS, Identity, keep_weights_before, left_to_one, load_state, save_state
 
 
 class LocalizerTraining:
@@ -86,7 +84,7 @@ class LocalizerTraining:
         cv2.setNumThreads(1)  # OpenCV's own threads would fight PyTorch's for the cores
         config, began = self.config, time.perf_counter()
         sums: dict[str, float] = {}
-        with RunLog(self.folder, self.step, config.steps) as log, StopRequest() as stop:
+        with left_to_one(self.folder), RunLog(self.folder, self.step, config.steps) as log, StopRequest() as stop:
             since = self.step
             for batch in self._loader():
                 for name, value in self.update(batch).items():
@@ -141,10 +139,11 @@ class LocalizerTraining:
             "ema": self.ema.state(),
             "history": self.history,
         }
-        save_state(self.folder, state)
         done = {"stage": "localizer", **to_mapping(self.config), "done": self.step}
         provenance = {"version": __version__, "history": [*self.history, done]}
+        keep_weights_before(self.folder)
         save_localizer(self.folder / WEIGHTS, self.averaged(), provenance)
+        save_state(self.folder, state)
 
     def averaged(self) -> LocalizerNetwork:
         """A copy of the network with the moving average of its weights, for evaluation.

@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,15 @@ from textdifuse_ros.train.log import RunLog
 from textdifuse_ros.train.preview import Preview
 from textdifuse_ros.train.ranks import ALONE, Ranks
 from textdifuse_ros.train.stages import Stage, make_stage
-from textdifuse_ros.train.state import Identity, load_state, save_state
-
-WEIGHTS = "weights.safetensors"
+from textdifuse_ros.train.state import (
+    BEFORE,
+    WEIGHTS,
+    Identity,
+    keep_weights_before,
+    left_to_one,
+    load_state,
+    save_state,
+)
 
 
 class Training:
@@ -118,7 +125,11 @@ class Training:
             torch.backends.cudnn.benchmark = True  # a handful of shapes, each met thousands of times
         config, clock = self.config, _Clock()
         met: dict[str, list[float]] = {}
-        with RunLog(self.folder, self.step, config.steps, silent=not self.ranks.first) as log, StopRequest() as stop:
+        with (
+            left_to_one(self.folder) if self.ranks.first else nullcontext(),
+            RunLog(self.folder, self.step, config.steps, silent=not self.ranks.first) as log,
+            StopRequest() as stop,
+        ):
             preview = self._preview()
             for batch in self._fed():
                 clock.waited()
@@ -183,10 +194,12 @@ class Training:
             "ema": self.ema.state(),
             "history": self.history,
         }
-        save_state(self.folder, state)
         done = {**to_mapping(self.config), "done": self.step, "processes": self.ranks.size}
         provenance = {"version": __version__, "history": [*self.history, done]}
+        # The state comes last: a run that is taken up at its last step writes no weights again.
+        keep_weights_before(self.folder)
         save_networks(self.folder / WEIGHTS, self.averaged(), provenance)
+        save_state(self.folder, state)
 
     def averaged(self) -> DriveNetworks:
         """A copy of the networks with the moving average of their weights."""
@@ -266,7 +279,9 @@ class Training:
         saved = load_state(self.folder)
         if saved is None:
             return "no state was saved yet; start a new run with a lower learning_rate"
-        again = f"start a new run from its {WEIGHTS} with a lower learning_rate"
+        again = (
+            f"start a new run from its {WEIGHTS} with a lower learning_rate, or from {BEFORE} if they are spoiled too"
+        )
         return f"the state of step {saved['step']} in {self.folder} is kept as it is; {again}"
 
 

@@ -12,8 +12,8 @@ import torch
 from textdifuse_ros.data.crops import Sample, Shape
 from textdifuse_ros.data.pack import PicturePack
 from textdifuse_ros.train.log import BOARD, LOG, SHEETS, board_is_here
-from textdifuse_ros.train.loop import WEIGHTS, Training
-from textdifuse_ros.train.state import STATE
+from textdifuse_ros.train.loop import Training
+from textdifuse_ros.train.state import STATE, WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def describe(training: Training, trial: Trial) -> str:
     state = 4 * (sum(numbers) + 4 * learning) / 1e6
     where = "the device" if training.device.type == "cuda" else "this process"
     board = f", {BOARD}/" if board_is_here() else " (TensorBoard is not installed: no logs for it)"
-    sheets = f", {SHEETS}/ every {config.sheet_every} steps" if config.sheet_every else ""
+    drawn = config.sheet_every and config.stage != "modulation"
+    sheets = f", {SHEETS}/ every {config.sheet_every} steps" if drawn else ""
     already = f", {trial.done} of them done" if trial.done else ""
     start = f"weights sha256 {training.identity.start[:12]}" if training.identity.start else "new weights"
     processes = f"{training.ranks.size} processes, each " if training.ranks.size > 1 else ""

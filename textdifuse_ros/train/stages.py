@@ -54,6 +54,9 @@ STAGES: dict[str, Callable[[DriveNetworks], Any]] = {
     "modulation": ModulationStage,
 }
 
+LATER = ("control", "joint", "modulation")
+"""Stages that train a part of networks which were trained before."""
+
 
 def make_stage(config: TrainConfig, networks: DriveNetworks) -> Stage:
     """The stage of a configuration, with its objective."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +14,12 @@ from typing import Any
 import torch
 
 from textdifuse_ros.config_train import UNBINDING
-from textdifuse_ros.errors import CheckpointError, ConfigError
+from textdifuse_ros.errors import CheckpointError, ConfigError, FileError
 
 STATE = "state.pt"
+WEIGHTS = "weights.safetensors"
+BEFORE = "weights_before.safetensors"
+"""The weights of the save before: those of a run that blows up may be spoiled before a loss shows it."""
 FORMAT = 2
 
 
@@ -64,13 +71,43 @@ def _brief(value: object) -> str:
     return f"sha256 {value[:12]}" if isinstance(value, str) and len(value) == 64 else repr(value)
 
 
+@contextmanager
+def left_to_one(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a run's folder; it is made where it is missing.
+
+    :raises FileError: another run is at work in it
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileError(f"the run folder {folder}", "left to one run at a time", "another run at work") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def keep_weights_before(folder: Path) -> None:
+    """Copy the weights of a run aside, before new ones are written."""
+    if (folder / WEIGHTS).is_file():
+        shutil.copyfile(folder / WEIGHTS, folder / BEFORE)
+
+
 def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """Write a state; the one before is replaced as a whole, also where the power fails, or not at all."""
+    """Write a state; the one before is replaced as a whole, also where the power fails, or not at all.
+
+    :raises FileError: the disk does not take it
+    """
     partial = folder / (STATE + ".partial")
-    with partial.open("wb") as file:
-        torch.save({"format": FORMAT, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with partial.open("wb") as file:
+            torch.save({"format": FORMAT, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except RuntimeError as error:  # what torch.save makes of a full disk
+        raise FileError(str(partial), "written whole", str(error).splitlines()[0], "is the disk full?") from error
     partial.replace(folder / STATE)
 
 
