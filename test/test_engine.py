@@ -167,7 +167,7 @@ def test_reloading_takes_new_weights_and_keeps_the_old_ones_where_the_new_are_no
     shutil.copy(tiny_checkpoint, path)
     config = FusionNodeConfig(model=str(path), device="cpu")
     engine = Engine(lambda reason, text: None)
-    with pytest.raises(TextDifuseError, match="configure and activate"):
+    with pytest.raises(TextDifuseError, match="the node must be active, got without weights"):
         engine.reload()
     engine.open(config, (48, 64))
     before = engine.fuse(*pair, config, FULL)

@@ -160,6 +160,8 @@ def test_the_life_cycle_frees_and_takes_up_again(start, tiny_checkpoint, pair):
     process, rig = start(*FAST, "autostart:=false", "use_sim_time:=true", "steps:=0", "model:=/nowhere")
     assert rig.state() == "unconfigured"
     assert not rig.change(Transition.TRANSITION_CONFIGURE)
+    assert not rig.change(Transition.TRANSITION_ACTIVATE), "not possible from here; asked for by number"
+    assert "transition 3 refused: unconfigured, where these are possible: 1 (configure)" in process.text()
     assert rig.set("steps", 1).successful
     assert rig.set("model", str(tiny_checkpoint)).successful
     assert rig.change(Transition.TRANSITION_CONFIGURE), process.text()
@@ -168,6 +170,7 @@ def test_the_life_cycle_frees_and_takes_up_again(start, tiny_checkpoint, pair):
 
     assert rig.change(Transition.TRANSITION_ACTIVATE)
     rig.wait_until_active()
+    assert not rig.change(Transition.TRANSITION_CONFIGURE) and rig.state() == "active"
     rig.fuse(*pair)
     first = rig.settled()["fused"]
     rig.statuses.clear()

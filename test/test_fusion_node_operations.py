@@ -17,6 +17,7 @@ pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
 from ros_helpers.fusion_rig import FAST, INFRARED, STREAMS, VISIBLE, Rig, dropped_since, pixels
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
@@ -170,6 +171,21 @@ def test_disabled_everything_is_counted_and_nothing_published_and_enabled_it_goe
     finally:
         assert rigged.call(SetBool, "enable", SetBool.Request(data=True)).success
     rigged.fuse(*pair)
+
+
+def test_standby_is_kept_over_a_new_configuration_and_misses_no_camera(start, tiny_checkpoint, pair):
+    _, rig = start(f"model:={tiny_checkpoint}", "warm_up_size:=[48,64]", "steps:=1", "autostart:=false",
+                   "missing_after:=0.1", "on_missing:=restore", "statistics_period:=0.1")  # fmt: skip
+    assert rig.call(SetBool, "enable", SetBool.Request(data=False)).success
+    assert rig.change(Transition.TRANSITION_CONFIGURE) and rig.change(Transition.TRANSITION_ACTIVATE)
+    assert rig.wait_for(lambda: rig.cameras[VISIBLE].get_subscription_count() > 0)
+    assert rig.wait_for(lambda: rig.cameras[INFRARED].get_subscription_count() > 0)
+    for _ in range(4):
+        rig.send(*rig.pair(*pair))
+        rig.spin(0.1)
+    assert rig.wait_for(lambda: rig.books()["dropped"].get("disabled") == 4)
+    books = rig.books()
+    assert not books["enabled"] and books["missing"] == "" and rig.fused == []
 
 
 def test_reset_drops_what_waits_and_forgets_the_past(rigged, pair):

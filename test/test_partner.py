@@ -52,6 +52,16 @@ def test_where_both_send_and_nothing_pairs_the_visible_pictures_are_used_and_sti
     assert watch.alone(VISIBLE, UNMATCHED, 3.0, AFTER) and not watch.alone(INFRARED, UNMATCHED, 3.0, AFTER)
 
 
+def test_slow_cameras_that_take_turns_and_do_not_pair_are_both_there():
+    watch = PartnerWatch()
+    for second in range(6):
+        watch.arrived(VISIBLE, second)
+        watch.arrived(INFRARED, second + 0.1)
+    for at in (5.2, 5.7, 5.9):
+        assert watch.missing(at, AFTER) == INFRARED and not watch.silent(VISIBLE, at, AFTER)
+        assert watch.alone(VISIBLE, UNMATCHED, at, AFTER) and not watch.alone(INFRARED, UNMATCHED, at, AFTER)
+
+
 def test_where_nothing_comes_nothing_is_missing_in_particular():
     watch = PartnerWatch()
     arrive(watch, 0, 3, *STREAMS, pairs=True)

@@ -277,6 +277,20 @@ def test_key_frames_come_at_their_own_rate_and_ids_are_stable_over_them(stream) 
     assert sorted(stamps) == pytest.approx([0.0, 0.4, 0.8, 1.2])
 
 
+def test_ids_are_stable_where_a_mask_lives_hardly_longer_than_to_the_next_key_frame(stream) -> None:
+    """What was shown one picture ago is the same object, though the new picture finds it too old."""
+    run = stream(localize_rate=3.5, mask_lifetime=0.35)
+    run.keyframes.set_prompt("square")
+    tracks: list[int] = []
+    for _ in range(5):  # every third picture is a key frame, answered before the next
+        tracks += [item.track for item in run.next().localization.instances]
+        run.looks()
+        run.answers()
+        for _ in range(2):
+            tracks += [item.track for item in run.next().localization.instances]
+    assert tracks == [1] * 14
+
+
 def test_a_changed_text_looks_at_once_and_shows_no_old_mask(stream) -> None:
     run = stream(localize_rate=0.01, mask_lifetime=10.0)
     run.keyframes.set_prompt("square")

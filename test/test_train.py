@@ -25,8 +25,7 @@ from textdifuse_ros.fusion.weights import join_networks, load_networks
 from textdifuse_ros.image.gradients import sobel
 from textdifuse_ros.train.log import BOARD, LOG, SHEETS
 from textdifuse_ros.train.loop import WEIGHTS, Training
-from textdifuse_ros.train.state import BEFORE, left_to_one
-from textdifuse_ros.train.state import STATE, Identity
+from textdifuse_ros.train.state import BEFORE, STATE, Identity, left_to_one
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,8 @@ class TrackingConfig:
     )
     mask_lifetime: float = parameter(
         1.0,
-        "A mask is dropped so long after the key frame that last found it; must exceed the time the localizer takes.",
+        "A mask is dropped so long after the key frame that last found it; must exceed the time between "
+        "two pictures and that which the localizer takes.",
         unit="s",
         low=0.05,
         high=60.0,

@@ -82,7 +82,7 @@ class Engine:
         """
         config = self._config
         if config is None:
-            raise ConfigError("the node", "configured", "not configured", "configure and activate it first")
+            raise ConfigError("the node", "active", "without weights", "configure it if it is not, and activate it")
         fuser = self._made(config)
         with self._lock:
             if self._config is None:  # closed meanwhile

@@ -15,6 +15,7 @@ disabled or destroyed. A localiser has a thread of its own beside them, which no
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -79,7 +80,7 @@ class FusionNode(LifecycleNode):
         self._intake = SensorIntake(self._config)
         self._outputs: Outputs | None = None
         self._poll_timer: Any = None
-        self._begin_books()
+        self._begin_books(enabled=True)
         # A steady clock: under simulated time a timer of the node's own clock stands still without /clock.
         self._report_timer = self.create_timer(self._config.statistics_period, self._report, clock=self._steady)
         Services(self, self._engine, self.statistics, self._reset, lambda: self._inputs)
@@ -108,12 +109,23 @@ class FusionNode(LifecycleNode):
         self.get_logger().error("not started; mend what the line above names, then configure and activate the node")
         return False
 
+    def _LifecycleNodeMixin__change_state(self, transition_id: int) -> TransitionCallbackReturn:
+        """Refuse a transition that is not possible now, where rclpy lets an exception end the process (rclpy #1209)."""
+        possible = {item[0]: item[1] for item in self._state_machine.available_transitions}
+        if transition_id not in possible:
+            state = self._state_machine.current_state[1]
+            known = ", ".join(f"{number} ({label})" for number, label in possible.items()) or "none"
+            self.get_logger().warning(f"transition {transition_id} refused: {state}, where these are possible: {known}")
+            return FAILURE
+        changed: TransitionCallbackReturn = super()._LifecycleNodeMixin__change_state(transition_id)  # type: ignore[misc]
+        return changed
+
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Check the parameters, load the weights, fuse one picture; FAILURE names the parameter in the log."""
         try:
             self._config = self._settings.config
             self._intake = SensorIntake(self._config)
-            self._begin_books()
+            self._begin_books(self._inputs.enabled)  # standby is kept over a new configuration
             self._open_engine()
             self._report_timer.timer_period_ns = int(1e9 * self._config.statistics_period)
             self._outputs = Outputs(self, self._config, self._calibration)
@@ -205,10 +217,11 @@ class FusionNode(LifecycleNode):
         self._engine.close()
         self._target.close()
 
-    def _begin_books(self) -> None:
+    def _begin_books(self, enabled: bool) -> None:
         self._dispatch = Dispatch(lambda: self._config, self._hold, self._complaints, self.get_logger())
         dispatch = self._dispatch
         self._inputs = Inputs(self, self._config, lambda outcome: dispatch.take(outcome, self._inputs.partner))
+        self._inputs.enabled = enabled
         self._health = Health(self, self._inputs, self._complaints)
 
     def _begin_work(self) -> None:
@@ -217,7 +230,7 @@ class FusionNode(LifecycleNode):
             self._engine,
             self._intake,
             lambda: self._config,
-            self._publish,
+            functools.partial(self._publish, dispatch),
             self._complaints,
             dispatch.latencies,
             dispatch.budget,
@@ -238,10 +251,14 @@ class FusionNode(LifecycleNode):
 
     # ---- at work
 
-    def _publish(self, picture: Image, how: str, told: Mapping[str, Any], found: Found | None) -> None:
-        """In the worker's thread."""
-        assert self._outputs is not None
-        self._outputs.publish(picture, how, told, found)
+    def _publish(
+        self, dispatch: Dispatch, picture: Image, how: str, told: Mapping[str, Any], found: Found | None
+    ) -> None:
+        """In the worker's thread; what a fusion gives that was given up when the node was stopped is thrown away."""
+        outputs = self._outputs
+        if outputs is None or dispatch is not self._dispatch:
+            return
+        outputs.publish(picture, how, told, found)
         age = (self.get_clock().now().nanoseconds - stamp_of(picture.header)) / 1e9
         if 0 <= age < LONGEST_AGE:
             self._dispatch.ages.add(age)

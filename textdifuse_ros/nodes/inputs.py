@@ -189,11 +189,12 @@ class Inputs:
     def _receive(self, message: Any, stream: str) -> None:
         now, waits = time.monotonic(), self._config.pairing_wait
         self.arrivals[stream].arrived()
-        self.partner.arrived(stream, now)
         self._window.add(stream, stamp_of(message.header), time.monotonic_ns())
         if not self.enabled:
             self.pairs.refuse(message, stream, DISABLED)
+            self.partner.restart()  # nobody is missed while nothing is wanted
             return
+        self.partner.arrived(stream, now)
         if self._config.on_missing != "stop" and self.partner.waits_in_vain(now, self._config.missing_after):
             waits = 0.0  # nothing comes from the other one; its first picture puts an end to this
 

@@ -207,7 +207,8 @@ class TextTarget:
         if made.error:
             return f"no new masks of {made.text!r}: {made.error}"
         if made.state == STALE:
-            return f"the masks of {made.text!r} are stale; raise mask_lifetime, or take a faster localizer"
+            remedy = "raise mask_lifetime above the time between two pictures and the localizer's"
+            return f"the masks of {made.text!r} are stale; {remedy}"
         return ""
 
     # ---- under the lock

@@ -24,6 +24,7 @@ class PartnerWatch:
         """Forget all."""
         self._unpaired_since: float | None = None
         self._alone_since: dict[str, float | None] = dict.fromkeys(STREAMS)
+        self._alone = dict.fromkeys(STREAMS, 0)
 
     def arrived(self, stream: str, now: float) -> None:
         """A picture has come."""
@@ -31,16 +32,20 @@ class PartnerWatch:
             self._unpaired_since = now
         if self._alone_since[stream] is None:
             self._alone_since[stream] = now
-        self._alone_since[other_than(stream)] = None
+        self._alone[stream] += 1
+        self._alone_since[other_than(stream)], self._alone[other_than(stream)] = None, 0
 
     def paired(self) -> None:
         """A pair has come out."""
         self._unpaired_since = None
 
     def silent(self, stream: str, now: float, after: float) -> bool:
-        """Whether a camera has sent nothing while the other one has for ``after`` seconds."""
+        """Whether a camera has sent nothing while the other one has for ``after`` seconds.
+
+        One picture of the other's is not enough: slow cameras that take turns send one each.
+        """
         since = self._alone_since[other_than(stream)]
-        return since is not None and now - since >= after
+        return since is not None and now - since >= after and self._alone[other_than(stream)] > 1
 
     def missing(self, now: float, after: float) -> str:
         """The camera that is missing, or ''."""
