@@ -177,10 +177,10 @@ def test_a_strength_holds_from_the_next_picture_on_and_needs_no_new_look(heard, 
     assert (found["told"]["strength"], found["told"]["masks"]) == ("0.0", "located")
     np.testing.assert_array_equal(found["fused"], plain(*pair).image)
     np.testing.assert_array_equal(found["mask"], strong["mask"])
-    assert heard.rig.set("target_strength", -1).successful, "an integer will do"
-    weak = heard.fuse(pair)
-    assert weak["objects"]["strength"] == -1.0
-    assert (weak["fused"] != found["fused"]).any() and (weak["fused"] != strong["fused"]).any()
+    assert heard.rig.set("target_strength", 2).successful, "an integer will do"
+    stronger = heard.fuse(pair)
+    assert stronger["objects"]["strength"] == 2.0
+    assert (stronger["fused"] != found["fused"]).any() and (stronger["fused"] != strong["fused"]).any()
     refused = heard.rig.set("target_strength", 3.0)
     assert not refused.successful and "target_strength" in refused.reason
 
@@ -272,3 +272,13 @@ def values(status: Any) -> dict[str, str]:
 
 def warned(rig: Rig, text: str) -> bool:
     return any(text in status.message and status.level == DiagnosticStatus.WARN for status in rig.statuses)
+
+
+def test_a_text_that_was_wrong_at_the_start_does_not_stand_in_the_way_of_its_cure(start, tiny_text_checkpoint):
+    process, rig = start(f"model:={tiny_text_checkpoint}", "warm_up_size:=[48,64]", "target_text:=dragon")
+    assert rig.wait_for(lambda: "target_text must be made of" in process.text())
+    assert rig.set("steps", 2).successful
+    refused = rig.set("target_text", "griffin")
+    assert not refused.successful and "'griffin'" in refused.reason
+    assert rig.set("regions", REGIONS).successful and rig.set("localizer", "fixed").successful
+    assert rig.change(Transition.TRANSITION_CONFIGURE), process.text()

@@ -117,7 +117,7 @@ class FusionNode(LifecycleNode):
             known = ", ".join(f"{number} ({label})" for number, label in possible.items()) or "none"
             self.get_logger().warning(f"transition {transition_id} refused: {state}, where these are possible: {known}")
             return FAILURE
-        changed: TransitionCallbackReturn = super()._LifecycleNodeMixin__change_state(transition_id)  # type: ignore[misc]
+        changed: TransitionCallbackReturn = super()._LifecycleNodeMixin__change_state(transition_id)
         return changed
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -115,10 +115,13 @@ class NodeParameters(Generic[T]):
                 return SetParametersResult(successful=False, reason=str(error))
         try:
             changed = from_mapping(self._kind, {**self._values, **self._coerced(changes)})
-            for check in self._checks:
-                check(changed)
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        for check in self._checks:
+            wrong = _complaint(check, changed)
+            # What was wrong before, as a text from the start, must not block the way to mend it.
+            if wrong and wrong != _complaint(check, self._config):
+                return SetParametersResult(successful=False, reason=wrong)
         return SetParametersResult(successful=True)
 
     def _coerced(self, changes: list[RosParameter]) -> dict[str, Any]:
@@ -135,6 +138,15 @@ class NodeParameters(Generic[T]):
         self._config = from_mapping(self._kind, self._values)
         for listener in self._listeners:
             listener(self._config)
+
+
+def _complaint(check: Callable[[Any], None], config: Any) -> str:
+    """What a check says of a configuration; empty where all is well."""
+    try:
+        check(config)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def _plain(value: Any) -> Any:
