@@ -7,9 +7,11 @@ outside the objects would change through the decoder's receptive field.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -32,6 +34,9 @@ from textdifuse_ros.networks.modulation import Modulation
 
 LOW, HIGH = -1.0, 2.0
 """Range of the strengths."""
+
+AHEAD = 8
+"""Steps that the plain process is ahead of the modulated one; their estimates are kept."""
 
 SOFT = 2.0
 """Width of the transition within an object's border [pixels]; outside the border nothing changes."""
@@ -323,7 +328,9 @@ class Modulated:
         sampler: Sampler,
         generator: torch.Generator,
     ) -> Iterator[ReverseStep]:
-        """The plain and the modulated process side by side, with the same noise; yields the modulated one's steps.
+        """The plain and the modulated process with the same noise; yields the modulated one's steps.
+
+        The plain one goes some steps ahead: in turns each would find the other's data in the processor's cache.
 
         Arguments as of :func:`textdifuse_ros.diffusion.process.reverse`; the generator is left as the plain process
         alone would leave it.
@@ -333,15 +340,11 @@ class Modulated:
         plain = _Remembering(denoiser)
         twin = torch.Generator(generator.device)
         twin.set_state(generator.get_state())
-        steps = zip(
-            reverse(plain, start, schedule, sampler, generator),
-            reverse(_Blended(denoiser, plain, self), start, schedule, sampler, twin),
-            strict=True,
-        )
-        # Of each pair the plain step is taken first, for the modulated one looks at its estimate.
-        for step, modulated in steps:
-            self.plain = step.z
-            yield modulated
+        steps = reverse(plain, start, schedule, sampler, generator)
+        modulated = reverse(_Blended(denoiser, plain, self), start, schedule, sampler, twin)
+        while ahead := list(islice(steps, AHEAD)):
+            self.plain = ahead[-1].z
+            yield from islice(modulated, len(ahead))
 
 
 class _Blended:
@@ -357,7 +360,7 @@ class _Blended:
         self._features: list[Pyramid] | None = None
 
     def __call__(self, z_t: Tensor, t: int | Tensor) -> Denoised:
-        plain = self._plain.last
+        plain = self._plain.estimates.popleft()
         if self._features is None:
             self._features = self._objects.features(plain.x0)
         timestep = torch.as_tensor(t, device=z_t.device).reshape(-1)
@@ -370,20 +373,20 @@ class _Blended:
                 cut(x0, region.core).copy_(torch.lerp(before, after, soft))
         for item in self._objects.faint:
             item.hold(plain.x0, x0)
-        return make_denoised("x0", x0, z_t, t, self._schedule, plain.variance, clip=True)
+        return make_denoised("x0", x0, z_t, t, self._schedule, plain.variance)
 
 
 class _Remembering:
-    """:ivar last: what the denoiser gave last"""
-
-    last: Denoised
+    """:ivar estimates: what the denoiser gave and nobody has taken yet"""
 
     def __init__(self, denoiser: Denoiser) -> None:
         self._denoiser = denoiser
+        self.estimates: deque[Denoised] = deque()
 
     def __call__(self, z_t: Tensor, t: int | Tensor) -> Denoised:
-        self.last = self._denoiser(z_t, t)
-        return self.last
+        found = self._denoiser(z_t, t)
+        self.estimates.append(found)
+        return found
 
 
 def modulate(
