@@ -104,6 +104,8 @@ def test_what_is_played_down_never_stands_out_more_nor_the_other_way(fuser: Fuse
     for signed in faint:
         assert (np.sign(plain) * signed > -1.0).all()
         assert (np.abs(signed) < np.abs(plain) + 1.0).all()
+    if steps == 4:  # in one step all of these lead away, and are left as they are
+        assert (np.abs(faint[-1]) < np.abs(plain) - 0.5).any()
 
 
 def test_a_neighbour_does_not_jump_when_the_strength_of_another_leaves_nothing(fuser: Fuser, street: Pair) -> None:

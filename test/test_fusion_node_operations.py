@@ -15,9 +15,12 @@ import pytest
 pytest.register_assert_rewrite("ros_helpers.fusion_rig")
 pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros] brings it)")
 
+import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
+from rclpy.context import Context
+from rclpy.lifecycle import TransitionCallbackReturn
 from ros_helpers.fusion_rig import FAST, INFRARED, STREAMS, VISIBLE, Rig, dropped_since, pixels
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
@@ -25,6 +28,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from textdifuse_ros.config import FuserConfig
 from textdifuse_ros.fusion.fuser import Fuser
+from textdifuse_ros.nodes.fusion_node import FusionNode
 from textdifuse_ros.nodes.qos import output_profile
 
 pytest_plugins = ["ros_helpers.fusion_rig"]
@@ -318,3 +322,27 @@ def test_a_stock_policy_pairs_where_message_filters_is_installed_and_is_else_ref
     rig.send(message, other)
     numbers = rig.settled()
     assert numbers["fused"] == 1 and numbers["dropped"] == {"partner_missing": 1}
+
+
+def test_what_a_given_up_fusion_gives_later_is_thrown_away(domain, tiny_checkpoint):
+    """A fusion that outlives its node's deactivation ends in the books of then, and in no picture of now."""
+    context = Context()
+    rclpy.init(args=[], context=context, domain_id=domain)
+    words = [f"model:={tiny_checkpoint}", "warm_up_size:=[48,64]", "steps:=1", "autostart:=false"]
+    arguments = [item for word in words for item in ("-p", word)]
+    node = FusionNode(context=context, cli_args=["--ros-args", *arguments], use_global_arguments=False)
+    try:
+        old = node._dispatch
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        published: list[Image] = []
+        node._outputs.publish = lambda picture, *rest: published.append(picture)
+        node._publish(old, Image(), "fused", {}, None)
+        assert published == []
+        node._publish(node._dispatch, Image(), "fused", {}, None)
+        assert len(published) == 1
+        node.trigger_cleanup()
+        node._publish(node._dispatch, Image(), "fused", {}, None)
+        assert len(published) == 1
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)

@@ -238,6 +238,17 @@ class TestAim:
         assert one[0][apart == 7].min() == one[0][apart == 3].min(), "what touches is one where nothing tells"
 
 
+def test_an_object_of_no_strength_is_no_surroundings_either() -> None:
+    plain, apart = np.full((64, 64), 0.5, np.float32), np.zeros((64, 64), np.uint16)
+    apart[20:40, 10:30], apart[20:40, 30:50] = 1, 2
+    plain[apart == 1], plain[apart == 2] = 0.505, 1.0
+    shares = []
+    for strength in (0.0, 1e-3):
+        strengths = (apart == 1) + np.float32(strength) * (apart == 2)
+        shares.append(amounts(plain, plain, strengths.astype(np.float32), apart)[0][apart == 1].min())
+    assert shares[0] == shares[1] > 0.5
+
+
 def test_random_masks_do_not_overlap_and_hang_on_the_generator_alone() -> None:
     item = street(0, 120, 160)
     assert item.infrared is not None

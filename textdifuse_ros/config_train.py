@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from textdifuse_ros.config import parameter
+from textdifuse_ros.errors import ConfigError
 
 STAGES = ("luma", "chroma", "control", "joint", "modulation")
 
@@ -85,3 +86,7 @@ class LocalizerTrainConfig:
     workers: int = parameter(1, "Processes that prepare batches; 0 for the training process itself.", low=0, high=256)
     save_every: int = parameter(250, "Steps between two saved states.", low=1, high=1_000_000)
     log_every: int = parameter(50, "Steps between two lines of the log.", low=1, high=1_000_000)
+
+    def __post_init__(self) -> None:
+        if self.crop % 32:
+            raise ConfigError("crop", "a multiple of 32 [px]", self.crop)

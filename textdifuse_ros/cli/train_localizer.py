@@ -63,8 +63,6 @@ def _train(arguments: argparse.Namespace) -> int:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("the number of training processes", "1 for the localizer", os.environ["WORLD_SIZE"])
     config = from_arguments(LocalizerTrainConfig, arguments)
-    if config.crop % 32:
-        raise ConfigError("crop", "a multiple of 32 [px]", config.crop)
     device = resolve_device(arguments.device)
     if device.type == "cpu":
         keep_memory()

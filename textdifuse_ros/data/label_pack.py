@@ -5,7 +5,6 @@ Batch number ``i`` is a function of the seed and ``i`` alone, as those of :mod:`
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zlib
 from collections.abc import Iterable
@@ -22,6 +21,7 @@ from torch.utils.data import Dataset
 from textdifuse_ros.data import degradations as d
 from textdifuse_ros.data.label_thermal import synthesize_thermal
 from textdifuse_ros.data.labels import BICYCLE, CAR, PERSON, THINGS, UNKNOWN, Labelled
+from textdifuse_ros.data.pack import read_index
 from textdifuse_ros.data.recipes import degrade_infrared, degrade_visible
 from textdifuse_ros.errors import FileError
 
@@ -119,19 +119,7 @@ class LabelPack:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        index = self.path.with_suffix(self.path.suffix + ".json")
-        if not self.path.is_file() or not index.is_file():
-            raise FileError(str(self.path), "a label pack with its .json index", "no such file")
-        text = index.read_text(encoding="utf-8")
-        self.digest = hashlib.sha256(text.encode()).hexdigest()
-        try:
-            content = json.loads(text)
-            size, self.entries = int(content["bytes"]), [LabelEntry(**entry) for entry in content["entries"]]
-        except (ValueError, KeyError, TypeError) as error:
-            found = f"something else ({error})"
-            raise FileError(str(index), "the index of a label pack", found, "pack it again") from None
-        if size != self.path.stat().st_size:
-            raise FileError(str(self.path), f"{size} bytes long", self.path.stat().st_size, "pack it again")
+        self.digest, self.entries = read_index(self.path, "label pack", LabelEntry)
         self._bytes = np.memmap(self.path, np.uint8, mode="r")
 
     def planes(self, entry: LabelEntry) -> np.ndarray:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from textdifuse_ros.data.pairs import Item
 from textdifuse_ros.errors import FileError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,28 @@ class Entry:
     sky: int
 
 
+def read_index(path: Path, kind: str, entry: Callable[..., T]) -> tuple[str, list[T]]:
+    """The digest of a pack's index, and what stands in it.
+
+    :param kind: what the pack is called
+    :param entry: takes the values of one entry by name
+    :raises FileError: pack or index are missing, of another kind, or not of the length that the index says
+    """
+    index = path.with_suffix(path.suffix + ".json")
+    if not path.is_file() or not index.is_file():
+        raise FileError(str(path), f"a {kind} with its .json index", "no such file")
+    text = index.read_bytes()
+    try:
+        content = json.loads(text)
+        size, entries = int(content["bytes"]), [entry(**values) for values in content["entries"]]
+    except (ValueError, KeyError, TypeError) as error:
+        found = f"something else ({error})"
+        raise FileError(str(index), f"the index of a {kind}", found, "pack it again") from None
+    if size != path.stat().st_size:
+        raise FileError(str(path), f"{size} bytes long", path.stat().st_size, "pack it again")
+    return hashlib.sha256(text).hexdigest(), entries
+
+
 class PicturePack:
     """A written pack, open for reading; may be opened by several processes at once.
 
@@ -39,19 +64,7 @@ class PicturePack:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        index = self.path.with_suffix(self.path.suffix + ".json")
-        if not self.path.is_file() or not index.is_file():
-            raise FileError(str(self.path), "a picture pack with its .json index", "no such file")
-        text = index.read_bytes()
-        self.digest = hashlib.sha256(text).hexdigest()
-        try:
-            content = json.loads(text)
-            size, self.entries = int(content["bytes"]), [Entry(**entry) for entry in content["entries"]]
-        except (ValueError, KeyError, TypeError) as error:
-            found = f"something else ({error})"
-            raise FileError(str(index), "the index of a picture pack", found, "pack it again") from None
-        if size != self.path.stat().st_size:
-            raise FileError(str(self.path), f"{size} bytes long", self.path.stat().st_size, "pack it again")
+        self.digest, self.entries = read_index(self.path, "picture pack", Entry)
         self._bytes = np.memmap(self.path, np.uint8, mode="r")
 
     def visible(self, entry: Entry) -> np.ndarray:

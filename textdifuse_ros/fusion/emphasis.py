@@ -139,19 +139,15 @@ def amounts(
     :return: float32 [3, H, W] in [0, 2]; all 0 where the strength is
     """
     found = np.zeros((3, *strengths.shape), np.float32)
-    named = strengths != 0
-    around = _around(cv2.boundingRect(named.view(np.uint8)))
-    if objects is not None:
-        # Also those of strength 0: what is beside them must not jump when theirs leaves it.
-        named = named | (objects > 0)
-    plain, infrared, strengths, named = (picture[around] for picture in (plain, infrared, strengths, named))
+    around = _around(cv2.boundingRect((strengths != 0).view(np.uint8)))
+    plain, infrared, strengths = (picture[around] for picture in (plain, infrared, strengths))
+    objects = None if objects is None else objects[around]
+    named = _named(strengths, objects)
     brighter, darker, fainter = found[:, *around]
     np.maximum(-strengths, 0, out=fainter)
     raised = strengths > 0
     if objects is None:
         _, objects = cv2.connectedComponents(raised.astype(np.uint8), connectivity=8)
-    else:
-        objects = objects[around]
     for number, box in _boxes(objects, raised):
         near = _around(box)
         mask = raised[near] & (objects[near] == number)
@@ -159,6 +155,12 @@ def amounts(
         brighter[near][mask] = bright * strengths[near][mask]
         darker[near][mask] = (1 - bright) * strengths[near][mask]
     return found
+
+
+def _named(strengths: np.ndarray, objects: np.ndarray | None) -> np.ndarray:
+    """What is no surroundings, bool [H, W]: objects of strength 0 too, lest others jump when theirs leaves it."""
+    named: np.ndarray = strengths != 0
+    return named if objects is None else named | (objects > 0)
 
 
 def _around(box: Sequence[int]) -> tuple[slice, slice]:
@@ -240,9 +242,8 @@ class _Faint:
     def hold(self, plain: Tensor, played_down: Tensor) -> None:
         """Take as much of the change back, in place, as goes past equality or away from it; [1, 1, H, W] each."""
         before, after = (picture[..., self.near[0], self.near[1]] for picture in (plain, played_down))
-        inside, ring = self.inside.sum(), self.ring.sum().clamp(min=1)
-        around = (before * self.ring).sum() / ring
-        contrast, left = ((picture * self.inside).sum() / inside - around for picture in (before, after))
+        around = (before * self.ring).sum() / self.ring.sum()
+        contrast, left = ((picture * self.inside).sum() / self.inside.sum() - around for picture in (before, after))
         # The share of the change that leads to equality; where the change leads away from it, none.
         kept = (contrast / (contrast - left)).nan_to_num(1.0).clamp(0, 1)
         after.copy_(torch.where(self.inside > 0, torch.lerp(before, after, kept), after))
@@ -253,11 +254,9 @@ def _faint_objects(strengths: np.ndarray, objects: np.ndarray | None, device: to
     faint = strengths < 0
     if not faint.any():
         return []
-    named = strengths != 0
+    named = _named(strengths, objects)
     if objects is None:
         _, objects = cv2.connectedComponents(faint.astype(np.uint8), connectivity=8)
-    else:
-        named = named | (objects > 0)
     found = []
     for number, box in _boxes(objects, faint):
         near = _around(box)

@@ -163,7 +163,7 @@ class KeyframeLocalizer:
         if not prompt:
             return Tracked(Localization((), size, ()), MaskProvenance(prompt.text))
         picture = flow_picture(visible, infrared)
-        self._take(result, size, config.mask_lifetime)
+        self._take(result, size, config)
         if self._tracks is not None:
             self._tracks.advance(picture)
         self._before = stamp, picture
@@ -185,7 +185,7 @@ class KeyframeLocalizer:
         self._due, self._slot, self._result, self._error = None, None, None, ""
         self._history.clear()
 
-    def _take(self, result: _Result | None, size: tuple[int, int], lifetime: float) -> None:
+    def _take(self, result: _Result | None, size: tuple[int, int], config: TrackingConfig) -> None:
         """Put the result of a key frame in force, at the picture before the current one, as what is tracked is.
 
         What was alive in that picture may be found again, though it would be too old by the current one.
@@ -195,9 +195,7 @@ class KeyframeLocalizer:
         if self._before is not None and result.at < self._before[0]:
             # It was left while that picture was on its way into the history.
             result.tracks.advance(self._before[1])
-        old = self._tracks.carried() if self._tracks is not None else ()
-        oldest = (self._before[0] if self._before is not None else result.at) - lifetime
-        old = tuple(item for item in old if (item.stamp or 0.0) >= oldest)
+        old = self._alive(self._before[0], config) if self._before is not None else ()
         merged = self._identities.merge(old, result.tracks.carried())
         self._tracks = Tracks(merged, size, result.tracks.picture)
         self._latest = result
