@@ -62,6 +62,8 @@ def test_lists_become_tuples_and_back() -> None:
     assert from_mapping(DriveConfig, to_mapping(config)) == config
     with pytest.raises(ConfigError, match="luma_widths"):
         from_mapping(DriveConfig, {"luma_widths": [16, "x"]})
+    with pytest.raises(ConfigError, match="luma_widths must be a list"):
+        from_mapping(DriveConfig, {"luma_widths": 48})
 
 
 def test_flags_are_derived_from_the_fields() -> None:
@@ -93,6 +95,9 @@ def test_bad_yaml_is_refused_with_the_file(tmp_path: Path) -> None:
         load_config(FuserConfig, path)
     path.write_text("- 1\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="mapping"):
+        load_config(FuserConfig, path)
+    path.write_text("steps: 1\nseed: 3\nsteps: 2\n", encoding="utf-8")
+    with pytest.raises(FileError, match="steps is there twice"):
         load_config(FuserConfig, path)
     path.write_text("stepz: 1\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="did you mean steps"):

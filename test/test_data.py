@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -53,6 +54,20 @@ def test_pack_that_was_cut_is_refused(pack: Path, tmp_path: Path) -> None:
         PicturePack(copy)
     with pytest.raises(FileError, match="no such file"):
         PicturePack(tmp_path / "absent.pack")
+
+
+def test_a_pack_that_fails_leaves_the_one_before(pack: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "a.pack"
+    write_pack(copy, [street(0)])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def broken() -> Iterator[Item]:
+        yield street(1)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_pack(copy, broken())
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_batch_depends_on_its_number_alone(pack: Path) -> None:

@@ -26,6 +26,7 @@ from textdifuse_ros.data.labels import (
     allowed_classes,
     camvid_items,
     label_from_boxes,
+    read_boxes,
     roadscene_items,
 )
 from textdifuse_ros.errors import FileError
@@ -106,6 +107,14 @@ def test_boxes_become_masks_within_them_and_no_thing_outside() -> None:
     outside[26:64, 36:56] = outside[40:60, 70:90] = False
     assert (item.codes[outside] == STUFF).all()
     assert item.boxes.tolist() == [[36, 26, 56, 64]]
+
+
+@pytest.mark.parametrize("line", ["car 1 2 3", "car 1 2 x 4", "car nan 2 3 4", "car 5 2 3 4", "car 1 2 inf 4"])
+def test_a_box_without_an_inside_is_refused_by_its_line(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "boxes.txt"
+    path.write_text(f"person 1 2 3.5 4\n\n{line}\n", encoding="utf-8")
+    with pytest.raises(FileError, match="line 3"):
+        read_boxes(path)
 
 
 def test_made_up_thermal_is_a_function_of_its_generator() -> None:

@@ -142,9 +142,11 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], where: str = "the con
             near = difflib.get_close_matches(name, known, n=1)
             remedy = f"did you mean {near[0]}?" if near else "docs/parameters.md lists them all"
             raise ConfigError(f"a parameter in {where}", "a known name", repr(name), remedy)
-    config = kind(**{name: known[name].coerce(value) for name, value in values.items()})
-    validate(config)
-    return config
+    plain = {name: known[name].coerce(value) for name, value in values.items()}
+    # Before anything is built of them: what the parameters have to do with one another is checked there.
+    for name, value in plain.items():
+        known[name].check(value)
+    return kind(**plain)
 
 
 def to_mapping(config: Any) -> dict[str, Any]:

@@ -13,6 +13,19 @@ from textdifuse_ros.errors import ConfigError, FileError
 T = TypeVar("T")
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a name that is there twice, as YAML does; PyYAML takes the last and says nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
+            seen.add(key.value)
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
+
+
 def load_config(kind: type[T], path: str | Path) -> T:
     """Read and check one configuration.
 
@@ -39,7 +52,7 @@ def read_mapping(path: str | Path) -> dict[Any, Any]:
     """
     path = Path(path)
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content: Any = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise FileError(str(path), "a readable configuration file", error.strerror or error) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

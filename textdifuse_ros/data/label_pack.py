@@ -5,7 +5,6 @@ Batch number ``i`` is a function of the seed and ``i`` alone, as those of :mod:`
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from torch.utils.data import Dataset
 from textdifuse_ros.data import degradations as d
 from textdifuse_ros.data.label_thermal import synthesize_thermal
 from textdifuse_ros.data.labels import BICYCLE, CAR, PERSON, THINGS, UNKNOWN, Labelled
-from textdifuse_ros.data.pack import read_index
+from textdifuse_ros.data.pack import new_pack, read_index
 from textdifuse_ros.data.recipes import degrade_infrared, degrade_visible
 from textdifuse_ros.errors import FileError
 
@@ -79,11 +78,8 @@ def write_label_pack(path: str | Path, items: Iterable[Labelled]) -> int:
 
     :return: number of items
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     entries, offset, checksum = [], 0, 0
-    with partial.open("wb") as file:
+    with new_pack(Path(path)) as (file, index):
         for item in items:
             height, width = item.codes.shape
             infrared = np.zeros_like(item.codes) if item.infrared is None else item.infrared
@@ -94,10 +90,7 @@ def write_label_pack(path: str | Path, items: Iterable[Labelled]) -> int:
             content = np.ascontiguousarray(planes, np.uint8).tobytes()
             checksum = zlib.crc32(content, checksum)
             offset += file.write(content)
-    index = path.with_suffix(path.suffix + ".json")
-    listing = {"bytes": offset, "crc32": checksum, "entries": [vars(entry) for entry in entries]}
-    index.write_text(json.dumps(listing), encoding="utf-8")
-    partial.replace(path)
+        index |= {"bytes": offset, "crc32": checksum, "entries": [vars(entry) for entry in entries]}
     return len(entries)
 
 

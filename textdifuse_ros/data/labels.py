@@ -6,6 +6,7 @@ of the labels does not say which: CamVid labels a bicyclist as a whole, a box sa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,20 +160,29 @@ def read_road_pair(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_boxes(path: Path) -> list[tuple[str, tuple[float, float, float, float]]]:
-    """The objects of a ``class xmin ymin xmax ymax`` file, classes as they stand there.
+    """The objects of a ``class left top right bottom`` file, classes as they stand there.
 
-    :raises FileError: a line of another form
+    :raises FileError: unreadable, a line of another form, or a box without an inside
     """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(str(path), "a readable text file", error) from error
     objects = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         words = line.split()
         if not words:
             continue
         try:
-            name, xmin, ymin, xmax, ymax = words
-            objects.append((name, (float(xmin), float(ymin), float(xmax), float(ymax))))
+            name, *edges = words
+            xmin, ymin, xmax, ymax = map(float, edges)
+            # Written so that it refuses NaN, too.
+            if not (-math.inf < xmin < xmax < math.inf and -math.inf < ymin < ymax < math.inf):
+                raise ValueError
         except ValueError as error:
-            raise FileError(f"{path}, line {number}", "'class xmin ymin xmax ymax'", repr(line)) from error
+            form = "'class left top right bottom' [pixels]"
+            raise FileError(f"line {number} of {path}", form, repr(line)) from error
+        objects.append((name, (xmin, ymin, xmax, ymax)))
     return objects
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -54,6 +55,24 @@ def read_index(path: Path, kind: str, entry: Callable[..., T]) -> tuple[str, lis
     return hashlib.sha256(text).hexdigest(), entries
 
 
+@contextmanager
+def new_pack(path: Path) -> Iterator[tuple[BinaryIO, dict[str, Any]]]:
+    """A pack to write, and what is to stand in its index; it takes its place when the block ends without an error.
+
+    :raises OSError: it cannot be written; nothing is left of it
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    content: dict[str, Any] = {}
+    try:
+        with partial.open("wb") as file:
+            yield file, content
+        path.with_suffix(path.suffix + ".json").write_text(json.dumps(content), encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 class PicturePack:
     """A written pack, open for reading; may be opened by several processes at once.
 
@@ -88,13 +107,10 @@ def write_pack(path: str | Path, items: Iterable[Item]) -> int:
 
     :return: number of items
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     entries = []
     offset = 0
     digest = hashlib.sha256()
-    with partial.open("wb") as file:
+    with new_pack(Path(path)) as (file, content):
         for item in items:
             places = []
             for picture in (item.visible, item.infrared, item.sky):
@@ -104,8 +120,5 @@ def write_pack(path: str | Path, items: Iterable[Item]) -> int:
                     digest.update(data)
                     offset += file.write(data)
             entries.append(Entry(item.name, *item.visible.shape[:2], *places))
-    index = path.with_suffix(path.suffix + ".json")
-    content = {"bytes": offset, "sha256": digest.hexdigest(), "entries": [vars(entry) for entry in entries]}
-    index.write_text(json.dumps(content), encoding="utf-8")
-    partial.replace(path)
+        content |= {"bytes": offset, "sha256": digest.hexdigest(), "entries": [vars(entry) for entry in entries]}
     return len(entries)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from textdifuse_ros.data.labels import read_boxes
 from textdifuse_ros.errors import ConfigError, FileError
 from textdifuse_ros.evaluate.methods import Inputs, Row, check_results
 from textdifuse_ros.evaluate.panels import Plan, gather
@@ -58,7 +59,7 @@ class Objects:
             levels = read_infrared(path)
             check_size(path, levels, visible)
             return instance_masks(levels)
-        return box_masks(_read_boxes(path), *visible.shape[:2])
+        return box_masks([box for _, box in read_boxes(path)], *visible.shape[:2])
 
 
 @dataclass(frozen=True)
@@ -208,22 +209,3 @@ def _check_partners(rows: Sequence[Row], plain: Sequence[Row]) -> None:
     if not names:
         due = f"given with --model, or with --method NAME=DIR and NAME{PLAIN}=DIR"
         raise ConfigError("--panel text", due, "neither")
-
-
-def _read_boxes(path: Path) -> list[list[float]]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileError(str(path), "a readable text file", error) from error
-    boxes = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            _, *edges = line.split()
-            left, top, right, bottom = map(float, edges)
-        except ValueError as error:
-            form = "'class left top right bottom' [pixels]"
-            raise FileError(f"line {number} of {path}", form, repr(line)) from error
-        boxes.append([left, top, right, bottom])
-    return boxes
