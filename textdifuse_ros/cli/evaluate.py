@@ -47,7 +47,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add("--panel", default="clean", metavar="{clean,degraded,video,text}", help="What to measure. Default: clean.")
     add("--condition", action="append", default=[], metavar="NAME", help="Only this degradation; repeatable.")
     add("--pre", action="append", metavar="NAME", help=_PRE)
-    add("--boxes", type=Path, metavar="DIR", help="Panel text: objects as STEM.txt, lines 'class left top right bottom'.")
+    add("--boxes", type=Path, metavar="DIR", help="Panel text: STEM.txt, lines 'class left top right bottom'.")
     add("--masks", type=Path, metavar="DIR", help="Panel text: objects as STEM.png, one grey level an object, 0 none.")
     add("--strength", type=float, default=1.0, metavar="S", help="Panel text: how much the objects are to stand out in "
         "the model's pictures, in [-1, 2]. Default: 1.")  # fmt: skip
