@@ -85,7 +85,7 @@ def test_cameras_of_different_size_and_view_are_brought_together(scenes):
 
 def test_a_blank_picture_among_the_pairs_does_no_harm(scenes):
     true = parse_displacement("-4,7", SIZE)
-    pairs = [(visible, seen_by(infrared, true, SIZE)) for visible, infrared in scenes[:5]]
+    pairs = [(visible, seen_by(infrared, true, SIZE)) for visible, infrared in scenes[:6]]
     pairs.insert(2, (pairs[0][0], np.full(SIZE[::-1], 90, np.uint8)))
     found = estimate(pairs)
     assert worst_error(found.homography, true, SIZE) < 0.4 and np.isnan(found.scores[2]) and found.spread < 1
@@ -110,6 +110,7 @@ def test_folders_give_parameters_a_sheet_and_figures(folders, tmp_path, capsys):
     assert config.registration == "homography"
     found = np.reshape(config.infrared_homography, (3, 3))
     assert worst_error(found, parse_displacement("6,5", SIZE), SIZE) < 0.4
+    assert config.homography_sizes == (*SIZE, *SIZE)
     values = yaml.safe_load(out.read_text())["/**"]["ros__parameters"]["infrared_homography"]
     assert all(isinstance(value, float) for value in values), "rcl refuses a list of integers and floats"
     told = json.loads(figures.read_text())
@@ -132,11 +133,28 @@ def test_a_recording_gives_the_same(folders, tmp_path):
 
 
 def test_pictures_of_nothing_in_common_are_said_to_be_so(tmp_path, capsys):
-    for number in range(3):
+    for number in range(6):
         write_png(tmp_path / "vis" / f"{number}.png", np.repeat(scene(number)[0][..., None], 3, 2))
         write_png(tmp_path / "ir" / f"{number}.png", scene(50 + number)[1])
     status = main(["calibrate", str(tmp_path / "vis"), str(tmp_path / "ir"), "-o", str(tmp_path / "out.yaml")])
     assert status == 1 and "the pairs hardly agree" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["one", "three", "one that is there twelve times"])
+def test_a_few_pairs_are_said_not_to_tell(folders, tmp_path, capsys, kind):
+    some = tmp_path / "some"
+    for number in range(12 if "twelve" in kind else 1 if kind == "one" else 3):
+        for folder in folders:
+            source = folder / f"{0 if kind != 'three' else number}.png"
+            (some / folder.name).mkdir(parents=True, exist_ok=True)
+            (some / folder.name / f"{number}.png").write_bytes(source.read_bytes())
+    told = tmp_path / "told.json"
+    arguments = ["-o", str(tmp_path / "out.yaml"), "--json", str(told)]
+    assert main(["calibrate", str(some / "vis"), str(some / "ir"), *arguments]) == 1
+    figures = json.loads(told.read_text())
+    assert figures["pairs"] == (3 if kind == "three" else 1) and figures["transform"] in ("translation", "similarity")
+    assert (figures["spread_px"] is None) == (kind != "three")
+    assert "different pairs do not tell how good this is" in capsys.readouterr().err
 
 
 def test_wrong_use_is_one_line_and_status_2(folders, tmp_path, capsys):
@@ -146,6 +164,8 @@ def test_wrong_use_is_one_line_and_status_2(folders, tmp_path, capsys):
         ([vis, "-o", str(tmp_path / "x.yaml")], "the infrared pictures must be given"),
         ([vis, ir, "--check", "8"], "--check must be DX,DY"),
         ([vis, ir, "-o", str(tmp_path / "x.yaml"), "--visible-calibration", "a.yaml"], "given for both cameras"),
+        ([vis, ir, "-o", str(tmp_path / "x.yaml"), "--model", "drive"], "--model must be given with --check only"),
+        ([vis, ir, "-o", str(tmp_path / "x.yaml"), "--check", "8,0"], "--output must be left out with --check"),
     ):
         assert main(["calibrate", *arguments]) == 2
         err = capsys.readouterr().err

@@ -8,6 +8,8 @@ from array import array
 import cv2
 import numpy as np
 import pytest
+import yaml
+from test_registration import EYE, K
 
 pytest.register_assert_rewrite("ros_helpers.fusion_rig")
 pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros] brings it)")
@@ -19,7 +21,7 @@ from textdifuse_ros.config import FuserConfig
 from textdifuse_ros.config_sensors import SensorConfig
 from textdifuse_ros.fusion.fuser import Fuser
 from textdifuse_ros.image.intake import SensorIntake
-from textdifuse_ros.nodes.qos import output_profile
+from textdifuse_ros.nodes.qos import latched_profile, output_profile
 
 pytest_plugins = ["ros_helpers.fusion_rig"]
 
@@ -114,6 +116,47 @@ def test_the_fused_picture_has_the_calibration_of_the_camera_whose_frame_it_has(
     due = calibration(64, 48)
     due.header = rig.fused[-1].header
     assert told == [due]
+
+
+def test_a_calibration_file_of_another_size_is_not_published_as_the_pictures(start, tiny_checkpoint, tmp_path):
+    file = tmp_path / "camera.yaml"
+    rows = {"camera": K, "rectification": EYE, "projection": (*K[:3], 0.0, *K[3:6], 0.0, *K[6:], 0.0)}
+    said = {f"{name}_matrix": {"data": list(data)} for name, data in rows.items()}
+    said |= {"distortion_coefficients": {"data": [0.0] * 5}, "distortion_model": "plumb_bob"}
+    file.write_text(yaml.safe_dump({**said, "image_width": 160, "image_height": 120}), encoding="utf-8")
+    process, rig = start(f"model:={tiny_checkpoint}", *FAST, f"visible_calibration:={file}")
+    told: list[CameraInfo] = []
+    rig.node.create_subscription(CameraInfo, "/fusion_node/fused/camera_info", told.append, output_profile(5))
+    assert rig.wait_for(lambda: rig.state() == "active", 60), process.text()
+    rig.spin(0.5)
+    for width, height in ((64, 48), (160, 120)):
+        grey = np.full((height, width), 90, np.uint8)
+        rig.fuse(np.repeat(grey[:, :, None], 3, 2), grey)
+    assert rig.wait_for(lambda: told)
+    rig.spin(0.3)
+    assert [(info.width, info.height) for info in told] == [(160, 120)]
+    assert "visible_calibration is for 160 x 120 pixels, the pictures have 64 x 48" in process.text()
+
+
+def test_latched_and_remapped_calibrations_are_heard_and_one_for_two_cameras_is_refused(start, tiny_checkpoint):
+    """The pictures of both cameras lie in one namespace; their calibrations were published before the node came."""
+    process, rig = start(f"model:={tiny_checkpoint}", *FAST, "rectify:=true", "-r visible/image:=/cam/rgb",
+                         "-r infrared/image:=/cam/thermal")  # fmt: skip
+    assert rig.wait_for(lambda: "a topic for each camera, got /cam/camera_info for both" in process.text(), 60)
+    assert rig.state() == "unconfigured" and process.alive
+
+    process, rig = start(f"model:={tiny_checkpoint}", *FAST, "rectify:=true", "autostart:=false",
+                         "-r visible/camera_info:=/rgb_info", "-r infrared/camera_info:=/thermal_info")  # fmt: skip
+    infos = [rig.node.create_publisher(CameraInfo, name, latched_profile()) for name in ("/rgb_info", "/thermal_info")]
+    for info in infos:
+        info.publish(calibration(64, 48))
+    rig.spin(0.5)
+    assert rig.wait_for(lambda: rig.state() == "unconfigured", 60), process.text()
+    assert rig.change(1) and rig.change(3), process.text()
+    assert rig.wait_for(lambda: all(info.get_subscription_count() for info in infos))
+    rig.spin(0.5)
+    grey = np.full((48, 64), 90, np.uint8)
+    rig.fuse(np.repeat(grey[:, :, None], 3, 2), grey)
 
 
 def test_contradicting_sensor_parameters_refuse_to_configure(start, tiny_checkpoint):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +19,7 @@ from textdifuse_ros.image import intake as reasons
 from textdifuse_ros.image.intake import IntakeError, SensorIntake
 from textdifuse_ros.image.thermal import to_uint8
 
-CHANNELS = {"mono8": 1, "mono16": 2, "rgb8": 3, "32FC1": 4}
+CHANNELS = {"mono8": 1, "mono16": 2, "rgb8": 3, "32FC1": 4, "rgb16": 6}
 
 
 def header(stamp_ns: int = 1_000_000_000) -> Any:
@@ -99,6 +101,49 @@ def test_a_missing_or_unfit_calibration_has_a_reason_of_its_own_and_is_mended_by
     intake.set_calibration("visible", info(size=(320, 240)))
     with pytest.raises(IntakeError, match="calibrate at the size"):
         intake(*messages)
+
+
+def test_pairs_without_a_fit_calibration_are_not_kept(pictures):
+    intake, kept = SensorIntake(SensorConfig(rectify=True)), []
+    intake.set_calibration("visible", info())
+    intake.set_calibration("infrared", info(k=(0.0,) * 9))
+    for _ in range(5):
+        visible = raw(pictures[0], "rgb8")
+        visible.data = visible.data.copy()
+        kept.append(weakref.ref(visible.data))
+        with pytest.raises(IntakeError, match="calibrate the camera"):
+            intake(visible, raw(pictures[1], "mono16"))
+    del visible
+    gc.collect()
+    assert sum(data() is not None for data in kept) <= 1
+
+
+def test_the_visible_alone_needs_no_calibration_of_the_infrared(pictures):
+    intake = SensorIntake(SensorConfig(rectify=True))
+    intake.set_calibration("visible", info())
+    intake.set_calibration("infrared", info(k=(0.0,) * 9))
+    assert np.array_equal(intake(raw(pictures[0], "rgb8"), None).visible, pictures[0])
+
+
+def test_sixteen_bit_colour_of_the_infrared_is_scaled_and_not_stretched(pictures):
+    grey = np.repeat(pictures[1][..., None] // 8, 3, 2)
+    alone = SensorIntake(SensorConfig())(None, raw(grey, "rgb16")).infrared
+    assert np.abs(alone.astype(int) - pictures[1] // 8 // 257).max() <= 1
+
+
+@pytest.mark.parametrize("encoding", ["mono16", "rgb16"])
+def test_a_camera_of_twelve_bits_fills_the_range(pictures, encoding):
+    full = np.repeat(pictures[0][..., :1].astype(np.uint16) * 16, 1 if encoding == "mono16" else 3, 2).squeeze()
+    shown = SensorIntake(SensorConfig(visible_bits=12))(raw(full, encoding), None).visible
+    assert shown.dtype == np.uint16
+    assert np.abs(to_uint8(shown)[..., 0].astype(int) - pictures[0][..., 0]).max() <= 1
+
+
+def test_a_black_hot_camera_is_turned_round(pictures):
+    _, counts = pictures
+    hot = SensorIntake(SensorConfig())(None, raw(counts, "mono16")).infrared
+    turned = SensorIntake(SensorConfig(infrared_polarity="black_hot"))(None, raw(counts, "mono16")).infrared
+    assert np.array_equal(turned, 255 - hot)
 
 
 def test_one_camera_alone_gives_its_picture(pictures):

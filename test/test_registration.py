@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -114,6 +115,8 @@ def test_binning_and_region_of_interest_are_worked_into_the_matrix():
         ({"model": "equidistant", "d": (0.1,) * 5}, "4 coefficients for equidistant, got 5"),
         ({"roi": (100, 0, 100, 100)}, "one whose roi lies within 160 x 120"),
         ({"d": (float("nan"),) * 5}, "finite numbers"),
+        ({"p": (*K[:4], 0.0, *K[5:])}, "P in the calibration of the visible camera must be invertible"),
+        ({"r": (2.0, *EYE[1:])}, "R in the calibration of the visible camera must be a rotation matrix"),
     ],
 )
 def test_an_unfit_calibration_is_refused_with_the_reason(fields, message):
@@ -175,6 +178,37 @@ def test_another_size_is_mapped_by_the_homography():
         assert np.hypot(*(found_at(warm, place) - place)) < 0.3
 
 
+@pytest.mark.parametrize("model", DISTORTIONS)
+def test_rays_are_the_way_back_of_project(model):
+    lens = camera(d=DISTORTIONS[model], model=model)
+    y, x = np.mgrid[:120:7, :160:7]
+    pixels = np.column_stack((x.reshape(-1), y.reshape(-1))).astype(float)
+    assert np.abs(lens.project(3.0 * lens.rays(pixels)) - pixels).max() < 1e-3
+
+
+def test_an_ideal_fisheye_is_no_pinhole():
+    """Its pixels go by the angle, not by the tangent: 45 degrees lie at f * pi / 4."""
+    lens = camera(d=(0.0,) * 4, model="equidistant")
+    assert not lens.is_plain
+    assert np.allclose(lens.project(np.array([[1.0, 0.0, 1.0]])), [[K[2] + K[0] * np.pi / 4, K[5]]])
+
+
+def test_a_homography_is_for_the_sizes_that_it_was_found_at():
+    config = SensorConfig(registration="homography", homography_sizes=(160, 120, 80, 60))
+    assert alignment(config, (160, 120), (80, 60), None, None).infrared is not None
+    with pytest.raises(ImageError, match=r"the infrared picture must be as homography_sizes says \(80 x 60 pixels\)"):
+        alignment(config, (160, 120), (40, 30), None, None)
+    with pytest.raises(ImageError, match="the visible picture must be as homography_sizes"):
+        alignment(config, (320, 240), (80, 60), None, None)
+
+
+def test_the_mappings_outlive_a_change_of_the_gain():
+    config = SensorConfig(registration="homography")
+    before = alignment(config, (160, 120), (80, 60), None, None)
+    assert alignment(replace(config, gain_cut=0.5), (160, 120), (80, 60), None, None) is before
+    assert alignment(replace(config, registration_feather=3), (160, 120), (80, 60), None, None) is not before
+
+
 @pytest.mark.parametrize("rectify", [False, True])
 @pytest.mark.parametrize("turned", [False, True])
 def test_extrinsics_bring_points_at_the_depth_together_and_others_not(rectify, turned):
@@ -183,8 +217,7 @@ def test_extrinsics_bring_points_at_the_depth_together_and_others_not(rectify, t
     rotation, _ = cv2.Rodrigues(np.array([0.02, -0.05, 0.03]))
     place = np.array([0.25, -0.1, 0.05])
     stereo = cv2.Rodrigues(np.array([0.01, 0.02, 0.0]))[0].reshape(-1) if turned and rectify else EYE
-    d = DISTORTIONS["plumb_bob"] if rectify else ()
-    d_ir = (-0.2, 0.05, 0.0, 0.0) if rectify else ()
+    d, d_ir = DISTORTIONS["plumb_bob"], (-0.2, 0.05, 0.0, 0.0)
     visible_camera = camera(d=d, r=stereo)
     infrared_camera = camera(d=d_ir, k=k_ir, size=(80, 64))
     config = SensorConfig(registration="extrinsics", rectify=rectify, infrared_rotation=tuple(rotation.reshape(-1)),
@@ -195,13 +228,13 @@ def test_extrinsics_bring_points_at_the_depth_together_and_others_not(rectify, t
         in_rectified = frame_points * scale
         points = in_rectified @ np.reshape(stereo, (3, 3)) if rectify else in_rectified
         in_infrared = (points - place) @ rotation
-        lens = np.array(d_ir or (0.0,) * 4)
-        seen, _ = cv2.projectPoints(in_infrared, np.zeros(3), np.zeros(3), np.reshape(k_ir, (3, 3)), lens)
+        seen, _ = cv2.projectPoints(in_infrared, np.zeros(3), np.zeros(3), np.reshape(k_ir, (3, 3)), np.array(d_ir))
         infrared = dots(seen.reshape(-1, 2), (80, 64))
         mapping = alignment(config, (160, 120), (80, 64), visible_camera, infrared_camera)
         _, warm = mapping.apply(np.zeros((120, 160, 3), np.uint8), infrared)
-        expected = in_rectified @ np.reshape(K, (3, 3)).T
-        expected = expected[:, :2] / expected[:, 2:]
+        lens = np.zeros(5) if rectify else np.array(d)
+        expected, _ = cv2.projectPoints(in_rectified, np.zeros(3), np.zeros(3), np.reshape(K, (3, 3)), lens)
+        expected = expected.reshape(-1, 2)
         off = [np.hypot(*(found_at(warm, place_) - place_)) for place_ in expected[:1]]
         assert (max(off) < 0.4) == together
 
@@ -223,6 +256,7 @@ def test_what_cannot_be_aligned_is_refused_with_the_way_out():
     [
         ({"registration": "homography", "infrared_homography": (0.0,) * 9}, "infrared_homography"),
         ({"infrared_homography": (1.0,) * 8}, "infrared_homography"),
+        ({"homography_sizes": (640, 480)}, "homography_sizes"),
         ({"infrared_rotation": (2.0, *EYE[1:])}, "infrared_rotation"),
         ({"infrared_rotation": (-1.0, *EYE[1:])}, "infrared_rotation"),
         ({"infrared_translation": (1.0, 2.0)}, "infrared_translation"),
@@ -232,3 +266,7 @@ def test_what_cannot_be_aligned_is_refused_with_the_way_out():
 def test_parameters_that_contradict_one_another_are_refused_by_name(values, name):
     with pytest.raises(ConfigError, match=name):
         check_sensors(SensorConfig(**values))
+
+
+def test_the_scale_of_a_homography_is_free():
+    check_sensors(SensorConfig(registration="homography", infrared_homography=tuple(1e-5 * n for n in EYE)))

@@ -9,6 +9,7 @@ from textdifuse_ros.errors import ConfigError
 
 GAINS = ("percentiles", "plateau", "minmax", "fixed")
 TRANSPORTS = ("raw", "compressed")
+POLARITIES = ("white_hot", "black_hot")
 REGISTRATIONS = ("none", "homography", "extrinsics")
 
 
@@ -25,6 +26,18 @@ class SensorConfig:
         "raw",
         "What the infrared camera sends: raw pictures, or compressed ones on infrared/image/compressed.",
         choices=TRANSPORTS,
+    )
+    visible_bits: int = parameter(
+        16,
+        "Bits that the visible camera uses of its pictures of 16, counted from the lowest: 12 for one that sends 0 to "
+        "4095.",
+        low=9,
+        high=16,
+    )
+    infrared_polarity: str = parameter(
+        "white_hot",
+        "Whether what is warm is bright in the infrared camera's pictures, or dark.",
+        choices=POLARITIES,
     )
     gain: str = parameter(
         "percentiles",
@@ -47,8 +60,9 @@ class SensorConfig:
         live=True,
     )
     gain_least_span: float = parameter(
-        16.0,
-        "Counts that fill the 8 bits at least, so that an even scene does not become a picture of its noise.",
+        100.0,
+        "Counts that fill the 8 bits at least, so that an even scene does not become a picture of its noise; of a "
+        "camera without noise in its counts it may be less.",
         unit="count",
         low=0.0,
         high=65535.0,
@@ -64,7 +78,8 @@ class SensorConfig:
     )
     gain_cut: float = parameter(
         0.25,
-        "Jump of the median, as a share of the present span, from which on the gain begins anew at once.",
+        "Jump of the median and of a limit, as a share of the present span, from which on the gain begins anew at "
+        "once.",
         low=0.01,
         high=100.0,
         live=True,
@@ -101,6 +116,14 @@ class SensorConfig:
         (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
         "Infrared pixel (x, y, 1) to visible pixel, row by row; textdifuse calibrate finds it.",
     )
+    homography_sizes: tuple[int, ...] = parameter(
+        (0, 0, 0, 0),
+        "Width and height of the visible and of the infrared pictures that infrared_homography is for; others are "
+        "refused. 0 takes any.",
+        unit="pixel",
+        low=0,
+        high=65535,
+    )
     infrared_rotation: tuple[float, ...] = parameter(
         (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
         "Rotation matrix of the infrared camera in the visible camera's optical frame, row by row.",
@@ -131,12 +154,19 @@ def check_sensors(config: SensorConfig) -> None:
     if config.gain_fixed_low >= config.gain_fixed_high:
         expected = f"below gain_fixed_high ({config.gain_fixed_high:g}) [K]"
         raise ConfigError("gain_fixed_low", expected, config.gain_fixed_low)
-    for name, length in (("infrared_homography", 9), ("infrared_rotation", 9), ("infrared_translation", 3)):
+    for name, length in (
+        ("infrared_homography", 9),
+        ("homography_sizes", 4),
+        ("infrared_rotation", 9),
+        ("infrared_translation", 3),
+    ):
         found = getattr(config, name)
         if len(found) != length:
             raise ConfigError(name, f"{length} numbers", f"{len(found)}")
-    if config.registration == "homography" and abs(_determinant(config.infrared_homography)) < 1e-12:
-        raise ConfigError("infrared_homography", "invertible", list(config.infrared_homography))
+    homography = config.infrared_homography
+    largest = max(map(abs, homography))  # its scale is free
+    if config.registration == "homography" and abs(_determinant(homography)) <= 1e-12 * largest**3:
+        raise ConfigError("infrared_homography", "invertible", list(homography))
     rotation = config.infrared_rotation
     rows = [rotation[0:3], rotation[3:6], rotation[6:9]]
     products = [sum(a * b for a, b in zip(one, other, strict=True)) for one in rows for other in rows]

@@ -45,12 +45,13 @@ def environment_in(domain: int, **more: str) -> dict[str, str]:
 
 
 class Process:
-    """One ``fusion_node`` process, its output in a file."""
+    """One ``fusion_node`` process, its output in a file; takes parameters and, as ``-r FROM:=TO``, remappings."""
 
     def __init__(self, folder: Path, domain: int, *parameters: str) -> None:
         self.log = folder / "node.log"
         environment = environment_in(domain, PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1")
-        arguments = [part for parameter in parameters for part in ("-p", parameter)]
+        given = [part if part.startswith("-r ") else f"-p {part}" for part in parameters]
+        arguments = [word for part in given for word in part.split(" ", 1)]
         with self.log.open("wb") as output:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", "textdifuse_ros.nodes.fusion_node", "--ros-args", *arguments],

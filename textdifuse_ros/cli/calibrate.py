@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments
+from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments, parameters
 from textdifuse_ros.errors import ConfigError, FileError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_number("--tolerance", arguments.tolerance, 0, 10, "s")
     if bool(arguments.visible_calibration) != bool(arguments.infrared_calibration):
         raise ConfigError("the calibration files", "given for both cameras", "one")
+    _check_options(arguments)
     if arguments.output is None and not arguments.check:
         raise ConfigError("--output", "given: the file for the parameters", "nothing", "or measure with --check")
     pairs = read_pairs(
@@ -73,13 +75,34 @@ def run(arguments: argparse.Namespace) -> int:
     return _calibrate(arguments, pairs)
 
 
+def _check_options(arguments: argparse.Namespace) -> None:
+    """Refuse what would be given in vain.
+
+    :raises ConfigError: names the option
+    """
+    if arguments.check:
+        unused = [name for name in ("output", "sheet") if getattr(arguments, name) is not None]
+        due = "left out with --check, which writes only --json"
+    else:
+        unused = [item.name for item in parameters(FuserConfig) if hasattr(arguments, item.name)]
+        due = "given with --check only: nothing is fused without it"
+    if unused:
+        raise ConfigError(f"--{unused[0].replace('_', '-')}", due, getattr(arguments, unused[0]))
+
+
+def _distinct(pairs: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The pairs without those that are there already: a camera that stands still tells the same again."""
+    return list({(visible.tobytes(), infrared.tobytes()): (visible, infrared) for visible, infrared in pairs}.values())
+
+
 def _calibrate(arguments: argparse.Namespace, pairs: list[tuple[np.ndarray, np.ndarray]]) -> int:
     import cv2
 
     from textdifuse_ros.evaluate.overlays import overlay_sheet
-    from textdifuse_ros.image.calibration import estimate
+    from textdifuse_ros.image.calibration import ENOUGH, estimate
     from textdifuse_ros.image.files import write_png
 
+    pairs = _distinct(pairs)
     lumas = [(cv2.cvtColor(visible, cv2.COLOR_RGB2GRAY), infrared) for visible, infrared in pairs]
     found = estimate(lumas, arguments.transform, report=lambda line: print(line, file=sys.stderr))
     figures = _figures(found, lumas)
@@ -89,12 +112,17 @@ def _calibrate(arguments: argparse.Namespace, pairs: list[tuple[np.ndarray, np.n
     if arguments.sheet:
         step = max(1, len(pairs) // SHEET_ROWS)
         write_png(arguments.sheet, overlay_sheet(pairs[::step][:SHEET_ROWS], found.start, found.homography))
+    spread = "cannot be told" if figures["spread_px"] is None else f"{figures['spread_px']} px"
     print(f"{figures['transform']} from {figures['pairs']} pairs; edges agree {figures['score_before']} before, "
-          f"{figures['score']} after (1 is equality); single pairs differ by {figures['spread_px']} px")  # fmt: skip
+          f"{figures['score']} after (1 is equality); single pairs differ by {spread}")  # fmt: skip
     for row in figures["infrared_homography"]:
         print("  " + " ".join(f"{value:12.6f}" for value in row))
     print(f"written: {arguments.output}")
-    if figures["score"] < LEAST_SCORE or figures["spread_px"] > MOST_SPREAD:
+    if len(pairs) < ENOUGH:
+        print(f"textdifuse: {len(pairs)} different pairs do not tell how good this is, nor whether a similarity is "
+              "enough; take a dozen", file=sys.stderr)  # fmt: skip
+        return 1
+    if figures["score"] < LEAST_SCORE or (figures["spread_px"] or 0) > MOST_SPREAD:
         print("textdifuse: the pairs hardly agree; look at --sheet before you use this, or take more, and more varied "
               "pairs", file=sys.stderr)  # fmt: skip
         return 1
@@ -117,10 +145,11 @@ def _figures(found: Estimate, pairs: list[tuple[np.ndarray, np.ndarray]]) -> dic
         "pairs": len(pairs),
         "visible_size": list(pairs[0][0].shape[::-1]),
         "infrared_size": list(pairs[0][1].shape[::-1]),
+        "one_size": len({(visible.shape, infrared.shape) for visible, infrared in pairs}) == 1,
         "score_before": round(float(np.nanmean(found.scores_before)), 4),
         "score": round(float(np.nanmean(found.scores)), 4),
         "scores_by_transform": found.candidates,
-        "spread_px": round(found.spread, 3),
+        "spread_px": round(found.spread, 3) if math.isfinite(found.spread) else None,
         "pairs_that_tell": len(offsets),
         "offset_median_px": np.median(offsets, 0).round(3).tolist() if len(offsets) else None,
     }
@@ -137,6 +166,8 @@ def _yaml(arguments: argparse.Namespace, found: Estimate, figures: dict[str, Any
         "    registration: homography",
         f"    infrared_homography: [{values}]",
     ]
+    if figures["one_size"]:
+        lines.append(f"    homography_sizes: {[*figures['visible_size'], *figures['infrared_size']]}")
     if arguments.visible_calibration:
         lines += [
             "    rectify: true",

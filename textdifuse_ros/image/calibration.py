@@ -12,7 +12,8 @@ peak is looked for, and what is missing in one pair is found in another.
 1. Coarse: over scales and turns, a translation by one correlation over the whole of small pictures.
 2. Fine: over a pyramid, the displacement of each block of a grid, all pairs added; through these a translation, a
    similarity, an affine map and a homography, each by robust least squares and repeated. The simplest of them is taken
-   that no other one clearly betters: by a fiftieth of the score, and by two standard errors over the pairs.
+   that no other one clearly betters: by a fiftieth of the score, and by two standard errors over the pairs. A few pairs
+   cannot tell a perspective from chance; of them it is a similarity at most.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ _LEAST_OVERLAP = 0.3
 _COARSE_PAIRS = 8
 _FREE = 6  # reach of one pair alone [pixels]
 
+ENOUGH = 6
+"""Fewer pairs do not tell how far they differ, nor which map they need."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -63,9 +67,9 @@ class Estimate:
 
     @property
     def spread(self) -> float:
-        """Median over the pairs of how far each alone is from the common answer [visible pixels]."""
+        """Median over the pairs of how far each alone is from the common answer [visible pixels]; NaN of one alone."""
         known = _known(self.offsets)
-        return float(np.median(np.hypot(*(known - np.median(known, 0)).T))) if len(known) else math.nan
+        return float(np.median(np.hypot(*(known - np.median(known, 0)).T))) if len(known) > 1 else math.nan
 
 
 def estimate(
@@ -76,8 +80,10 @@ def estimate(
 ) -> Estimate:
     """Find the homography that the pairs share.
 
-    :param pairs: at least one; their sizes may differ where their pixels count from one corner of the same cameras
-    :param model: the richest of :data:`MODELS` that is fitted, or ``auto``
+    :param pairs: at least one, no two of them the same; their sizes may differ where their pixels count from one corner
+        of the same cameras
+    :param model: the richest of :data:`MODELS` that is fitted, or ``auto``; that is a similarity at most where there
+        are fewer pairs than :data:`ENOUGH`
     :param start: float64 [3, 3] to begin from; None searches over scales, turns and translations
     :param report: takes a line on each stage
     :raises CalibrationError: the pictures have nothing in common that can be found
@@ -86,7 +92,8 @@ def estimate(
     if start is None:
         start = _coarse(pairs, begin)
         report(f"coarse: {_in_words(start)}")
-    ladder = MODELS if model == "auto" else MODELS[: MODELS.index(model) + 1]
+    richest = model if model != "auto" else "homography" if len(pairs) >= ENOUGH else "similarity"
+    ladder = MODELS[: MODELS.index(richest) + 1]
     found: dict[str, np.ndarray] = {}
     current = start
     for name in ladder:
@@ -130,7 +137,7 @@ def _simplest(scores: dict[str, np.ndarray]) -> str:
     best = max(scores, key=lambda name: float(scores[name].mean()))
     for name, values in scores.items():
         gain = scores[best] - values
-        error = gain.std(ddof=1) / math.sqrt(len(gain)) if len(gain) > 1 else 0.0
+        error = gain.std(ddof=1) / math.sqrt(len(gain)) if len(gain) > 1 else math.inf
         if float(gain.mean()) <= max(0.02 * abs(float(values.mean())), 2 * error):
             return name
     return best

@@ -16,6 +16,7 @@ PLUMB_BOB, RATIONAL, FISHEYE = "plumb_bob", "rational_polynomial", "equidistant"
 _COEFFICIENTS = {PLUMB_BOB: (4, 5), RATIONAL: (8, 12, 14), FISHEYE: (4,)}
 _FISHEYE_NAMES = ("equidistant", "fisheye")
 _FAR = 1.25  # times the view of the picture
+_MORE = 20  # iterations: the five of OpenCV leave pixels at the border of a wide lens
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Camera:
     :ivar width: of its pictures [pixels]
     :ivar height: of its pictures [pixels]
     :ivar matrix: K, nine numbers row by row: normalised coordinates to pixels
-    :ivar distortion: coefficients of ``model``; () for none
+    :ivar distortion: coefficients of ``model``; () for none, a pinhole
     :ivar rectification: R, nine numbers row by row
     :ivar projection: the left 3 x 3 of P, nine numbers row by row: K of the rectified picture
     """
@@ -64,22 +65,26 @@ class Camera:
         rays = to_rays(rectified, np.reshape(self.projection, (3, 3)))
         return self.project(rays @ np.reshape(self.rectification, (3, 3)))  # by the transposed matrix: backwards
 
-    def project(self, points: np.ndarray, distorted: bool = True) -> np.ndarray:
+    def project(self, points: np.ndarray) -> np.ndarray:
         """Where in its picture points lie.
 
         :param points: float64 [N, 3] in its optical frame (x right, y down, z ahead)
-        :param distorted: apply the lens distortion
         :return: float64 [N, 2], (x, y); NaN behind the camera, or far outside its view, where a lens polynomial that
             was fitted inside may lead back into the picture
         """
         points = np.where(points[:, 2:] > 1e-9, points, np.nan)
         rays = points / points[:, 2:]
+        if self.distortion:
+            radius = np.hypot(rays[:, 0], rays[:, 1])
+            with np.errstate(invalid="ignore"):
+                rays[radius > _FAR * self._view()] = np.nan
+        return self._bent(rays)
+
+    def _bent(self, rays: np.ndarray) -> np.ndarray:
+        """The pixels [N, 2] of rays [N, 3] with z = 1, however far outside."""
         matrix = np.reshape(self.matrix, (3, 3))
-        if not distorted or not self.distortion:
+        if not self.distortion:
             return (rays @ matrix.T)[:, :2]
-        radius = np.hypot(rays[:, 0], rays[:, 1])
-        with np.errstate(invalid="ignore"):
-            rays[radius > _FAR * self._view(matrix)] = np.nan
         if self.model == FISHEYE:
             return _fisheye(rays, matrix, self.distortion)
         pixels, _ = cv2.projectPoints(
@@ -87,15 +92,33 @@ class Camera:
         )
         return pixels.reshape(-1, 2)
 
-    def _view(self, matrix: np.ndarray) -> float:
+    def rays(self, pixels: np.ndarray) -> np.ndarray:
+        """Directions with z = 1, in its optical frame, of what is seen at these pixels of its picture.
+
+        :param pixels: float64 [N, 2], (x, y)
+        :return: float64 [N, 3]; NaN where the lens sees nothing
+        """
+        matrix = np.reshape(self.matrix, (3, 3))
+        if not self.distortion:
+            return to_rays(pixels, matrix)
+        undistort = cv2.fisheye.undistortPoints if self.model == FISHEYE else cv2.undistortPoints
+        flat = undistort(pixels.reshape(-1, 1, 2), matrix, np.array(self.distortion))
+        rays = np.column_stack((flat.reshape(-1, 2), np.ones(len(pixels))))
+        if self.model != FISHEYE:
+            for _ in range(_MORE):
+                rays[:, :2] += (pixels - self._bent(rays)) / (matrix[0, 0], matrix[1, 1])
+        with np.errstate(invalid="ignore"):
+            rays[~(np.abs(self._bent(rays) - pixels).max(1) < 1)] = np.nan
+        return rays
+
+    def _view(self) -> float:
         """Largest tangent of the angle that the border of its picture has to the axis."""
         x, y = np.linspace(0, self.width - 1, 16), np.linspace(0, self.height - 1, 16)
         border = np.concatenate(
             [np.column_stack((x, np.full(16, end))) for end in (0, self.height - 1)]
             + [np.column_stack((np.full(16, end), y)) for end in (0, self.width - 1)]
-        ).reshape(-1, 1, 2)
-        undistort = cv2.fisheye.undistortPoints if self.model == FISHEYE else cv2.undistortPoints
-        rays = undistort(border, matrix, np.array(self.distortion)).reshape(-1, 2)
+        )
+        rays = self.rays(border)
         radius = np.hypot(rays[:, 0], rays[:, 1])
         return float(radius[np.isfinite(radius)].max())
 
@@ -185,9 +208,14 @@ def _camera(
     if x < 0 or y < 0 or x + width > size[0] or y + height > size[1]:
         raise CalibrationError(what, f"one whose roi lies within {size[0]} x {size[1]} pixels", roi)
     rotation = rectification if any(rectification) else tuple(np.eye(3).reshape(-1))
+    square = np.reshape(rotation, (3, 3))
+    if not np.allclose(square @ square.T, np.eye(3), atol=1e-3):
+        raise CalibrationError(f"R in {what}", "a rotation matrix", list(rotation))
     wanted = np.delete(np.reshape(projection, (3, 4)), 3, 1)
-    if wanted[0, 0] <= 0:
+    if not wanted.any():
         wanted = np.reshape(matrix, (3, 3))
+    if wanted[0, 0] <= 0 or wanted[1, 1] <= 0 or abs(np.linalg.det(wanted)) < 1e-9:
+        raise CalibrationError(f"P in {what}", "invertible, with focal lengths above 0", wanted.reshape(-1).tolist())
     # Pixels of the whole sensor to those sent: off the corner of the region, then binned (as image_geometry does it).
     sent = np.array([[1 / binning[0], 0, -x / binning[0]], [0, 1 / binning[1], -y / binning[1]], [0, 0, 1]])
     return Camera(
@@ -202,9 +230,10 @@ def _camera(
 
 
 def _coefficients(what: str, model: str, distortion: tuple[float, ...]) -> tuple[float, ...]:
-    if not any(distortion):
-        return ()
     name = FISHEYE if model in _FISHEYE_NAMES else model
+    # A fisheye's zeros are the ideal lens, whose pixels go by the angle; a pinhole has none.
+    if not distortion or (name != FISHEYE and not any(distortion)):
+        return ()
     if name not in _COEFFICIENTS:
         raise CalibrationError(f"the distortion model of {what}", f"one of {', '.join(_COEFFICIENTS)}", repr(model))
     if len(distortion) not in _COEFFICIENTS[name]:

@@ -4,10 +4,10 @@
 noise. Here the mapping follows the scene by exponential smoothing with a time constant, taken over the pictures' own
 stamps, so that the same stream gives the same bytes however fast it is played.
 
-A jump of the scene is not smoothed: where the median leaves the smoothed one by more than a share of the present span
-(a cut, the offset that a flat-field correction leaves behind), or time goes back, the mapping begins anew with that
-very picture. A shutter's even picture alone changes little: the old mapping shows it even, and takes the scene again
-afterwards.
+A jump of the scene is not smoothed: where the median and a limit leave the smoothed ones by more than a share of the
+present span (a cut, the offset that a flat-field correction leaves behind), or time goes back, the mapping begins anew
+with that very picture. The median alone jumps where half the picture is sky, a limit alone with every hot thing.
+A shutter's even picture changes nothing: the old mapping shows it even, and takes the scene again afterwards.
 """
 
 from __future__ import annotations
@@ -24,6 +24,13 @@ from textdifuse_ros.image.thermal import check_finite, stretch, values_at
 COUNTS = 65536
 CELSIUS = 273.15
 
+EVEN = 0.25
+"""A picture whose span is less than this share of the scene's is that of a closed shutter, unless it stays so."""
+SHUTTER_NS = 2_000_000_000
+"""Longest time that a shutter is closed for [ns]."""
+MOST_DEAD = 0.01
+"""Share of a picture's pixels that may be NaN or infinite: dead ones, which get the median of the others."""
+
 
 class ThermalGain:
     """The gain of one camera; holds the smoothed mapping between its pictures. For one thread.
@@ -39,6 +46,7 @@ class ThermalGain:
     def reset(self) -> None:
         """Forget the past: the next picture is mapped as if it were the first."""
         self._last_ns: int | None = None
+        self._even_since: int | None = None
         self._limits = np.zeros(3)  # low, high, median
         self._curve = np.zeros(0, np.float32)
 
@@ -48,12 +56,13 @@ class ThermalGain:
         :param picture: uint8, uint16 or float [H, W]; uint8 is returned as it is (its camera has a gain of its own)
         :param stamp_ns: of the picture [ns]; going back begins anew
         :return: uint8 [H, W]
-        :raises ImageError: another type or shape, NaN or infinite values
+        :raises ImageError: another type or shape; more than a hundredth of it NaN or infinite
         """
         if picture.ndim != 2 or not picture.size or picture.dtype.name not in ("uint8", "uint16", "float32", "float64"):
             raise ImageError(what, "uint8, uint16 or float [H, W]", describe(picture))
         if picture.dtype == np.uint8:
             return picture
+        picture = _mended(picture)
         check_finite(picture, what)
         config = self.config
         if config.gain == "fixed":
@@ -64,7 +73,8 @@ class ThermalGain:
         if config.gain == "plateau":
             picture = self._as_counts(picture)
         present = self._present(picture)
-        share = self._share(present, stamp_ns)
+        least = config.gain_least_span * (1.0 if picture.dtype == np.uint16 else config.kelvin_per_count)
+        share = self._share(present, stamp_ns, least)
         self._limits += share * (present - self._limits)
         self._last_ns = stamp_ns
         if config.gain == "plateau":
@@ -75,7 +85,6 @@ class ThermalGain:
                 self._curve += np.float32(share) * (curve - self._curve)
             return (self._curve * 255.0 + 0.5).astype(np.uint8)[picture]
         low, high = self._limits[:2]
-        least = config.gain_least_span * (1.0 if picture.dtype == np.uint16 else config.kelvin_per_count)
         if high - low < least:
             low, high = (low + high - least) / 2, (low + high + least) / 2
         return stretch(picture, float(low), float(high))
@@ -89,13 +98,23 @@ class ThermalGain:
             low, high = picture.min(), picture.max()
         return np.array((low, high, median), np.float64)
 
-    def _share(self, present: np.ndarray, stamp_ns: int) -> float:
-        """How far the mapping goes towards this picture's own, 0 .. 1."""
+    def _share(self, present: np.ndarray, stamp_ns: int, least: float) -> float:
+        """How far the mapping goes towards this picture's own, 0 .. 1.
+
+        :param least: span that fills the 8 bits at least, in the picture's unit
+        """
         if self._last_ns is None or stamp_ns < self._last_ns or not self.config.gain_time_constant:
+            self._even_since = None
             return 1.0
-        low, high, median = self._limits
-        span = max(high - low, self.config.gain_least_span)
-        if abs(present[2] - median) > self.config.gain_cut * span:
+        span = max(self._limits[1] - self._limits[0], least)
+        if present[1] - present[0] >= EVEN * span:
+            self._even_since = None
+        else:
+            self._even_since = stamp_ns if self._even_since is None else self._even_since
+            if stamp_ns - self._even_since < SHUTTER_NS:
+                return 0.0
+        low, high, median = np.abs(present - self._limits) > self.config.gain_cut * span
+        if median and (low or high):
             return 1.0
         return 1.0 - math.exp(-(stamp_ns - self._last_ns) / 1e9 / self.config.gain_time_constant)
 
@@ -124,7 +143,7 @@ def plateau_curve(picture: np.ndarray, low: float, high: float, plateau: float, 
     """The mapping of plateau equalisation: the cumulated histogram, each bin cut at a plateau.
 
     The plateau is so high that no count gets more than ``plateau`` times the contrast of an even stretch over the
-    span, nor more than an even stretch over ``least_span`` counts times ``plateau`` would give it.
+    span, nor more than that of an even stretch over ``least_span`` counts.
     Vickers, "Plateau equalization algorithm for real-time display of high-quality infrared imagery", Optical
     Engineering 35(7), 1996.
 
@@ -134,10 +153,22 @@ def plateau_curve(picture: np.ndarray, low: float, high: float, plateau: float, 
     :return: float32 [65536] in [0, 1], not falling
     """
     histogram = np.bincount(picture.reshape(-1), minlength=COUNTS).astype(np.float64)
-    span = max(high - low + 1, least_span)
-    least = picture.size * min(1.0, max(least_span, 1.0) / span)
-    np.minimum(histogram, max(plateau * picture.size / span, 1.0), out=histogram)
+    span, least_span = max(high - low + 1, least_span), max(least_span, 1.0)
+    most = max(picture.size * min(plateau / span, 1 / least_span), 1.0)
+    least = most * least_span
+    np.minimum(histogram, most, out=histogram)
     cumulated = np.cumsum(histogram)
     total = float(cumulated[-1])
     middle = cumulated - histogram / 2 - total / 2
     return np.clip(0.5 + middle / max(total, least), 0.0, 1.0).astype(np.float32)
+
+
+def _mended(picture: np.ndarray) -> np.ndarray:
+    """The picture with the median of the others in place of a few NaN or infinite pixels; with many it is as it was."""
+    if picture.dtype.kind != "f":
+        return picture
+    good = np.isfinite(picture)
+    dead = picture.size - int(np.count_nonzero(good))
+    if not 0 < dead <= MOST_DEAD * picture.size:
+        return picture
+    return np.where(good, picture, np.median(picture[good])).astype(picture.dtype)

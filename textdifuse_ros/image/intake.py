@@ -21,6 +21,7 @@ from textdifuse_ros.image.coded import decode_compressed
 from textdifuse_ros.image.encodings import decode_image, to_visible
 from textdifuse_ros.image.gain import ThermalGain
 from textdifuse_ros.image.registration import alignment, needed, rectification
+from textdifuse_ros.image.thermal import to_uint8
 
 VISIBLE, INFRARED = "visible", "infrared"
 
@@ -136,7 +137,7 @@ class SensorIntake:
             self._gain.reset()
         try:
             if visible is not None:
-                seen = to_visible(decode_message(visible))
+                seen = _scaled(to_visible(decode_message(visible)), self._config.visible_bits)
                 check_visible(seen)
         except Exception as error:  # besides the project's errors whatever OpenCV makes of a strange picture
             raise IntakeError(BAD_VISIBLE, error) from error
@@ -144,6 +145,8 @@ class SensorIntake:
             if infrared is not None:
                 warm = self._gain(_grey(decode_message(infrared)), stamp_of(infrared.header))
                 check_infrared(warm)
+                if self._config.infrared_polarity == "black_hot":
+                    warm = 255 - warm
         except Exception as error:
             raise IntakeError(BAD_INFRARED, error) from error
         try:
@@ -158,11 +161,13 @@ class SensorIntake:
         if self._config.rectify or (self._config.registration == "extrinsics" and visible is not None):
             for stream, picture in ((VISIBLE, visible), (INFRARED, infrared)):
                 camera = self._cameras[stream]
+                if picture is None or camera is None:
+                    continue
                 if isinstance(camera, CalibrationError):
-                    raise camera
-                if camera is not None and picture is not None:
-                    camera.check_size(picture, f"the {stream} camera")
-                    cameras[stream] = camera
+                    # Raised again and again, it would keep the pictures of all these pairs in its traceback.
+                    raise camera.with_traceback(None)
+                camera.check_size(picture, f"the {stream} camera")
+                cameras[stream] = camera
         if visible is not None and infrared is not None:
             sizes = [(picture.shape[1], picture.shape[0]) for picture in (visible, infrared)]
             mappings = alignment(self._config, sizes[0], sizes[1], cameras[VISIBLE], cameras[INFRARED])
@@ -196,8 +201,16 @@ def stamp_of(header: Any) -> int:
 
 
 def _grey(decoded: np.ndarray) -> np.ndarray:
-    """Colour reduced to BT.601 luma; counts and temperatures as they are."""
-    return decoded if decoded.ndim == 2 else cv2.cvtColor(decoded, cv2.COLOR_RGB2GRAY)
+    """Colour reduced to 8 bits of BT.601 luma, for it has no counts; counts and temperatures as they are."""
+    return decoded if decoded.ndim == 2 else cv2.cvtColor(to_uint8(decoded), cv2.COLOR_RGB2GRAY)
+
+
+def _scaled(visible: np.ndarray, bits: int) -> np.ndarray:
+    """Sixteen bits of which a camera uses only the lower ones, brought to the whole range; what is above is white."""
+    if visible.dtype != np.uint16 or bits == 16:
+        return visible
+    most = 2**bits - 1
+    return (np.minimum(visible, most).astype(np.uint32) * 65535 // most).astype(np.uint16)
 
 
 def _sensors(config: Any) -> SensorConfig:

@@ -24,6 +24,18 @@ from textdifuse_ros.image.camera import Camera, to_rays
 Size = tuple[int, int]
 """Width and height [pixels]."""
 
+_GEOMETRY = (
+    "rectify",
+    "registration",
+    "infrared_homography",
+    "homography_sizes",
+    "infrared_rotation",
+    "infrared_translation",
+    "registration_depth",
+    "registration_feather",
+)
+"""What the mappings hang on; they outlive a change of anything else."""
+
 
 @dataclass(frozen=True)
 class Warp:
@@ -83,7 +95,8 @@ def alignment(
     """
     needed = config.rectify or config.registration == "extrinsics"
     cameras = (visible_camera, infrared_camera) if needed else (None, None)
-    return _alignment(config, visible, infrared, *cameras)
+    geometry = SensorConfig(**{name: getattr(config, name) for name in _GEOMETRY})
+    return _alignment(geometry, visible, infrared, *cameras)
 
 
 @lru_cache(maxsize=4)
@@ -97,6 +110,18 @@ def _alignment(
             f"{infrared[0]} x {infrared[1]}",
             "set registration and let textdifuse calibrate find the homography",
         )
+    if config.registration == "homography":
+        for stream, size, due in (
+            ("visible", visible, config.homography_sizes[:2]),
+            ("infrared", infrared, config.homography_sizes[2:]),
+        ):
+            if any(due) and tuple(due) != size:
+                raise ImageError(
+                    f"the {stream} picture",
+                    f"as homography_sizes says ({due[0]} x {due[1]} pixels)",
+                    f"{size[0]} x {size[1]}",
+                    "calibrate at the sizes that the drivers send",
+                )
     if config.rectify or config.registration == "extrinsics":
         cameras = needed(visible_camera, "visible"), needed(infrared_camera, "infrared")
         return _calibrated(config, visible, infrared, *cameras)
@@ -145,12 +170,13 @@ def _calibrated(
 
 def _by_extrinsics(config: SensorConfig, grid: np.ndarray, visible: Camera, infrared: Camera) -> np.ndarray:
     """Infrared pixels of the points of the plane that lies at a distance before the visible camera, facing it."""
-    matrix = visible.projection if config.rectify else visible.matrix
-    points = config.registration_depth * to_rays(grid, _square(matrix))
     if config.rectify:
-        points = points @ _square(visible.rectification)  # by the transposed matrix: back to the optical frame
-    points = (points - config.infrared_translation) @ _square(config.infrared_rotation)
-    return infrared.project(points, distorted=config.rectify)
+        # By the transposed matrix: back to the optical frame.
+        rays = to_rays(grid, _square(visible.projection)) @ _square(visible.rectification)
+    else:
+        rays = visible.rays(grid)
+    points = (config.registration_depth * rays - config.infrared_translation) @ _square(config.infrared_rotation)
+    return infrared.project(points)
 
 
 def through(homography: np.ndarray, pixels: np.ndarray) -> np.ndarray:

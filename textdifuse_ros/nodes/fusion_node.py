@@ -29,7 +29,6 @@ from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import CameraInfo, Image
-from std_msgs.msg import Header
 
 from textdifuse_ros.config_nodes import FusionNodeConfig
 from textdifuse_ros.errors import CheckpointError, DeviceError, TextDifuseError
@@ -40,7 +39,7 @@ from textdifuse_ros.nodes.engine import Engine
 from textdifuse_ros.nodes.health import DEACTIVATED, ERROR, OK, RECONFIGURED, RESET, WARN, Health
 from textdifuse_ros.nodes.images import info_from, stamp_of
 from textdifuse_ros.nodes.inputs import Inputs
-from textdifuse_ros.nodes.outputs import FUSED_TOPIC, Outputs
+from textdifuse_ros.nodes.outputs import FUSED_TOPIC, INFO_TOPIC, Outputs
 from textdifuse_ros.nodes.pair_fusion import PairFusion
 from textdifuse_ros.nodes.parameters import NodeParameters
 from textdifuse_ros.nodes.process import run_program
@@ -126,6 +125,7 @@ class FusionNode(LifecycleNode):
             self._config = self._settings.config
             self._intake = SensorIntake(self._config)
             self._begin_books(self._inputs.enabled)  # standby is kept over a new configuration
+            self._inputs.check_calibrations(self._intake)
             self._open_engine()
             self._report_timer.timer_period_ns = int(1e9 * self._config.statistics_period)
             self._outputs = Outputs(self, self._config, self._calibration)
@@ -263,11 +263,18 @@ class FusionNode(LifecycleNode):
         if 0 <= age < LONGEST_AGE:
             self._dispatch.ages.add(age)
 
-    def _calibration(self, header: Header) -> CameraInfo | None:
+    def _calibration(self, picture: Image) -> CameraInfo | None:
         """Of a fused picture, which shares the visible camera's frame: what that camera says, or a calibration file."""
+        header = picture.header
         said, camera = self._inputs.visible_info, self._intake.visible_camera
         if self._config.rectify or self._config.visible_calibration or said is None:
-            return None if camera is None else info_from(camera, self._config.rectify, header)
+            if camera is None:
+                return None
+            if (camera.width, camera.height) != (picture.width, picture.height):
+                text = f"{INFO_TOPIC} is left out: visible_calibration is for {camera.width} x {camera.height} pixels"
+                self.get_logger().warning(f"{text}, the pictures have {picture.width} x {picture.height}", once=True)
+                return None
+            return info_from(camera, self._config.rectify, header)
         return CameraInfo(
             header=header, height=said.height, width=said.width, distortion_model=said.distortion_model, d=said.d,
             k=said.k, r=said.r, p=said.p, binning_x=said.binning_x, binning_y=said.binning_y, roi=said.roi,

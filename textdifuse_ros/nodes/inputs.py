@@ -6,16 +6,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, qos_check_compatible
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from textdifuse_ros.config_nodes import FusionNodeConfig
+from textdifuse_ros.errors import ConfigError
 from textdifuse_ros.image.intake import SensorIntake
 from textdifuse_ros.nodes.diagnostics import Arrivals
 from textdifuse_ros.nodes.images import stamp_of
-from textdifuse_ros.nodes.qos import input_profile, subscription_events
+from textdifuse_ros.nodes.qos import input_profile, latched_profile, subscription_events
 from textdifuse_ros.nodes.stock_pairing import StockPairing, message_filters
 from textdifuse_ros.sync.base import Pairing
 from textdifuse_ros.sync.doctor import Diagnosis, diagnose
@@ -93,8 +95,30 @@ class Inputs:
         return f"{raw}/compressed" if self._is_compressed(stream) else raw
 
     def calibration_topic(self, stream: str) -> str:
-        """The resolved name of a camera's ``camera_info``: beside its pictures, as image_transport has it."""
+        """The resolved name of a camera's ``camera_info``: beside its pictures, as image_transport has it.
+
+        Unless it is remapped itself.
+        """
+        own = f"{stream}/camera_info"
+        remapped = str(self._node.resolve_topic_name(own))
+        if remapped != self._node.resolve_topic_name(own, only_expand=True):
+            return remapped
         return str(self._node.resolve_topic_name(f"{stream}/image")).rpartition("/")[0] + "/camera_info"
+
+    def check_calibrations(self, intake: SensorIntake) -> None:
+        """Refuse one ``camera_info`` for two cameras, as two pictures in one namespace have it beside them.
+
+        :raises ConfigError: both calibrations are wanted, and would come from one topic
+        """
+        topics = [self.calibration_topic(stream) for stream in intake.wanted_calibrations]
+        if len(topics) == 2 and topics[0] == topics[1]:
+            raise ConfigError(
+                "camera_info",
+                "a topic for each camera",
+                f"{topics[0]} for both",
+                "remap visible/camera_info and infrared/camera_info, or name files by visible_calibration and "
+                "infrared_calibration",
+            )
 
     def _is_compressed(self, stream: str) -> bool:
         return bool(getattr(self._config, f"{stream}_transport") == "compressed")
@@ -119,9 +143,14 @@ class Inputs:
                 self.visible_info = info
             intake.set_calibration(stream, info)
 
-        profile = input_profile(1, self._config.input_reliability)
         topic = self.calibration_topic(stream)
-        self._open.append(self._node.create_subscription(CameraInfo, topic, take, profile))
+        # A publisher that latches is only heard from the start by a subscription that asks for that, and one that does
+        # not latch only by one that does not.
+        for profile in (input_profile(1, self._config.input_reliability), latched_profile()):
+            events = SubscriptionEventCallbacks(use_default_callbacks=False)
+            self._open.append(
+                self._node.create_subscription(CameraInfo, topic, take, profile, event_callbacks=events)
+            )
 
     def _subscribe(self, stream: str) -> None:
         """Have the messages of a camera go through :meth:`_receive`."""

@@ -8,7 +8,6 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from sensor_msgs.msg import CameraInfo, Image
-from std_msgs.msg import Header
 
 from textdifuse_ros.config_nodes import FusionNodeConfig
 from textdifuse_ros.nodes.qos import output_profile, publisher_events
@@ -33,7 +32,7 @@ class Outputs:
     """
 
     def __init__(
-        self, node: LifecycleNode, config: FusionNodeConfig, calibration: Callable[[Header], CameraInfo | None]
+        self, node: LifecycleNode, config: FusionNodeConfig, calibration: Callable[[Image], CameraInfo | None]
     ) -> None:
         self._node = node
         self._calibration = calibration
@@ -90,7 +89,7 @@ class Outputs:
         try:
             self._provenance.publish(DiagnosticArray(header=picture.header, status=[status]))
             # The infrared picture alone has its own camera's frame.
-            info = None if told.get("sources") == "infrared" else self._calibration(picture.header)
+            info = None if told.get("sources") == "infrared" else self._calibration(picture)
             if info is not None:
                 self._info.publish(info)
             self._fused.publish(picture)

@@ -45,6 +45,16 @@ def output_profile(depth: int, reliability: str = "reliable") -> QoSProfile:
     return input_profile(depth, reliability)
 
 
+def latched_profile() -> QoSProfile:
+    """Reliable, and the last message is handed to whoever comes later."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=1,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL,
+    )
+
+
 def subscription_events(
     topic: str, warn: Callable[[str], Any], count: Callable[[int], Any]
 ) -> SubscriptionEventCallbacks:

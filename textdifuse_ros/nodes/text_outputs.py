@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 from rclpy.lifecycle import LifecyclePublisher
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header, String
 
 from textdifuse_ros.localize.base import Localization
 from textdifuse_ros.localize.overlay import draw_overlay
 from textdifuse_ros.nodes.images import message_from
+from textdifuse_ros.nodes.qos import latched_profile
 from textdifuse_ros.nodes.text_target import Found
 
 try:
@@ -73,16 +74,6 @@ class TextOutputs:
         if self._overlay.get_subscription_count():
             pixels = np.frombuffer(picture.data, np.uint8).reshape(picture.height, picture.width, 3)
             self._overlay.publish(message_from(draw_overlay(pixels, objects), "rgb8", header))
-
-
-def latched_profile() -> QoSProfile:
-    """Reliable, and the last message is handed to whoever comes later."""
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST,
-        depth=1,
-        reliability=ReliabilityPolicy.RELIABLE,
-        durability=DurabilityPolicy.TRANSIENT_LOCAL,
-    )
 
 
 def objects_document(header: Header, found: Found) -> Mapping[str, Any]:
