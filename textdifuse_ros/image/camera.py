@@ -16,7 +16,8 @@ PLUMB_BOB, RATIONAL, FISHEYE = "plumb_bob", "rational_polynomial", "equidistant"
 _COEFFICIENTS = {PLUMB_BOB: (4, 5), RATIONAL: (8, 12, 14), FISHEYE: (4,)}
 _FISHEYE_NAMES = ("equidistant", "fisheye")
 _FAR = 1.25  # times the view of the picture
-_MORE = 20  # iterations: the five of OpenCV leave pixels at the border of a wide lens
+_MOST_MORE, _NEAR = 20, 1e-3  # iterations, and what they end at [pixels]
+_AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,11 @@ class Camera:
             return (rays @ matrix.T)[:, :2]
         if self.model == FISHEYE:
             return _fisheye(rays, matrix, self.distortion)
-        pixels, _ = cv2.projectPoints(
-            rays.reshape(-1, 1, 3), np.zeros(3), np.zeros(3), matrix, np.array(self.distortion)
-        )
-        return pixels.reshape(-1, 2)
+        pixels, none, lens = np.empty((len(rays), 2)), np.zeros(3), np.array(self.distortion)
+        for first in range(0, len(rays), _AT_ONCE):  # OpenCV finds the derivatives, too: many times as much memory
+            some = slice(first, first + _AT_ONCE)
+            pixels[some] = cv2.projectPoints(rays[some].reshape(-1, 1, 3), none, none, matrix, lens)[0].reshape(-1, 2)
+        return pixels
 
     def rays(self, pixels: np.ndarray) -> np.ndarray:
         """Directions with z = 1, in its optical frame, of what is seen at these pixels of its picture.
@@ -105,8 +107,12 @@ class Camera:
         flat = undistort(pixels.reshape(-1, 1, 2), matrix, np.array(self.distortion))
         rays = np.column_stack((flat.reshape(-1, 2), np.ones(len(pixels))))
         if self.model != FISHEYE:
-            for _ in range(_MORE):
-                rays[:, :2] += (pixels - self._bent(rays)) / (matrix[0, 0], matrix[1, 1])
+            # The iterations of OpenCV leave pixels at the border of a wide lens.
+            for _ in range(_MOST_MORE):
+                off = pixels - self._bent(rays)
+                rays[:, :2] += off / (matrix[0, 0], matrix[1, 1])
+                if np.nanmax(np.abs(off)) < _NEAR:
+                    break
         with np.errstate(invalid="ignore"):
             rays[~(np.abs(self._bent(rays) - pixels).max(1) < 1)] = np.nan
         return rays
