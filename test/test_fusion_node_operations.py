@@ -131,6 +131,26 @@ def test_hold_sends_the_last_picture_again_with_its_own_header_and_stop_sends_no
     assert len(held) == len(rigged.fused) and all(each.header == last.header for each in held)
 
 
+def test_what_is_held_is_fused_and_of_this_activation(rigged, pair):
+    rigged.set("on_missing", "restore")
+    last = rigged.fuse(*pair)
+
+    def lone() -> None:
+        rigged.send(rigged.pair(*pair)[0], None)
+        rigged.spin(0.05)
+
+    assert rigged.wait_for(lambda: lone() or rigged.provenance[-1].status[0].message == "restored")
+    rigged.set("on_missing", "hold")
+    assert rigged.wait_for(lambda: lone() or rigged.provenance[-1].status[0].message == "held")
+    assert rigged.fused[-1] == last
+    assert rigged.change(4) and rigged.change(3)
+    rigged.spin(0.3)
+    rigged.fused.clear()
+    for _ in range(20):
+        lone()
+    assert rigged.settled()["visible"]["dropped"].get("partner_missing", 0) >= 10 and rigged.fused == []
+
+
 # ---- the latency budget
 
 

@@ -26,7 +26,7 @@ from textdifuse_ros.sync.partner import PartnerWatch
 POLICIES = {
     "stop": "nothing is published",
     "restore": "the restored {other} picture alone is published",
-    "hold": "the last fused picture is published again",
+    "hold": "the last fused picture, where there is one, is published again",
 }
 
 

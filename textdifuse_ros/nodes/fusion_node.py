@@ -236,6 +236,8 @@ class FusionNode(LifecycleNode):
             dispatch.budget,
             self._target,
         )
+        if self._outputs is not None:
+            self._outputs.forget()
         dispatch.worker.start(work)
         self._health.restart()
         self._intake.reset()

@@ -65,11 +65,12 @@ class Outputs:
         :param how: ``fused`` or ``restored``
         :param found: what the text names in it; None without a text
         """
-        self._last = picture, dict(told), found
+        if how == FUSED:
+            self._last = picture, dict(told), found
         self._send(picture, how, told, found)
 
     def hold(self) -> bool:
-        """Publish the last picture again, with its old header; returns whether there was one."""
+        """Publish the last fused picture again, with its old header; returns whether there was one."""
         last = self._last
         if last is None:
             return False
@@ -78,7 +79,7 @@ class Outputs:
         return True
 
     def forget(self) -> None:
-        """There is no last picture any more."""
+        """There is no last fused picture any more."""
         self._last = None
 
     def _send(self, picture: Image, how: str, told: Mapping[str, Any], found: Found | None) -> None:
