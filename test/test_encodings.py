@@ -22,6 +22,9 @@ BAYER = [f"bayer_{pattern}{bits}" for pattern in ("rggb", "bggr", "gbrg", "grbg"
 YUV = {"uyvy": "uyvy", "yuv422": "uyvy", "yuyv": "yuyv", "yuv422_yuy2": "yuyv"}
 
 
+PLANES = {"nv12": "uv", "nv21": "vu"}
+
+
 def pack(values: np.ndarray, big: bool, padding: int) -> tuple[bytes, int]:
     """The message bytes and step of stored values [H, W] or [H, W, C]; the padding is not zero."""
     rows = values.astype(values.dtype.newbyteorder(">" if big else "<")).reshape(len(values), -1)
@@ -30,7 +33,7 @@ def pack(values: np.ndarray, big: bool, padding: int) -> tuple[bytes, int]:
 
 
 def test_every_encoding_of_the_table_is_covered_here():
-    assert set(ENCODINGS) == {*PLAIN, *BAYER, *YUV}
+    assert set(ENCODINGS) == {*PLAIN, *BAYER, *YUV, *PLANES}
 
 
 @settings(max_examples=150, deadline=None)
@@ -88,6 +91,22 @@ def test_yuv422_gives_back_the_colour_it_was_made_from(encoding, padding):
     data, step = pack(stored, False, padding)
     decoded = decode_image(data, 6, 8, step, encoding, False)
     assert decoded.shape == (6, 8, 3) and np.abs(decoded - rgb).max() <= 2
+
+
+@pytest.mark.parametrize("encoding", PLANES)
+@pytest.mark.parametrize("padding", [0, 5])
+def test_two_planes_give_back_the_colours_they_were_made_from(encoding, padding):
+    """Two colours side by side, so that a shift of chroma against luma is seen."""
+    colours = np.array([[180.0, 60.0, 30.0], [40.0, 90.0, 200.0]])
+    luma = colours @ [0.299, 0.587, 0.114]
+    blue, red = (colours[:, 2] - luma) / 1.772, (colours[:, 0] - luma) / 1.402
+    planes = {"u": 128 + blue * 224 / 255, "v": 128 + red * 224 / 255}
+    above = np.repeat(16 + luma * 219 / 255, 4)
+    below = np.repeat(np.stack([planes[letter] for letter in PLANES[encoding]], 1), 2, 0).reshape(-1)
+    stored = np.vstack([np.tile(above, (6, 1)), np.tile(below, (3, 1))]).round().astype(np.uint8)
+    data, step = pack(stored, False, padding)
+    decoded = decode_image(data, 6, 8, step, encoding, False)
+    assert decoded.shape == (6, 8, 3) and np.abs(decoded - np.repeat(colours, 4, 0)).max() <= 2
 
 
 @settings(max_examples=60, deadline=None)
@@ -151,7 +170,7 @@ def test_what_needs_no_conversion_is_a_view():
 
 @pytest.mark.parametrize("encoding", sorted(ENCODINGS))
 def test_a_constant_picture_goes_through_as_visible_and_infrared(encoding):
-    data = b"\x40" * (8 * 8 * 4 * 2)
+    data = b"\x40" * (8 * 8 * 4 * 3)
     decoded = decode_image(data, 8, 8, 8 * 8, encoding, False)
     infrared = to_infrared(decoded)
     assert infrared.shape == (8, 8) and infrared.min() == infrared.max()
@@ -171,7 +190,9 @@ def test_a_constant_picture_goes_through_as_visible_and_infrared(encoding):
         (10, 2**32 - 1, 2**32 - 1, 2**32 - 1, "mono8", "got 10"),
         (48, 2, 2, 12, "bayer_rggb8", "a picture in bayer_rggb8 must be at least 3 x 3 pixels"),
         (48, 4, 5, 12, "uyvy", r"the width of a picture in uyvy must be even \[pixels\], got 5"),
-        (48, 4, 4, 12, "nv12", "the encoding must be one of .*rgb8.*, got 'nv12'"),
+        (48, 4, 4, 12, "rgb565", "the encoding must be one of .*rgb8.*, got 'rgb565'"),
+        (23, 4, 4, 4, "nv12", r"at least step \* height \* 3 / 2 = 4 \* 6 = 24 bytes long, got 23"),
+        (48, 3, 4, 4, "nv21", r"the height of a picture in nv21 must be even \[pixels\], got 3"),
         (48, 4, 4, 12, "", "the encoding must be one of"),
         (48, 4, 4, 12, "RGB8", "the encoding must be one of"),
     ],

@@ -8,6 +8,8 @@ One table names for each encoding its data type, its channels and the conversion
 - ROS names a Bayer mosaic by its first two rows (``rggb``: R G on the first, G B on the second), OpenCV by the second
   row's second and third pixel, so that ROS's RGGB is OpenCV's BG.
 - ``yuv422`` is the old name of ``uyvy``, ``yuv422_yuy2`` that of ``yuyv``; BT.601, limited range (luma 16 .. 235).
+- ``nv12`` and ``nv21`` (video decoders, cameras of embedded boards) keep luma and, in half as many rows below
+  it, chroma of two by two pixels; likewise BT.601, limited range.
 - ``32FC1`` (temperatures) is for infrared only: it is decoded as float32, and :func:`to_infrared` stretches it.
 """
 
@@ -33,9 +35,10 @@ class Layout:
 
     :ivar dtype: type of one value, without byte order: ``u1``, ``u2`` or ``f4``
     :ivar channels: values a pixel
-    :ivar convert: [H, W] or [H, W, channels] as stored to [H, W] or RGB
+    :ivar convert: [H, W] or [H, W, channels] as stored to [H, W] or RGB; with a second plane [3 H / 2, W]
     :ivar least: smallest height and width that can be converted [pixels]
     :ivar even: whether the width must be even
+    :ivar two_planes: whether half as many rows follow, of another plane; the height must be even then, too
     """
 
     dtype: str
@@ -43,6 +46,7 @@ class Layout:
     convert: Callable[[np.ndarray], np.ndarray]
     least: int = 1
     even: bool = False
+    two_planes: bool = False
 
 
 def _same(stored: np.ndarray) -> np.ndarray:
@@ -73,6 +77,8 @@ def _table() -> dict[str, Layout]:
         table[name] = Layout("u1", 2, _by(cv2.COLOR_YUV2RGB_UYVY), even=True)
     for name in ("yuyv", "yuv422_yuy2"):
         table[name] = Layout("u1", 2, _by(cv2.COLOR_YUV2RGB_YUY2), even=True)
+    for name, code in (("nv12", cv2.COLOR_YUV2RGB_NV12), ("nv21", cv2.COLOR_YUV2RGB_NV21)):
+        table[name] = Layout("u1", 1, _by(code), even=True, two_planes=True)
     return table
 
 
@@ -82,7 +88,7 @@ ENCODINGS: dict[str, Layout] = _table()
 def decode_image(data: Bytes, height: int, width: int, step: int, encoding: str, is_bigendian: bool) -> np.ndarray:
     """The picture in an image message.
 
-    :param data: at least ``step * height`` bytes; what lies beyond is ignored
+    :param data: at least ``step * height`` bytes (half as much again of two planes); what lies beyond is ignored
     :param step: bytes from one row's start to the next one's; what exceeds a row is padding
     :param encoding: a key of :data:`ENCODINGS`
     :param is_bigendian: byte order of values of more than one byte
@@ -94,12 +100,14 @@ def decode_image(data: Bytes, height: int, width: int, step: int, encoding: str,
     if layout is None:
         raise EncodingError("the encoding", f"one of {', '.join(sorted(ENCODINGS))}", repr(encoding))
     _check_layout(layout, height, width, step, encoding)
-    due, there = step * height, memoryview(data).nbytes
+    rows = height * 3 // 2 if layout.two_planes else height
+    due, there = step * rows, memoryview(data).nbytes
     if there < due:
-        raise EncodingError("data", f"at least step * height = {step} * {height} = {due} bytes long", there)
+        product = "step * height * 3 / 2" if layout.two_planes else "step * height"
+        raise EncodingError("data", f"at least {product} = {step} * {rows} = {due} bytes long", there)
     dtype = np.dtype(layout.dtype)
     row = width * layout.channels * dtype.itemsize
-    stored = np.frombuffer(data, np.uint8, count=due).reshape(height, step)[:, :row]
+    stored = np.frombuffer(data, np.uint8, count=due).reshape(rows, step)[:, :row]
     stored = stored.view(dtype.newbyteorder(">" if is_bigendian else "<"))
     stored = np.require(stored, dtype, "A")  # copies where the byte order differs, or an odd step misaligns the values
     if layout.channels > 1:
@@ -114,6 +122,8 @@ def _check_layout(layout: Layout, height: int, width: int, step: int, encoding: 
         )
     if layout.even and width % 2:
         raise EncodingError(f"the width of a picture in {encoding}", "even [pixels]", width)
+    if layout.two_planes and height % 2:
+        raise EncodingError(f"the height of a picture in {encoding}", "even [pixels]", height)
     row = width * layout.channels * np.dtype(layout.dtype).itemsize
     if step < row:
         raise EncodingError("step", f"at least {row} bytes for {width} pixels in {encoding}", step)
