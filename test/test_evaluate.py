@@ -155,6 +155,14 @@ class TestCleanPanel:
         assert content["rows"]["max"]["VIF_infrared"] == {"mean": None, "low": None, "high": None, "undefined": 3}
         assert ",nan," in (tmp_path / "t.csv").read_text()
 
+    def test_inputs_are_saved_below_clean_and_leave_the_sources_alone(self, evaluate, folders, tmp_path) -> None:
+        visible, infrared = folders[0].rename(tmp_path / "visible"), folders[1].rename(tmp_path / "infrared")
+        before = {path: path.read_bytes() for folder in (visible, infrared) for path in folder.iterdir()}
+        evaluate("--save-inputs", tmp_path, "--limit", 1, visible=visible, infrared=infrared)
+        assert all(path.read_bytes() == data for path, data in before.items())
+        saved = {str(path.parent.relative_to(tmp_path / "clean")) for path in (tmp_path / "clean").rglob("0.png")}
+        assert saved == {"visible", "infrared", "visible+pre", "infrared+pre"}
+
     def test_it_refuses_constants_of_json_that_are_no_json(self, evaluate, tmp_path) -> None:
         evaluate()
         assert not any(word in (tmp_path / "out.json").read_text() for word in ("NaN", "Infinity"))
@@ -406,9 +414,39 @@ class TestRefusals:
         (method / "1.png").unlink()
         assert f"the result of Peer for 1 must be the file {method}/1.png" in refused("--method", f"Peer={method}")
 
+    def test_a_folder_to_save_in_that_is_read(self, refused, folders, tiny_checkpoint, tmp_path) -> None:
+        part = tmp_path / "set" / "clean"
+        part.mkdir(parents=True)
+        clean = [folder.rename(part / name) for folder, name in zip(folders, ("visible", "infrared"), strict=True)]
+        read = {"visible": clean[0], "infrared": clean[1]}
+        before = {path: path.read_bytes() for path in part.rglob("*.png")}
+        words = "must be a folder in which no pictures are that are read, got"
+        assert f"--save-inputs {words} {part}/visible" in refused("--save-inputs", part.parent, **read)
+        assert f"--report {words} {part}/visible" in refused("--report", clean[0], **read)
+        (tmp_path / "link").mkdir()
+        (tmp_path / "link" / "textdifuse").symlink_to(clean[0])
+        model = ["--model", tiny_checkpoint, "--threads", 1, "--save-fused", tmp_path / "link"]
+        assert f"--save-fused {words} {tmp_path}/link/textdifuse" in refused(*model, **read)
+        peer = save_row(tmp_path / "kept" / "textdifuse", "max", clean)
+        line = refused(*model[:-1], tmp_path / "kept", "--method", f"Before={peer}", **read)
+        assert f"--save-fused {words} {peer}" in line
+        line = refused(*model[:-1], tmp_path / "kept", "--panel", "text", "--masks", peer, **read)
+        assert f"--save-fused {words} {peer}" in line
+        assert before == {path: path.read_bytes() for path in part.rglob("*.png")}
+
+    def test_a_method_of_the_name_of_a_row_of_the_model(self, refused, tiny_text_checkpoint, tmp_path) -> None:
+        (tmp_path / "masks").mkdir()
+        write_png(tmp_path / "masks" / "0.png", np.eye(60, 80, dtype=np.uint8))
+        model = ["--model", tiny_text_checkpoint, "--threads", 1]
+        text = ["text", "--masks", tmp_path / "masks"]
+        for panel, name in ((["video"], "textdifuse_each"), (text, "textdifuse_plain")):
+            line = refused("--panel", *panel, *model, "--method", f"{name}=.")
+            assert f"given once for each name, got {name} twice; --model has a row of that name" in line
+
     @pytest.mark.parametrize(
         ("flags", "message"),
         [
+            (["--save-fused", "kept"], "--save-fused must be given with --model, got no model"),
             (["--panel", "night"], "--panel must be one of clean, degraded, video, text, got 'night'"),
             (["--panel", "degraded", "--condition", "fog"], "--condition must be one of low_light"),
             (["--condition", "haze"], "--condition must be given with --panel degraded"),

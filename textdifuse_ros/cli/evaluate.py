@@ -63,8 +63,8 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     add("--report", type=Path, metavar="DIR", help="Write a report to DIR: index.html, contact sheets and all tables.")
     add("--examples", type=int, default=6, metavar="N", help="Scenes shown in the report. Default: 6.")
     add("--save-fused", type=Path, metavar="DIR", help="Keep the model's pictures in DIR/textdifuse.")
-    add("--save-inputs", type=Path, metavar="DIR", help="Write DIR/CONDITION/{visible,infrared}[+pre]/STEM.png, from "
-        "which other methods can be run.")  # fmt: skip
+    add("--save-inputs", type=Path, metavar="DIR", help="Write DIR/CONDITION/{visible,infrared}[+pre]/STEM.png (panel "
+        "clean: DIR/clean/...), from which other methods can be run.")  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:

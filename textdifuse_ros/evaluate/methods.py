@@ -158,11 +158,21 @@ def fuse_into(row: Row, fuser: Fuser, inputs: Inputs) -> None:
     write_png(row.folder / inputs.condition / f"{inputs.stem}.png", fuser(*inputs.of(row)).image)
 
 
+def input_folders(folder: Path, condition: str) -> list[Path]:
+    """Where :func:`save_inputs` writes: visible, infrared, and both pre-processed.
+
+    :param condition: as for :func:`result_path`; what has none is clean
+    """
+    parts = [f"{source}{ending}" for ending in ("", PRE) for source in ("visible", "infrared")]
+    return [folder / (condition or CLEAN) / part for part in parts]
+
+
 def save_inputs(folder: Path, inputs: Inputs) -> None:
     """Save what the methods are given, so that one that runs elsewhere can be given the same.
 
-    Written are ``CONDITION/{visible,infrared,visible+pre,infrared+pre}/STEM.png``.
+    Written are ``CONDITION/{visible,infrared,visible+pre,infrared+pre}/STEM.png``, CONDITION being ``clean`` in the
+    clean panel.
     """
-    for ending, pair in (("", inputs.pair), (PRE, inputs.preprocessed)):
-        for source, picture in zip(("visible", "infrared"), pair, strict=True):
-            write_png(folder / inputs.condition / f"{source}{ending}" / f"{inputs.stem}.png", picture)
+    pictures = (*inputs.pair, *inputs.preprocessed)
+    for place, picture in zip(input_folders(folder, inputs.condition), pictures, strict=True):
+        write_png(place / f"{inputs.stem}.png", picture)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from textdifuse_ros import __version__
 from textdifuse_ros.data.conditions import CONDITIONS
-from textdifuse_ros.errors import ConfigError
+from textdifuse_ros.errors import ConfigError, FileError
 from textdifuse_ros.evaluate.highlight import PLAIN, Objects, labelled, run_text
-from textdifuse_ros.evaluate.methods import MODEL, PRE, Row, control_rows
+from textdifuse_ros.evaluate.methods import MODEL, PRE, Row, control_rows, input_folders
 from textdifuse_ros.evaluate.panels import Plan, run_pairs
 from textdifuse_ros.evaluate.pictures import Example, choose_examples, make_example
 from textdifuse_ros.evaluate.report import write_report
@@ -64,7 +64,8 @@ def run(request: Request, fuser: Fuser | None = None, progress: Callable[[], obj
     :param fuser: the model under test, or None for none
     :param progress: called once for each pair (in the video panel: row) measured
     :raises ConfigError: options that do not go together
-    :raises FileError: a picture is missing or unreadable, or a file cannot be written
+    :raises FileError: a picture is missing or unreadable, pictures would be saved over those that are read, or a file
+        cannot be written
     :raises ImageError: a picture of another size than its pair, or a coloured infrared one
     """
     _check(request, fuser)
@@ -78,6 +79,7 @@ def run(request: Request, fuser: Fuser | None = None, progress: Callable[[], obj
         if fuser is not None and folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="textdifuse-")))
         plan = _plan(request, folder if fuser is not None else None)
+        _check_targets(request, plan)
         if request.panel == "video":
             evaluation = run_video(plan, fuser, request.workers, progress)
         elif request.panel == "text":
@@ -96,10 +98,6 @@ def run(request: Request, fuser: Fuser | None = None, progress: Callable[[], obj
 
 
 def _check(request: Request, fuser: Fuser | None) -> None:
-    names = [row.name for row in request.methods]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError("--method", "given once for each name", f"{name} twice")
     if request.panel not in PANELS:
         raise ConfigError("--panel", f"one of {', '.join(PANELS)}", repr(request.panel))
     for name in request.conditions:
@@ -111,13 +109,36 @@ def _check(request: Request, fuser: Fuser | None) -> None:
         for option, value in (("--pre", request.preprocessed), ("--save-inputs", request.inputs)):
             if value:
                 raise ConfigError(option, "given with --panel clean or degraded", f"--panel {request.panel}")
-    if MODEL in request.preprocessed and fuser is None:
-        raise ConfigError(f"--pre {MODEL}", "given with --model", "no model")
+    if fuser is None:
+        for option, asked in ((f"--pre {MODEL}", MODEL in request.preprocessed), ("--save-fused", request.fused)):
+            if asked:
+                raise ConfigError(option, "given with --model", "no model")
     if request.panel == "text":
         if request.objects is None:
             raise ConfigError("--panel text", "given with --boxes or --masks", "neither")
     elif request.objects is not None:
         raise ConfigError("--boxes or --masks", "given with --panel text", f"--panel {request.panel}")
+
+
+def _check_targets(request: Request, plan: Plan) -> None:
+    """Refuse to save pictures in a folder that others are read from: they would be replaced by them."""
+    read = {path.parent for pair in plan.pairs.pairs for path in (pair.visible, pair.infrared)}
+    if request.objects is not None:
+        read.add(request.objects.folder)
+    for row in plan.rows:
+        if row.folder is not None and row not in plan.modelled:
+            read |= {row.folder / part for part in plan.layout}
+    saved = {"--save-fused": [row.folder / part for row in plan.modelled if row.folder for part in plan.layout]}
+    if request.inputs is not None:
+        saved["--save-inputs"] = [folder for part in plan.layout for folder in input_folders(request.inputs, part)]
+    if request.report is not None:
+        saved["--report"] = [request.report]
+    known = {folder.resolve() for folder in read}
+    for option, folders in saved.items():
+        for folder in folders:
+            if folder.resolve() in known:
+                remedy = "pictures there would be overwritten; name another one"
+                raise FileError(option, "a folder in which no pictures are that are read", folder, remedy)
 
 
 def _plan(request: Request, model_folder: Path | None) -> Plan:
@@ -131,7 +152,13 @@ def _plan(request: Request, model_folder: Path | None) -> Plan:
             names.append(MODEL + EACH)
         modelled = tuple(Row(name, model_folder / name) for name in names)
     conditions = (request.conditions or tuple(CONDITIONS)) if request.panel == "degraded" else ()
-    return Plan(request.pairs, (*rows, *request.methods, *modelled), conditions, modelled, request.inputs)
+    plan = Plan(request.pairs, (*rows, *request.methods, *modelled), conditions, modelled, request.inputs)
+    names = [row.name for row in plan.rows]
+    for row in request.methods:
+        if names.count(row.name) > 1:
+            remedy = "--model has a row of that name" if row.name in [mine.name for mine in modelled] else ""
+            raise ConfigError("--method", "given once for each name", f"{row.name} twice", remedy)
+    return plan
 
 
 def _examples(request: Request, plan: Plan) -> list[Example]:
