@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from textdifuse_ros.data.conditions import CONDITIONS, degrade_pair
 from textdifuse_ros.evaluate.controls import CONTROLS
 from textdifuse_ros.evaluate.methods import Row
 from textdifuse_ros.evaluate.preprocess import preprocess
-from textdifuse_ros.evaluate.results import METRICS, Record, differences, summarise
+from textdifuse_ros.evaluate.results import METRICS, UNDEFINED, Evaluation, Record, differences, summarise
+from textdifuse_ros.evaluate.tables import markdown_table, show, to_markdown
 from textdifuse_ros.image.files import read_infrared, read_visible, write_png
 from textdifuse_ros.metrics.regions import box_masks
 from textdifuse_ros.metrics.table import CLEAN_METRICS, clean_metrics
@@ -200,6 +202,28 @@ class TestConclusions:
     def test_a_nan_does_not_lead(self) -> None:
         assert self.table(VIF=(math.nan, 0.4, 0.5, math.nan)).leaders == {"VIF": "peer"}
 
+    def test_a_mean_over_some_of_the_pictures_does_not_lead(self) -> None:
+        rows = (Row("max"), Row("peer", Path("p")))
+        records = [Record("", "max", str(n), {"EN": 9.0 if n else math.nan}) for n in range(4)]
+        records += [Record("", "peer", str(n), {"EN": 7.0}) for n in range(4)]
+        table = summarise(records, rows)
+        assert (table.leaders, table.proves_nothing) == ({"EN": "peer"}, ())
+        assert show(table.rows["max"]["EN"], "EN") == "9.00 (3 of 4)"
+        assert show(table.rows["max"]["EN"], "EN", intervals=True) == "9.00 [9.00, 9.00] (3 of 4)"
+        evaluation = Evaluation("clean", "s", 4, rows, tuple(records), table)
+        assert "| 9.00 [9.00, 9.00] (3 of 4) |" in to_markdown(evaluation) and UNDEFINED in to_markdown(evaluation)
+        assert UNDEFINED not in to_markdown(replace(evaluation, table=summarise(records[4:], rows)))
+
+    def test_a_mean_over_conditions_is_not_one_over_those_that_are_defined(self) -> None:
+        records = [Record(c, "max", "0", {"EN": v}) for c, v in (("a", 1.0), ("b", math.nan))]
+        interval = summarise([*records, Record("a", "max", "1", {"EN": 5.0})], (Row("max"),)).rows["max"]["EN"]
+        assert (interval.mean, interval.defined, interval.undefined) == (5, 1, 1)
+
+    def test_a_name_with_a_bar_is_one_cell(self) -> None:
+        row = Row("a|b", Path("p"))
+        table = summarise([Record("", row.name, "0", {"EN": 1.0})], (row,))
+        assert "| a\\|b |" in markdown_table(table)
+
     def test_a_picture_counts_once_however_many_conditions_it_has(self) -> None:
         records = [Record(c, "max", "0", {"EN": v}) for c, v in (("a", 1.0), ("b", 3.0))]
         interval = summarise([*records, Record("a", "max", "1", {"EN": 5.0})], (Row("max"),)).rows["max"]["EN"]
@@ -210,6 +234,12 @@ class TestConclusions:
         records += [Record("", "peer", str(n), {"EN": 10 * n + 0.5 + 0.01 * (n % 3)}) for n in range(20)]
         apart = differences(records, "peer", "max")["EN"]
         assert apart.mean == pytest.approx(0.51, abs=0.01) and 0.49 < apart.low < apart.high < 0.53
+
+    def test_differences_of_objects_are_drawn_by_picture(self) -> None:
+        records = [Record("", "max", str(n % 2), {"contrast": 0.0}, n) for n in range(1, 9)]
+        records += [Record("", "peer", str(n % 2), {"contrast": float(n % 2)}, n) for n in range(1, 9)]
+        apart = differences(records, "peer", "max")["contrast"]
+        assert (apart.mean, apart.low, apart.high, apart.defined) == (0.5, 0, 1, 8)
 
     def test_every_metric_of_the_panels_has_a_description_and_a_direction(self) -> None:
         assert set(CLEAN_METRICS) <= set(METRICS)
@@ -350,6 +380,26 @@ class TestTextPanel:
         assert row["gain"]["low"] <= row["gain"]["mean"] <= row["gain"]["high"]
         assert row["changed_outside"]["mean"] == row["largest_outside"]["mean"] == 0
         assert content["rows"]["mean"]["contrast"]["mean"] == pytest.approx(before, rel=1e-9)
+
+    def test_intervals_are_over_pictures_also_those_of_the_differences(self, evaluate, results, tmp_path) -> None:
+        """Of three pictures two have one object and one has six: the middle of the means spans from one to another."""
+        for number in range(3):
+            levels = np.zeros((60, 80), np.uint8)
+            for n in range(6 if number == 1 else 1):
+                levels[14 + 14 * (n // 3) :, 12 + 20 * (n % 3) :][:8, :8] = n + 1
+            write_png(tmp_path / "masks" / f"{number}.png", levels)
+        content = evaluate(*results, "--masks", tmp_path / "masks", "--csv", tmp_path / "t.csv")
+        with (tmp_path / "t.csv").open() as file:
+            lines = [line for line in csv.DictReader(file) if line["row"] == "T" and line["contrast"]]
+        assert [line["picture"] for line in lines] == ["0#1", *(f"1#{n}" for n in range(1, 7)), "2#1"]
+        contrasts = [float(line["contrast"]) for line in lines]
+        means = [contrasts[0], np.mean(contrasts[1:7]), contrasts[7]]
+        figures = content["rows"]["T"]["contrast"]
+        assert figures["mean"] == pytest.approx(np.mean(contrasts), rel=1e-4)
+        # All three draws of one picture: 1 in 27 each, which is more than the 2.5 % that are left out at either end.
+        assert (figures["low"], figures["high"]) == pytest.approx((min(means), max(means)), rel=1e-4)
+        apart = content["against"]["max"]["T"]["contrast"]
+        assert apart["low"] <= apart["mean"] <= apart["high"]
 
     def test_a_change_outside_does_not_go_unseen(self, evaluate, results, tmp_path) -> None:
         picture = read_visible(tmp_path / "lit" / "1.png")

@@ -18,7 +18,7 @@ from textdifuse_ros.evaluate.methods import Row
 from textdifuse_ros.evaluate.pictures import choose_examples, embedded, embedded_detail, zoom_window
 from textdifuse_ros.evaluate.plots import Mark, Point, interval_plot, scatter_plot
 from textdifuse_ros.evaluate.report import to_html
-from textdifuse_ros.evaluate.results import Evaluation, Record, summarise
+from textdifuse_ros.evaluate.results import UNDEFINED, Evaluation, Record, summarise
 from textdifuse_ros.evaluate.sets import PairSet
 from textdifuse_ros.evaluate.statistics import Interval
 from textdifuse_ros.image.files import Pair, read_visible, write_png
@@ -143,6 +143,26 @@ class TestReport:
         records = tuple(Record("", row.name, "0", {"EN": 2.0, "SCD": float("nan")}) for row in rows)
         page = Page(to_html(Evaluation("clean", "s", 1, rows, records, summarise(records, rows)), ()))
         assert "NaN" in page.words
+
+
+    def test_a_figure_over_some_of_the_pictures_says_so_and_leads_nothing(self) -> None:
+        rows = (Row("max"), Row("max+noise15"), Row("Peer", Path("x")), Row("Other", Path("y")))
+        records = tuple(
+            Record("", row.name, str(n), {"EN": float("nan") if row.name == "Other" and n else value})
+            for row, value in zip(rows, (2.0, 0.0, 1.0, 3.0), strict=True)
+            for n in range(3)
+        )
+        text = to_html(Evaluation("clean", "s", 3, rows, records, summarise(records, rows)), ())
+        assert re.findall(r'<td class="best ?(\w*)">([\d.]+)', text) == [("nothing", "2.00")]
+        assert "best method Peer 1.00" in text and "3.00 (1 of 3)" in text and "+1.00 (1 of 3)" in text
+        assert UNDEFINED in Page(text).words
+
+    def test_the_text_panel_says_what_a_mean_is_over(self) -> None:
+        rows = (Row("max"), Row("max+noise15"), Row("Peer", Path("x")))
+        records = tuple(Record("", row.name, "0", {"contrast": 2.0}, n) for row in rows for n in (1, 2))
+        words = Page(to_html(Evaluation("text", "s", 1, rows, records, summarise(records, rows)), ())).words
+        assert "Mean over the objects (of what is outside them: over the pictures)" in words
+        assert "difference on the same objects" in words and "interval over pictures" in words
 
 
 class TestPlots:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from textdifuse_ros.evaluate.statistics import Interval, bootstrap_interval
+from textdifuse_ros.evaluate.statistics import Interval, bootstrap_interval, bootstrap_ratio
 
 
 def test_the_interval_is_that_of_the_mean_s_normal_distribution() -> None:
@@ -65,6 +65,27 @@ def test_one_value_has_a_mean_but_no_interval() -> None:
     assert math.isnan(interval.low)
     assert math.isnan(interval.high)
     assert (interval.defined, interval.undefined) == (1, 1)
+
+
+def test_a_picture_is_drawn_with_all_of_its_objects() -> None:
+    alike = [[value] * 20 for value in np.random.default_rng(5).normal(0, 1, 30)]
+    pictures = bootstrap_interval([objects[0] for objects in alike])
+    together = bootstrap_interval(alike)
+    assert (together.low, together.high) == pytest.approx((pictures.low, pictures.high))
+    assert (together.defined, together.mean) == (600, pytest.approx(pictures.mean))
+    apart = bootstrap_interval(np.concatenate(alike))
+    assert together.high - together.low > 3 * (apart.high - apart.low)
+
+
+def test_the_mean_is_over_objects_also_where_pictures_have_unequally_many() -> None:
+    interval = bootstrap_interval([[1.0, 1.0, 1.0], [5.0], [math.nan, math.nan]])
+    assert interval == Interval(2, 1, 5, 4, 2)
+    assert math.isnan(bootstrap_interval([[1.0, 2.0, 3.0]]).low), "objects of one picture tell of no other picture"
+
+
+def test_draws_of_a_ratio_without_a_denominator_do_not_count() -> None:
+    assert bootstrap_ratio(np.array([0.0, 6.0]), np.array([0.0, 3.0])) == (2, 2)
+    assert all(math.isnan(end) for end in bootstrap_ratio(np.zeros(3), np.zeros(3)))
 
 
 def test_equal_values_have_an_interval_of_no_width() -> None:

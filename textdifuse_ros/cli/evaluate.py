@@ -73,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     :return: 0
     :raises TextDifuseError: wrong options, a missing or unfit picture; nothing is left out silently
     """
+    from textdifuse_ros.evaluate.results import UNDEFINED
     from textdifuse_ros.evaluate.run import run as evaluate
     from textdifuse_ros.evaluate.tables import markdown_table, to_csv, to_json, to_markdown, verdict, write_text
 
@@ -94,6 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(_title(evaluation))
     print(markdown_table(evaluation.table, intervals=False))
     print(verdict(evaluation.table))
+    if evaluation.partly_undefined:
+        print(UNDEFINED)
     for note in evaluation.notes:
         print(note)
     if request.report:

@@ -20,7 +20,7 @@ from textdifuse_ros.evaluate.methods import Inputs, Row, check_results
 from textdifuse_ros.evaluate.panels import Plan, gather
 from textdifuse_ros.evaluate.results import Evaluation, Record, rank, summarise
 from textdifuse_ros.evaluate.sets import PairSet, check_size, read_pair
-from textdifuse_ros.evaluate.statistics import LEVEL, RESAMPLES, Interval
+from textdifuse_ros.evaluate.statistics import Interval, bootstrap_ratio
 from textdifuse_ros.image.files import Pair, read_infrared, write_png
 from textdifuse_ros.metrics.pictures import to_grey
 from textdifuse_ros.metrics.regions import box_masks, change_outside, contrast_gain, instance_masks, object_contrast
@@ -117,11 +117,11 @@ def run_text(
     for row in rows:
         if row.folder is not None:
             table[row.name]["gain"] = gain_interval(records, row.name)
-    many = len({record.stem for record in records if "contrast" in record.values})
+    many = len({record.name for record in records if record.number})
     covered = "the masks" if objects.masks else "the boxes"
     notes = (
-        f"{many} objects in {len(plan.pairs.pairs)} pictures. Contrast is averaged over objects; the interval of the "
-        "gain is over pictures, for objects of one picture are not independent.",
+        f"{many} objects in {len(plan.pairs.pairs)} pictures. Contrast and gain are means over objects, their "
+        "intervals over pictures, for objects of one picture are not independent.",
         f"Changed is counted outside {covered}. A control has no text: its contrast is what the objects have anyway.",
     )
     return Evaluation("text", plan.pairs.name, len(plan.pairs.pairs), rows, records, rank(table, rows), notes=notes)
@@ -149,8 +149,7 @@ def _fused(jobs: Iterator[Job], plan: Plan, fuser: Fuser | None, strength: float
 def measure_objects(job: Job) -> tuple[str, list[Record]]:
     """Contrast of every object, and what changed elsewhere.
 
-    :return: the pair's stem; for each row a record for each object (``STEM#NUMBER``), and for a method one
-        of the picture
+    :return: the pair's stem; for each row a record for each object, and for a method one of the picture
     """
     visible, infrared = read_pair(job.pair)
     stem = job.pair.stem
@@ -168,7 +167,7 @@ def measure_objects(job: Job) -> tuple[str, list[Record]]:
             change = change_outside(picture, without, np.asarray(masks.any(0)))
             outside = {"changed_outside": change.share, "largest_outside": change.largest}
             records.append(Record("", row.name, stem, outside))
-        records.extend(Record("", row.name, f"{stem}#{n + 1}", values) for n, values in enumerate(figures))
+        records.extend(Record("", row.name, stem, values, n + 1) for n, values in enumerate(figures))
     return stem, records
 
 
@@ -181,7 +180,7 @@ def gain_interval(records: Sequence[Record], row: str, seed: int = 0) -> Interva
     for record in records:
         if record.row == row and "contrast_plain" in record.values:
             pair = (record.values["contrast"], record.values["contrast_plain"])
-            by_picture.setdefault(record.stem.rpartition("#")[0], []).append(pair)
+            by_picture.setdefault(record.stem, []).append(pair)
     pictures = [np.array(pairs) for pairs in by_picture.values()]
     if not pictures:
         return Interval(np.nan, np.nan, np.nan, 0)
@@ -189,14 +188,9 @@ def gain_interval(records: Sequence[Record], row: str, seed: int = 0) -> Interva
     gain = contrast_gain(together[:, 0], together[:, 1])
     undefined = int(np.isnan(together).any(1).sum())
     defined = len(together) - undefined
-    if len(pictures) < 2 or np.isnan(gain):
-        return Interval(gain, np.nan, np.nan, defined, undefined)
-    sums = np.array([np.nansum(pairs[~np.isnan(pairs).any(1)], 0) for pairs in pictures])
-    drawn = sums[np.random.default_rng(seed).integers(0, len(sums), (RESAMPLES, len(sums)))].sum(1)
-    drawn = drawn[drawn[:, 1] > 0]
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(drawn[:, 0] / drawn[:, 1] - 1, (tail, 1 - tail), method="inverted_cdf")
-    return Interval(gain, float(low), float(high), defined, undefined)
+    sums = np.array([pairs[~np.isnan(pairs).any(1)].sum(0) for pairs in pictures])
+    low, high = bootstrap_ratio(sums[:, 0], sums[:, 1], seed=seed)
+    return Interval(gain, low - 1, high - 1, defined, undefined)
 
 
 def _check_partners(rows: Sequence[Row], plain: Sequence[Row]) -> None:

@@ -12,14 +12,14 @@ from textdifuse_ros.evaluate import page
 from textdifuse_ros.evaluate.methods import Row
 from textdifuse_ros.evaluate.pictures import Example, embedded, embedded_detail, sheets
 from textdifuse_ros.evaluate.plots import Mark, Point, interval_plot, scatter_plot
-from textdifuse_ros.evaluate.results import METRICS, REFERENCES, Evaluation, Table, differences
+from textdifuse_ros.evaluate.results import METRICS, REFERENCES, UNDEFINED, Evaluation, Table, differences, first
 from textdifuse_ros.evaluate.statistics import Interval
-from textdifuse_ros.evaluate.tables import show, to_csv, to_json, to_markdown, write_text
+from textdifuse_ros.evaluate.tables import coverage, show, to_csv, to_json, to_markdown, write_text
 from textdifuse_ros.image.files import write_png
 
 PAGE = "index.html"
 _HEATED = ("VIF_min", "Qabf", "SSIM", "PSNR_consistency", "dE00")
-_CAPTIONED = ("VIF_min", "Qabf", "flicker", "gain", "contrast")
+_CAPTIONED = ("VIF_min", "Qabf", "flicker")
 _PLAIN, _HUE = (255, 255, 255), (120, 173, 232)
 
 
@@ -58,9 +58,10 @@ def to_html(evaluation: Evaluation, examples: Sequence[Example]) -> str:
 
 def _verdict(evaluation: Evaluation) -> str:
     table = evaluation.table
+    methods = [row for row in evaluation.rows if not row.is_control]
     tiles = []
     for name in table.metrics:
-        best = _best_method(evaluation, name)
+        best = first(table.rows, methods, name)
         if not METRICS[name].better or not (best or name in table.leaders):
             continue
         leader = table.leaders.get(name, best)
@@ -83,23 +84,15 @@ def _verdict(evaluation: Evaluation) -> str:
     return page.section("What the figures can tell", lead, f'<div class="verdict">{"".join(tiles)}</div>')
 
 
-def _best_method(evaluation: Evaluation, metric: str) -> str:
-    """Who is first among the methods; "" where there is none."""
-    means = {
-        row.name: evaluation.table.rows[row.name][metric].mean * METRICS[metric].better
-        for row in evaluation.rows
-        if not row.is_control and metric in evaluation.table.rows[row.name]
-    }
-    means = {name: mean for name, mean in means.items() if not math.isnan(mean)}
-    return max(means, key=lambda name: means[name]) if means else ""
-
-
 def _main_table(evaluation: Evaluation) -> str:
     over = " and all conditions" if evaluation.conditions else ""
     lead = (
-        f"Mean over the pictures{over}, below it the bootstrap 95 % interval. The best of each column is marked: blue "
-        "for a method, yellow where a control reaches it. An arrow says which way is better."
+        f"Mean over the {evaluation.mean_over}{over}, below it the bootstrap 95 % interval over pictures. The best "
+        "of each column is marked: blue for a method, yellow where a control reaches it. An arrow says which way is "
+        "better."
     )
+    if evaluation.partly_undefined:
+        lead += f" {UNDEFINED}"
     return page.section("Results", lead, _table(evaluation.table, evaluation.rows, intervals=True))
 
 
@@ -187,9 +180,9 @@ def _against(evaluation: Evaluation) -> str:
     if not methods or not metrics:
         return ""
     lead = (
-        "Mean difference on the same pictures and its bootstrap 95 % interval: green where the method is surely ahead, "
-        "red where it is surely behind, grey where the interval holds zero. A figure in which noise is ahead of max "
-        "rewards noise."
+        f"Mean difference on the same {'objects' if evaluation.panel == 'text' else 'pictures'} and its bootstrap 95 % "
+        "interval over pictures: green where the method is surely ahead, red where it is surely behind, grey where the "
+        "interval holds zero. A figure in which noise is ahead of max rewards noise."
     )
     return page.section("Against max, picture by picture", lead, page.table(_head(metrics), lines))
 
@@ -199,7 +192,7 @@ def _difference(interval: Interval, name: str) -> str:
     ends = sorted((interval.low * better, interval.high * better))
     kind = "ahead" if ends[0] > 0 else "behind" if ends[1] < 0 else "even"
     digits = METRICS[name].digits
-    text = f"{interval.mean:+.{digits}f}" if not math.isnan(interval.mean) else "NaN"
+    text = f"{interval.mean:+.{digits}f}{coverage(interval)}" if not math.isnan(interval.mean) else "NaN"
     if not math.isnan(interval.low):
         text += f"<small>{interval.low:+.{digits}f} to {interval.high:+.{digits}f}</small>"
     return f'<td class="{kind}">{text}</td>'

@@ -12,6 +12,11 @@ from textdifuse_ros.evaluate.statistics import Interval, bootstrap_interval
 EQUAL_PSNR = 100.0
 """What two equal pictures count as [dB]: infinity would be the mean of whatever it enters."""
 
+UNDEFINED = (
+    "(3 of 4) behind a figure: it is defined for so many only. Such a row does not lead one that is defined for more."
+)
+"""Stands beside tables in which there are such figures."""
+
 REFERENCES = ("max", "max+noise15")
 """The controls with which every method is compared picture by picture."""
 
@@ -62,16 +67,23 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
 
 @dataclass(frozen=True)
 class Record:
-    """The figures of one picture.
+    """The figures of one picture, or of one object in it.
 
     :ivar condition: of the degraded panel, else ""
     :ivar stem: the picture's name
+    :ivar number: of the object, from 1; 0 for the picture
     """
 
     condition: str
     row: str
     stem: str
     values: dict[str, float]
+    number: int = 0
+
+    @property
+    def name(self) -> str:
+        """Of the picture, or of the object: ``STEM#NUMBER``."""
+        return f"{self.stem}#{self.number}" if self.number else self.stem
 
 
 @dataclass(frozen=True)
@@ -79,7 +91,7 @@ class Table:
     """Means with their intervals.
 
     :ivar rows: by name of row and metric
-    :ivar leaders: the best row of each metric that two or more rows have
+    :ivar leaders: the best row of each metric that two or more rows have, as :func:`first` finds it
     :ivar proves_nothing: metrics that a control leads, alone or together with others
     """
 
@@ -113,23 +125,31 @@ class Evaluation:
     about: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @property
+    def mean_over(self) -> str:
+        """What a mean is taken over, in words; its interval is over pictures always."""
+        return "objects (of what is outside them: over the pictures)" if self.panel == "text" else "pictures"
+
+    @property
+    def partly_undefined(self) -> bool:
+        """Whether some figure is over fewer pictures than there are."""
+        tables = (self.table, *self.conditions.values())
+        return any(figure.undefined for table in tables for row in table.rows.values() for figure in row.values())
+
 
 def summarise(records: Iterable[Record], rows: Sequence[Row]) -> Table:
     """Mean and bootstrap interval of every row and metric.
 
     A picture that has several records of one row (one for each condition) counts once, with their mean: the interval
-    is over pictures. A value that is not defined (NaN) leaves the mean and is counted in it.
+    is over pictures. So it is where the mean is over objects. A value that is not defined (NaN) leaves the mean and is
+    counted in it; a mean over conditions is not defined where one of them is not.
     """
-    values: dict[str, dict[str, dict[str, list[float]]]] = {row.name: {} for row in rows}
+    values: dict[str, dict[str, _Values]] = {row.name: {} for row in rows}
     for record in records:
         for metric, value in record.values.items():
-            values[record.row].setdefault(metric, {}).setdefault(record.stem, []).append(value)
+            values[record.row].setdefault(metric, {}).setdefault((record.stem, record.number), []).append(value)
     table = {
-        row: {
-            metric: bootstrap_interval([_mean(pictures[stem]) for stem in sorted(pictures)])
-            for metric, pictures in metrics.items()
-        }
-        for row, metrics in values.items()
+        row: {metric: _interval(found) for metric, found in metrics.items()} for row, metrics in values.items()
     }
     return rank(table, rows)
 
@@ -137,21 +157,19 @@ def summarise(records: Iterable[Record], rows: Sequence[Row]) -> Table:
 def differences(records: Sequence[Record], row: str, reference: str) -> dict[str, Interval]:
     """How far a row is ahead of another, picture by picture: mean difference and interval of each common metric.
 
-    :return: by metric, the row's figure minus the reference's
+    :return: by metric, the row's figure minus the reference's; over objects where the metric is of objects
     """
-    apart: dict[str, dict[str, list[float]]] = {}
-    known = {(record.condition, record.stem): record.values for record in records if record.row == reference}
+    apart: dict[str, _Values] = {}
+    known = {
+        (record.condition, record.stem, record.number): record.values for record in records if record.row == reference
+    }
     for record in records:
-        other = known.get((record.condition, record.stem), {})
+        other = known.get((record.condition, record.stem, record.number), {})
         if record.row == row:
             for metric in record.values.keys() & other.keys():
-                pictures = apart.setdefault(metric, {})
-                pictures.setdefault(record.stem, []).append(record.values[metric] - other[metric])
-    return {
-        metric: bootstrap_interval([_mean(apart[metric][stem]) for stem in sorted(apart[metric])])
-        for metric in METRICS
-        if metric in apart
-    }
+                difference = record.values[metric] - other[metric]
+                apart.setdefault(metric, {}).setdefault((record.stem, record.number), []).append(difference)
+    return {metric: _interval(apart[metric]) for metric in METRICS if metric in apart}
 
 
 def rank(table: dict[str, dict[str, Interval]], rows: Sequence[Row]) -> Table:
@@ -159,20 +177,43 @@ def rank(table: dict[str, dict[str, Interval]], rows: Sequence[Row]) -> Table:
     leaders: dict[str, str] = {}
     nothing = []
     for metric in METRICS.values():
-        means = {
-            row.name: table[row.name][metric.name].mean * metric.better
-            for row in rows
-            if metric.name in table[row.name] and not math.isnan(table[row.name][metric.name].mean)
-        }
-        if not metric.better or len(means) < 2:  # nobody leads alone
+        having = [row for row in rows if not math.isnan(_mean_of(table, row, metric.name))]
+        if not metric.better or len(having) < 2:  # nobody leads alone
             continue
-        best = max(means.values())
-        leaders[metric.name] = max(means, key=lambda name: means[name])
-        if any(row.is_control and means.get(row.name) == best for row in rows):
-            nothing.append(metric.name)
+        leaders[metric.name] = first(table, rows, metric.name)
+        best = table[leaders[metric.name]][metric.name]
+        for row in having:
+            figure = table[row.name][metric.name]
+            if row.is_control and (figure.mean, figure.undefined) == (best.mean, best.undefined):
+                nothing.append(metric.name)
+                break
     return Table(table, leaders, tuple(nothing))
 
 
-def _mean(values: Sequence[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return sum(defined) / len(defined) if defined else math.nan
+def first(table: dict[str, dict[str, Interval]], rows: Sequence[Row], metric: str) -> str:
+    """The name of the row that is best in a metric; "" where no row has it.
+
+    Only rows compete that are undefined for the fewest pictures: a mean over some of the pictures says nothing about
+    who is better on all of them.
+    """
+    means = {row.name: _mean_of(table, row, metric) for row in rows}
+    having = [name for name, mean in means.items() if not math.isnan(mean)]
+    fewest = min((table[name][metric].undefined for name in having), default=0)
+    competing = [name for name in having if table[name][metric].undefined == fewest]
+    return max(competing, key=lambda name: means[name] * METRICS[metric].better, default="")
+
+
+_Values = dict[tuple[str, int], list[float]]
+"""Figures by picture and number of the object; several where there are conditions."""
+
+
+def _mean_of(table: dict[str, dict[str, Interval]], row: Row, metric: str) -> float:
+    return table[row.name][metric].mean if metric in table[row.name] else math.nan
+
+
+def _interval(values: _Values) -> Interval:
+    pictures: dict[str, list[float]] = {}
+    for (stem, number) in sorted(values):
+        found = values[stem, number]
+        pictures.setdefault(stem, []).append(sum(found) / len(found))
+    return bootstrap_interval(list(pictures.values()))

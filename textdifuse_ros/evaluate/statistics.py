@@ -19,10 +19,10 @@ _AT_ONCE = 1 << 20  # resampled values held at a time
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over pictures and where it may lie.
+    """A mean over pictures, or over the objects in them, and where it may lie.
 
     :ivar mean: over the defined values; NaN without any
-    :ivar low: lower end of the interval; NaN with fewer than two defined values
+    :ivar low: lower end of the interval; NaN with fewer than two pictures that have defined values
     :ivar high: upper end
     :ivar defined: number of values that went into the mean
     :ivar undefined: number of values that were NaN and did not
@@ -36,35 +36,58 @@ class Interval:
 
 
 def bootstrap_interval(
-    values: Sequence[float] | np.ndarray, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
+    pictures: Sequence[float | Sequence[float]] | np.ndarray,
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Interval:
-    """The mean of a metric over pictures, with its percentile bootstrap interval.
+    """The mean of a metric with its percentile bootstrap interval over pictures.
 
-    Efron, Tibshirani, "An introduction to the bootstrap", 1993, chapter 13: as many values as are defined are drawn
-    from them with replacement, ``resamples`` times over, and the interval holds the middle ``level`` of the means
-    (nearest rank). NaN is left out of the mean and counted in ``undefined``. An infinite value (PSNR of equal pictures)
-    is a value: it makes the mean infinite.
+    Efron, Tibshirani, "An introduction to the bootstrap", 1993, chapter 13: as many pictures as have a defined value
+    are drawn from these with replacement, ``resamples`` times over, and the interval holds the middle ``level`` of the
+    means (nearest rank). A picture of several values, those of its objects, is drawn with all of them: objects of one
+    picture are not independent. NaN is left out of the mean and counted in ``undefined``. An infinite value (PSNR of
+    equal pictures) is a value: it makes the mean infinite.
 
-    :param values: one for each picture
+    :param pictures: of each its value, or the values of its objects
     :param level: share of the means inside, in (0, 1)
     :param resamples: number of resampled sets, at least 1
     :param seed: the same values, in the same order, and seed give the same interval
     """
-    given = np.asarray(values, np.float64).reshape(-1)
-    kept = given[~np.isnan(given)]
-    count, undefined = len(kept), len(given) - len(kept)
-    if not count:
+    given = [np.asarray(values, np.float64).reshape(-1) for values in pictures]
+    kept = [values[~np.isnan(values)] for values in given]
+    defined = sum(map(len, kept))
+    undefined = sum(map(len, given)) - defined
+    if not defined:
         return Interval(float("nan"), float("nan"), float("nan"), 0, undefined)
-    mean = float(kept.mean())
-    if count == 1:
-        return Interval(mean, float("nan"), float("nan"), 1, undefined)
+    sums = np.array([values.sum() for values in kept if len(values)])
+    counts = np.array([len(values) for values in kept if len(values)])
+    low, high = bootstrap_ratio(sums, counts, level=level, resamples=resamples, seed=seed)
+    return Interval(float(np.concatenate(kept).mean()), low, high, defined, undefined)
+
+
+def bootstrap_ratio(
+    above: np.ndarray, below: np.ndarray, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """The bootstrap interval over pictures of a ratio of sums, as :func:`bootstrap_interval` draws them.
+
+    :param above: [N], of each picture what it adds to the numerator
+    :param below: [N], at least 0, and what it adds to the denominator; draws in which that is 0 do not count
+    :return: lower and upper end; NaN twice with fewer than two pictures, or where all denominators are 0
+    """
+    count = len(above)
+    if count < 2 or not below.any():
+        return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
-    means = np.empty(resamples)
+    ratios = np.empty(resamples)
     block = max(1, _AT_ONCE // count)
     for start in range(0, resamples, block):
-        part = means[start : start + block]
-        part[:] = kept[rng.integers(0, count, (len(part), count))].mean(1)
+        part = ratios[start : start + block]
+        drawn = rng.integers(0, count, (len(part), count))
+        total = below[drawn].sum(1).astype(np.float64)
+        part[:] = above[drawn].sum(1) / np.where(total > 0, total, np.nan)
     # Nearest rank: interpolation between two infinite means would give NaN.
     tail = (1 - level) / 2
-    low, high = np.quantile(means, (tail, 1 - tail), method="inverted_cdf")
-    return Interval(mean, float(low), float(high), count, undefined)
+    low, high = np.quantile(ratios[~np.isnan(ratios)], (tail, 1 - tail), method="inverted_cdf")
+    return float(low), float(high)

@@ -12,7 +12,7 @@ from typing import Any
 
 from textdifuse_ros.data.conditions import CONDITIONS
 from textdifuse_ros.errors import FileError
-from textdifuse_ros.evaluate.results import METRICS, REFERENCES, Evaluation, Table, differences
+from textdifuse_ros.evaluate.results import METRICS, REFERENCES, UNDEFINED, Evaluation, Table, differences
 from textdifuse_ros.evaluate.statistics import Interval
 
 
@@ -45,14 +45,14 @@ def to_json(evaluation: Evaluation) -> str:
 
 
 def to_csv(evaluation: Evaluation) -> str:
-    """One line for each picture, row and condition; what is not defined is ``nan``."""
+    """One line for each picture (or object, ``STEM#NUMBER``), row and condition; what is not defined is ``nan``."""
     metrics = [name for name in METRICS if any(name in record.values for record in evaluation.records)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["set", "condition", "row", "picture", *metrics])
     for record in evaluation.records:
         figures = [f"{record.values[name]:.6g}" if name in record.values else "" for name in metrics]
-        writer.writerow([evaluation.set_name, record.condition, record.row, record.stem, *figures])
+        writer.writerow([evaluation.set_name, record.condition, record.row, record.name, *figures])
     return text.getvalue()
 
 
@@ -61,7 +61,8 @@ def to_markdown(evaluation: Evaluation) -> str:
     many = f", mean over {len(evaluation.conditions)} conditions" if evaluation.conditions else ""
     title = f"# {evaluation.set_name}, panel {evaluation.panel}: {evaluation.pairs} pairs{many}"
     parts = [title, *(f"- {name}: {text}" for name, text in evaluation.about.items())]
-    parts += ["", "Mean over the pictures [bootstrap 95 % interval]; the best of a column is bold."]
+    over = f"Mean over the {evaluation.mean_over} [bootstrap 95 % interval over pictures]"
+    parts += ["", f"{over}; the best of a column is bold.", *([UNDEFINED] if evaluation.partly_undefined else [])]
     parts += ["", markdown_table(evaluation.table, intervals=True), "", verdict(evaluation.table)]
     for name, table in evaluation.conditions.items():
         parts += ["", f"## {name}", "", CONDITIONS[name].meaning, "", markdown_table(table), "", verdict(table)]
@@ -74,7 +75,7 @@ def markdown_table(table: Table, *, intervals: bool = False) -> str:
     """Rows by metrics, aligned so that it can be read as it stands."""
     lines = [["row", *table.metrics]]
     for row, metrics in table.rows.items():
-        cells = [row]
+        cells = [row.replace("|", "\\|")]
         for name in table.metrics:
             cell = show(metrics.get(name), name, intervals=intervals)
             cells.append(f"**{cell}**" if table.leaders.get(name) == row else cell)
@@ -99,16 +100,25 @@ def verdict(table: Table) -> str:
 
 
 def show(interval: Interval | None, metric: str, *, intervals: bool = False) -> str:
-    """A figure as the tables show it: ``7.03 [6.95, 7.12]``; a dash where there is none, NaN where not defined."""
+    """A figure as the tables show it: ``7.03 [6.95, 7.12]``, ``7.03 (3 of 4)`` where it is defined for so many only.
+
+    A dash stands where there is none, NaN where it is defined for none.
+    """
     if interval is None:
         return "-"
     digits = METRICS[metric].digits
     if math.isnan(interval.mean):
         return "NaN"
     text = f"{interval.mean:.{digits}f}"
-    if not intervals or math.isnan(interval.low):
-        return text
-    return f"{text} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+    if intervals and not math.isnan(interval.low):
+        text += f" [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+    return text + coverage(interval)
+
+
+def coverage(interval: Interval) -> str:
+    """`` (3 of 4)``, for how many a figure is defined; nothing where for all."""
+    total = interval.defined + interval.undefined
+    return f" ({interval.defined} of {total})" if interval.undefined else ""
 
 
 def write_text(path: Path, text: str) -> None:
