@@ -8,10 +8,12 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from textdifuse_ros.cli.main import main
+from textdifuse_ros.config_sensors import SensorConfig
 from textdifuse_ros.data.conditions import CONDITIONS, degrade_pair
 from textdifuse_ros.evaluate.controls import CONTROLS
 from textdifuse_ros.evaluate.methods import Row
@@ -19,6 +21,7 @@ from textdifuse_ros.evaluate.preprocess import preprocess
 from textdifuse_ros.evaluate.results import METRICS, UNDEFINED, Evaluation, Record, differences, summarise
 from textdifuse_ros.evaluate.tables import markdown_table, show, to_markdown
 from textdifuse_ros.image.files import read_infrared, read_visible, write_png
+from textdifuse_ros.image.gain import ThermalGain
 from textdifuse_ros.metrics.regions import box_masks
 from textdifuse_ros.metrics.table import CLEAN_METRICS, clean_metrics
 
@@ -340,6 +343,28 @@ class TestVideoPanel:
         rows = evaluate(*flags, visible=frames[0], infrared=frames[1])["rows"]
         assert rows["textdifuse"]["flicker"]["mean"] == 0, "equal frames and seeds give equal pictures"
 
+    def test_a_limit_takes_frames_that_follow_one_another(self, evaluate, frames, tmp_path) -> None:
+        flags = ["--panel", "video", "--limit", 3, "--csv", tmp_path / "t.csv"]
+        assert evaluate(*flags, visible=frames[0], infrared=frames[1])["pairs"] == 3
+        assert {line.split(",")[3] for line in (tmp_path / "t.csv").read_text().splitlines()[1:]} == {"001", "002"}
+
+    @pytest.mark.parametrize("kind", [np.uint16, np.float32])
+    def test_thermal_counts_are_mapped_as_by_the_node_and_not_frame_by_frame(
+        self, evaluate, frames, tiny_checkpoint, tmp_path, kind
+    ) -> None:
+        """Something hot comes in, which takes the percentiles of a single frame along."""
+        gain = ThermalGain(SensorConfig())
+        for number in range(4):
+            counts = 3000 + scene(0)[1].astype(kind)
+            if number >= 2:
+                counts[:10, :10] = 4000
+            (frames[1] / f"{number:03}.png").unlink()
+            assert cv2.imwrite(str(frames[1] / f"{number:03}.tiff"), counts)
+            write_png(tmp_path / "mapped" / f"{number:03}.png", gain(counts, number * 100_000_000))
+        flags = ["--panel", "video", "--model", tiny_checkpoint, "--threads", 1, "--steps", 1]
+        content = evaluate(*flags, visible=frames[0], infrared=frames[1])
+        assert content["rows"] == evaluate(*flags, visible=frames[0], infrared=tmp_path / "mapped")["rows"]
+
     def test_one_frame_is_no_sequence(self, refused) -> None:
         assert "must be of at least two frames, got 1" in refused("--panel", "video", "--limit", 1)
 
@@ -412,6 +437,11 @@ class TestTextPanel:
     def test_pictures_without_boxes_are_left_out_and_named(self, evaluate, results, tmp_path, capfd) -> None:
         assert evaluate(*results, "--boxes", tmp_path / "boxes")["pairs"] == 2
         assert "want of labelled objects: 1 pictures (1)" in capfd.readouterr().out
+
+    def test_a_limit_is_one_of_pictures_with_objects(self, evaluate, results, tmp_path, capfd) -> None:
+        (tmp_path / "boxes" / "0.txt").unlink()
+        assert evaluate(*results, "--boxes", tmp_path / "boxes", "--limit", 1)["pairs"] == 1
+        assert "want of labelled objects: 2 pictures (0, 1)" in capfd.readouterr().out
 
     def test_a_method_without_its_plain_pictures_is_refused(self, refused, results, tmp_path) -> None:
         line = refused(*results[:4], "--masks", tmp_path / "masks")

@@ -51,7 +51,8 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add("--masks", type=Path, metavar="DIR", help="Panel text: objects as STEM.png, one grey level an object, 0 none.")
     add("--strength", type=float, default=1.0, metavar="S", help="Panel text: how much the objects are to stand out in "
         "the model's pictures, in [-1, 2]. Default: 1.")  # fmt: skip
-    add("--limit", type=int, default=0, metavar="N", help="Only N pairs, evenly spread over the names. Default: all.")
+    add("--limit", type=int, default=0, metavar="N", help="Only N pairs, evenly spread over the names; panel video: "
+        "the first N frames; panel text: of those with objects. Default: all.")  # fmt: skip
     add("--jobs", type=int, default=0, metavar="N", help="Processes for the metrics. Default: one a processor core.")
 
 
@@ -113,6 +114,7 @@ def _request(arguments: argparse.Namespace) -> Request:
     return Request(
         _pairs(arguments),
         arguments.panel,
+        arguments.limit,
         tuple(parse_method(text) for text in arguments.method),
         tuple(dict.fromkeys(arguments.pre if arguments.pre is not None else ["max"] if degraded else [])),
         tuple(dict.fromkeys(arguments.condition)),
@@ -139,10 +141,10 @@ def _pairs(arguments: argparse.Namespace) -> PairSet:
         data = arguments.data or (Path(os.environ[DATA]) if os.environ.get(DATA) else None)
         if data is None:
             raise ConfigError(f"--set {arguments.set}", "given with a data folder", "none", f"set --data or {DATA}")
-        return named_set(arguments.set, data, arguments.limit)
+        return named_set(arguments.set, data)
     if not all(folders):
         raise ConfigError("the input", "either --set or --visible and --infrared", "an incomplete one")
-    return folder_set(*folders, arguments.limit)
+    return folder_set(*folders)
 
 
 def _objects(arguments: argparse.Namespace) -> Objects | None:
@@ -178,8 +180,10 @@ def _fuser(arguments: argparse.Namespace) -> Fuser | None:
 def _bar(request: Request) -> Any:
     from tqdm import tqdm
 
+    from textdifuse_ros.evaluate.run import selected
+
     # Of a sequence the transitions are counted.
-    total = len(request.pairs.pairs) - (request.panel == "video")
+    total = len(selected(request).pairs) - (request.panel == "video")
     return tqdm(total=total, desc=f"evaluating {request.panel}", unit="pair", file=sys.stderr)
 
 

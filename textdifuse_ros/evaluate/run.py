@@ -18,8 +18,8 @@ from textdifuse_ros.evaluate.panels import Plan, run_pairs
 from textdifuse_ros.evaluate.pictures import Example, choose_examples, make_example
 from textdifuse_ros.evaluate.report import write_report
 from textdifuse_ros.evaluate.results import Evaluation
-from textdifuse_ros.evaluate.sequence import EACH, run_video
-from textdifuse_ros.evaluate.sets import PairSet
+from textdifuse_ros.evaluate.sequence import EACH, run_video, with_gain
+from textdifuse_ros.evaluate.sets import PairSet, limited
 
 if TYPE_CHECKING:
     from textdifuse_ros.fusion.fuser import Fuser
@@ -31,6 +31,7 @@ PANELS = ("clean", "degraded", "video", "text")
 class Request:
     """What is to be measured.
 
+    :ivar limit: measure only so many pairs, see :func:`selected`; 0 for all
     :ivar methods: rows whose results lie in folders
     :ivar preprocessed: names of controls, or the model's, that get a row ``NAME+pre``
     :ivar conditions: of the degraded panel; () for all
@@ -45,6 +46,7 @@ class Request:
 
     pairs: PairSet
     panel: str = "clean"
+    limit: int = 0
     methods: tuple[Row, ...] = ()
     preprocessed: tuple[str, ...] = ()
     conditions: tuple[str, ...] = ()
@@ -56,6 +58,18 @@ class Request:
     report: Path | None = None
     examples: int = 6
     about: tuple[tuple[str, str], ...] = ()
+
+
+def selected(request: Request) -> PairSet:
+    """The pairs that are measured: of the text panel those with objects; of the video panel's the first ones.
+
+    :raises FileError: the objects have no folder, or no pair has objects
+    """
+    pairs = request.pairs
+    if request.panel == "text" and request.objects is not None:
+        pairs = labelled(pairs, request.objects)
+    # Frames that do not follow one another are no sequence.
+    return limited(pairs, request.limit, first=request.panel == "video")
 
 
 def run(request: Request, fuser: Fuser | None = None, progress: Callable[[], object] = lambda: None) -> Evaluation:
@@ -73,7 +87,7 @@ def run(request: Request, fuser: Fuser | None = None, progress: Callable[[], obj
     if request.objects is not None:
         known = labelled(request.pairs, request.objects)
         unlabelled = {pair.stem for pair in request.pairs.pairs} - {pair.stem for pair in known.pairs}
-        request = replace(request, pairs=known)
+    request = replace(request, pairs=selected(request))
     with ExitStack() as stack:
         folder = request.fused
         if fuser is not None and folder is None:
@@ -81,6 +95,8 @@ def run(request: Request, fuser: Fuser | None = None, progress: Callable[[], obj
         plan = _plan(request, folder if fuser is not None else None)
         _check_targets(request, plan)
         if request.panel == "video":
+            mapped = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="textdifuse-")))
+            plan = replace(plan, pairs=with_gain(plan.pairs, mapped))
             evaluation = run_video(plan, fuser, request.workers, progress)
         elif request.panel == "text":
             assert request.objects is not None
@@ -162,7 +178,7 @@ def _plan(request: Request, model_folder: Path | None) -> Plan:
 
 
 def _examples(request: Request, plan: Plan) -> list[Example]:
-    chosen = choose_examples(request.pairs, plan.conditions, request.examples)
+    chosen = choose_examples(plan.pairs, plan.conditions, request.examples)
     return [make_example(pair, condition, plan.rows) for pair, condition in chosen]
 
 

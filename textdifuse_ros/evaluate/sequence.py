@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from textdifuse_ros.config_sensors import SensorConfig
 from textdifuse_ros.errors import FileError
 from textdifuse_ros.evaluate.methods import MODEL, Inputs, Row, check_results
 from textdifuse_ros.evaluate.panels import Plan, gather
 from textdifuse_ros.evaluate.results import Evaluation, Record, summarise
-from textdifuse_ros.evaluate.sets import check_size, read_pair
+from textdifuse_ros.evaluate.sets import PairSet, check_size, read_pair
 from textdifuse_ros.fusion.stream import VideoState
-from textdifuse_ros.image.files import Pair, write_png
+from textdifuse_ros.image.files import Pair, read_stored, write_png
+from textdifuse_ros.image.gain import ThermalGain
 from textdifuse_ros.metrics.detail import average_gradient
 from textdifuse_ros.metrics.pictures import to_grey
 from textdifuse_ros.metrics.regions import Motion, find_motion, flicker
 
 if TYPE_CHECKING:
     from textdifuse_ros.fusion.fuser import Fuser
+
+FRAME_NS = 100_000_000
+"""From one frame to the next [ns], for a folder does not tell: that of ``textdifuse drive``."""
 
 EACH = "_each"
 """Ends the name of the model's row in which each frame is fused for itself."""
@@ -28,6 +36,8 @@ NOTES = (
     "infrared, in which more of it can be told; it is the same for all rows.",
     "A blurred or dull sequence flickers less: a lower flicker counts only beside an AG that is not lower. "
     "Neighbouring frames are alike, so the intervals are narrower than those over independent pictures.",
+    "Infrared of more than 8 bits is mapped by one gain that follows the scene, as the node does it, the frames "
+    "being 0.1 s apart.",
     f"{MODEL} is steadied as the node and textdifuse bag do it; in {MODEL + EACH} each frame is fused for itself.",
 )
 
@@ -41,11 +51,33 @@ class Transition:
     rows: tuple[Row, ...]
 
 
+def with_gain(frames: PairSet, folder: Path) -> PairSet:
+    """The sequence with its infrared in 8 bits, mapped frame after frame by one gain as the node's.
+
+    Each frame stretched for itself would flicker by that alone, the sources as well as every method.
+
+    :param folder: gets the pictures that had to be mapped, under their names; it must be there as long as they are read
+    :raises FileError: a picture is not readable
+    :raises ImageError: temperatures that are NaN or infinite
+    """
+    gain = ThermalGain(SensorConfig())
+    pairs = []
+    for number, pair in enumerate(frames.pairs):
+        stored = read_stored(pair.infrared)
+        if stored.ndim == 2 and stored.dtype != np.uint8:
+            mapped = folder / pair.infrared.name  # a PNG whatever the suffix: readers go by the content
+            write_png(mapped, gain(stored, number * FRAME_NS, str(pair.infrared)))
+            pair = replace(pair, infrared=mapped)
+        pairs.append(pair)
+    return replace(frames, pairs=tuple(pairs))
+
+
 def run_video(
     plan: Plan, fuser: Fuser | None, workers: int, progress: Callable[[], object] = lambda: None
 ) -> Evaluation:
     """Measure every row's sequence.
 
+    :param plan: with infrared of 8 bits, see :func:`with_gain`
     :param fuser: fuses the rows that the plan gives to the model, in the order of the frames: that ending in ``_each``
         gets each frame as it is fused for itself, the other one as a stream gives it
     :param workers: processes for the metrics

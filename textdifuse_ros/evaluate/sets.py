@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -89,9 +89,20 @@ def _pair_set(name: str, visible: Path, infrared: Path, limit: int, ending: str 
     pairs = tuple(pair for pair in listing if pair.stem.endswith(ending))
     if not pairs:
         raise FileError(f"the folder {visible}", f"one with pictures whose names end in {ending}", "none")
-    if 0 < limit < len(pairs):
-        pairs = tuple(pairs[round(index)] for index in np.linspace(0, len(pairs) - 1, limit))
-    return PairSet(name, pairs)
+    return limited(PairSet(name, pairs), limit)
+
+
+def limited(pairs: PairSet, limit: int, *, first: bool = False) -> PairSet:
+    """So many pairs of a set.
+
+    :param limit: 0 for all
+    :param first: take the first ones, which follow one another; else some that are evenly spread over the names
+    """
+    known = pairs.pairs
+    if not 0 < limit < len(known):
+        return pairs
+    spread = tuple(known[round(index)] for index in np.linspace(0, len(known) - 1, limit))
+    return replace(pairs, pairs=known[:limit] if first else spread)
 
 
 def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:

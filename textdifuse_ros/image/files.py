@@ -32,7 +32,7 @@ def read_visible(path: str | Path) -> np.ndarray:
     :return: uint8 or uint16 [H, W, 3], RGB
     :raises FileError: missing, no picture, truncated or damaged, not of 8 or 16 bits
     """
-    picture = _read(path)
+    picture = read_stored(path)
     if picture.dtype.kind == "f":
         raise FileError(str(path), "a picture of 8 or 16 bits", describe(picture), "convert it to 16 bits")
     return to_visible(picture)
@@ -44,15 +44,19 @@ def read_infrared(path: str | Path) -> np.ndarray:
     :return: uint8 or uint16 [H, W]; uint8 for a float TIFF, see :func:`.thermal.to_uint8`
     :raises FileError: missing, no picture, truncated or damaged, neither of 8 or 16 bits nor grey float, NaN
     """
-    picture = _read(path)
+    picture = read_stored(path)
     try:
         return to_infrared(picture)
     except ImageError as error:
         raise FileError(str(path), error.expected, error.actual, error.remedy) from error
 
 
-def _read(path: str | Path) -> np.ndarray:
-    """[H, W] or [H, W, 3] RGB; uint8, uint16, or float."""
+def read_stored(path: str | Path) -> np.ndarray:
+    """A picture with the values that the file holds.
+
+    :return: uint8 or uint16 [H, W] or [H, W, 3] RGB, or float [H, W] or [H, W, C]
+    :raises FileError: missing, no picture, truncated or damaged, not of 8 or 16 bits
+    """
     return decode_coded(_read_bytes(path), str(path))
 
 
