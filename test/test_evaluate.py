@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from textdifuse_ros.cli.main import main
 from textdifuse_ros.config_sensors import SensorConfig
 from textdifuse_ros.data.conditions import CONDITIONS, degrade_pair
+from textdifuse_ros.errors import FileError
 from textdifuse_ros.evaluate.controls import CONTROLS
 from textdifuse_ros.evaluate.methods import Row
 from textdifuse_ros.evaluate.preprocess import preprocess
@@ -159,6 +161,31 @@ class TestCleanPanel:
         content = evaluate("--csv", tmp_path / "t.csv")
         assert content["rows"]["max"]["VIF_infrared"] == {"mean": None, "low": None, "high": None, "undefined": 3}
         assert ",nan," in (tmp_path / "t.csv").read_text()
+
+    def test_a_name_that_is_no_utf8_does_no_harm(self, evaluate, folders, tmp_path, capfd) -> None:
+        name = os.fsdecode(b"caf\xe9.png")
+        for folder in folders:
+            (folder / "1.png").rename(folder / name)
+        flags = ["--csv", tmp_path / "t.csv", "--markdown", tmp_path / "t.md", "--report", tmp_path / "report"]
+        assert evaluate(*flags)["pairs"] == 3
+        assert "caf\\udce9" in (tmp_path / "t.csv").read_text(encoding="utf-8")
+        (tmp_path / "masks").mkdir()
+        write_png(tmp_path / "masks" / "0.png", np.eye(60, 80, dtype=np.uint8))
+        for part in ("plain", "lit"):
+            save_row(tmp_path / part, "mean", folders)
+        methods = ["--method", f"T={tmp_path / 'lit'}", "--method", f"T_plain={tmp_path / 'plain'}"]
+        evaluate("--panel", "text", *methods, "--masks", tmp_path / "masks")
+        assert "caf\\udce9" in capfd.readouterr().out
+
+    def test_the_summary_is_told_before_anything_is_written(self, folders, tmp_path, monkeypatch, capfd) -> None:
+        def full(*_: object) -> None:
+            raise FileError("the disk", "one with room", "none")
+
+        monkeypatch.setattr("textdifuse_ros.evaluate.run.write_report", full)
+        line = ["--visible", folders[0], "--infrared", folders[1], "--jobs", 1, "--report", tmp_path / "report"]
+        assert main(["evaluate", *map(str, line)]) == 2
+        captured = capfd.readouterr()
+        assert "| clahe+sum " in captured.out and "the disk must be one with room" in captured.err
 
     def test_inputs_are_saved_below_clean_and_leave_the_sources_alone(self, evaluate, folders, tmp_path) -> None:
         visible, infrared = folders[0].rename(tmp_path / "visible"), folders[1].rename(tmp_path / "infrared")
@@ -513,6 +540,18 @@ class TestRefusals:
         line = refused(*model[:-1], tmp_path / "kept", "--panel", "text", "--masks", peer, **read)
         assert f"--save-fused {words} {peer}" in line
         assert before == {path: path.read_bytes() for path in part.rglob("*.png")}
+
+    @pytest.mark.parametrize("option", ["--json", "--csv", "--markdown", "--report", "--save-inputs"])
+    def test_what_cannot_be_written_is_found_before_anything_is_measured(
+        self, refused, tmp_path, monkeypatch, option
+    ) -> None:
+        monkeypatch.setattr("textdifuse_ros.evaluate.run.run_pairs", lambda *_: pytest.fail("measured"))
+        (tmp_path / "file").write_text("mine")
+        assert f"the output {tmp_path}/file/a/b must be a f" in refused(option, tmp_path / "file" / "a" / "b")
+        is_file = option in ("--json", "--csv", "--markdown")
+        line = refused(option, tmp_path if is_file else tmp_path / "file")
+        assert f"that can be written, got a {'folder' if is_file else 'file'}" in line
+        assert (tmp_path / "file").read_text() == "mine"
 
     def test_a_method_of_the_name_of_a_row_of_the_model(self, refused, tiny_text_checkpoint, tmp_path) -> None:
         (tmp_path / "masks").mkdir()

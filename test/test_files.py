@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from textdifuse_ros.errors import FileError, ImageError
-from textdifuse_ros.image.files import Pair, find_pairs, read_infrared, read_png_metadata, read_visible, write_png
+from textdifuse_ros.image.files import (
+    Pair,
+    find_pairs,
+    read_infrared,
+    read_png_metadata,
+    read_visible,
+    write_png,
+    write_whole,
+)
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (40, 50, 3), dtype=np.uint8)
@@ -322,3 +330,29 @@ def test_unusable_paths_are_refused(tmp_path):
         find_pairs(left, tmp_path / "gone")
     with pytest.raises(FileError, match=r"one with pictures .*, got none"):
         find_pairs(left, empty)
+
+
+class TestWriteWhole:
+    def test_a_file_is_replaced_as_a_whole_or_not_at_all(self, tmp_path, monkeypatch) -> None:
+        path = tmp_path / "made" / "t.csv"
+        write_whole(path, b"old")
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("pathlib.Path.write_bytes", full)
+            with pytest.raises(FileError, match="must be a file that can be written, got No space left"):
+                write_whole(path, b"new")
+        assert path.read_bytes() == b"old" and [p.name for p in path.parent.iterdir()] == ["t.csv"]
+        write_whole(path, b"new")
+        assert path.read_bytes() == b"new"
+
+    def test_what_is_no_plain_file_is_written_to_and_not_replaced(self, tmp_path) -> None:
+        """As /dev/stdout, whose folder any file could be made in."""
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        write_whole(pipe, b"figures")
+        assert os.read(reader, 100) == b"figures" and pipe.is_fifo()
+        os.close(reader)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from textdifuse_ros.cli.outputs import try_outputs
 from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments
 from textdifuse_ros.errors import ConfigError
 
@@ -69,20 +70,25 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, write what was asked for, print the summary.
+    """Measure, print the summary, write what was asked for.
 
     :return: 0
     :raises TextDifuseError: wrong options, a missing or unfit picture; nothing is left out silently
     """
-    from textdifuse_ros.evaluate.results import UNDEFINED
     from textdifuse_ros.evaluate.run import run as evaluate
-    from textdifuse_ros.evaluate.tables import markdown_table, to_csv, to_json, to_markdown, verdict, write_text
+    from textdifuse_ros.evaluate.tables import to_csv, to_json, to_markdown, write_text
 
     request = _request(arguments)
+    try_outputs((arguments.json, arguments.csv, arguments.markdown), (request.report, request.fused, request.inputs))
     fuser = _fuser(arguments)
     try:
         with _bar(request) as bar:
-            evaluation = evaluate(request, fuser, bar.update)
+
+            def tell(evaluation: Evaluation) -> None:
+                bar.close()
+                _tell(evaluation)
+
+            evaluation = evaluate(request, fuser, bar.update, tell)
     finally:
         if fuser is not None:
             fuser.close()
@@ -93,6 +99,16 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         if path:
             write_text(path, text(evaluation))
+    if request.report:
+        print(f"report: {request.report / 'index.html'}")
+    return 0
+
+
+def _tell(evaluation: Evaluation) -> None:
+    """Print the summary."""
+    from textdifuse_ros.evaluate.results import UNDEFINED
+    from textdifuse_ros.evaluate.tables import markdown_table, verdict
+
     print(_title(evaluation))
     print(markdown_table(evaluation.table, intervals=False))
     print(verdict(evaluation.table))
@@ -100,9 +116,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(UNDEFINED)
     for note in evaluation.notes:
         print(note)
-    if request.report:
-        print(f"report: {request.report / 'index.html'}")
-    return 0
 
 
 def _request(arguments: argparse.Namespace) -> Request:

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from textdifuse_ros.checks import check_number
+from textdifuse_ros.cli.outputs import try_outputs
 from textdifuse_ros.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,15 +22,21 @@ _DATA = "TEXTDIFUSE_DATA"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    parser.add_argument("--data", type=Path, metavar="DIR", help=f"With camvid and roadscene. Default: ${_DATA}.")
-    parser.add_argument("--model", default="locate", metavar="NAME", help="Checkpoint. Default: locate.")
-    parser.add_argument("--split", default="test", choices=("val", "test"), help="Of CamVid. Default: test.")
-    parser.add_argument("--threshold", type=float, default=0.4, metavar="S", help="Least score. Default: 0.4.")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="Write the figures to this file too.")
+    add = parser.add_argument
+    add("--data", type=Path, metavar="DIR", help=f"With camvid and roadscene. Default: ${_DATA}.")
+    add("--model", default="locate", metavar="NAME", help="Checkpoint. Default: locate.")
+    add("--split", default="test", choices=("val", "test"), help="Of CamVid. Default: test.")
+    add("--threshold", type=float, default=0.4, metavar="S", help="Least score, in [0, 1]. Default: 0.4.")
+    add("--json", type=Path, metavar="FILE", help="Write the figures to FILE too; what is not defined is null.")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, and print a table."""
+    """Measure, and print a table.
+
+    :return: 0
+    :raises ConfigError: no data folder, or a threshold outside [0, 1]
+    :raises FileError: the pictures are not in the data folder, or the figures cannot be written
+    """
     from textdifuse_ros.evaluate.localization import (
         BLIND,
         camvid_overlaps,
@@ -38,9 +46,11 @@ def run(arguments: argparse.Namespace) -> int:
         mask_overlaps,
         roadscene_samples,
     )
-    from textdifuse_ros.evaluate.tables import write_text
+    from textdifuse_ros.evaluate.tables import json_text, write_text
     from textdifuse_ros.localize.builtin import BuiltinLocalizer
 
+    check_number("--threshold", arguments.threshold, 0, 1)
+    try_outputs((arguments.json,))
     data = arguments.data or (Path(os.environ[_DATA]) if os.environ.get(_DATA) else None)
     if data is None:
         raise ConfigError("--data", "a data folder", "none", f"give --data or set {_DATA}")
@@ -65,9 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
             shown = ", ".join(f"{kind} {value:.3f}" for kind, value in overlaps.items())
             print(f"    intersection over union of the masks: {shown}")
     if arguments.json:
-        import json
-
-        write_text(arguments.json, json.dumps(figures, indent=1) + "\n")
+        write_text(arguments.json, json_text(figures))
     return 0
 
 

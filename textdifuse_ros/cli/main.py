@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -55,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: the arguments without the program's name; None takes those of the process
     :return: the exit status
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name need not be UTF-8, and may be printed for all that.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         arguments = build_parser().parse_args(argv)
         status: int = arguments.run(arguments)

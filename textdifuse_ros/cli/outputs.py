@@ -68,6 +68,35 @@ def prepare_output(output: Path) -> None:
         raise FileError(f"the output {output}", "a folder that can be written to", "one without permission")
 
 
+def try_outputs(files: Sequence[Path | None], folders: Sequence[Path | None] = ()) -> None:
+    """Find out whether files can be written, and folders filled, before the work whose result they are to hold.
+
+    Nothing is made by it; missing folders are made later.
+
+    :param files: None is passed over
+    :raises FileError: a folder in place of a file or the other way round, or nothing can be written there
+    """
+    import tempfile
+
+    for path, kind in (*((path, "file") for path in files), *((path, "folder") for path in folders)):
+        if path is None:
+            continue
+        what, expected = f"the output {path}", f"a {kind} that can be written"
+        if path.exists() and path.is_dir() != (kind == "folder"):
+            raise FileError(what, expected, "a file" if kind == "folder" else "a folder")
+        if path.exists() and not path.is_dir() and not path.is_file():
+            continue  # a pipe or a terminal
+        nearest = path.absolute() if path.is_dir() else path.absolute().parent
+        while not nearest.exists():
+            nearest = nearest.parent
+        try:
+            with tempfile.TemporaryFile(dir=nearest):
+                pass
+        except OSError as error:
+            found = f"{nearest}: {(error.strerror or str(error)).lower()}"
+            raise FileError(what, expected, found) from error
+
+
 def unmatched(listing: PairListing) -> list[str]:
     """What found no partner, a line for each side."""
     lines = []

@@ -72,11 +72,17 @@ def selected(request: Request) -> PairSet:
     return limited(pairs, request.limit, first=request.panel == "video")
 
 
-def run(request: Request, fuser: Fuser | None = None, progress: Callable[[], object] = lambda: None) -> Evaluation:
+def run(
+    request: Request,
+    fuser: Fuser | None = None,
+    progress: Callable[[], object] = lambda: None,
+    measured: Callable[[Evaluation], object] = lambda _: None,
+) -> Evaluation:
     """Measure a panel, and write its report where one is asked for.
 
     :param fuser: the model under test, or None for none
-    :param progress: called once for each pair (in the video panel: row) measured
+    :param progress: called once for each pair (in the video panel: frame after the first) measured
+    :param measured: called with the figures before the report is written, lest they are lost where it cannot be
     :raises ConfigError: options that do not go together
     :raises FileError: a picture is missing or unreadable, pictures would be saved over those that are read, or a file
         cannot be written
@@ -108,6 +114,7 @@ def run(request: Request, fuser: Fuser | None = None, progress: Callable[[], obj
             left = f"Left out for want of labelled objects: {len(unlabelled)} pictures ({names})."
             evaluation = replace(evaluation, notes=(*evaluation.notes, left))
         evaluation = replace(evaluation, about=_about(request, evaluation, fuser))
+        measured(evaluation)
         if request.report:
             write_report(request.report, evaluation, _examples(request, plan))
     return evaluation

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from textdifuse_ros.data.conditions import CONDITIONS
-from textdifuse_ros.errors import FileError
 from textdifuse_ros.evaluate.results import METRICS, REFERENCES, UNDEFINED, Evaluation, Table, differences
 from textdifuse_ros.evaluate.statistics import Interval
+from textdifuse_ros.image.files import write_whole
 
 
 def to_json(evaluation: Evaluation) -> str:
@@ -41,7 +41,7 @@ def to_json(evaluation: Evaluation) -> str:
     }
     if evaluation.conditions:
         content["conditions"] = {name: _plain(table) for name, table in evaluation.conditions.items()}
-    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+    return json_text(content)
 
 
 def to_csv(evaluation: Evaluation) -> str:
@@ -122,15 +122,26 @@ def coverage(interval: Interval) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file, its folder too; an existing one is overwritten.
+    """Write a file, its folder too; an existing one is replaced as a whole or not at all.
+
+    A name of a picture that is no UTF-8 is written with escapes (``caf\\udce9``), so that the file is UTF-8.
 
     :raises FileError: the file cannot be written
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise FileError(str(path), "a file that can be written", error.strerror or error) from error
+    write_whole(path, text.encode("utf-8", "backslashreplace"))
+
+
+def json_text(content: Any) -> str:
+    """JSON that every reader takes: a figure that is not finite is null."""
+    return json.dumps(_strict(content), indent=1, allow_nan=False) + "\n"
+
+
+def _strict(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {name: _strict(value) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_strict(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _plain(table: Table) -> dict[str, Any]:
@@ -141,14 +152,13 @@ def _plain(table: Table) -> dict[str, Any]:
     }
 
 
-def _row(metrics: dict[str, Interval]) -> dict[str, dict[str, float | None]]:
+def _row(metrics: dict[str, Interval]) -> dict[str, dict[str, float]]:
     return {name: _figures(interval) for name, interval in metrics.items()}
 
 
-def _figures(interval: Interval) -> dict[str, float | None]:
+def _figures(interval: Interval) -> dict[str, float]:
     figures = {"mean": interval.mean, "low": interval.low, "high": interval.high}
-    plain = {name: value if math.isfinite(value) else None for name, value in figures.items()}
-    return {**plain, "undefined": interval.undefined} if interval.undefined else plain
+    return {**figures, "undefined": interval.undefined} if interval.undefined else figures
 
 
 def _pad(line: Sequence[str], widths: Sequence[int]) -> list[str]:

@@ -79,12 +79,21 @@ def write_png(path: str | Path, image: np.ndarray, metadata: Mapping[str, str] |
     if image.dtype.name not in ("uint8", "uint16") or not (grey or colour) or not image.size:
         raise ImageError(f"the picture for {path}", "uint8 or uint16, [H, W] or [H, W, 3] (RGB)", describe(image))
     _, coded = cv2.imencode(".png", image if grey else cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    data = png_text.add_text(coded.tobytes(), metadata or {})
-    path = Path(path)
+    write_whole(Path(path), png_text.add_text(coded.tobytes(), metadata or {}))
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file; an existing one is replaced as a whole or not at all. Missing folders are made.
+
+    :raises FileError: the file cannot be written
+    """
     # In the same folder, for only within a file system is a replacement atomic; not *.png, lest a reader pair it.
     partial = path.with_name(f".{secrets.token_hex(8)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():  # /dev/stdout is to be written to, not replaced
+            path.write_bytes(data)
+            return
         try:
             partial.write_bytes(data)
             os.replace(partial, path)

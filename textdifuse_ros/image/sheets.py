@@ -46,7 +46,7 @@ def contact_sheet(
     Every picture is scaled to the width of a column; a row is as high as its highest picture.
 
     :param rows: uint8 or uint16 pictures, [H, W] or [H, W, 3] RGB, of any size; None leaves a cell empty
-    :param columns: name of each column (ASCII: OpenCV draws no other letters)
+    :param columns: name of each column; OpenCV draws ASCII only, other letters are written as escapes
     :param labels: name of each row, written into its first cell; none or as many as rows
     :param title: a line above all
     :param cell_width: width of a column [px]
@@ -57,6 +57,7 @@ def contact_sheet(
         raise ImageError("a contact sheet", "made of at least one row and one column", f"{len(rows)} rows")
     if labels and len(labels) != len(rows):
         raise ImageError("the labels of a contact sheet", f"as many as its rows ({len(rows)})", len(labels))
+    title, columns, labels = _ascii(title), [_ascii(name) for name in columns], [_ascii(label) for label in labels]
     width = len(columns) * (cell_width + _GAP) + _GAP
     bands = [_band(width, title, _GAP, 0.6)] if title else []
     header = _band(width, "", 0, 0.5)
@@ -68,6 +69,11 @@ def contact_sheet(
             raise ImageError(f"row {number} of a contact sheet", f"{len(columns)} pictures long", len(row))
         bands.append(_row(row, labels[number] if labels else "", cell_width))
     return np.concatenate(bands)
+
+
+def _ascii(text: str) -> str:
+    """Text that OpenCV can draw; a name that is no UTF-8 would end the process."""
+    return text.encode("ascii", "backslashreplace").decode()
 
 
 def _row(row: Sequence[np.ndarray | None], label: str, cell_width: int) -> np.ndarray:
