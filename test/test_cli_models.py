@@ -40,12 +40,19 @@ def test_info_tells_what_a_text_adds_where_the_model_can_heed_one(
 
     assert told(tiny_checkpoint) == {}
     added = told(tiny_text_checkpoint)
+    assert main(["info", "--model", str(tiny_checkpoint)]) == 0
+    assert ", text " not in capsys.readouterr().out
+    assert main(["info", "--model", str(tiny_text_checkpoint)]) == 0
+    assert ", text 0.0" in capsys.readouterr().out, "parameters of the re-modulation"
     assert 0 < added["1"] < added["2"] < added["4"]
     assert added["4"] - added["2"] == pytest.approx(2 * (added["2"] - added["1"]), abs=0.02)
 
 
-def test_info_refuses_a_size_that_is_none(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["info", "--model", str(tiny_checkpoint), "--size", "640"]) == 2
+@pytest.mark.parametrize("size", ["640", "7x9", "²0x20", "640x480x3", "9" * 5000 + "x8"])
+def test_info_refuses_a_size_that_is_none(
+    tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str], size: str
+) -> None:
+    assert main(["info", "--model", str(tiny_checkpoint), "--size", size]) == 2
     assert "WIDTHxHEIGHT" in capsys.readouterr().err
 
 
@@ -68,6 +75,29 @@ def test_benchmark_times_steps_beside_the_yardstick_and_a_text_where_the_model_h
     assert parts["total"] == pytest.approx(sum(parts.values()) - parts["total"], abs=5e-4)
     assert told["allocator"] == keep_memory()
     assert "yardstick" in capsys.readouterr().out
+
+
+def test_benchmark_leaves_the_video_out_where_it_is_off(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["benchmark", "--model", tiny_checkpoint, "--device", "cpu", "--size", "128x63", "--rounds", 1]
+    assert main([str(word) for word in [*words, "--json", tmp_path / "times.json"]]) == 0
+    assert "video state" not in json.loads((tmp_path / "times.json").read_text(encoding="utf-8"))["seconds"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--rounds", "0"], "--rounds must be an integer of at least 1, got 0"),
+        (["--objects", "-3"], "--objects must be an integer in [1, 100], got -3"),
+        (["--json", "."], "the output . must be a file that can be written, got a folder"),
+    ],
+)
+def test_benchmark_refuses_before_it_times(
+    tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    assert main(["benchmark", "--model", str(tiny_checkpoint), "--device", "cpu", *flags]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_automatic_precision_is_what_the_processor_computes_in() -> None:

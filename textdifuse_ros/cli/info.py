@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 from typing import Any
 
 from textdifuse_ros.errors import ConfigError
@@ -82,22 +83,23 @@ def example_strengths(height: int, width: int, objects: int = 1) -> Any:
 def parse_size(text: str) -> tuple[int, int]:
     """``640x480`` as (width, height) [pixels].
 
-    :raises ConfigError: another form, or a side below 8
+    :raises ConfigError: another form, a side below 8, or one of more than five digits
     """
-    width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit()) or min(int(width), int(height)) < 8:
-        raise ConfigError("size", "WIDTHxHEIGHT in pixels, each at least 8", repr(text))
-    return int(width), int(height)
+    found = re.fullmatch("([0-9]{1,5})x([0-9]{1,5})", text)
+    if found is None or min(map(int, found.groups())) < 8:
+        raise ConfigError("size", "WIDTHxHEIGHT in pixels, each at least 8 and of five digits at most", repr(text))
+    return int(found[1]), int(found[2])
 
 
 def _table(description: dict) -> str:
     parameters, (width, height) = description["parameters"], description["size"]
     config = description["config"]
+    text = f", text {parameters['modulation'] / 1e6:.2f} M" if parameters["modulation"] else ""
     lines = [
         f"model       {description['model']} ({description['config']['family']}), {description['file']}",
         f"sha256      {description['sha256']}",
         f"parameters  {parameters['total'] / 1e6:.2f} M: luma {parameters['luma'] / 1e6:.2f} M, "
-        f"chroma {parameters['chroma'] / 1e6:.2f} M",
+        f"chroma {parameters['chroma'] / 1e6:.2f} M{text}",
         f"levels      luma {config['luma_widths']}, chroma {config['chroma_widths']} channels",
         "",
         f"GFLOP for {width} x {height}",
