@@ -461,6 +461,12 @@ class TestTextPanel:
         assert row["largest_outside"]["mean"] == pytest.approx(4 / 3)
         assert row["changed_outside"]["mean"] == pytest.approx(1 / (60 * 80 - 16 * 16) / 3)
 
+    def test_coloured_masks_are_refused(self, refused, results, tmp_path) -> None:
+        """By their luma two objects might be one."""
+        write_png(tmp_path / "masks" / "1.png", np.full((60, 80, 3), (1, 0, 0), np.uint8))
+        line = refused(*results, "--masks", tmp_path / "masks")
+        assert f"the mask {tmp_path}/masks/1.png must be grey, got colour" in line
+
     def test_pictures_without_boxes_are_left_out_and_named(self, evaluate, results, tmp_path, capfd) -> None:
         assert evaluate(*results, "--boxes", tmp_path / "boxes")["pairs"] == 2
         assert "want of labelled objects: 1 pictures (1)" in capfd.readouterr().out
@@ -566,6 +572,9 @@ class TestRefusals:
         ("flags", "message"),
         [
             (["--save-fused", "kept"], "--save-fused must be given with --model, got no model"),
+            (["--examples", "3"], "--examples must be given with --report, got without it"),
+            (["--strength", "0"], "--strength must be given with --panel text"),
+            (["--data", "."], "--data must be given with --set"),
             (["--panel", "night"], "--panel must be one of clean, degraded, video, text, got 'night'"),
             (["--panel", "degraded", "--condition", "fog"], "--condition must be one of low_light"),
             (["--condition", "haze"], "--condition must be given with --panel degraded"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -83,6 +85,13 @@ class TestSpread:
         results = list(spread(abs, iter(range(-7, 0)), 2, lambda: done.append(1)))
         assert sorted(results) == [1, 2, 3, 4, 5, 6, 7] and len(done) == 7
 
+    def test_jobs_that_are_dropped_are_not_counted(self, tmp_path) -> None:
+        done: list[int] = []
+        paths = [tmp_path / "nowhere.png"] * 50
+        with pytest.raises(FileError):
+            list(spread(wait_and_read, paths, 2, lambda: done.append(1)))
+        assert len(done) < 20
+
     @pytest.mark.parametrize("workers", [1, 2])
     def test_an_error_of_a_job_is_raised_with_its_words(self, workers, tmp_path) -> None:
         with pytest.raises(FileError, match=r"nowhere.png must be a readable picture file"):
@@ -91,6 +100,11 @@ class TestSpread:
     def test_an_error_of_the_project_passes_between_processes(self) -> None:
         with pytest.raises(ImageError, match="must be"):
             list(spread(preprocess_nothing, [0], 2))
+
+
+def wait_and_read(path: Path) -> np.ndarray:
+    time.sleep(0.05)
+    return read_visible(path)
 
 
 def preprocess_nothing(_: int) -> None:

@@ -106,6 +106,16 @@ class TestReport:
         assert sheet.shape[1] > 5 * 260 and sheet.std() > 10
         assert json.loads((folder / "summary.json").read_text())["pairs"] == 2
 
+    def test_sheets_of_an_earlier_report_do_not_stay(self, folders) -> None:
+        folder = folders[0].parent / "report"
+        folder.mkdir()
+        (folder / "pictures.png").write_bytes(b"somebody's own")
+        report(folders, "--examples", 0)
+        assert (folder / "pictures.png").read_bytes() == b"somebody's own"
+        report(folders)
+        report(folders, "--examples", 0)
+        assert not list(folder.glob("*.png"))
+
     def test_the_degraded_one_shows_every_condition(self, folders) -> None:
         method = folders[2].parent / "peer2"
         flags = ["--panel", "degraded", "--condition", "haze", "--method", f"Peer={method}"]
@@ -250,3 +260,4 @@ class TestPictures:
         chosen = choose_examples(pairs, ("blur", "haze", "rain"), 1)
         assert [name for _, name in chosen] == ["blur", "haze", "rain"]
         assert len({pair.stem for pair, _ in chosen}) == 3
+        assert choose_examples(pairs, ("blur", "haze", "rain"), 0) == []

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 NAME = "evaluate"
 HELP = "Measure fused pictures: metrics with intervals, degradations, flicker, text contrast; tables and a report."
 DATA = "TEXTDIFUSE_DATA"
+EXAMPLES = 6
 _METHOD = """A method's fused pictures, FOLDER/STEM.png; repeatable. Panel degraded: FOLDER/clean/STEM.png and
 FOLDER/CONDITION/STEM.png, made from what --save-inputs writes; name it NAME+pre where the pre-processed pictures were
 fused. Panel text: NAME=FOLDER with the text and NAME_plain=FOLDER without it."""
@@ -50,7 +51,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add("--pre", action="append", metavar="NAME", help=_PRE)
     add("--boxes", type=Path, metavar="DIR", help="Panel text: STEM.txt, lines 'class left top right bottom'.")
     add("--masks", type=Path, metavar="DIR", help="Panel text: objects as STEM.png, one grey level an object, 0 none.")
-    add("--strength", type=float, default=1.0, metavar="S", help="Panel text: how much the objects are to stand out in "
+    add("--strength", type=float, metavar="S", help="Panel text: how much the objects are to stand out in "
         "the model's pictures, in [-1, 2]. Default: 1.")  # fmt: skip
     add("--limit", type=int, default=0, metavar="N", help="Only N pairs, evenly spread over the names; panel video: "
         "the first N frames; panel text: of those with objects. Default: all.")  # fmt: skip
@@ -63,7 +64,8 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     add("--csv", type=Path, metavar="FILE", help="Write the figures of every picture to FILE.")
     add("--markdown", type=Path, metavar="FILE", help="Write the summary tables to FILE.")
     add("--report", type=Path, metavar="DIR", help="Write a report to DIR: index.html, contact sheets and all tables.")
-    add("--examples", type=int, default=6, metavar="N", help="Scenes shown in the report. Default: 6.")
+    add("--examples", type=int, metavar="N", help=f"Scenes shown in the report. Default: {EXAMPLES}. Panel "
+        "degraded: one a condition, or none where N is 0.")  # fmt: skip
     add("--save-fused", type=Path, metavar="DIR", help="Keep the model's pictures in DIR/textdifuse.")
     add("--save-inputs", type=Path, metavar="DIR", help="Write DIR/CONDITION/{visible,infrared}[+pre]/STEM.png (panel "
         "clean: DIR/clean/...), from which other methods can be run.")  # fmt: skip
@@ -123,6 +125,13 @@ def _request(arguments: argparse.Namespace) -> Request:
     from textdifuse_ros.evaluate.pool import available_cores
     from textdifuse_ros.evaluate.run import Request
 
+    for option, value, partner, given in (
+        ("--examples", arguments.examples, "--report", arguments.report),
+        ("--strength", arguments.strength, "--panel text", arguments.panel == "text"),
+        ("--data", arguments.data, "--set", arguments.set),
+    ):
+        if value is not None and not given:
+            raise ConfigError(option, f"given with {partner}", "without it")
     degraded = arguments.panel == "degraded"
     return Request(
         _pairs(arguments),
@@ -137,7 +146,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         _objects(arguments),
         _strength(arguments),
         arguments.report,
-        arguments.examples,
+        _examples(arguments),
     )
 
 
@@ -146,7 +155,6 @@ def _pairs(arguments: argparse.Namespace) -> PairSet:
     from textdifuse_ros.evaluate.sets import folder_set, named_set
 
     check_number("--limit", arguments.limit, 0, None, "pairs", integer=True)
-    check_number("--examples", arguments.examples, 0, 1000, integer=True)
     folders = (arguments.visible, arguments.infrared)
     if arguments.set:
         if any(folders):
@@ -174,9 +182,17 @@ def _strength(arguments: argparse.Namespace) -> float:
     from textdifuse_ros.checks import check_number
     from textdifuse_ros.localize.prompt import STRENGTH_HIGH, STRENGTH_LOW
 
-    check_number("--strength", arguments.strength, STRENGTH_LOW, STRENGTH_HIGH)
-    strength: float = arguments.strength
+    strength: float = 1.0 if arguments.strength is None else arguments.strength
+    check_number("--strength", strength, STRENGTH_LOW, STRENGTH_HIGH)
     return strength
+
+
+def _examples(arguments: argparse.Namespace) -> int:
+    from textdifuse_ros.checks import check_number
+
+    examples: int = EXAMPLES if arguments.examples is None else arguments.examples
+    check_number("--examples", examples, 0, 1000, integer=True)
+    return examples
 
 
 def _fuser(arguments: argparse.Namespace) -> Fuser | None:

@@ -19,9 +19,9 @@ from textdifuse_ros.errors import ConfigError, FileError
 from textdifuse_ros.evaluate.methods import Inputs, Row, check_results
 from textdifuse_ros.evaluate.panels import Plan, gather
 from textdifuse_ros.evaluate.results import Evaluation, Record, rank, summarise
-from textdifuse_ros.evaluate.sets import PairSet, check_size, read_pair
+from textdifuse_ros.evaluate.sets import PairSet, check_size, read_grey, read_pair
 from textdifuse_ros.evaluate.statistics import Interval, bootstrap_ratio
-from textdifuse_ros.image.files import Pair, read_infrared, write_png
+from textdifuse_ros.image.files import Pair, write_png
 from textdifuse_ros.metrics.pictures import to_grey
 from textdifuse_ros.metrics.regions import box_masks, change_outside, contrast_gain, instance_masks, object_contrast
 
@@ -52,11 +52,11 @@ class Objects:
 
         :param visible: the picture, for its size
         :raises FileError: missing or not in the form said
-        :raises ImageError: a mask of another size
+        :raises ImageError: a mask of another size, or in colours
         """
         path = self.path(stem)
         if self.masks:
-            levels = read_infrared(path)
+            levels = read_grey(path, "the mask", "give every object a grey level of its own", tolerance=0)
             check_size(path, levels, visible)
             return instance_masks(levels)
         return box_masks([box for _, box in read_boxes(path)], *visible.shape[:2])

@@ -18,6 +18,8 @@ SHOWN_CONTROLS = ("max", "clahe+max", "sum")
 """The controls whose pictures are shown; the tables hold all."""
 ZOOM = 4
 """The detail's width is that of the picture divided by this."""
+SHEETS = ("pictures", "details")
+"""Names of the contact sheets."""
 _CELL = 460
 _FRAME = (255, 196, 0)
 
@@ -67,9 +69,9 @@ class Example:
 def choose_examples(pairs: PairSet, conditions: Sequence[str], count: int) -> list[tuple[Pair, str]]:
     """Which pairs are shown: some evenly spread ones, or for each condition one, another each time.
 
-    :param count: how many at most where there are no conditions
+    :param count: how many at most where there are no conditions; 0 for none, also where there are
     """
-    if conditions:
+    if conditions and count:
         step = max(1, len(pairs.pairs) // len(conditions))
         return [(pairs.pairs[n * step % len(pairs.pairs)], name) for n, name in enumerate(conditions)]
     many = min(count, len(pairs.pairs))
@@ -113,7 +115,7 @@ def zoom_window(visible: np.ndarray, infrared: np.ndarray) -> Window:
 
 
 def sheets(examples: Sequence[Example], title: str) -> dict[str, np.ndarray]:
-    """Contact sheets ``pictures`` and ``details`` of all examples, uint8 [H, W, 3] RGB; one row each example."""
+    """Contact sheets by name (:data:`SHEETS`) of all examples, uint8 [H, W, 3] RGB; one row each example."""
     columns = list(dict.fromkeys(cell.name for example in examples for cell in example.cells))
     labels = [f"{example.condition}  {example.stem}".strip() for example in examples]
     whole, parts = [], []
@@ -121,9 +123,10 @@ def sheets(examples: Sequence[Example], title: str) -> dict[str, np.ndarray]:
         by_name = {cell.name: cell.picture for cell in example.cells}
         whole.append([by_name.get(name) for name in columns])
         parts.append([None if name not in by_name else example.window.cut(by_name[name]) for name in columns])
+    titles = (title, f"{title}, details")
     return {
-        "pictures": contact_sheet(whole, columns, labels=labels, title=title, cell_width=260),
-        "details": contact_sheet(parts, columns, labels=labels, title=f"{title}, details", cell_width=260),
+        name: contact_sheet(rows, columns, labels=labels, title=line, cell_width=260)
+        for name, rows, line in zip(SHEETS, (whole, parts), titles, strict=True)
     }
 
 

@@ -65,7 +65,8 @@ def _submit(
     pool: ProcessPoolExecutor, function: Callable[[Job], Result], job: Job, progress: Callable[[], object]
 ) -> Future[Result]:
     future = pool.submit(function, job)
-    future.add_done_callback(lambda _: progress())
+    # A job that is dropped is done, too, as its future sees it.
+    future.add_done_callback(lambda done: None if done.cancelled() else progress())
     return future
 
 

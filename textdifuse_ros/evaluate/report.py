@@ -10,7 +10,7 @@ from pathlib import Path
 from textdifuse_ros.data.conditions import CONDITIONS
 from textdifuse_ros.evaluate import page
 from textdifuse_ros.evaluate.methods import Row
-from textdifuse_ros.evaluate.pictures import Example, embedded, embedded_detail, sheets
+from textdifuse_ros.evaluate.pictures import SHEETS, Example, embedded, embedded_detail, sheets
 from textdifuse_ros.evaluate.plots import Mark, Point, interval_plot, scatter_plot
 from textdifuse_ros.evaluate.results import METRICS, REFERENCES, UNDEFINED, Evaluation, Table, differences, first
 from textdifuse_ros.evaluate.statistics import Interval
@@ -24,11 +24,14 @@ _PLAIN, _HUE = (255, 255, 255), (120, 173, 232)
 
 
 def write_report(folder: Path, evaluation: Evaluation, examples: Sequence[Example]) -> Path:
-    """Write ``index.html``, the contact sheets and the tables into a folder; existing files are overwritten.
+    """Write ``index.html``, the contact sheets and the tables into a folder; those of an earlier report are replaced.
 
     :return: the page
     :raises FileError: a file cannot be written
     """
+    if not examples and (folder / PAGE).is_file():  # the sheets of the report that was here show other pictures
+        for name in SHEETS:
+            (folder / f"{name}.png").unlink(missing_ok=True)
     if examples:
         for name, picture in sheets(examples, f"{evaluation.set_name}, {evaluation.panel}").items():
             write_png(folder / f"{name}.png", picture)

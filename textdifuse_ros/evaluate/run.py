@@ -41,7 +41,7 @@ class Request:
     :ivar objects: boxes or masks, for the text panel
     :ivar strength: of the objects in the model's pictures, for the text panel
     :ivar report: folder of the report, or None
-    :ivar examples: scenes in the report, where the panel does not say how many
+    :ivar examples: scenes in the report; in the degraded panel one a condition, unless this is 0
     """
 
     pairs: PairSet

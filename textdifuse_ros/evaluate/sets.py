@@ -113,7 +113,8 @@ def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
     :raises ImageError: the infrared picture is coloured, or of another size than the visible one
     """
     visible = to_uint8(read_visible(pair.visible), str(pair.visible))
-    infrared = to_uint8(_read_grey(pair.infrared), str(pair.infrared))
+    grey = read_grey(pair.infrared, "the infrared picture", "are visible and infrared swapped?")
+    infrared = to_uint8(grey, str(pair.infrared))
     check_size(pair.infrared, infrared, visible)
     return visible, infrared
 
@@ -145,8 +146,15 @@ def check_size(path: Path, picture: np.ndarray, like: np.ndarray) -> None:
         )
 
 
-def _read_grey(path: Path) -> np.ndarray:
-    """An infrared picture; a grey one stored in three channels is taken, a coloured one is not."""
+def read_grey(path: Path, what: str, remedy: str, tolerance: int = GREY_TOLERANCE) -> np.ndarray:
+    """A grey picture; one stored in three channels is taken, a coloured one is not.
+
+    :param what: names the picture in the error
+    :param tolerance: largest difference between the channels [levels of 8 bits]
+    :return: uint8 or uint16 [H, W]
+    :raises FileError: not readable
+    :raises ImageError: coloured
+    """
     grey = read_infrared(path)
     try:
         colour = read_visible(path)
@@ -154,7 +162,7 @@ def _read_grey(path: Path) -> np.ndarray:
         return grey
     scale = 257 if colour.dtype == np.uint16 else 1
     spread = int((colour.max(2) - colour.min(2)).max())
-    if spread > GREY_TOLERANCE * scale:
+    if spread > tolerance * scale:
         found = f"colour (channels up to {spread} levels apart)"
-        raise ImageError(f"the infrared picture {path}", "grey", found, "are visible and infrared swapped?")
+        raise ImageError(f"{what} {path}", "grey", found, remedy)
     return grey
