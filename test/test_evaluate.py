@@ -22,7 +22,7 @@ from textdifuse_ros.evaluate.methods import Row
 from textdifuse_ros.evaluate.preprocess import preprocess
 from textdifuse_ros.evaluate.results import METRICS, UNDEFINED, Evaluation, Record, differences, summarise
 from textdifuse_ros.evaluate.tables import markdown_table, show, to_markdown
-from textdifuse_ros.image.files import read_infrared, read_visible, write_png
+from textdifuse_ros.image.files import read_infrared, read_png_metadata, read_visible, write_png
 from textdifuse_ros.image.gain import ThermalGain
 from textdifuse_ros.metrics.regions import box_masks
 from textdifuse_ros.metrics.table import CLEAN_METRICS, clean_metrics
@@ -129,6 +129,8 @@ class TestCleanPanel:
         for number in range(3):
             fused = read_visible(tmp_path / "fused" / f"{number}.png")
             assert np.array_equal(fused, read_visible(tmp_path / "kept" / "textdifuse" / f"{number}.png"))
+            texts = [read_png_metadata(tmp_path / part / f"{number}.png") for part in ("fused", "kept/textdifuse")]
+            assert texts[0] == texts[1] and '"visible": ' in texts[0]["textdifuse"]
             values.append(clean_metrics(fused, *scene(number))["SCD"])
         assert content["rows"]["textdifuse"]["SCD"]["mean"] == pytest.approx(np.mean(values), rel=1e-9)
         assert "2 steps" in content["about"]["model"]
@@ -335,6 +337,10 @@ class TestDegradedPanel:
         pictures = sorted(str(p.relative_to(tmp_path / "kept")) for p in (tmp_path / "kept").rglob("*.png"))
         parts = ("clean", "low_light", "thermal_stripes")
         assert pictures == sorted(f"{row}/{part}/0.png" for row in ("textdifuse", "textdifuse+pre") for part in parts)
+        texts = {name: json.loads(read_png_metadata(tmp_path / "kept" / name)["textdifuse"]) for name in pictures}
+        assert texts["textdifuse+pre/low_light/0.png"]["given"] == "low_light+pre"
+        assert texts["textdifuse/low_light/0.png"]["given"] == "low_light"
+        assert "given" not in texts["textdifuse/clean/0.png"] and texts["textdifuse/clean/0.png"]["steps"] == 1
 
     def test_a_missing_condition_of_a_method_is_refused(self, refused, folders, tmp_path) -> None:
         for part in ("clean", "low_light"):
@@ -389,8 +395,9 @@ class TestVideoPanel:
             assert cv2.imwrite(str(frames[1] / f"{number:03}.tiff"), counts)
             write_png(tmp_path / "mapped" / f"{number:03}.png", gain(counts, number * 100_000_000))
         flags = ["--panel", "video", "--model", tiny_checkpoint, "--threads", 1, "--steps", 1]
-        content = evaluate(*flags, visible=frames[0], infrared=frames[1])
+        content = evaluate(*flags, "--save-fused", tmp_path / "kept", visible=frames[0], infrared=frames[1])
         assert content["rows"] == evaluate(*flags, visible=frames[0], infrared=tmp_path / "mapped")["rows"]
+        assert '"infrared": "003.tiff"' in read_png_metadata(tmp_path / "kept" / "textdifuse" / "003.png")["textdifuse"]
 
     def test_one_frame_is_no_sequence(self, refused) -> None:
         assert "must be of at least two frames, got 1" in refused("--panel", "video", "--limit", 1)

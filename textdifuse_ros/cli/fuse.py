@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from textdifuse_ros import __version__
 from textdifuse_ros.cli.outputs import check_output, prepare_output, regions_read, unmatched
 from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments
 from textdifuse_ros.config_localize import LocalizerConfig
@@ -123,13 +121,13 @@ def _fuse_all(
 def _fuse_one(fuser: Fuser, target: Target | None, pair: Pair, output: Path, *, save_mask: bool) -> None:
     import numpy as np
 
+    from textdifuse_ros.fusion.result import png_texts
     from textdifuse_ros.image.files import read_infrared, read_visible, write_png
 
     visible, infrared = read_visible(pair.visible), read_infrared(pair.infrared)
     emphasis = target.emphasis(target.find(visible, infrared)) if target else None
     result = fuser(visible, infrared, emphasis=emphasis)
-    made_by = {**result.provenance, "visible": pair.visible.name, "infrared": pair.infrared.name}
-    metadata = {"Software": f"textdifuse_ros {__version__}", "textdifuse": json.dumps(made_by, sort_keys=True)}
+    metadata = png_texts(result, pair)
     write_png(output / f"{pair.stem}{FUSED}", result.image, metadata)
     if save_mask:
         mask = np.zeros(infrared.shape, np.uint8) if result.mask is None else result.mask

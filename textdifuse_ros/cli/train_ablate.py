@@ -140,7 +140,7 @@ def _fuse(folder: Path, fuse: FuserConfig, pairs: PairSet, row: Row) -> None:
     config = replace(fuse, model=row.name, steps=fuse.steps if variant.diffusion else 1)
     fuser = Fuser(networks, config, checkpoint.sha256)
     for pair in pairs.pairs:
-        fuse_into(row, fuser, Inputs(pair.stem, "", *read_pair(pair)))
+        fuse_into(row, fuser, Inputs(pair.stem, "", *read_pair(pair)), pair)
     fuser.close()
 
 

@@ -16,12 +16,12 @@ import numpy as np
 
 from textdifuse_ros.data.labels import read_boxes
 from textdifuse_ros.errors import ConfigError, FileError
-from textdifuse_ros.evaluate.methods import Inputs, Row, check_results
+from textdifuse_ros.evaluate.methods import Inputs, Row, check_results, save_fused
 from textdifuse_ros.evaluate.panels import Plan, gather
 from textdifuse_ros.evaluate.results import Evaluation, Record, rank, summarise
 from textdifuse_ros.evaluate.sets import PairSet, check_size, read_grey, read_pair
 from textdifuse_ros.evaluate.statistics import Interval, bootstrap_ratio
-from textdifuse_ros.image.files import Pair, write_png
+from textdifuse_ros.image.files import Pair
 from textdifuse_ros.metrics.pictures import to_grey
 from textdifuse_ros.metrics.regions import box_masks, change_outside, contrast_gain, instance_masks, object_contrast
 
@@ -140,9 +140,8 @@ def _fused(jobs: Iterator[Job], plan: Plan, fuser: Fuser | None, strength: float
                 apart[masks[number]] = number + 1
             strengths = np.where(apart > 0, np.float32(strength), np.float32(0))
             for row in plan.modelled:
-                assert row.folder is not None
                 emphasis = None if row.name.endswith(PLAIN) else Emphasis(strengths, strength=strength, objects=apart)
-                write_png(row.folder / f"{job.pair.stem}.png", fuser(visible, infrared, emphasis=emphasis).image)
+                save_fused(row, job.pair, fuser(visible, infrared, emphasis=emphasis))
         yield job
 
 

@@ -23,6 +23,7 @@ from textdifuse_ros.evaluate.controls import CONTROLS
 from textdifuse_ros.evaluate.preprocess import SUFFIX as PRE
 from textdifuse_ros.evaluate.preprocess import preprocess
 from textdifuse_ros.evaluate.sets import read_result
+from textdifuse_ros.fusion.result import FusionResult, png_texts
 from textdifuse_ros.image.files import SUFFIXES, Pair, write_png
 
 if TYPE_CHECKING:
@@ -152,10 +153,26 @@ class Inputs:
         return read_result(result_path(row, self.stem, self.condition), self.pair[0])
 
 
-def fuse_into(row: Row, fuser: Fuser, inputs: Inputs) -> None:
-    """Let the model fuse one pair, and save the picture where the row looks for it."""
+def fuse_into(row: Row, fuser: Fuser, inputs: Inputs, pair: Pair) -> None:
+    """Let the model fuse one pair, and save the picture where the row looks for it.
+
+    The file says what made it; of a degraded or pre-processed pair also ``given``: ``haze+pre``, say.
+
+    :param pair: the files that the inputs were read from
+    """
+    given = (inputs.condition or CLEAN) + (PRE if row.preprocessed else "")
+    more = {} if given == CLEAN else {"given": given}
+    save_fused(row, pair, fuser(*inputs.of(row)), part=inputs.condition, **more)
+
+
+def save_fused(row: Row, pair: Pair, result: FusionResult, *, part: str = "", **more: str) -> None:
+    """Save a picture of the model where its row looks for it.
+
+    :param part: of the row's folder, as ``condition`` of :func:`result_path`
+    :param more: as for :func:`.result.png_texts`
+    """
     assert row.folder is not None
-    write_png(row.folder / inputs.condition / f"{inputs.stem}.png", fuser(*inputs.of(row)).image)
+    write_png(row.folder / part / f"{pair.stem}.png", result.image, png_texts(result, pair, **more))
 
 
 def input_folders(folder: Path, condition: str) -> list[Path]:

@@ -134,7 +134,7 @@ def _jobs(plan: Plan, fuser: Fuser | None) -> Iterator[Job]:
                 inputs = Inputs(pair.stem, condition, visible, infrared)
                 for row in plan.modelled:
                     assert fuser is not None
-                    fuse_into(row, fuser, inputs)
+                    fuse_into(row, fuser, inputs, pair)
                 if plan.inputs:
                     save_inputs(plan.inputs, inputs)
         yield Job(pair, plan.rows, plan.conditions)

@@ -11,7 +11,7 @@ import numpy as np
 
 from textdifuse_ros.config_sensors import SensorConfig
 from textdifuse_ros.errors import FileError
-from textdifuse_ros.evaluate.methods import MODEL, Inputs, Row, check_results
+from textdifuse_ros.evaluate.methods import MODEL, Inputs, Row, check_results, save_fused
 from textdifuse_ros.evaluate.panels import Plan, gather
 from textdifuse_ros.evaluate.results import Evaluation, Record, summarise
 from textdifuse_ros.evaluate.sets import PairSet, check_size, read_pair
@@ -130,9 +130,7 @@ def _transitions(plan: Plan, fuser: Fuser | None) -> Iterator[Transition]:
             alone = fuser(*sources)
             steady = video(*sources, alone)
             for row in plan.modelled:
-                assert row.folder is not None
-                result = alone if row.name.endswith(EACH) else steady
-                write_png(row.folder / f"{pair.stem}.png", result.image)
+                save_fused(row, pair, alone if row.name.endswith(EACH) else steady)
         if before is not None:
             yield Transition(before, pair, plan.rows)
         before = pair

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
+
+from textdifuse_ros import __version__
+from textdifuse_ros.image.files import Pair
 
 
 @dataclass(frozen=True)
@@ -31,3 +35,14 @@ class FusionResult:
     timings: dict[str, float]
     mask: np.ndarray | None = None
     plain: np.ndarray | None = None
+
+
+def png_texts(result: FusionResult, pair: Pair, **more: str) -> dict[str, str]:
+    """What a PNG file of a fused picture says of itself, for :func:`.files.write_png`.
+
+    :param pair: the files that were fused; their names are kept
+    :param more: what was done to them before, by keyword
+    :return: ``Software``, and ``textdifuse``, the provenance with ``visible``, ``infrared`` and ``more``, as JSON
+    """
+    made_by = {**result.provenance, "visible": pair.visible.name, "infrared": pair.infrared.name, **more}
+    return {"Software": f"textdifuse_ros {__version__}", "textdifuse": json.dumps(made_by, sort_keys=True)}
