@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import pytest
 from test_evaluate import scene
 
 from textdifuse_ros.cli.main import main
+from textdifuse_ros.cli.outputs import try_outputs
 from textdifuse_ros.errors import FileError, ImageError
 from textdifuse_ros.evaluate.pool import spread
 from textdifuse_ros.evaluate.preprocess import balance_white, denoise, enhance_low_light, noise_level
 from textdifuse_ros.evaluate.sets import NAMED_SETS, folder_set, named_set
+from textdifuse_ros.evaluate.tables import write_text
 from textdifuse_ros.image.files import read_visible, write_png
 
 
@@ -77,6 +80,22 @@ class TestPreprocessing:
         bright = np.clip(scene(0)[0].astype(int) + 80, 0, 255).astype(np.uint8)
         assert enhance_low_light(bright) is bright
         assert not enhance_low_light(np.zeros((8, 8, 3), np.uint8)).any()
+
+
+class TestTables:
+    def test_what_a_link_or_a_pipe_is_for_is_written_to_and_not_replaced(self, tmp_path) -> None:
+        """As /dev/stdout, in whose folder root may make any file."""
+        pipe, link = tmp_path / "pipe", tmp_path / "link"
+        os.mkfifo(pipe)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        (tmp_path / "target").write_text("old")
+        link.symlink_to(tmp_path / "target")
+        try_outputs((pipe, link))
+        for path in (pipe, link):
+            write_text(path, "figures")
+        assert os.read(reader, 100) == b"figures" and pipe.is_fifo()
+        assert link.is_symlink() and (tmp_path / "target").read_text() == "figures"
+        os.close(reader)
 
 
 class TestSpread:

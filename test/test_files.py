@@ -347,12 +347,3 @@ class TestWriteWhole:
         assert path.read_bytes() == b"old" and [p.name for p in path.parent.iterdir()] == ["t.csv"]
         write_whole(path, b"new")
         assert path.read_bytes() == b"new"
-
-    def test_what_is_no_plain_file_is_written_to_and_not_replaced(self, tmp_path) -> None:
-        """As /dev/stdout, whose folder any file could be made in."""
-        pipe = tmp_path / "pipe"
-        os.mkfifo(pipe)
-        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-        write_whole(pipe, b"figures")
-        assert os.read(reader, 100) == b"figures" and pipe.is_fifo()
-        os.close(reader)

@@ -41,10 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
     import numpy as np
     import torch
 
+    from textdifuse_ros.evaluate.tables import write_text
     from textdifuse_ros.fusion.emphasis import Emphasis
     from textdifuse_ros.fusion.fuser import Fuser
     from textdifuse_ros.fusion.stream import LEAST_SIDE, VideoState
-    from textdifuse_ros.image.files import write_whole
 
     width, height = parse_size(arguments.size)
     objects: int = arguments.objects
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"\ntext: {objects} object(s) of together {TEXT_SHARE:.0%} of the picture, found already")
     print("\none step [ms]: " + ", ".join(f"{name} {1e3 * value:.1f}" for name, value in parts.items()))
     if arguments.json:
-        write_whole(arguments.json, (json.dumps(table, indent=2) + "\n").encode())
+        write_text(arguments.json, json.dumps(table, indent=2) + "\n")
     return 0
 
 

@@ -84,8 +84,11 @@ def try_outputs(files: Sequence[Path | None], folders: Sequence[Path | None] = (
         what, expected = f"the output {path}", f"a {kind} that can be written"
         if path.exists() and path.is_dir() != (kind == "folder"):
             raise FileError(what, expected, "a file" if kind == "folder" else "a folder")
-        if path.exists() and not path.is_dir() and not path.is_file():
-            continue  # a pipe or a terminal
+        if path.exists() and not path.is_dir() and (path.is_symlink() or not path.is_file()):
+            # A link, a pipe or a terminal is written to, and its folder need not be.
+            if not os.access(path, os.W_OK):
+                raise FileError(what, expected, "one without permission")
+            continue
         nearest = path.absolute() if path.is_dir() else path.absolute().parent
         while not nearest.exists():
             nearest = nearest.parent

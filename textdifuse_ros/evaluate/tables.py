@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from textdifuse_ros.data.conditions import CONDITIONS
+from textdifuse_ros.errors import FileError
 from textdifuse_ros.evaluate.results import METRICS, REFERENCES, UNDEFINED, Evaluation, Table, differences
 from textdifuse_ros.evaluate.statistics import Interval
 from textdifuse_ros.image.files import write_whole
@@ -124,11 +125,19 @@ def coverage(interval: Interval) -> str:
 def write_text(path: Path, text: str) -> None:
     """Write a file, its folder too; an existing one is replaced as a whole or not at all.
 
-    A name of a picture that is no UTF-8 is written with escapes (``caf\\udce9``), so that the file is UTF-8.
+    What is written to and not replaced: where a link points to, a pipe, a terminal (``/dev/stdout`` may be any of
+    them). A name of a picture that is no UTF-8 is written with escapes (``caf\\udce9``), so that the file is UTF-8.
 
     :raises FileError: the file cannot be written
     """
-    write_whole(path, text.encode("utf-8", "backslashreplace"))
+    data = text.encode("utf-8", "backslashreplace")
+    if not path.exists() or (path.is_file() and not path.is_symlink()):
+        write_whole(path, data)
+        return
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise FileError(str(path), "a file that can be written", error.strerror or error) from error
 
 
 def json_text(content: Any) -> str:

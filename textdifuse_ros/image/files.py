@@ -83,7 +83,7 @@ def write_png(path: str | Path, image: np.ndarray, metadata: Mapping[str, str] |
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file; an existing one is replaced as a whole or not at all. Missing folders are made.
+    """Write a file; an existing one, or a link, is replaced as a whole or not at all. Missing folders are made.
 
     :raises FileError: the file cannot be written
     """
@@ -91,9 +91,6 @@ def write_whole(path: Path, data: bytes) -> None:
     partial = path.with_name(f".{secrets.token_hex(8)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not path.is_file():  # /dev/stdout is to be written to, not replaced
-            path.write_bytes(data)
-            return
         try:
             partial.write_bytes(data)
             os.replace(partial, path)
