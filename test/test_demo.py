@@ -18,7 +18,9 @@ import pytest
 from textdifuse_ros.bags.reader import BagReader
 from textdifuse_ros.bags.writer import BagWriter
 from textdifuse_ros.checkpoint import find_checkpoint
+from textdifuse_ros.cli.demo import MADE
 from textdifuse_ros.cli.demo_report import Books, FolderInput, RecordedInput, make_pictures
+from textdifuse_ros.cli.live_run import claim_output
 from textdifuse_ros.errors import CheckpointError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,7 +71,7 @@ def test_a_drive_is_rendered_played_fused_recorded_and_every_pair_accounted_for(
     tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
     out = tmp_path / "out"
-    out.mkdir()
+    claim_output(out, MADE)
     (out / "mine.txt").write_text("kept")
     (out / "summary.json").write_text("of an earlier run")
     done = _run(tmp_path, "--model", _model(tiny_checkpoint), "--steps", 1, "--size", "160x120", "--pairs", 50)

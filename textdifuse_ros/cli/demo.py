@@ -8,27 +8,27 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import json
-import os
-import shutil
-import signal
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from textdifuse_ros import __version__
-from textdifuse_ros.checkpoint import find_checkpoint
-from textdifuse_ros.cli.drive import INFRARED_TOPIC, VISIBLE_TOPIC, record_frame
+from textdifuse_ros.cli.drive import INFRARED_TOPIC, VISIBLE_TOPIC
+from textdifuse_ros.cli.live_run import (
+    Prepared,
+    check_ros,
+    check_text,
+    claim_output,
+    drive_scene,
+    render_drive,
+    supervise,
+    transport_profile,
+)
 from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments, to_mapping
-from textdifuse_ros.config_localize import LocalizerConfig
 from textdifuse_ros.errors import ConfigError, FileError, ImageError, InputError
 
 if TYPE_CHECKING:
@@ -47,25 +47,7 @@ SHARE_OF_TIME = 0.7  # of a period that fusing one pair may take, measured while
 MOST_MEASURED, MOST_MEASURING = 7, 4.0  # pairs and seconds
 TEXT, TEXT_LATER = "person", "car"
 PAIRS_PER_LOOK = 3  # of the localiser, at least: it shares the processor with the fusion
-# Left by the ROS wheels; from another virtual environment it would keep this one's from finding their libraries.
-_WHEELS_MARK = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
 MADE = ("contact_sheet.png", "drive.mp4", "fused_bag", "input_bag", "logs", "summary.json")
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The input of a run.
-
-    :ivar source: what the player plays
-    :ivar pairs: how many pairs it will publish
-    :ivar samples: up to three pairs, to measure with: uint8 or uint16 [H, W, 3] RGB and [H, W]
-    :ivar recorded_hz: pairs a second at rate 1; 0 for a folder, which has none
-    """
-
-    source: Path
-    pairs: int
-    samples: list[tuple[np.ndarray, np.ndarray]]
-    recorded_hz: float
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -107,20 +89,22 @@ def run(arguments: argparse.Namespace) -> int:
     :raises TextDifuseError: something is missing or wrong
     """
     from textdifuse_ros.cli.demo_report import Books, make_pictures, read_texts, table
+    from textdifuse_ros.fusion.fuser import Fuser
 
     config = from_arguments(FuserConfig, arguments)
-    _check(arguments)
-    find_checkpoint(config.model)  # before the drive is rendered
-    texts = _texts(arguments)
-    output: Path = arguments.output
+    output, data = arguments.output, arguments.data
     begun = time.monotonic()
-    _clear(output)
-    if arguments.data:
-        prepared = _from_folder(arguments)
-    else:
-        prepared = render_drive(arguments.size, arguments.pairs, output / "input_bag")
+    # Everything that can be wrong first: a run that is refused must not have removed the results of the one before.
+    _check(arguments)
+    texts = _texts(arguments)
+    scene = drive_scene(arguments.size, arguments.pairs)
+    prepared = _from_folder(arguments) if data else None
+    fuser = Fuser.from_config(config)
+    claim_output(output, MADE, (data, data / "vis", data / "ir") if data else ())
+    if prepared is None:
+        prepared = render_drive(scene, output / "input_bag")
     rendered = time.monotonic()
-    rate, fuse_seconds = _choose_rate(config, arguments.rate, prepared)
+    rate, fuse_seconds = _choose_rate(fuser, arguments.rate, prepared)
     print(f"one pair takes {1e3 * fuse_seconds:.0f} ms; playing {prepared.pairs} pairs at {rate:.2f} Hz", flush=True)
     played = time.monotonic()
     told = supervise("demo", _plan(config, output, prepared, rate, texts))
@@ -159,9 +143,7 @@ def _input(prepared: Prepared, rate: float, start_ns: int) -> Input:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    if importlib.util.find_spec("rclpy") is None:
-        remedy = "install the package with its extra [ros], or source a ROS 2 installation"
-        raise InputError("rclpy", "installed for the demo", "no module of that name", remedy)
+    check_ros("the demo")
     if arguments.pairs < LEAST_PAIRS:
         raise ConfigError("pairs", f"at least {LEAST_PAIRS}", arguments.pairs)
     if arguments.rate and not 0.01 <= arguments.rate <= 100:
@@ -174,66 +156,23 @@ def _texts(arguments: argparse.Namespace) -> list[str]:
     :raises ConfigError: a text is none, or has a word that is not known
     :raises CheckpointError: the localiser's weights are not there
     """
-    from textdifuse_ros.localize.prompt import parse_prompt, resolve
-    from textdifuse_ros.localize.registry import known_words
-
     first = arguments.text if arguments.text is not None else ("" if arguments.data else TEXT)
     later = arguments.text_later if arguments.text_later is not None else (TEXT_LATER if first == TEXT else "")
-    localizer = LocalizerConfig()
     texts = []
     for name, text in (("--text", first), ("--text-later", later)):
-        prompt = parse_prompt(text, name)
-        if prompt:
-            resolve(prompt, known_words(localizer) or {}, name)
+        if check_text(name, text):
             texts.append(text)
         elif name == "--text" and later:
             raise ConfigError(name, "given where --text-later is", repr(text))
-    if texts:
-        find_checkpoint(localizer.localizer_model)
     return texts
 
 
-def _clear(output: Path) -> None:
-    """Make the folder; remove what an earlier run left there, and nothing else."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        for name in MADE:
-            if (output / name).is_dir():
-                shutil.rmtree(output / name)
-            else:
-                (output / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise FileError(f"the output {output}", "a folder that can be written to", error.strerror or error) from error
-
-
-def render_drive(size: str, pairs: int, bag: Path) -> Prepared:
-    """Render the drive into a recording.
-
-    :param size: as ``640x480``
-    """
-    import numpy as np
-    from tqdm import tqdm
-
-    from textdifuse_ros.bags.writer import BagWriter
-    from textdifuse_ros.cli.info import parse_size
-    from textdifuse_ros.config import from_mapping
-    from textdifuse_ros.scenes.config import DriveSceneConfig
-    from textdifuse_ros.scenes.drive import NightDrive
-
-    width, height = parse_size(size)
-    config = from_mapping(DriveSceneConfig, {"frames": pairs, "width": width, "height": height})
-    samples: list[tuple[np.ndarray, np.ndarray]] = []
-    random = np.random.default_rng(config.seed)
-    with BagWriter(bag) as writer:
-        for frame in tqdm(NightDrive(config), total=config.frames, desc="rendering", unit="frame", disable=None):
-            record_frame(writer, frame, random)
-            if len(samples) < 3:
-                samples.append((frame.visible, frame.infrared))
-    return Prepared(bag, config.frames, samples, config.rate_hz)
-
-
 def _from_folder(arguments: argparse.Namespace) -> Prepared:
-    """Each pair of the folder once, in laps until there are enough."""
+    """Each pair of the folder once, in laps until there are enough.
+
+    :raises FileError: no such folders, or no pair in them
+    :raises InputError: no pair can be read
+    """
     from textdifuse_ros.image.files import find_pairs, read_infrared, read_visible
 
     listing = find_pairs(arguments.data / "vis", arguments.data / "ir").pairs
@@ -245,18 +184,14 @@ def _from_folder(arguments: argparse.Namespace) -> Prepared:
             samples.append((read_visible(pair.visible), read_infrared(pair.infrared)))
         if len(samples) == 3:
             break
+    if not samples:
+        raise InputError("the pairs", "readable", "none that is")
     pairs = max(arguments.pairs, min(len(listing), MOST_FOLDER_PAIRS))
     return Prepared(arguments.data, pairs, samples, 0.0)
 
 
-def _choose_rate(config: FuserConfig, wanted: float, prepared: Prepared) -> tuple[float, float]:
-    """The rate to play at [Hz], and the time that one pair takes [s]."""
-    from textdifuse_ros.fusion.fuser import Fuser
-
-    if not prepared.samples:
-        raise InputError("the pairs", "readable", "none that is")
-
-    fuser = Fuser.from_config(config)
+def _choose_rate(fuser: Fuser, wanted: float, prepared: Prepared) -> tuple[float, float]:
+    """The rate to play at [Hz], and the time that one pair takes [s]; the fuser is of no use afterwards."""
     try:
         fuser.warm_up(*prepared.samples[0][1].shape)
         # As the node does it: in another thread than the one that warmed up. That one would be several times slower on
@@ -308,45 +243,3 @@ def _plan(config: FuserConfig, output: Path, prepared: Prepared, rate: float, te
         "text_later": texts[1] if len(texts) > 1 else "",
         "profile": transport_profile(),
     }
-
-
-def transport_profile() -> str:
-    """The Fast DDS profile that comes with the package; empty where it is not found."""
-    return next((str(path) for path in _profiles() if path.is_file()), "")
-
-
-def _profiles() -> Iterator[Path]:
-    """Where the Fast DDS profile may lie: beside the checkout, or where the package is installed."""
-    package = Path(__file__).resolve().parents[1]
-    yield package.parent / "config" / "fastdds_shm.xml"
-    for prefix in (Path(sys.prefix), *package.parents):
-        yield prefix / "share" / "textdifuse_ros" / "config" / "fastdds_shm.xml"
-
-
-def supervise(name: str, plan: dict[str, Any]) -> dict[str, Any]:
-    """Run the processes and return what they told.
-
-    :param name: of the module of :mod:`textdifuse_ros.nodes` that runs the plan
-    :raises InputError: they failed; the reason stands on stderr already
-    :raises KeyboardInterrupt: interrupted; they have ended
-    """
-    env = {name: value for name, value in os.environ.items() if name != _WHEELS_MARK}
-    command = [sys.executable, "-m", f"textdifuse_ros.nodes.{name}", json.dumps(plan)]
-    process = subprocess.Popen(command, env=env)
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        process.terminate()
-
-    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        status = process.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if status == 130:
-        raise KeyboardInterrupt
-    if status:
-        logs = Path(plan["output"]) / "logs"
-        raise InputError(f"the {name}", "run to its end", f"status {status}", f"its logs are in {logs}")
-    told: dict[str, Any] = json.loads((Path(plan["output"]) / "logs" / "run.json").read_text(encoding="utf-8"))
-    return told

@@ -7,9 +7,7 @@ ROS.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,9 +15,17 @@ from typing import Any
 
 from textdifuse_ros import __version__
 from textdifuse_ros.checkpoint import find_checkpoint
-from textdifuse_ros.cli.demo import render_drive, supervise, transport_profile
+from textdifuse_ros.cli.live_run import (
+    check_ros,
+    check_text,
+    claim_output,
+    drive_scene,
+    render_drive,
+    supervise,
+    transport_profile,
+)
 from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments, to_mapping
-from textdifuse_ros.errors import ConfigError, FileError, InputError
+from textdifuse_ros.errors import ConfigError, FileError
 
 NAME = "endurance"
 HELP = "Run player and node over DDS for minutes or hours; watch ages, memory and books."
@@ -57,18 +63,25 @@ def run(arguments: argparse.Namespace) -> int:
     :return: 0, or 1 where the books do not balance, nothing was fused or the pictures are too old
     :raises TextDifuseError: something is missing or wrong
     """
-    from textdifuse_ros.localize.prompt import parse_prompt
+    from textdifuse_ros.networks.device import resolve_device
 
     config = from_arguments(FuserConfig, arguments)
+    output, source = arguments.output, arguments.source
+    # Everything that can be wrong first: a run that is refused must not have removed the results of the one before.
     _check(arguments)
-    parse_prompt(arguments.text, "--text")
+    check_text("--text", arguments.text)
     find_checkpoint(config.model)
-    output: Path = arguments.output
-    _clear(output)
+    resolve_device(config.device)
+    scene = drive_scene(arguments.size, PAIRS)
+    player = {"loop": True, "live": True} | (_played(source, arguments.rate) if source else {})
+    claim_output(output, MADE, (source, source / "vis", source / "ir") if source else ())
+    if source is None:
+        prepared = render_drive(scene, output / "input_bag")
+        player.update(source=str(prepared.source.resolve()), rate=arguments.rate / prepared.recorded_hz)
     plan = {
         "output": str(output.resolve()),
         "node": {**to_mapping(config), "target_text": arguments.text},
-        "player": _player(arguments, output),
+        "player": player,
         "seconds": 60 * arguments.minutes,
         "profile": transport_profile(),
     }
@@ -87,9 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    if importlib.util.find_spec("rclpy") is None:
-        remedy = "install the package with its extra [ros], or source a ROS 2 installation"
-        raise InputError("rclpy", "installed for the endurance run", "no module of that name", remedy)
+    check_ros("the endurance run")
     if not 0 < arguments.minutes <= MOST_MINUTES:
         raise ConfigError("minutes", f"in (0, {MOST_MINUTES}] [min]", arguments.minutes)
     if not 0.1 <= arguments.rate <= 1000:
@@ -98,46 +109,39 @@ def _check(arguments: argparse.Namespace) -> None:
         raise FileError(f"the source {arguments.source}", "a recording, or a folder with vis/ and ir/", "nothing there")
 
 
-def _clear(output: Path) -> None:
-    """Make the folder; remove what an earlier run left there, and nothing else."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        for name in MADE:
-            if (output / name).is_dir():
-                shutil.rmtree(output / name)
-            else:
-                (output / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise FileError(f"the output {output}", "a folder that can be written to", error.strerror or error) from error
+def _played(source: Path, rate: float) -> dict[str, Any]:
+    """Parameters of the player for a source of one's own.
 
+    :param rate: pairs a second [Hz]
+    :raises TextDifuseError: the player could not play it
+    """
+    from textdifuse_ros.image.files import find_pairs
 
-def _player(arguments: argparse.Namespace, output: Path) -> dict[str, Any]:
-    """Parameters of the player: the source in laps, at the rate that was asked for, with stamps of the present."""
-    source = arguments.source
-    player: dict[str, Any] = {"loop": True, "live": True}
-    if source is None:
-        prepared = render_drive(arguments.size, PAIRS, output / "input_bag")
-        return {**player, "source": str(prepared.source.resolve()), "rate": arguments.rate / prepared.recorded_hz}
-    player["source"] = str(source.resolve())
+    found = {"source": str(source.resolve())}
     if (source / "vis").is_dir():
-        return {**player, "fps": arguments.rate}
-    return {**player, "rate": arguments.rate / recorded_hz(source)}
+        find_pairs(source / "vis", source / "ir")
+        return {**found, "fps": rate}
+    return {**found, "rate": rate / recorded_hz(source)}
 
 
 def recorded_hz(source: Path) -> float:
     """Pictures a second of the camera of a recording that sends most [Hz].
 
-    :raises BagError: no recording, or fewer than two pictures
+    :raises BagError: no recording, no two cameras in it, or fewer than two pictures
     """
+    from textdifuse_ros.bags.cameras import INFRARED, VISIBLE, find_camera
     from textdifuse_ros.bags.definitions import IMAGE_TYPE
     from textdifuse_ros.bags.reader import BagReader
     from textdifuse_ros.errors import BagError
 
     with BagReader(source) as bag:
-        kinds, counts = bag.topics(), bag.counts()
-        pictures = max((counts[topic] for topic, kind in kinds.items() if kind == IMAGE_TYPE), default=0)
+        counts = bag.counts()
+        topics = [topic for topic, kind in bag.topics().items() if kind == IMAGE_TYPE]
+        pictures = max((counts[topic] for topic in topics), default=0)
         if pictures < 2 or bag.duration_ns <= 0:
             raise BagError(str(source), "a recording of at least two pictures of a camera", f"{pictures}")
+        for camera in (VISIBLE, INFRARED):  # as the player will choose them
+            topics.remove(find_camera(camera, topics, source))
         return (pictures - 1) / (bag.duration_ns / 1e9)
 
 

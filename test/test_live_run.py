@@ -1,0 +1,148 @@
+"""What demo and endurance have in common: a run removes what runs have made, nothing else, and only when it starts."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from textdifuse_ros.bags.writer import BagWriter
+from textdifuse_ros.cli import demo, endurance
+from textdifuse_ros.cli.live_run import MARKER, claim_output
+from textdifuse_ros.cli.main import main
+from textdifuse_ros.errors import FileError
+
+needs_ros = pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="rclpy is not installed")
+MADE = ("logs", "input_bag", "summary.json")
+
+
+def fill(output: Path, names: tuple[str, ...] = MADE) -> None:
+    for name in names:
+        if "." in name:
+            (output / name).write_text("mine")
+        else:
+            (output / name).mkdir()
+            (output / name / "mine.txt").write_text("mine")
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_earlier_run_s_results_are_removed_and_all_else_is_kept(tmp_path: Path) -> None:
+    output = tmp_path / "new" / "out"
+    claim_output(output, MADE)
+    fill(output)
+    (output / "mine.txt").write_text("mine")
+    claim_output(output, MADE)
+    assert sorted(path.name for path in output.iterdir()) == [MARKER, "mine.txt"]
+
+
+def test_what_no_run_has_marked_is_not_removed(tmp_path: Path) -> None:
+    fill(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(FileError, match=r"one with logs, input_bag, summary\.json, which no run .*; give another"):
+        claim_output(tmp_path, MADE)
+    assert contents(tmp_path) == before
+
+
+def test_a_run_of_the_other_verb_does_not_own_what_only_this_one_makes(tmp_path: Path) -> None:
+    claim_output(tmp_path, ("endurance.json", "input_bag", "logs"))
+    fill(tmp_path)
+    with pytest.raises(FileError, match=r"one with summary\.json, which"):
+        claim_output(tmp_path, MADE)
+    (tmp_path / "summary.json").unlink()
+    claim_output(tmp_path, MADE)
+    assert set((tmp_path / MARKER).read_text().split()) == {*MADE, "endurance.json"}
+
+
+def test_of_a_link_only_the_link_is_removed(tmp_path: Path) -> None:
+    output, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine.txt").write_text("mine")
+    claim_output(output, MADE)
+    (output / "logs").symlink_to(elsewhere)
+    (output / "input_bag").symlink_to(tmp_path / "absent")
+    claim_output(output, MADE)
+    assert contents(elsewhere) == {"mine.txt": "mine"}
+    assert [path.name for path in output.iterdir()] == [MARKER]
+
+
+@pytest.mark.parametrize("given", ["out/input_bag", "out/../out/logs/drive", "link", "here/vis"])
+def test_an_input_within_what_would_be_removed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    output = Path("out")
+    claim_output(output, MADE)
+    fill(output)
+    Path("link").symlink_to("out/input_bag")
+    Path("here").mkdir()
+    Path("here/vis").symlink_to(tmp_path / "out" / "logs")
+    before = contents(tmp_path)
+    with pytest.raises(FileError, match=r"outside of out/.*, which the run replaces"):
+        claim_output(output, MADE, [tmp_path / "other", Path(given)])
+    assert contents(tmp_path) == before
+
+
+def test_a_file_in_the_folder_s_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(FileError, match="must be a folder, got a file"):
+        claim_output(tmp_path / "out", MADE)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def one_camera(path: Path) -> Path:
+    with BagWriter(path) as bag:
+        for index in range(3):
+            bag.write_image("/only", index * 10**8, "v", np.zeros((8, 8), np.uint8))
+    return path
+
+
+@needs_ros
+@pytest.mark.parametrize(
+    ("verb", "arguments", "said"),
+    [
+        ("demo", ["--size", "8"], "size must be WIDTHxHEIGHT"),
+        ("demo", ["--size", "9000x480"], "width must be"),
+        ("demo", ["--data", "absent"], "absent"),
+        ("demo", ["--data", "unlike"], "one with a picture of the same name"),
+        ("demo", ["--data", "damaged"], "the pairs must be readable"),
+        ("demo", ["--device", "cuda:99"], "device"),
+        ("endurance", ["--size", "8"], "size must be WIDTHxHEIGHT"),
+        ("endurance", ["--size", "9000x480"], "width must be"),
+        ("endurance", ["--text", "unicorn"], "--text must be made of what the localizer knows"),
+        ("endurance", ["--source", "unlike"], "one with a picture of the same name"),
+        ("endurance", ["--source", "one_camera"], "one topic of type"),
+        ("endurance", ["--device", "cuda:99"], "device"),
+    ],
+)
+def test_a_run_that_is_refused_removes_nothing(
+    tmp_path: Path,
+    tiny_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    verb: str,
+    arguments: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder, stems in (("unlike", "ab"), ("damaged", "aa")):
+        for side, stem in zip(("vis", "ir"), stems, strict=True):
+            path = Path(folder, side, f"{stem}.png")
+            path.parent.mkdir(parents=True)
+            cv2.imwrite(str(path), np.zeros((8, 8), np.uint8))
+            if folder == "damaged":
+                path.write_bytes(path.read_bytes()[:40])
+    one_camera(Path("one_camera"))
+    made = {"demo": demo, "endurance": endurance}[verb].MADE
+    claim_output(Path("out"), made)
+    fill(Path("out"), made)
+    before = contents(Path("out"))
+    assert main([verb, "-o", "out", "--model", str(tiny_checkpoint), *arguments]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert said in line
+    assert contents(Path("out")) == before
