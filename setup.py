@@ -61,7 +61,7 @@ setup(
     ],
     install_requires=[
         "numpy>=1.26",
-        "opencv-python-headless>=4.8",
+        "opencv-python-headless>=4.6",
         "pyyaml>=6",
         "rosbags>=0.10.5",
         "safetensors>=0.4.3",

@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import cv2
 import numpy as np
@@ -124,18 +125,20 @@ def _decode(data: bytes) -> np.ndarray | None:
 
 
 _LEVEL_LOCK = threading.Lock()
+_SILENT = 0  # LOG_LEVEL_SILENT of every release
 
 
 @contextmanager
 def _quiet_opencv() -> Iterator[None]:
     """Keep OpenCV from printing about a damaged file: the error raised says it in the project's form."""
-    logging = cv2.utils.logging
+    # Debian 12 and Ubuntu 24.04 have OpenCV 4.6, which knows no cv2.utils.logging; OpenCV 5 no cv2.setLogLevel.
+    place: Any = getattr(cv2.utils, "logging", cv2)
     with _LEVEL_LOCK:  # the level is the process's: two threads would restore one another's
-        level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+        level = place.setLogLevel(_SILENT)
         try:
             yield
         finally:
-            logging.setLogLevel(level)
+            place.setLogLevel(level)
 
 
 def _jpeg_ends(data: bytes) -> bool:
