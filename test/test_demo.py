@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -40,7 +41,9 @@ def _start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "textdifuse_ros.cli.main", "demo", "-o", "out", *map(str, arguments)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=folder, env=env, text=True, stdout=pipe, stderr=pipe)
+    return subprocess.Popen(
+        command, cwd=folder, env=env, text=True, stdout=pipe, stderr=pipe, start_new_session=True
+    )
 
 
 def _run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -131,18 +134,31 @@ def test_a_folder_of_pairs_is_played_in_laps_and_a_bad_picture_loses_nothing_els
 
 @needs_ros
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_whatever_ends_it_no_process_is_left(tmp_path: Path, tiny_checkpoint: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("send", "number", "status"),
+    [
+        (os.kill, signal.SIGINT, 130),
+        (os.killpg, signal.SIGINT, 130),  # as a terminal sends Ctrl-C: to all processes of its foreground
+        (os.kill, signal.SIGTERM, 130),
+        (os.kill, signal.SIGKILL, -9),
+    ],
+    ids=["SIGINT", "Ctrl-C", "SIGTERM", "SIGKILL"],
+)
+def test_whatever_ends_it_no_process_is_left(
+    tmp_path: Path, tiny_checkpoint: Path, send: Callable[[int, int], None], number: int, status: int
+) -> None:
     arguments = ("--model", tiny_checkpoint, "--steps", 1, "--size", "64x48", "--pairs", 50, "--rate", 1)
     process = _start(tmp_path, *arguments)
     try:
         _await(lambda: any("player_node" in line for line in _processes(tmp_path)), 120)
-        process.send_signal(number)
-        process.communicate(timeout=30)
+        send(process.pid, number)
+        _, err = process.communicate(timeout=30)
         _await(lambda: not _processes(tmp_path), 20)
     finally:
         process.kill()
-    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 130, signal.SIGKILL: -9}[number]
+    assert process.returncode == status, err
+    if status == 130:
+        assert err.strip().splitlines()[-1] == "textdifuse: interrupted" and "must be" not in err
     assert not (tmp_path / "out" / "summary.json").exists()
 
 

@@ -31,14 +31,14 @@ def test_a_run_is_reported_and_its_books_balance_also_where_it_is_interrupted(
     given = ("--model", tiny_checkpoint, "--steps", "1", "--size", "64x48", "--minutes", minutes, "-o", tmp_path)
     command = [sys.executable, "-m", "textdifuse_ros.cli.main", "endurance", *map(str, given)]
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True)
+    process = subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
     try:
         if minutes > 1:
             deadline = time.monotonic() + 60
             while not (tmp_path / "logs" / "player.log").exists() and time.monotonic() < deadline:
                 time.sleep(0.1)
             time.sleep(4)
-            process.send_signal(signal.SIGINT)
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()

@@ -178,14 +178,20 @@ def supervise(name: str, plan: dict[str, Any]) -> dict[str, Any]:
     """Run the processes and return what they told.
 
     :param name: of the module of :mod:`textdifuse_ros.nodes` that runs the plan
+    :param plan: that module's ``Plan``, without ``parent``
     :raises InputError: they failed; the reason stands on stderr already
     :raises KeyboardInterrupt: interrupted; they have ended
     """
     env = {name: value for name, value in os.environ.items() if name != _WHEELS_MARK}
-    command = [sys.executable, "-m", f"textdifuse_ros.nodes.{name}", json.dumps(plan)]
-    process = subprocess.Popen(command, env=env)
+    command = [sys.executable, "-m", f"textdifuse_ros.nodes.{name}", json.dumps({**plan, "parent": os.getpid()})]
+    # In a session of its own: a terminal sends Ctrl-C to all processes of this one, and with what is forwarded below it
+    # would get two signals, of which the second means to end without a report.
+    process = subprocess.Popen(command, env=env, start_new_session=True)
+    asked = False
 
     def forward(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
         process.terminate()
 
     before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -194,10 +200,11 @@ def supervise(name: str, plan: dict[str, Any]) -> dict[str, Any]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if status == 130:
+    if status == 130 or (status and asked):  # asked before it was ready to listen, or twice, it ends otherwise
         raise KeyboardInterrupt
+    logs = Path(plan["output"]) / "logs"
     if status:
-        logs = Path(plan["output"]) / "logs"
-        raise InputError(f"the {name}", "run to its end", f"status {status}", f"its logs are in {logs}")
-    told: dict[str, Any] = json.loads((Path(plan["output"]) / "logs" / "run.json").read_text(encoding="utf-8"))
+        remedy = f"its logs are in {logs}" if logs.is_dir() else "it ended before it wrote logs"
+        raise InputError(f"the {name}", "run to its end", f"status {status}", remedy)
+    told: dict[str, Any] = json.loads((logs / "run.json").read_text(encoding="utf-8"))
     return told

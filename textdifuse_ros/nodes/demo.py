@@ -41,6 +41,7 @@ class Plan:
     """What to run.
 
     :ivar output: folder for ``fused_bag/`` and ``logs/``
+    :ivar parent: process id of the program that started this one, and without which it ends
     :ivar node: parameters of fusion_node
     :ivar player: parameters of player_node
     :ivar pairs: how many the player will publish
@@ -50,6 +51,7 @@ class Plan:
     """
 
     output: str
+    parent: int
     node: dict[str, Any]
     player: dict[str, Any]
     pairs: int
@@ -65,15 +67,18 @@ class Interrupted(Exception):
 class Supervisor:
     """Looks at the other processes through ROS: the graph, and the node's statistics.
 
+    :param parent: process id of the program that started this one
     :param name: of what is run, for errors
     """
 
-    def __init__(self, node: Node, children: Children, stop: StopRequest, name: str = "the demo") -> None:
+    def __init__(
+        self, node: Node, children: Children, stop: StopRequest, parent: int, name: str = "the demo"
+    ) -> None:
         self._name = name
         self._node = node
         self._children = children
         self._stop = stop
-        self._parent = os.getppid()
+        self._parent = parent
         self._client = node.create_client(Trigger, "/fusion_node/statistics")
         self._parameters = node.create_client(SetParameters, "/fusion_node/set_parameters")
 
@@ -198,7 +203,7 @@ def run(plan: Plan, stop: StopRequest) -> dict[str, Any]:
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         node = rclpy.create_node("demo")
         try:
-            supervisor = Supervisor(node, children, stop)
+            supervisor = Supervisor(node, children, stop, plan.parent)
             supervisor.await_node(plan.record)
             children.start("player", PREFIX + "player_node", {**plan.player, "wait_for": 1, "summary": told["player"]})
             supervisor.play(plan.pairs, plan.text_later)

@@ -39,6 +39,7 @@ class Plan:
     """What to run.
 
     :ivar output: folder for ``logs/``
+    :ivar parent: process id of the program that started this one, and without which it ends
     :ivar node: parameters of fusion_node
     :ivar player: parameters of player_node
     :ivar seconds: how long to play
@@ -46,6 +47,7 @@ class Plan:
     """
 
     output: str
+    parent: int
     node: dict[str, Any]
     player: dict[str, Any]
     seconds: float
@@ -132,7 +134,7 @@ def run(plan: Plan, stop: StopRequest) -> dict[str, Any]:
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         node = rclpy.create_node("endurance")
         try:
-            supervisor = Supervisor(node, children, stop, "the endurance run")
+            supervisor = Supervisor(node, children, stop, plan.parent, "the endurance run")
             listener = Listener(node)
             supervisor.await_service("fusion_node")
             children.start("player", PREFIX + "player_node", {**plan.player, "wait_for": 1, "summary": told})
