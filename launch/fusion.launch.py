@@ -27,6 +27,7 @@ OVERRIDES = {
     "autostart": (bool, "Configure and activate at start, or false where a lifecycle manager does"),
     "use_sim_time": (bool, "Take the time from /clock"),
 }
+WORDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -57,8 +58,12 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _node(context: LaunchContext) -> list[Node]:
+    params_file = LaunchConfiguration("params_file").perform(context)
+    # launch_ros only warns, and the node would run with its defaults.
+    if not Path(params_file).is_file():
+        raise ValueError(f"params_file must be a file with parameters, got '{params_file}', and no such file is there")
     parameters: dict[str, object] = {
-        name: ParameterValue(LaunchConfiguration(name), value_type=kind)
+        name: _typed(context, name, kind)
         for name, (kind, _) in OVERRIDES.items()
         if LaunchConfiguration(name).perform(context)
     }
@@ -79,3 +84,14 @@ def _node(context: LaunchContext) -> list[Node]:
             output="screen",
         )
     ]
+
+
+def _typed(context: LaunchContext, name: str, kind: type) -> ParameterValue:
+    """The value of an argument, of its parameter's type; launch's own error does not name the argument."""
+    value = ParameterValue(LaunchConfiguration(name), value_type=kind)
+    try:
+        value.evaluate(context)
+    except ValueError as error:
+        found = LaunchConfiguration(name).perform(context)
+        raise ValueError(f"{name} must be {WORDS[kind]}, got '{found}'") from error
+    return value

@@ -27,6 +27,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 FOLDER = Path(__file__).resolve().parent
 PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
+TYPES = {"rate": (float, "a number"), "drain": (float, "seconds"), "loop": (bool, "true or false")}
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -43,11 +44,25 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "drain", default_value="2.0", description="Seconds that the node has for the last pairs at the end."
             ),
-            SetEnvironmentVariable(PROFILE_VARIABLE, profile),
+            DeclareLaunchArgument(
+                "dds_profile", default_value=profile, description="Fast DDS profile, for player and node."
+            ),
+            SetEnvironmentVariable(PROFILE_VARIABLE, LaunchConfiguration("dds_profile")),
+            OpaqueFunction(function=_check),
             IncludeLaunchDescription(PythonLaunchDescriptionSource(str(FOLDER / "fusion.launch.py"))),
             OpaqueFunction(function=_player),
         ]
     )
+
+
+def _check(context: LaunchContext) -> None:
+    """What the player would refuse is refused before anything runs: launch would leave the node running."""
+    for name, (kind, expected) in TYPES.items():
+        found = LaunchConfiguration(name).perform(context)
+        try:
+            ParameterValue(LaunchConfiguration(name), value_type=kind).evaluate(context)
+        except ValueError as error:
+            raise ValueError(f"{name} must be {expected}, got '{found}'") from error
 
 
 def _player(context: LaunchContext) -> list[Node | RegisterEventHandler]:

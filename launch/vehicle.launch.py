@@ -9,19 +9,23 @@ namespace, with the same dds_profile. All arguments of fusion.launch.py may be g
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction, SetEnvironmentVariable
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration
+from launch.substitutions import LaunchConfiguration, SubstitutionFailure
 from launch_ros.actions import Node
+from launch_ros.substitutions import ExecutableInPackage
 
 FOLDER = Path(__file__).resolve().parent
 CONFIG = FOLDER.parent / "config"
 PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 CAMERAS = ("visible", "infrared")
+TRANSFORM = ("tf2_ros", "static_transform_publisher")
+VIEWS = {"rviz": ("rviz2", "rviz2"), "foxglove": ("foxglove_bridge", "foxglove_bridge")}
 POSE = ("--x", "--y", "--z", "--roll", "--pitch", "--yaw")
 
 
@@ -60,7 +64,11 @@ def generate_launch_description() -> LaunchDescription:
                 choices=["none", "rviz", "foxglove"],
                 description="rviz: rviz2 with all pictures. foxglove: a bridge for config/fusion.foxglove.json.",
             ),
-            SetEnvironmentVariable(PROFILE_VARIABLE, profile),
+            DeclareLaunchArgument(
+                "dds_profile", default_value=profile, description="Fast DDS profile, for all that is started here."
+            ),
+            SetEnvironmentVariable(PROFILE_VARIABLE, LaunchConfiguration("dds_profile")),
+            OpaqueFunction(function=_check),
             IncludeLaunchDescription(PythonLaunchDescriptionSource(str(FOLDER / "fusion.launch.py"))),
             OpaqueFunction(function=_places),
             OpaqueFunction(function=_view),
@@ -68,15 +76,41 @@ def generate_launch_description() -> LaunchDescription:
     )
 
 
+def _check(context: LaunchContext) -> None:
+    """What would be found wrong later is refused before anything runs: launch would leave the node running."""
+    needed = [(f"{camera}_pose", *TRANSFORM) for camera in CAMERAS if _pose(context, camera)]
+    view = LaunchConfiguration("view").perform(context)
+    if view in VIEWS:
+        needed.append((f"view:={view}", *VIEWS[view]))
+    for argument, package, executable in needed:
+        try:
+            ExecutableInPackage(executable, package).perform(context)
+        except (LookupError, SubstitutionFailure) as error:
+            remedy = f"apt install ros-jazzy-{package.replace('_', '-')}"
+            raise ValueError(f"{executable} must be installed for {argument}, got none; {remedy}") from error
+
+
+def _pose(context: LaunchContext, camera: str) -> list[str]:
+    """The six numbers of a camera's pose, or none where none is given."""
+    name = f"{camera}_pose"
+    text = LaunchConfiguration(name).perform(context)
+    numbers = text.split()
+    try:
+        good = len(numbers) in (0, len(POSE)) and all(math.isfinite(float(number)) for number in numbers)
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError(f"{name} must be six numbers 'x y z roll pitch yaw' [m, rad], got '{text}'")
+    return numbers
+
+
 def _places(context: LaunchContext) -> list[Node]:
     """A static transform for each camera with a pose."""
     found = []
     for camera in CAMERAS:
-        numbers = LaunchConfiguration(f"{camera}_pose").perform(context).split()
+        numbers = _pose(context, camera)
         if not numbers:
             continue
-        if len(numbers) != len(POSE):
-            raise ValueError(f"{camera}_pose must be six numbers 'x y z roll pitch yaw' [m, rad], got {len(numbers)}")
         frames = [
             "--frame-id",
             LaunchConfiguration("base_frame").perform(context),

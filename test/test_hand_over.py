@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import xml.etree.ElementTree as ElementTree
@@ -16,13 +17,14 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 INPUTS = {"/visible/image", "/infrared/image"}
 SHOWN = INPUTS | {"/fusion_node/fused", "/fusion_node/overlay"}
 
 pytestmark = pytest.mark.skipif(not (ROOT / "setup.py").is_file(), reason="the tests run outside the source tree")
 needs_launch = pytest.mark.skipif(
     importlib.util.find_spec("launch_ros") is None,
-    reason="launch_ros is not installed: vehicle.launch.py was only read, not run",
+    reason="launch_ros is not installed: the launch files were only read, not run",
 )
 
 
@@ -79,36 +81,96 @@ class TestManifest:
         assert started - named == {"rviz2", "foxglove_bridge"}, "the views are asked for by hand"
 
 
+def _package(prefix: Path, name: str, executable: str) -> None:
+    """A stand-in for an installed package with one program."""
+    for path in (prefix / "share/ament_index/resource_index/packages" / name, prefix / "lib" / name / executable):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(0o755)
+
+
 @needs_launch
-class TestVehicle:
-    def _nodes(self, *given: tuple[str, str]) -> list[Any]:
+class TestLaunch:
+    """Each launch file taken apart as launch does it, up to the nodes: none of them is started."""
+
+    @pytest.fixture(autouse=True)
+    def prefix(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Where packages are looked for; the profile's variable, which launch sets in this process, is put back."""
+        monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+        monkeypatch.setenv(PROFILE, "")
+        monkeypatch.delenv(PROFILE)
+        _package(tmp_path, "tf2_ros", "static_transform_publisher")
+        _package(tmp_path, "rviz2", "rviz2")
+        return tmp_path
+
+    def _nodes(self, name: str, *given: tuple[str, str], begun: list[Any] | None = None) -> dict[str, str]:
+        """The nodes' names, each with its Fast DDS profile.
+
+        :param begun: gets each node as launch would start it
+        """
         from launch import LaunchContext
         from launch.actions import IncludeLaunchDescription
         from launch.launch_description_sources import PythonLaunchDescriptionSource
 
         context = LaunchContext()
-        source = PythonLaunchDescriptionSource(str(ROOT / "launch" / "vehicle.launch.py"))
+        source = PythonLaunchDescriptionSource(str(ROOT / "launch" / f"{name}.launch.py"))
         waiting: list[Any] = [IncludeLaunchDescription(source, launch_arguments=given)]
-        nodes = []
+        nodes: list[Any] = [] if begun is None else begun
+        profiles = []
         while waiting:
             entity = waiting.pop(0)
             if type(entity).__name__ == "Node":
                 nodes.append(entity)
-            else:
+                profiles.append(os.environ.get(PROFILE, ""))
+            elif type(entity).__name__ != "RegisterEventHandler":
                 waiting[:0] = entity.visit(context) or []
         for node in nodes:
             node._perform_substitutions(context)
-        return nodes
+        return {node.node_name: profile for node, profile in zip(nodes, profiles, strict=True)}
 
-    def test_it_starts_the_node_in_its_namespace_and_a_transform_for_each_pose(self) -> None:
-        nodes = self._nodes(("namespace", "front"), ("visible_pose", "1 0 2 0 0 0"), ("view", "rviz"))
-        names = sorted(node.node_name for node in nodes)
+    def test_the_vehicle_has_its_node_in_a_namespace_and_a_transform_for_each_pose(self) -> None:
+        names = self._nodes("vehicle", ("namespace", "front"), ("visible_pose", "1 0 2 0 0 0"), ("view", "rviz"))
         assert [name.startswith("/front/") for name in names] == [True] * 3
         assert {"/front/fusion_node", "/front/visible_camera_pose"} <= set(names)
 
-    def test_a_pose_of_other_than_six_numbers_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="six numbers"):
-            self._nodes(("infrared_pose", "1 2 3"))
+    @pytest.mark.parametrize(
+        ("name", "given", "said"),
+        [
+            ("vehicle", ("infrared_pose", "1 2 3"), "infrared_pose must be six numbers .* got '1 2 3'"),
+            ("vehicle", ("visible_pose", "1 2 3 4 5 six"), "visible_pose must be six numbers"),
+            ("vehicle", ("visible_pose", "1 2 3 4 5 nan"), "visible_pose must be six numbers"),
+            ("vehicle", ("view", "foxglove"), "foxglove_bridge must be installed for view:=foxglove"),
+            ("vehicle", ("steps", "abc"), "steps must be a whole number, got 'abc'"),
+            ("fusion", ("steps", "abc"), "steps must be a whole number, got 'abc'"),
+            ("fusion", ("target_strength", "much"), "target_strength must be a number, got 'much'"),
+            ("fusion", ("autostart", "perhaps"), "autostart must be true or false, got 'perhaps'"),
+            ("fusion", ("params_file", "/absent.yaml"), "params_file must be a file .* got '/absent.yaml'"),
+            ("playback", ("rate", "fast"), "rate must be a number, got 'fast'"),
+            ("playback", ("drain", "long"), "drain must be seconds, got 'long'"),
+            ("playback", ("loop", "often"), "loop must be true or false, got 'often'"),
+        ],
+    )
+    def test_what_is_wrong_is_named_before_anything_runs(self, name: str, given: tuple[str, str], said: str) -> None:
+        begun: list[Any] = []
+        with pytest.raises(ValueError, match=said):
+            self._nodes(name, ("source", "drive"), given, begun=begun)
+        assert begun == [], "launch leaves running what it started before an error"
+
+    def test_the_transforms_program_is_looked_for_before_anything_runs(self, prefix: Path) -> None:
+        (prefix / "lib/tf2_ros/static_transform_publisher").unlink()
+        begun: list[Any] = []
+        with pytest.raises(ValueError, match="installed for visible_pose, got none; apt install ros-jazzy-tf2-ros"):
+            self._nodes("vehicle", ("visible_pose", "1 0 2 0 0 0"), begun=begun)
+        assert begun == []
+
+    @pytest.mark.parametrize(
+        ("name", "given", "count"),
+        [("vehicle", (("visible_pose", "1 0 2 0 0 0"), ("view", "rviz")), 3), ("playback", (("source", "drive"),), 2)],
+    )
+    def test_the_profile_reaches_every_node(self, name: str, given: tuple[tuple[str, str], ...], count: int) -> None:
+        assert [*self._nodes(name, *given, ("dds_profile", "/own.xml")).values()] == ["/own.xml"] * count
+        shipped = str(ROOT / "config" / "fastdds_shm.xml")
+        os.environ.pop(PROFILE)
+        assert [*self._nodes(name, *given).values()] == [shipped] * count
 
 
 class TestImageAndWorkflow:
