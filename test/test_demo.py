@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from textdifuse_ros.checkpoint import find_checkpoint
 from textdifuse_ros.cli.demo import MADE
 from textdifuse_ros.cli.demo_report import Books, FolderInput, RecordedInput, make_pictures
 from textdifuse_ros.cli.live_run import claim_output
-from textdifuse_ros.errors import CheckpointError
+from textdifuse_ros.errors import CheckpointError, InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 needs_ros = pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="rclpy is not installed")
@@ -262,3 +263,51 @@ def test_the_input_of_a_fused_picture_is_found_by_its_stamp(tmp_path: Path) -> N
     for index in (0, 2, 5):
         visible, infrared = source.pair(index * 100)
         assert (visible.max(), infrared.max()) == (index, index + 100)
+
+
+def test_a_fused_picture_of_another_node_is_told_of(tmp_path: Path) -> None:
+    grey = np.full((8, 8, 3), 90, np.uint8)
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.write_image("/v", 0, "v", grey)
+        bag.write_image("/i", 0, "i", grey[..., 0])
+    with BagWriter(tmp_path / "fused_bag") as bag:
+        for stamp in (0, 7):
+            bag.write_image("/fusion_node/fused", stamp, "v", grey)
+    with pytest.raises(InputError, match="of a picture that was played, got 7; another node seems to publish"):
+        make_pictures(RecordedInput(tmp_path / "bag", "/v", "/i"), tmp_path)
+
+
+@needs_ros
+def test_the_domain_of_a_run_is_one_in_which_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    from textdifuse_ros.nodes import domain
+
+    monkeypatch.setattr(domain, "LAST_DOMAIN", 4)
+    taken = {}
+    try:
+        # As participants do: the discovery port is shared, the others are of one each.
+        for number, offset in ((1, 0), (2, 10), (3, 12)):
+            taken[number] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            taken[number].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, offset == 0)
+            taken[number].bind(("", 7400 + 250 * number + offset))
+        assert {domain.free_domain() for _ in range(20)} == {4}
+        monkeypatch.setattr(domain, "LAST_DOMAIN", 3)
+        with pytest.raises(InputError, match="one of 1 to 3 without a node"):
+            domain.free_domain()
+    finally:
+        for probe in taken.values():
+            probe.close()
+
+
+@needs_ros
+def test_a_real_node_takes_its_domain() -> None:
+    from textdifuse_ros.nodes.domain import free_domain, is_taken
+
+    number = free_domain()
+    env = {**os.environ, "ROS_DOMAIN_ID": str(number), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    script = "import rclpy; rclpy.init(); node = rclpy.create_node('robot'); print('here', flush=True); input()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", script], env=env, stdin=pipe, stdout=pipe, text=True) as node:
+        assert node.stdout is not None and node.stdout.readline().strip() == "here"
+        assert is_taken(number)
+        node.communicate("\n")
+    assert not is_taken(number)

@@ -13,6 +13,7 @@ import numpy as np
 
 from textdifuse_ros.bags.definitions import common_types
 from textdifuse_ros.bags.reader import BagImage, BagReader
+from textdifuse_ros.errors import InputError
 from textdifuse_ros.image.encodings import decode_image, to_infrared, to_visible
 from textdifuse_ros.image.files import find_pairs, read_infrared, read_visible, write_png
 from textdifuse_ros.image.sheets import contact_sheet, shown
@@ -42,8 +43,14 @@ class RecordedInput:
         self._infrared = _Nearest(BagReader(bag).images(infrared))
 
     def pair(self, stamp_ns: int) -> tuple[np.ndarray, np.ndarray]:
-        """See :class:`Input`."""
-        visible = next(image for image in self._visible if image.stamp_ns == stamp_ns)
+        """See :class:`Input`.
+
+        :raises InputError: no visible picture has this stamp
+        """
+        visible = next((image for image in self._visible if image.stamp_ns == stamp_ns), None)
+        if visible is None:
+            remedy = "another node seems to publish in the run's ROS domain; run again, which takes another"
+            raise InputError("the stamp of a fused picture", "that of a picture that was played", stamp_ns, remedy)
         return to_visible(pixels(visible)), to_infrared(pixels(self._infrared.at(stamp_ns)))
 
 
@@ -89,6 +96,7 @@ def make_pictures(source: Input, output: Path) -> int:
 
     :return: number of fused pictures in ``fused_bag``
     :raises BagError: a fused picture cannot be read
+    :raises InputError: a fused picture is not of this source
     """
     with BagReader(output / "fused_bag") as bag, BagReader(output / "fused_bag") as second:
         topic = FUSED_TOPIC

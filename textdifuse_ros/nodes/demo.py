@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from textdifuse_ros.errors import InputError, TextDifuseError
 from textdifuse_ros.nodes.children import Children
+from textdifuse_ros.nodes.domain import free_domain
 from textdifuse_ros.nodes.process import StopRequest
 
 START_TIMEOUT = 180.0  # [s]; weights load and one picture is fused
@@ -218,25 +219,36 @@ def run(plan: Plan, stop: StopRequest) -> dict[str, Any]:
     return {"node": numbers, **{name: json.loads(path.read_text(encoding="utf-8")) for name, path in told.items()}}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the plan that is given as the one argument; 0 when all was run, 2 when not, 130 when interrupted."""
-    (text,) = sys.argv[1:] if argv is None else argv
-    plan = Plan(**json.loads(text))
+def run_plan(output: str, profile: str, body: Callable[[StopRequest], dict[str, Any]]) -> int:
+    """Run a plan in a domain of its own, and write what it tells to ``OUTPUT/logs/run.json``.
+
+    :param output: the plan's folder
+    :param profile: Fast DDS profile file; empty for none
+    :param body: runs everything once
+    :return: 0 when it was run, 2 when not, 130 when interrupted
+    """
     stop = StopRequest()
-    # Its own domain: neither does the demo hear a robot nor a robot the demo. Up to 101 the ports are free on Linux.
-    os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 101))
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    if plan.profile:
-        os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = plan.profile
     try:
-        found = run(plan, stop)
-        (Path(plan.output) / "logs" / "run.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        # Neither does it hear a robot, nor a robot it.
+        os.environ["ROS_DOMAIN_ID"] = str(free_domain())
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        if profile:
+            os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = profile
+        found = body(stop)
+        (Path(output) / "logs" / "run.json").write_text(json.dumps(found) + "\n", encoding="utf-8")
     except Interrupted:
         return 130
     except TextDifuseError as error:
         print(f"textdifuse: {error}", file=sys.stderr, flush=True)
         return 2
     return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the plan that is given as the one argument; returns the exit status."""
+    (text,) = sys.argv[1:] if argv is None else argv
+    plan = Plan(**json.loads(text))
+    return run_plan(plan.output, plan.profile, partial(run, plan))
 
 
 if __name__ == "__main__":

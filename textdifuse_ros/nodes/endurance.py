@@ -7,11 +7,10 @@ argument (:class:`Plan`) and writes one to ``OUTPUT/logs/run.json``, also where 
 from __future__ import annotations
 
 import json
-import os
-import random
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,8 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from tqdm import tqdm
 
-from textdifuse_ros.errors import TextDifuseError
 from textdifuse_ros.nodes.children import Children
-from textdifuse_ros.nodes.demo import END_TIMEOUT, PREFIX, SETTLE, START_TIMEOUT, Interrupted, Supervisor
+from textdifuse_ros.nodes.demo import END_TIMEOUT, PREFIX, SETTLE, START_TIMEOUT, Interrupted, Supervisor, run_plan
 from textdifuse_ros.nodes.images import stamp_of
 from textdifuse_ros.nodes.outputs import FUSED
 from textdifuse_ros.nodes.process import StopRequest
@@ -166,23 +164,10 @@ def run(plan: Plan, stop: StopRequest) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the plan that is given as the one argument; 0 when there is a report, 2 when not, 130 when interrupted."""
+    """Run the plan that is given as the one argument; returns the exit status."""
     (text,) = sys.argv[1:] if argv is None else argv
     plan = Plan(**json.loads(text))
-    stop = StopRequest()
-    os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 101))  # its own, as the demo's
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    if plan.profile:
-        os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = plan.profile
-    try:
-        found = run(plan, stop)
-        (Path(plan.output) / "logs" / "run.json").write_text(json.dumps(found) + "\n", encoding="utf-8")
-    except Interrupted:
-        return 130
-    except TextDifuseError as error:
-        print(f"textdifuse: {error}", file=sys.stderr, flush=True)
-        return 2
-    return 0
+    return run_plan(plan.output, plan.profile, partial(run, plan))
 
 
 if __name__ == "__main__":
