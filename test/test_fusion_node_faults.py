@@ -12,7 +12,7 @@ pytest.register_assert_rewrite("ros_helpers.fusion_rig")
 pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros] brings it)")
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from ros_helpers.fusion_rig import FAST, INFRARED, STREAMS, VISIBLE, Rig, dropped_since, image
+from ros_helpers.fusion_rig import FAST, INFRARED, START_TIMEOUT, STREAMS, VISIBLE, Rig, dropped_since, image
 from ros_helpers.spoils import half_size, other_encoding, short, small_step, unstamped, with_nan
 from sensor_msgs.msg import Image
 
@@ -97,6 +97,12 @@ def test_diagnostics_carry_the_numbers(rig, pair):
     assert status.name == "fusion_node: fusion" and status.hardware_id == numbers["device"]
     assert values["fused"] == str(numbers["fused"]) and values["weights"] == numbers["weights"]
     assert float(values["latency_ms.p99"]) > 0 and "infrared.silent_for" in values
+
+
+def test_the_diagnostics_of_two_rigs_have_different_names(start):
+    _, rig = start("autostart:=false", "statistics_period:=0.2", namespace="/front")
+    assert rig.wait_for(lambda: rig.statuses, START_TIMEOUT)
+    assert rig.statuses[-1].name == "front/fusion_node: fusion"
 
 
 def test_complaints_of_one_reason_do_not_flood_the_log(monkeypatch):

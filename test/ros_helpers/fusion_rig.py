@@ -47,11 +47,12 @@ def environment_in(domain: int, **more: str) -> dict[str, str]:
 class Process:
     """One ``fusion_node`` process, its output in a file; takes parameters and, as ``-r FROM:=TO``, remappings."""
 
-    def __init__(self, folder: Path, domain: int, *parameters: str) -> None:
+    def __init__(self, folder: Path, domain: int, *parameters: str, namespace: str = "/") -> None:
         self.log = folder / "node.log"
         environment = environment_in(domain, PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1")
         given = [part if part.startswith("-r ") else f"-p {part}" for part in parameters]
         arguments = [word for part in given for word in part.split(" ", 1)]
+        arguments += ["-r", f"__ns:={namespace}"]
         with self.log.open("wb") as output:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", "textdifuse_ros.nodes.fusion_node", "--ros-args", *arguments],
@@ -247,10 +248,10 @@ def start(tmp_path, domain) -> Iterator[Callable[..., tuple[Process, Rig]]]:
     """Starts a node of one's own in another domain."""
     opened: list[Any] = []
 
-    def begin(*parameters: str) -> tuple[Process, Rig]:
+    def begin(*parameters: str, namespace: str = "/") -> tuple[Process, Rig]:
         own = domain + 1 + len(opened)
         opened.append(Rig(own))
-        opened.append(Process(tmp_path, own, *parameters))
+        opened.append(Process(tmp_path, own, *parameters, namespace=namespace))
         return opened[-1], opened[-2]
 
     yield begin

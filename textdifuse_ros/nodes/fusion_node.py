@@ -349,7 +349,9 @@ class FusionNode(LifecycleNode):
             masks = "; ".join(filter(None, (self._target.trouble, self._engine.plain_because)))
             level, found = self._health.judge(numbers, self._config, missing, masks)
             message = found or message
-        stamp, name = self.get_clock().now().to_msg(), f"{self.get_name()}: fusion"
+        # With the namespace: two rigs of one vehicle report to the same topic, and each status goes by its name.
+        name = f"{self.get_fully_qualified_name().lstrip('/')}: fusion"
+        stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostic_array(stamp, name, numbers["device"], level, message, numbers))
 
 
