@@ -60,9 +60,9 @@ class Programs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._running: list[subprocess.Popen[str]] = []
-        self._env = {name: value for name, value in os.environ.items() if name != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
+        self.env = {name: value for name, value in os.environ.items() if name != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
         self.domain = random.SystemRandom().randint(20, 100)
-        self._env.update(
+        self.env.update(
             ROS_DOMAIN_ID=str(self.domain),
             ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST",
             ROS_LOG_DIR=str(folder / "log"),
@@ -73,7 +73,7 @@ class Programs:
         arguments = [item for key, value in parameters.items() for item in ("-p", f"{key}:={value}")]
         command = [sys.executable, "-m", f"textdifuse_ros.nodes.{name}", "--ros-args", *arguments]
         process = subprocess.Popen(
-            command, env=self._env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self._folder
+            command, env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self._folder
         )
         self._running.append(process)
         return process
@@ -247,6 +247,24 @@ def test_a_topic_of_an_unknown_type_is_left_out_and_said_so_and_the_others_are_r
 
 
 @needs_ros
+@needs_ros
+@pytest.mark.parametrize("arguments", [["--help"], ["--ros-args", "-p", "source:=pairs", "-p", "fps:=100.0"]])
+def test_a_reader_that_goes_away_ends_the_program_quietly(
+    programs: Programs, tmp_path: Path, arguments: list[str]
+) -> None:
+    _folder(tmp_path / "pairs", 2)
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        command = [sys.executable, "-m", "textdifuse_ros.nodes.player_node", *arguments]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=programs.env, stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+        )
+    finally:
+        os.close(writing)
+    assert done.returncode == 141 and "BrokenPipe" not in done.stderr, done.stderr
+
+
 def test_nothing_recorded_is_still_a_recording_that_closes(programs: Programs, tmp_path: Path) -> None:
     recorder = programs.recorder("out", "nobody")
     time.sleep(2.0)

@@ -53,11 +53,22 @@ def run_program(
 ) -> int:
     """Run a program that takes ROS arguments and no others.
 
-    An error of the project becomes one line on stderr and status 2.
+    An error of the project becomes one line on stderr and status 2; a reader of the output that goes away, status 141.
 
     :param usage: shown for ``--help``
     :param argv: with the program's name first, as rclpy takes it; None takes those of the process
     """
+    try:
+        status = _run(name, usage, body, argv)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Python flushes stdout once more on its way out; that must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _run(name: str, usage: str | None, body: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> int:
     try:
         others = remove_ros_args(argv)[1:]
     except Exception as error:  # rcl has several kinds: a parameter file that is missing or unreadable, a bad remap
