@@ -17,6 +17,7 @@ NAME = MANIFEST.findtext("name")
 ROS = [
     "ros-rclpy[fastrtps]==7.1.6",
     "ros-rmw-fastrtps-cpp==8.4.3",
+    "ros-builtin-interfaces",
     "ros-jazzy-sensor-msgs",
     "ros-std-msgs",
     "ros-std-srvs",

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import threading
 import tomllib
 import xml.etree.ElementTree as ElementTree
@@ -192,7 +193,7 @@ class TestMetadata:
         manifest = ElementTree.parse(ROOT / "package.xml").getroot()
         named = {item.text for item in manifest.iter("exec_depend")}
         assert {"rclpy", "cv_bridge", "message_filters"} <= named
-        others = sys.stdlib_module_names | {"numpy", "textdifuse_ros", "cv2", "builtin_interfaces"}
+        others = sys.stdlib_module_names | {"numpy", "textdifuse_ros", "cv2"}
         used: set[str] = set()
         for path in [*(ROOT / "textdifuse_ros/nodes").glob("*.py"), *(ROOT / "launch").glob("*.py")]:
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -206,6 +207,30 @@ class TestMetadata:
         listed = page.split("Encodings taken:", 1)[1].split(";", 1)[0]
         names = [name for quoted in re.findall("`([^`]+)`", listed) for name in quoted.split()]
         assert len(names) == len(set(names)) and set(names) == set(ENCODINGS)
+
+    def test_the_extra_ros_names_the_wheels_that_are_imported(self) -> None:
+        manifest = ElementTree.parse(ROOT / "package.xml").getroot()
+        named = {str(item.text) for item in manifest.iter("exec_depend")} - {"vision_msgs"}  # of which there is none
+        wheels = {"rclpy", *(name for name in named if name.endswith(("_msgs", "_srvs", "_interfaces")))}
+        setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+        listed = re.search(r"^ROS = \[(.*?)\]$", setup, re.S | re.M)
+        assert listed is not None
+        extra = {re.sub(r"^ros-(jazzy-)?|\[.*|[=<>].*", "", name) for name in re.findall(r'"([^"]+)"', listed[1])}
+        assert {name.replace("_", "-") for name in wheels} == extra - {"rmw-fastrtps-cpp"}
+
+    def test_the_source_distribution_has_no_part_of_the_tests(self, source: Path, tmp_path: Path) -> None:
+        copy = tmp_path / "source"
+        shutil.copytree(source, copy, ignore=shutil.ignore_patterns("*.egg-info", "build"))
+        shutil.copy(ROOT / "MANIFEST.in", copy)
+        (copy / "test").mkdir()
+        (copy / "test" / "test_it.py").touch()
+        command = [sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", str(tmp_path)]
+        subprocess.run(command, cwd=copy, check=True, capture_output=True, timeout=120)
+        (archive,) = tmp_path.glob("*.tar.gz")
+        with tarfile.open(archive) as packed:
+            names = packed.getnames()
+        assert any(name.endswith("/textdifuse_ros/errors.py") for name in names)
+        assert [name for name in names if "/test" in name] == []
 
     def test_metadata_stand_in_setup_py_only(self) -> None:
         tables = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
