@@ -193,7 +193,8 @@ class TestImageAndWorkflow:
         assert required is not None
         wanted = {re.split(r"[><=]", name)[0] for name in re.findall(r'"([^"]+)"', required[1])} - by_apt
         assert wanted == {"torch", "safetensors", "rosbags"}
-        for text in (image, workflow):
+        readme = (ROOT / "README.md").read_text(encoding="utf-8").split("## On a ROS 2 machine")[1].split("\n## ")[0]
+        for text in (image, workflow, readme):
             assert all(re.search(rf"\b{name}\b", text) for name in wanted)
             assert "setuptools>=77.0.3,<80" in text
 
