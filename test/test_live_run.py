@@ -11,9 +11,9 @@ import pytest
 
 from textdifuse_ros.bags.writer import BagWriter
 from textdifuse_ros.cli import demo, endurance
-from textdifuse_ros.cli.live_run import MARKER, claim_output
+from textdifuse_ros.cli.live_run import MARKER, claim_output, supervise
 from textdifuse_ros.cli.main import main
-from textdifuse_ros.errors import FileError
+from textdifuse_ros.errors import FileError, InputError
 
 needs_ros = pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="rclpy is not installed")
 MADE = ("logs", "input_bag", "summary.json")
@@ -93,6 +93,15 @@ def test_a_file_in_the_folder_s_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="must be a folder, got a file"):
         claim_output(tmp_path / "out", MADE)
     assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_run_that_fails_names_its_logs_only_where_there_are_any(tmp_path: Path) -> None:
+    plan = {"output": str(tmp_path)}
+    with pytest.raises(InputError, match="got status 1; it ended before it wrote logs"):
+        supervise("no_such_run", plan)
+    (tmp_path / "logs").mkdir()
+    with pytest.raises(InputError, match=r"its logs are in .*/logs"):
+        supervise("no_such_run", plan)
 
 
 def one_camera(path: Path) -> Path:
