@@ -120,6 +120,7 @@ def one_camera(path: Path) -> Path:
         ("demo", ["--data", "absent"], "absent"),
         ("demo", ["--data", "unlike"], "one with a picture of the same name"),
         ("demo", ["--data", "damaged"], "the pairs must be readable"),
+        ("demo", ["--data", "other_sizes"], "such that one of them can be fused"),
         ("demo", ["--device", "cuda:99"], "device"),
         ("endurance", ["--size", "8"], "size must be WIDTHxHEIGHT"),
         ("endurance", ["--size", "9000x480"], "width must be"),
@@ -139,11 +140,12 @@ def test_a_run_that_is_refused_removes_nothing(
     said: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for folder, stems in (("unlike", "ab"), ("damaged", "aa")):
+    for folder, stems in (("unlike", "ab"), ("damaged", "aa"), ("other_sizes", "aa")):
         for side, stem in zip(("vis", "ir"), stems, strict=True):
             path = Path(folder, side, f"{stem}.png")
             path.parent.mkdir(parents=True)
-            cv2.imwrite(str(path), np.zeros((8, 8), np.uint8))
+            width = 99 if (folder, side) == ("other_sizes", "ir") else 8
+            cv2.imwrite(str(path), np.zeros((8, width), np.uint8))
             if folder == "damaged":
                 path.write_bytes(path.read_bytes()[:40])
     one_camera(Path("one_camera"))

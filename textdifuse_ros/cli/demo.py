@@ -100,11 +100,13 @@ def run(arguments: argparse.Namespace) -> int:
     scene = drive_scene(arguments.size, arguments.pairs)
     prepared = _from_folder(arguments) if data else None
     fuser = Fuser.from_config(config)
-    claim_output(output, MADE, (data, data / "vis", data / "ir") if data else ())
     if prepared is None:
+        claim_output(output, MADE)
         prepared = render_drive(scene, output / "input_bag")
     rendered = time.monotonic()
     rate, fuse_seconds = _choose_rate(fuser, arguments.rate, prepared)
+    if data:
+        claim_output(output, MADE, (data, data / "vis", data / "ir"))
     print(f"one pair takes {1e3 * fuse_seconds:.0f} ms; playing {prepared.pairs} pairs at {rate:.2f} Hz", flush=True)
     played = time.monotonic()
     told = supervise("demo", _plan(config, output, prepared, rate, texts))
