@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import signal
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -282,6 +286,65 @@ def test_what_was_written_before_an_exception_is_kept(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     with BagReader(tmp_path / "bag") as reader:
         assert reader.counts() == {"/a": 1}
+
+
+def _killed_after_flushing(path: Path, storage: str, size: int = 0) -> None:
+    """Ten messages, ``flush``, and some more that are not, in a process that is then killed."""
+    child = os.fork()
+    if child:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        return
+    with suppress(BaseException):
+        bag = BagWriter(path, storage)
+        bag.add_topic("/note", "std_msgs/msg/String")
+        for index in range(10):
+            bag.write_raw("/note", START + index, STRING)
+        bag.flush()
+        for index in range(10, 20):
+            bag.write_raw("/note", START + index, STRING + bytes(size))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("size", [0, 2**20], ids=["in memory", "spilt into the file"])
+def test_of_a_killed_database_all_is_left_that_was_flushed_and_nothing_half(tmp_path: Path, size: int) -> None:
+    _killed_after_flushing(tmp_path / "bag", "sqlite3", size)
+    with BagReader(tmp_path / "bag" / "bag.db3") as bag:
+        assert [message.stamp_ns - START for message in bag.messages()] == list(range(10))
+    with pytest.raises(BagError, match=r"name the file inside, .*bag\.db3"):
+        BagReader(tmp_path / "bag")
+
+
+def test_of_a_killed_mcap_file_all_is_left_that_was_flushed_and_the_way_to_it_is_named(tmp_path: Path) -> None:
+    _killed_after_flushing(tmp_path / "bag", "mcap")
+    for path in (tmp_path / "bag", tmp_path / "bag" / "bag.mcap"):
+        with pytest.raises(BagError, match=r"`mcap recover .*bag\.mcap -o .*bag_whole\.mcap`"):
+            BagReader(path)
+    content = (tmp_path / "bag" / "bag.mcap").read_bytes()
+    assert content.count(STRING) == 10
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_full_disk_is_an_error_of_the_project_once_and_what_was_flushed_stays(tmp_path: Path, storage: str) -> None:
+    """By a limit on the size of a file, which the system reports where a full disk would be."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    bag = BagWriter(tmp_path / "bag", storage)
+    bag.add_topic("/note", "std_msgs/msg/String")
+    bag.write_raw("/note", START, STRING)
+    bag.flush()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**21, before[1]))
+    try:
+        with pytest.raises(BagError, match=r"a recording that can be written, got .*; see to the disk"):
+            for index in range(20):
+                bag.write_raw("/note", START + 1 + index, STRING + bytes(2**20))
+                bag.flush()
+        with pytest.raises(BagError, match="see to the disk"):
+            bag.write_raw("/note", START, STRING)
+        bag.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    if storage == "sqlite3":
+        with BagReader(tmp_path / "bag" / "bag.db3") as again:
+            assert next(again.messages()).data == STRING
 
 
 def test_wrong_arguments_of_the_writer_are_refused(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 _WHOLE = "a complete rosbag2 recording (mcap or sqlite3)"
 _DAMAGED = "it may have been cut short: record it again, or repair it with `ros2 bag reindex` or `mcap recover`"
+_MCAP_END = b"\x89MCAP0\r\n"
 
 
 @dataclass(frozen=True)
@@ -81,11 +85,15 @@ class BagReader:
         if not self.path.exists():
             raise BagError(str(self.path), "a rosbag2 folder, or an .mcap or .db3 file", "nothing there")
         if self.path.is_dir() and not (self.path / "metadata.yaml").is_file():
+            inside = next((item for item in sorted(self.path.iterdir()) if item.suffix in (".mcap", ".db3")), None)
             remedy = "`ros2 bag reindex` writes one anew, or name the .mcap or .db3 file inside"
+            if inside is not None:
+                remedy = _recovery(inside) or f"name the file inside, {inside}, or have `ros2 bag reindex` write one"
             raise BagError(str(self.path), "a rosbag2 folder with a metadata.yaml", "a folder without one", remedy)
         if self.path.is_file() and self.path.suffix not in (".mcap", ".db3"):
             raise BagError(str(self.path), "a rosbag2 folder, or an .mcap or .db3 file", f"a file {self.path.name!r}")
         try:
+            _roll_back(self.path)
             reader = Reader(self.path)
             reader.open()
         except Exception as error:  # rosbags lets struct, type, assertion and database errors of damaged files through
@@ -94,7 +102,8 @@ class BagReader:
 
     def _damaged(self, error: Exception) -> BagError:
         reason = " ".join(str(error).split()) or type(error).__name__
-        return BagError(str(self.path), _WHOLE, f"a damaged one ({reason.rstrip('.')})", _DAMAGED)
+        found = f"a damaged one ({reason.rstrip('.')})"
+        return BagError(str(self.path), _WHOLE, found, _recovery(self.path) or _DAMAGED)
 
     def __enter__(self) -> BagReader:
         return self
@@ -187,6 +196,35 @@ class BagReader:
 
 
 _STORE = common_types()
+
+
+def _recovery(path: Path) -> str:
+    """How to bring back what is whole of an .mcap file, or of one in a folder, that was cut short; '' if none was."""
+    for file in sorted(path.glob("*.mcap")) if path.is_dir() else [path]:
+        with suppress(OSError):
+            if file.suffix == ".mcap" and not _ends_whole(file):
+                whole = file.with_name(f"{file.stem}_whole.mcap")
+                return f"it was cut short: `mcap recover {file} -o {whole}` brings back what was written"
+    return ""
+
+
+def _ends_whole(file: Path) -> bool:
+    """Whether a file ends as one that was closed does."""
+    with file.open("rb") as content:
+        content.seek(-min(len(_MCAP_END), file.stat().st_size), os.SEEK_END)
+        return content.read() == _MCAP_END
+
+
+def _roll_back(path: Path) -> None:
+    """Undo what a recorder that was killed had half written into a database.
+
+    rosbags opens databases as unchangeable, and so would take those halves for the recording. Opened as usual, SQLite
+    finds the journal and rolls back; where a recorder is at work it sees that, and leaves both alone.
+    """
+    for file in path.glob("*.db3") if path.is_dir() else [path]:
+        if file.suffix == ".db3" and any(file.with_name(f"{file.name}-{log}").is_file() for log in ("journal", "wal")):
+            with closing(sqlite3.connect(file)) as database:
+                database.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 def decode_image_message(message: BagMessage) -> BagImage:

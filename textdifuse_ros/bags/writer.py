@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2.storage_mcap import McapWriter
+from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
 from textdifuse_ros.bags.definitions import IMAGE_TYPE, add_installed_type, common_types
 from textdifuse_ros.checks import describe
 from textdifuse_ros.errors import BagError, ImageError
 
 if TYPE_CHECKING:
-    from rosbags.interfaces import Connection
+    from rosbags.interfaces import Connection, Qos
 
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 _STORE = common_types()
@@ -30,6 +35,9 @@ class BagWriter:
     Use it as a context manager. The folder becomes a valid recording when it is closed; leaving the block by an
     exception closes it as well, so that what was recorded until then is kept.
 
+    Where the disk fails (full, gone) the first call that meets it raises, and closes the files as they are, so that
+    nothing fails a second time; what :meth:`flush` has written before stays.
+
     :param path: the folder to make, parents included
     :param storage: ``mcap`` or ``sqlite3``
     :param overwrite: replace a recording that is already there; a folder that is no recording is never removed
@@ -43,17 +51,16 @@ class BagWriter:
         if self.path.exists():
             self._make_room(overwrite)
         self._topics: dict[str, Connection] = {}
+        self._failure: BagError | None = None
         self._store = common_types()
         # Version 9 of the metadata is what Jazzy writes; older distributions read 8 at most, but name QoS by numbers.
         self._writer: Writer | None = Writer(self.path, version=9, storage_plugin=STORAGES[storage])
-        try:
+        with self._disk("a folder that can be made"):
             self._writer.open()
-        except OSError as error:
-            raise BagError(str(self.path), "a folder that can be made", error.strerror or error) from error
 
     def _make_room(self, overwrite: bool) -> None:
         if not overwrite:
-            remedy = "choose another name, or ask for overwriting"
+            remedy = "choose another name, or remove it first"
             raise BagError(str(self.path), "a new folder", "one that exists", remedy)
         files = sorted(item.name for item in self.path.iterdir()) if self.path.is_dir() else [self.path.name]
         strangers = [name for name in files if name != "metadata.yaml" and Path(name).suffix not in (".mcap", ".db3")]
@@ -72,11 +79,45 @@ class BagWriter:
 
     def close(self) -> None:
         """Write the index and the metadata. A second call does nothing."""
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close()
+        if self._writer is None:
+            return
+        try:
+            with self._disk():
+                self._writer.close()
+        finally:
+            self._writer = None
+
+    def flush(self) -> None:
+        """Hand over to the system what was written so far: it is then there even if the process is killed.
+
+        :raises BagError: the disk fails
+        """
+        storage = self._open_writer().storage
+        with self._disk():
+            if isinstance(storage, McapWriter):
+                if storage.chunk.msgs:
+                    storage.close_chunk()
+                storage.bio.flush()
+            elif isinstance(storage, Sqlite3Writer):
+                storage.conn.commit()
+
+    @contextmanager
+    def _disk(self, expected: str = "a recording that can be written") -> Iterator[None]:
+        """Errors of the disk as those of the project; after one, nothing more is written."""
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                with suppress(Exception):  # what is buffered meets the same disk
+                    writer.abort()
+            found = getattr(error, "strerror", None) or error
+            self._failure = BagError(str(self.path), expected, found, "see to the disk it lies on")
+            raise self._failure from error
 
     def _open_writer(self) -> Writer:
+        if self._failure is not None:
+            raise self._failure
         if self._writer is None:
             raise BagError(str(self.path), "open", "a closed bag", "write inside its `with` block")
         return self._writer
@@ -85,19 +126,23 @@ class BagWriter:
         """Put a note into the ``custom_data`` of the metadata."""
         self._open_writer().set_custom_data(name, text)
 
-    def add_topic(self, topic: str, type: str, like: Connection | None = None) -> None:
+    def add_topic(
+        self, topic: str, type: str, like: Connection | None = None, offered: Sequence[Qos] = ()
+    ) -> None:
         """Announce a topic. The same topic and type again changes nothing.
 
         :param type: as ``sensor_msgs/msg/Image``
         :param like: a topic of another recording, whose definition of the type and offered QoS are taken over
-        :raises BagError: a type whose definition is not found, or another type than the topic already has
+        :param offered: without ``like``, the QoS of each of its publishers
+        :raises BagError: a type whose definition is not found, another type than the topic already has, or a disk that
+            fails
         """
         writer = self._open_writer()
         if topic in self._topics:
             if self._topics[topic].msgtype != type:
                 raise BagError(f"the topic {topic}", f"of type {self._topics[topic].msgtype}", type)
             return
-        known: dict[str, Any] = {}
+        known: dict[str, Any] = {"offered_qos_profiles": list(offered)}
         if like is not None:
             known["offered_qos_profiles"] = like.ext.offered_qos_profiles  # type: ignore[union-attr]
         if like is not None and like.msgdef.data and like.digest:
@@ -105,20 +150,22 @@ class BagWriter:
         else:
             add_installed_type(self._store, type)
             known["typestore"] = self._store
-        self._topics[topic] = writer.add_connection(topic, type, **known)
+        with self._disk():
+            self._topics[topic] = writer.add_connection(topic, type, **known)
 
     def write_raw(self, topic: str, stamp_ns: int, data: bytes | memoryview) -> None:
         """Write one message as its CDR bytes (with the encapsulation header).
 
         :param stamp_ns: log time [ns], at least 0
-        :raises BagError: the topic was not added, or the time is negative
+        :raises BagError: the topic was not added, the time is negative, or the disk fails
         """
         writer = self._open_writer()
         if topic not in self._topics:
             raise BagError("a topic to write to", "one that was added before", repr(topic))
         if stamp_ns < 0:
             raise BagError("the time of a message", "at least 0 [ns]", stamp_ns)
-        writer.write(self._topics[topic], stamp_ns, data)
+        with self._disk():
+            writer.write(self._topics[topic], stamp_ns, data)
 
     def write_image(
         self, topic: str, stamp_ns: int, frame_id: str, picture: np.ndarray, header_stamp: int | None = None
