@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -65,20 +66,23 @@ class Programs:
         self.env.update(
             ROS_DOMAIN_ID=str(self.domain),
             ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST",
+            HOME=str(folder),
             ROS_LOG_DIR=str(folder / "log"),
             PYTHONPATH=os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", "")))),
         )
 
-    def start(self, name: str, **parameters: object) -> subprocess.Popen[str]:
+    def start(self, name: str, *, most_bytes: int = 0, **parameters: object) -> subprocess.Popen[str]:
+        """:param most_bytes: that a file may have, as on a disk that is full then"""
+        limit = ["prlimit", f"--fsize={most_bytes}"] if most_bytes else []
         arguments = [item for key, value in parameters.items() for item in ("-p", f"{key}:={value}")]
-        command = [sys.executable, "-m", f"textdifuse_ros.nodes.{name}", "--ros-args", *arguments]
+        command = [*limit, sys.executable, "-m", f"textdifuse_ros.nodes.{name}", "--ros-args", *arguments]
         process = subprocess.Popen(
             command, env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self._folder
         )
         self._running.append(process)
         return process
 
-    def recorder(self, output: str, topics: str, **parameters: object) -> subprocess.Popen[str]:
+    def recorder(self, output: str, topics: str, **parameters: Any) -> subprocess.Popen[str]:
         return self.start("recorder_node", output=output, topics=f'"{topics}"', **parameters)
 
     def player(self, **parameters: object) -> dict:
@@ -203,7 +207,8 @@ def test_a_folder_of_pairs_is_played_with_stamps_that_go_on_over_the_laps(progra
         ("player_node", {"source": "in", "rat": 2.0}, "did you mean rate?"),
         ("player_node", {"source": "in", "wait_for": 1, "wait_timeout": 0.3}, "must be 1 within 0.3 s"),
         ("recorder_node", {}, "output must be"),
-        ("recorder_node", {"output": "in"}, "in must be a new folder"),
+        ("recorder_node", {"output": "in"}, "in must be a new folder, got one that exists; choose another name"),
+        ("recorder_node", {"output": "out", "topics": '"a b"'}, "topics must be names of topics by the rules of ROS"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
@@ -270,6 +275,62 @@ def test_nothing_recorded_is_still_a_recording_that_closes(programs: Programs, t
     time.sleep(2.0)
     assert _stopped(recorder)["recorded"] == {"/nobody": 0}
     assert (tmp_path / "out" / "metadata.yaml").is_file()
+
+
+@needs_ros
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_recorder_that_is_killed_leaves_all_but_the_last_second(
+    programs: Programs, tmp_path: Path, storage: str
+) -> None:
+    recorder = programs.recorder("out", "visible/image,infrared/image,/note", storage=storage)
+    programs.player(source=_record(tmp_path / "in"), wait_for=1, topics='"/note"')
+    time.sleep(2.5)
+    recorder.kill()
+    recorder.communicate()
+    file = tmp_path / "out" / ("out.mcap" if storage == "mcap" else "out.db3")
+    if storage == "sqlite3":
+        with BagReader(file) as bag:
+            assert bag.counts() == {"/infrared/image": FRAMES, "/note": FRAMES, "/visible/image": FRAMES}
+        return
+    assert file.read_bytes().count(NOTE) == FRAMES, "a second is enough for all, though a chunk is never full"
+    with pytest.raises(BagError, match="mcap recover"):
+        BagReader(file)
+
+
+@needs_ros
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_recorder_whose_disk_is_full_ends_with_its_counts_and_one_line(
+    programs: Programs, tmp_path: Path, storage: str
+) -> None:
+    with BagWriter(tmp_path / "in") as bag:
+        for index in range(20):
+            for topic in ("/visible", "/infrared"):
+                picture = np.full((480, 640), index, np.uint8)
+                bag.write_image(topic, START + index * PERIOD, "camera", picture)
+    recorder = programs.recorder("out", "visible/image", storage=storage, most_bytes=2_500_000)
+    programs.player(source=tmp_path / "in", wait_for=0, rate=0.5)
+    out, err = recorder.communicate(timeout=30)
+    assert recorder.returncode == 2, err
+    assert 0 < json.loads(out)["recorded"]["/visible/image"] < 20
+    assert "Traceback" not in err and err.strip().splitlines()[-1].startswith("recorder_node: out must be"), err
+
+
+@needs_ros
+def test_a_topic_is_recorded_once_and_one_that_nobody_publishes_is_told_of(programs: Programs, tmp_path: Path) -> None:
+    recorder = programs.recorder("~/out", "/note,note,/nobody", summary="~/told.json")
+    player = programs.start("player_node", source=_record(tmp_path / "in"), topics='"/note"', loop="true")
+    time.sleep(8.0)
+    player.kill()
+    recorder.send_signal(signal.SIGINT)
+    out, err = recorder.communicate(timeout=20)
+    assert err.count("nobody publishes /nobody so far") == 1 and "/visible/image" in err
+    told = json.loads(out)
+    assert told["recorded"].keys() == {"/note", "/nobody"} and told["recorded"]["/note"] > 0
+    assert json.loads((tmp_path / "told.json").read_text()) == told
+    with BagReader(tmp_path / "out") as bag:
+        assert bag.counts() == {"/note": told["recorded"]["/note"]}
+        qos = bag.connections()["/note"].ext.offered_qos_profiles[0]  # type: ignore[union-attr]
+    assert (qos.reliability.name, qos.durability.name) == ("RELIABLE", "VOLATILE")
 
 
 class TestSources:

@@ -1,11 +1,13 @@
-"""Message types by name."""
+"""Message types by name, and names of topics."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
-from textdifuse_ros.errors import InputError
+from rclpy.node import Node
+
+from textdifuse_ros.errors import ConfigError, InputError
 
 
 def message_class(name: str) -> Any:
@@ -21,3 +23,15 @@ def message_class(name: str) -> Any:
     except (ImportError, AttributeError) as error:
         remedy = f"install the ROS package {package}, or leave this topic out"
         raise InputError(f"the message type {name}", "installed", "nothing of that name", remedy) from error
+
+
+def resolved_topic(node: Node, name: str) -> str:
+    """The full name of a topic, remapped.
+
+    :raises ConfigError: the parameter ``topics`` names one that breaks the rules of ROS
+    """
+    try:
+        return str(node.resolve_topic_name(name))
+    except RuntimeError as error:  # RCLError is one; its text ends with a line of rcl's source
+        reason = str(error).removeprefix("failed to resolve name: ").partition(", at /")[0]
+        raise ConfigError("topics", "names of topics by the rules of ROS", f"{name!r} ({reason})") from error

@@ -43,7 +43,7 @@ def report(counts: Mapping[str, Any], path: str) -> None:
     if not path:
         return
     try:
-        Path(path).write_text(line + "\n", encoding="utf-8")
+        Path(path).expanduser().write_text(line + "\n", encoding="utf-8")
     except OSError as error:
         raise FileError(path, "a file that can be written", error.strerror or error) from error
 
