@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -125,6 +126,19 @@ def test_another_job_is_refused_until_it_is_told_to_restart(tmp_path: Path) -> N
         _work(tmp_path / "whole")
     assert (tmp_path / "whole.partial" / "000000").is_dir(), "its work is still there"
     assert _work(tmp_path / "whole", restart=True) == [0, 1]
+
+
+def test_a_disk_that_is_full_from_the_start_is_an_error_of_the_project_and_nothing_is_left(tmp_path: Path) -> None:
+    """By a limit on the size of a file, which the system reports where a full disk would be."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8, before[1]))
+    try:
+        with pytest.raises(BagError, match=r"whole\.partial must be a folder that can be written, got File too large"):
+            _work(tmp_path / "whole")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+    assert _work(tmp_path / "whole") == [0, 1]
 
 
 def test_two_runs_do_not_work_on_one_recording(tmp_path: Path) -> None:

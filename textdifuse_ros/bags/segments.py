@@ -65,8 +65,12 @@ class Pieces:
             self._lock.close()
             raise BagError(str(self.output), "made by one run at a time", "another one at work on it") from error
         try:
-            self._take_up()
+            with _disk(self.folder):
+                self._take_up()
         except BaseException:
+            if not (self.folder / JOB).exists():  # nothing was begun, and nothing is to be left
+                with suppress(BagError):
+                    self.clear()
             self._lock.close()
             raise
         return self
@@ -128,12 +132,16 @@ class Pieces:
         return self._piece(number) / name
 
     def clear(self) -> None:
-        """Remove the folder of the pieces."""
-        (self.folder / JOB).unlink(missing_ok=True)  # first: without it, whatever is left is nobody's
-        for item in self.folder.iterdir():
-            if item.is_dir():
-                shutil.rmtree(item)
-        (self.folder / LOCK).unlink(missing_ok=True)
+        """Remove the folder of the pieces.
+
+        :raises BagError: it cannot be removed
+        """
+        with _disk(self.folder):
+            (self.folder / JOB).unlink(missing_ok=True)  # first: without it, whatever is left is nobody's
+            for item in self.folder.iterdir():
+                if item.is_dir():
+                    shutil.rmtree(item)
+            (self.folder / LOCK).unlink(missing_ok=True)
         with suppress(OSError):  # something of somebody else's
             self.folder.rmdir()
 
@@ -143,15 +151,14 @@ class Pieces:
         shutil.rmtree(folder.parent, ignore_errors=True)
         writer = BagWriter(folder, storage)
         try:
-            yield writer
-            writer.close()
-            for item in folder.iterdir():
-                _flush(item)
-            _flush(folder)
-            os.rename(folder, target)
-            _flush(target.parent)
-        except OSError as error:
-            raise BagError(str(target), "a folder that can be written", error.strerror or error) from error
+            with _disk(target):
+                yield writer
+                writer.close()
+                for item in folder.iterdir():
+                    _flush(item)
+                _flush(folder)
+                os.rename(folder, target)
+                _flush(target.parent)
         finally:
             with suppress(Exception):
                 writer.close()
@@ -179,10 +186,23 @@ def _information(recording: Path) -> dict[str, Any]:
 def _write_whole(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all."""
     new = path.with_suffix(".new")
-    new.write_text(text, encoding="utf-8")
-    _flush(new)
+    try:
+        new.write_text(text, encoding="utf-8")
+        _flush(new)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
     os.replace(new, path)
     _flush(path.parent)
+
+
+@contextmanager
+def _disk(folder: Path) -> Iterator[None]:
+    """Errors of the disk as those of the project."""
+    try:
+        yield
+    except OSError as error:
+        raise BagError(str(folder), "a folder that can be written", error.strerror or error) from error
 
 
 def _flush(path: Path) -> None:
