@@ -29,6 +29,13 @@ FOLDER = Path(__file__).resolve().parent
 PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 TYPES = {"rate": (float, "a number"), "drain": (float, "seconds"), "loop": (bool, "true or false")}
 
+# Parameters of the player that are handed on where they are given.
+CHOICES = {
+    "visible_topic": "Topic of the visible pictures in the recording",
+    "infrared_topic": "Topic of the infrared pictures in the recording",
+    "topics": "Other topics of the recording to play, separated by commas, or all",
+}
+
 
 def generate_launch_description() -> LaunchDescription:
     """The arguments of the player, fusion.launch.py, whose arguments may be given as well, and the player."""
@@ -38,6 +45,10 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument("source", description="A rosbag2 recording, or a folder with vis/ and ir/."),
             DeclareLaunchArgument("rate", default_value="1.0", description="Speed of playing."),
             DeclareLaunchArgument("loop", default_value="false", description="Start again at the end."),
+            *(
+                DeclareLaunchArgument(name, default_value="", description=f"{what}; empty: the player's default.")
+                for name, what in CHOICES.items()
+            ),
             DeclareLaunchArgument(
                 "use_sim_time", default_value="", description="true: the player sends /clock, the node goes by it."
             ),
@@ -74,6 +85,9 @@ def _player(context: LaunchContext) -> list[Node | RegisterEventHandler]:
         "wait_for": 1,
         "wait_timeout": 120.0,
     }
+    for name in CHOICES:
+        if LaunchConfiguration(name).perform(context):
+            parameters[name] = ParameterValue(LaunchConfiguration(name), value_type=str)
     if LaunchConfiguration("use_sim_time").perform(context):
         parameters["clock"] = ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)
     player = Node(

@@ -126,6 +126,36 @@ class TestOneRecording:
             assert found.msgdef.data == "uint8 number\n" and found.ext.offered_qos_profiles == [latched]  # type: ignore
             assert [bytes(item.data) for item in bag.messages(["/own"])] == [b"\x00\x01\x00\x00\x07"]
 
+    @pytest.mark.parametrize("name", ["", "/", "1st", "my node", "car//eyes", "car/1st", "~/eyes", "f\u00fcsion"])
+    def test_a_name_that_no_node_can_have_is_refused(
+        self, tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str], name: str
+    ) -> None:
+        record(tmp_path / "in", 1)
+        assert fuse(tmp_path / "in", tmp_path / "out", "--name", name, *options) == 2
+        assert "--name must be letters, digits and _" in capsys.readouterr().err
+        assert sorted(item.name for item in tmp_path.iterdir()) == ["in"]
+
+    def test_one_topic_for_both_cameras_is_refused(
+        self, tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        record(tmp_path / "in", 1)
+        same = ("--visible", "/cam/color/image_raw", "--infrared", "/cam/color/image_raw")
+        assert fuse(tmp_path / "in", tmp_path / "out", *same, *options) == 2
+        assert "must be two topics, got /cam/color/image_raw for both" in capsys.readouterr().err
+
+    def test_one_camera_info_for_both_cameras_is_refused_where_it_is_needed(
+        self, tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with BagWriter(tmp_path / "in") as bag:
+            for topic, side in (("/cam/color", 0), ("/cam/thermal", 1)):
+                bag.add_topic(topic, IMAGE_TYPE)
+                bag.write_raw(topic, START, image(scene(0)[side], START, "cam", "mono16" if side else "rgb8"))
+            bag.add_topic("/cam/camera_info", "sensor_msgs/msg/CameraInfo")
+            bag.write_raw("/cam/camera_info", START, NOTE)
+        assert fuse(tmp_path / "in", tmp_path / "out", "--rectify", *options) == 2
+        assert "must be a topic for each camera, got /cam/camera_info for both" in capsys.readouterr().err
+        assert fuse(tmp_path / "in", tmp_path / "out", *options) == 0
+
     def test_pairs_that_cannot_be_decoded_are_left_out_and_told(
         self, tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -31,7 +31,7 @@ import textdifuse_ros
 from textdifuse_ros.bags.writer import BagWriter
 from textdifuse_ros.config import parameters
 from textdifuse_ros.config_file import load_config
-from textdifuse_ros.config_nodes import FusionNodeConfig
+from textdifuse_ros.config_nodes import FusionNodeConfig, PlayerConfig
 from textdifuse_ros.image.encodings import ENCODINGS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -281,6 +281,14 @@ class TestLaunchFiles:
         assert overrides.pop("use_sim_time")[0] is bool, "which every node has"
         assert overrides and all(known[name] is kind for name, (kind, _) in overrides.items())
 
+    def test_what_is_handed_to_the_player_are_parameters_of_the_player(self) -> None:
+        tree = ast.parse((ROOT / "launch" / "playback.launch.py").read_text(encoding="utf-8"))
+        text = next(ast.unparse(item.value) for item in tree.body if ast.unparse(item).startswith("CHOICES = "))
+        known = {item.name: item.type for item in parameters(PlayerConfig)}
+        assert {name: known[name] for name in ast.literal_eval(text)} == {
+            "visible_topic": str, "infrared_topic": str, "topics": str
+        }  # fmt: skip
+
     @needs_launch
     @needs_ros
     def test_the_real_launch_starts_the_node_as_its_arguments_say(self, launched: Probe) -> None:
@@ -326,9 +334,10 @@ class TestLaunchFiles:
         with BagWriter(tmp_path / "bag") as bag:
             for index in range(pairs):
                 stamp = 10**9 + index * 10**8
-                bag.write_image("/color", stamp, "v", np.full((240, 320, 3), 90, np.uint8))
-                bag.write_image("/thermal", stamp, "i", np.full((240, 320), 90, np.uint8))
+                bag.write_image("/left", stamp, "v", np.full((240, 320, 3), 90, np.uint8))
+                bag.write_image("/right", stamp, "i", np.full((240, 320), 90, np.uint8))
         given = ("visible:=color", "infrared:=thermal", "model:=tiny", "steps:=60", "rate:=1", "drain:=10")
+        given += ("visible_topic:=/left", "infrared_topic:=/right", "topics:=all")
         found = launched("--until-end playback", f"source:={tmp_path / 'bag'}", *given)
         assert found["stamps"][-1:] == [10**9 + (pairs - 1) * 10**8], "the last pair comes out"
         assert found["status"] == 0 and found["left_running"] == []

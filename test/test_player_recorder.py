@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -17,12 +18,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.rosbag2 import Writer
 
-from textdifuse_ros.bags.cameras import find_camera
+from textdifuse_ros.bags.cameras import CALIBRATION_TYPE as INFO_TYPE
+from textdifuse_ros.bags.cameras import COMPRESSED_TYPE, find_camera
+from textdifuse_ros.bags.definitions import IMAGE_TYPE, common_types
 from textdifuse_ros.bags.reader import BagReader, decode_image_message
 from textdifuse_ros.bags.writer import BagWriter
 from textdifuse_ros.errors import BagError
-from textdifuse_ros.nodes.sources import INFRARED, VISIBLE, BagSource, FolderSource, open_source
+from textdifuse_ros.nodes.sources import INFRARED, VISIBLE, BagSource, Entry, FolderSource, open_source, stamped_now
 
 needs_ros = pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="rclpy is not installed")
 
@@ -32,6 +37,12 @@ PERIOD = 50_000_000
 FRAMES = 12
 # CDR of a std_msgs/msg/String. A whole number of words: DDS fills up others with zero bytes, for every recorder.
 NOTE = b"\x00\x01\x00\x00\x04\x00\x00\x00hi!\x00"
+
+NEVER = QosTime(9223372036, 854775807)
+LATCHED = Qos(
+    QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL, NEVER, NEVER,
+    QosLiveliness.AUTOMATIC, NEVER, False,
+)  # fmt: skip
 
 
 def _record(path: Path, storage: str = "mcap") -> Path:
@@ -71,10 +82,13 @@ class Programs:
             PYTHONPATH=os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", "")))),
         )
 
-    def start(self, name: str, *, most_bytes: int = 0, **parameters: object) -> subprocess.Popen[str]:
+    def start(
+        self, name: str, *, most_bytes: int = 0, remap: dict[str, str] | None = None, **parameters: object
+    ) -> subprocess.Popen[str]:
         """:param most_bytes: that a file may have, as on a disk that is full then"""
         limit = ["prlimit", f"--fsize={most_bytes}"] if most_bytes else []
-        arguments = [item for key, value in parameters.items() for item in ("-p", f"{key}:={value}")]
+        arguments = [item for rule in (remap or {}).items() for item in ("-r", ":=".join(rule))]
+        arguments += [item for key, value in parameters.items() for item in ("-p", f"{key}:={value}")]
         command = [*limit, sys.executable, "-m", f"textdifuse_ros.nodes.{name}", "--ros-args", *arguments]
         process = subprocess.Popen(
             command, env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self._folder
@@ -85,7 +99,7 @@ class Programs:
     def recorder(self, output: str, topics: str, **parameters: Any) -> subprocess.Popen[str]:
         return self.start("recorder_node", output=output, topics=f'"{topics}"', **parameters)
 
-    def player(self, **parameters: object) -> dict:
+    def player(self, **parameters: Any) -> dict:
         process = self.start("player_node", **parameters)
         out, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
@@ -333,6 +347,83 @@ def test_a_topic_is_recorded_once_and_one_that_nobody_publishes_is_told_of(progr
     assert (qos.reliability.name, qos.durability.name) == ("RELIABLE", "VOLATILE")
 
 
+@needs_ros
+def test_compressed_pictures_and_calibrations_are_played_to_where_the_node_listens(
+    programs: Programs, tmp_path: Path
+) -> None:
+    """By the remapping of the raw pictures, as ``fusion_node`` has it."""
+    kinds = {"/rgb/image/compressed": COMPRESSED_TYPE, "/rgb/camera_info": INFO_TYPE, "/ir/image": IMAGE_TYPE}
+    contents = {}
+    with BagWriter(tmp_path / "in") as bag:
+        for number, (topic, kind) in enumerate(kinds.items()):
+            bag.add_topic(topic, kind)
+            for index in range(5):
+                contents[topic] = NOTE[:8] + bytes([number]) + NOTE[9:]
+                bag.write_raw(topic, START + index * PERIOD, contents[topic])
+    recorder = programs.recorder("out", "/front/color/compressed,/front/camera_info,/infrared/image")
+    told = programs.player(source=tmp_path / "in", wait_for=1, remap={"visible/image": "/front/color"})
+    _stopped(recorder)
+    assert told["pairs"] == 5
+    with BagReader(tmp_path / "out") as bag:
+        found = {message.topic: bytes(message.data) for message in bag.messages()}
+        assert set(bag.counts().values()) == {5}
+    assert list(found.values()) == list(contents.values())
+    assert list(found) == ["/front/color/compressed", "/front/camera_info", "/infrared/image"]
+
+
+@needs_ros
+def test_a_latched_topic_reaches_who_comes_later_and_is_recorded_as_latched(programs: Programs, tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "in") as bag:
+        bag.add_topic("/map", "std_msgs/msg/String", offered=[LATCHED])
+        bag.write_raw("/map", START, NOTE)
+        for index in range(200):
+            for topic in ("/rgb", "/ir"):
+                bag.write_image(topic, START + index * PERIOD, "camera", np.zeros((4, 4), np.uint8))
+    player = programs.start("player_node", source=tmp_path / "in", topics="all")
+    time.sleep(4.0)
+    recorder = programs.recorder("out", "/map")
+    time.sleep(4.0)
+    _stopped(recorder)
+    assert player.poll() is None
+    with BagReader(tmp_path / "out") as bag:
+        assert bag.counts() == {"/map": 1}
+        offered = bag.connections()["/map"].ext.offered_qos_profiles[0]  # type: ignore[union-attr]
+    assert (offered.durability, offered.reliability) == (LATCHED.durability, LATCHED.reliability)
+
+
+@needs_ros
+def test_of_all_topics_those_are_left_out_that_cannot_be_published(programs: Programs, tmp_path: Path) -> None:
+    definition = {"msgdef": "uint8 number\n", "rihs01": "RIHS01_" + 64 * "0"}
+    with Writer(tmp_path / "in", version=9) as writer:
+        store = common_types()
+        others = [writer.add_connection("/own", "strange_msgs/msg/Thing", **definition)]
+        others += [writer.add_connection(name, "std_msgs/msg/String", typestore=store) for name in ("/a b", "/note")]
+        cameras = [writer.add_connection(name, IMAGE_TYPE, typestore=store) for name in ("/rgb", "/ir")]
+        for connection in (*others, *cameras):
+            writer.write(connection, START, NOTE)
+    for word in ("all", '"*"'):
+        process = programs.start("player_node", source=tmp_path / "in", topics=word)
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == 0, err
+        assert json.loads(out)["published"] == {"/note": 1, "/visible/image": 1, "/infrared/image": 1}
+        assert "not playing /own: the message type strange_msgs" in err and "not playing /a b: topics must be" in err
+    process = programs.start("player_node", source=tmp_path / "in", topics='"/a b"')
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 2 and "topics must be names of topics by the rules of ROS" in err
+
+
+@needs_ros
+def test_so_many_pairs_end_with_the_last_of_them_and_not_when_the_next_is_due(
+    programs: Programs, tmp_path: Path
+) -> None:
+    with BagWriter(tmp_path / "in") as bag:
+        for index in range(2):
+            for topic in ("/rgb", "/ir"):
+                bag.write_image(topic, START + index * 30 * 10**9, "camera", np.zeros((4, 4), np.uint8))
+    told = programs.player(source=tmp_path / "in", pairs=1)
+    assert told["pairs"] == 1 and told["seconds"] < 5
+
+
 class TestSources:
     def test_cameras_are_found_by_name(self) -> None:
         path = Path("bag")
@@ -354,8 +445,65 @@ class TestSources:
         source.close()
 
     def test_an_unknown_topic_is_refused_with_those_there_are(self, tmp_path: Path) -> None:
-        with pytest.raises(BagError, match="one of /cam/color, /cam/thermal, /note"):
-            BagSource(_record(tmp_path / "bag"), visible="/camera/color")
+        source = _record(tmp_path / "bag")
+        for camera in ("/camera/color", "/note"):
+            with pytest.raises(BagError, match="one of /cam/color, /cam/thermal, got"):
+                BagSource(source, visible=camera)
+        with pytest.raises(BagError, match="one of /cam/color, /cam/thermal, /note, got '/nots'"):
+            BagSource(source, others="/nots")
+        with pytest.raises(BagError, match="two topics, got /cam/color for both"):
+            BagSource(source, visible="/cam/color", infrared="/cam/color")
+
+    def test_the_calibration_beside_the_pictures_goes_with_them(self, tmp_path: Path) -> None:
+        def source(name: str, *topics: str, infos: tuple[str, ...]) -> tuple[BagSource, list[str]]:
+            said: list[str] = []
+            with BagWriter(tmp_path / name) as bag:
+                for topic in topics:
+                    bag.write_image(topic, START, "camera", np.zeros((4, 4), np.uint8))
+                for topic in infos:
+                    bag.add_topic(topic, INFO_TYPE)
+                    bag.write_raw(topic, START, NOTE)
+            return BagSource(tmp_path / name, report=said.append), said
+
+        apart, said = source("a", "/rgb/image", "/ir/image", infos=("/rgb/camera_info", "/ir/camera_info"))
+        assert apart.topics().keys() == {VISIBLE, INFRARED, "visible/camera_info", "infrared/camera_info"} and not said
+        assert [entry.topic for entry in apart.lap(0)].count("infrared/camera_info") == 1
+        one, said = source("b", "/rgb/image", "/ir/image", infos=("/ir/camera_info",))
+        assert one.topics().keys() == {VISIBLE, INFRARED, "infrared/camera_info"} and not said
+        shared, said = source("c", "/cam/rgb", "/cam/ir", infos=("/cam/camera_info",))
+        assert shared.topics().keys() == {VISIBLE, INFRARED}
+        assert said == ["left out: /cam/camera_info, which is beside the pictures of both cameras"]
+        for opened in (apart, one, shared):
+            opened.close()
+
+    def test_compressed_pictures_are_found_by_their_type_whatever_their_topic_is_called(self, tmp_path: Path) -> None:
+        compressed = {"/rgb/jpeg", "/ir/image/compressed", "/rgb/depth/compressedDepth", "/ir/image/zstd"}
+        with BagWriter(tmp_path / "bag") as bag:
+            for topic in compressed:
+                bag.add_topic(topic, COMPRESSED_TYPE)
+                bag.write_raw(topic, START, NOTE)
+        source = BagSource(tmp_path / "bag")
+        assert source.cameras == (f"{VISIBLE}/compressed", f"{INFRARED}/compressed")
+        assert {entry.topic for entry in source.lap(0)} == set(source.cameras)
+        source.close()
+
+    def test_laps_of_an_instant_have_a_length(self, tmp_path: Path) -> None:
+        with BagWriter(tmp_path / "bag") as bag:
+            for topic in ("/rgb", "/ir"):
+                bag.write_image(topic, START, "camera", np.zeros((4, 4), np.uint8))
+        source = BagSource(tmp_path / "bag")
+        assert source.lap_ns == 100_000_000
+        source.close()
+
+    @pytest.mark.parametrize("content", [b"", b"\x00\x01\x00\x00\x07\x00\x00\x00", bytes(40), b"\x00\x01" + bytes(20)])
+    def test_what_has_no_stamp_gets_none(self, content: bytes) -> None:
+        entry = Entry(VISIBLE, 0, START, content)
+        assert stamped_now(entry, START + 5) == content
+
+    def test_a_stamp_is_moved_by_as_much_as_the_time_of_recording(self) -> None:
+        content = b"\x00\x01\x00\x00" + struct.pack("<iI", 1_600_000_000, 7) + b"rest"
+        moved = stamped_now(Entry(VISIBLE, 0, START, content), START + 10**9 + 5)
+        assert moved == b"\x00\x01\x00\x00" + struct.pack("<iI", 1_600_000_001, 12) + b"rest"
 
     def test_a_folder_with_vis_is_pictures_and_another_is_refused(self, tmp_path: Path) -> None:
         options = {"fps": 10.0, "visible": "", "infrared": "", "others": "", "report": print}
@@ -363,3 +511,7 @@ class TestSources:
         (tmp_path / "empty").mkdir()
         with pytest.raises(BagError, match="vis/ and ir/"):
             open_source(str(tmp_path / "empty"), **options)
+        _record(tmp_path / "bag")
+        (tmp_path / "bag" / "metadata.yaml").unlink()
+        with pytest.raises(BagError, match=r"name the file inside, .*bag\.mcap"):
+            open_source(str(tmp_path / "bag"), **options)

@@ -140,8 +140,12 @@ class PlayerConfig:
         False, "Stamp the pictures as if they were taken now: the time between stamp and recording before the present."
     )
     clock: bool = parameter(False, "Publish /clock from the recorded times, for nodes with use_sim_time.")
-    visible_topic: str = parameter("", "Topic of the visible pictures in the recording; empty looks for it.")
-    infrared_topic: str = parameter("", "Topic of the infrared pictures in the recording; empty looks for it.")
+    visible_topic: str = parameter(
+        "", "Topic of the visible pictures in the recording, raw or compressed; empty looks for it."
+    )
+    infrared_topic: str = parameter(
+        "", "Topic of the infrared pictures in the recording, raw or compressed; empty looks for it."
+    )
     fps: float = parameter(10.0, "Pairs a second of a folder of pictures.", unit="Hz", low=0.01, high=1000.0)
     wait_for: int = parameter(
         0, "Subscribers that each picture topic must have before playing starts; 0 starts at once.", low=0, high=100
@@ -154,7 +158,9 @@ class PlayerConfig:
         high=3600.0,
     )
     topics: str = parameter(
-        "", "Other topics of the recording to play under their own names, separated by commas; * plays them all."
+        "",
+        "Other topics of the recording to play under their own names, separated by commas; all plays all that can be "
+        "published, and so does *, which YAML wants in quotes of its own.",
     )
     pairs: int = parameter(0, "End after so many pairs of pictures; 0 plays to the end, or for ever in a loop.", low=0)
     summary: str = parameter("", "File for the counts that are printed at the end, as JSON; empty writes none.")

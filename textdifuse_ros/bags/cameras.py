@@ -1,4 +1,4 @@
-"""Which topics of a recording are the two cameras, and their stamps."""
+"""Which topics of a recording are the two cameras, their stamps, and the calibrations beside them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ from textdifuse_ros.errors import BagError
 
 VISIBLE, INFRARED = "visible", "infrared"
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
+CALIBRATION_TYPE = "sensor_msgs/msg/CameraInfo"
+COMPRESSED = "/compressed"
+"""What image_transport adds to the name of the raw pictures' topic."""
+
+_OTHER_TRANSPORTS = ("/compressedDepth", "/zstd")
+"""Topics of the compressed type that hold no JPEG or PNG."""
 
 _NAMED_LIKE = {
     VISIBLE: re.compile(r"vis(ible)?|rgb|colou?r|eo"),
@@ -54,12 +60,15 @@ def header_stamp(message: BagMessage) -> int:
     return int(sec) * 1_000_000_000 + int(nanosec)
 
 
-def find_cameras(bag: BagReader, visible: str = "", infrared: str = "") -> tuple[str, str]:
+def find_cameras(
+    bag: BagReader, visible: str = "", infrared: str = "", remedy: str = "name it by --{camera}"
+) -> tuple[str, str]:
     """The topics of both cameras, raw or compressed.
 
     :param visible: empty looks for it
     :param infrared: empty looks for it
-    :raises BagError: none, several, or no such topic
+    :param remedy: for the error where none or several are found; ``{camera}`` is ``visible`` or ``infrared``
+    :raises BagError: none, several, no such topic, or the same for both
     """
     known = bag.topics()
     kinds = (IMAGE_TYPE, COMPRESSED_TYPE)
@@ -68,11 +77,31 @@ def find_cameras(bag: BagReader, visible: str = "", infrared: str = "") -> tuple
         if known.get(topic) not in kinds:
             pictures = ", ".join(name for name, kind in known.items() if kind in kinds) or "nothing: it has no pictures"
             raise BagError(f"a picture topic of {bag.path}", f"one of {pictures}", repr(topic))
+    if visible and visible == infrared:
+        raise BagError(f"the two cameras of {bag.path}", "two topics", f"{visible} for both")
     for camera in (VISIBLE, INFRARED):
         if not named[camera]:
-            # A camera that sends both raw and compressed pictures counts once, by the raw ones.
-            free = [name for name, kind in known.items() if kind == IMAGE_TYPE and name not in named.values()]
-            coded = [name for name, kind in known.items() if kind == COMPRESSED_TYPE and name not in named.values()]
-            plain = [name for name in coded if name.removesuffix("/compressed") not in known]
-            named[camera] = find_camera(camera, free + plain, bag.path, f"name it by --{camera}")
+            free = [name for name in _pictures(known) if name not in named.values()]
+            named[camera] = find_camera(camera, free, bag.path, remedy.format(camera=camera))
     return named[VISIBLE], named[INFRARED]
+
+
+def _pictures(known: dict[str, str]) -> list[str]:
+    """The topics that may be a camera; one that sends both raw and compressed pictures counts once, by the raw ones."""
+    raw = [name for name, kind in known.items() if kind == IMAGE_TYPE]
+    coded = [name for name, kind in known.items() if kind == COMPRESSED_TYPE and not name.endswith(_OTHER_TRANSPORTS)]
+    return raw + [name for name in coded if not name.endswith(COMPRESSED) or name.removesuffix(COMPRESSED) not in raw]
+
+
+def find_calibrations(bag: BagReader, cameras: tuple[str, str]) -> dict[str, str]:
+    """The CameraInfo beside the pictures of each camera, where there is one, as image_transport has it.
+
+    :param cameras: the topics of the visible and of the infrared pictures
+    :return: topic by ``visible`` and ``infrared``; the same one twice where both pictures lie under one parent
+    """
+    known = bag.topics()
+    beside = {
+        camera: topic.removesuffix(COMPRESSED).rpartition("/")[0] + "/camera_info"
+        for camera, topic in zip((VISIBLE, INFRARED), cameras, strict=True)
+    }
+    return {camera: topic for camera, topic in beside.items() if known.get(topic) == CALIBRATION_TYPE}

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from textdifuse_ros import __version__
-from textdifuse_ros.bags.cameras import find_cameras, header_stamp
+from textdifuse_ros.bags.cameras import find_calibrations, find_cameras, header_stamp
 from textdifuse_ros.bags.definitions import common_types
 from textdifuse_ros.bags.reader import BagMessage, BagReader
 from textdifuse_ros.bags.segments import Pieces, read_notes
@@ -33,7 +34,7 @@ from textdifuse_ros.config import to_mapping
 from textdifuse_ros.config_localize import LocalizerConfig
 from textdifuse_ros.config_nodes import FusionNodeConfig
 from textdifuse_ros.config_sensors import NAMES
-from textdifuse_ros.errors import BagError, ImageError
+from textdifuse_ros.errors import BagError, CalibrationError, ConfigError, ImageError
 from textdifuse_ros.fusion.fuser import Fuser
 from textdifuse_ros.fusion.messages import OUTPUTS, Header, fused_messages
 from textdifuse_ros.fusion.stream import VideoState
@@ -48,7 +49,7 @@ PIECE_PAIRS = 50
 FUSION_ERROR = "fusion_error"
 NOTE = "textdifuse"
 VIDEO_STATE = "video.npz"
-CALIBRATION_TYPE = "sensor_msgs/msg/CameraInfo"
+_NAME = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*/?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,10 @@ def fuse_recording(job: RecordingJob) -> Iterator[Progress]:
 
 
 def _check_names(bag: BagReader, job: RecordingJob) -> None:
-    """Refuse to mix what is made with what is copied."""
+    """Refuse to mix what is made with what is copied, and a name that no node can have."""
+    if not _NAME.fullmatch(job.name):
+        expected = "letters, digits and _, in parts separated by /, none beginning with a digit"
+        raise ConfigError("--name", expected, repr(job.name))
     taken = sorted(bag.topics().keys() & {f"{prefix(job)}/{output}" for output in OUTPUTS})
     if job.copy_topics and taken:
         raise BagError(f"the topics of {job.source}", "others than those made", taken[0], "name the node by --name")
@@ -159,17 +163,13 @@ class Plan:
         """Read all stamps.
 
         :raises BagError: no such topics, a damaged recording, or not one pair
+        :raises CalibrationError: both cameras' calibrations are wanted, and there is one
         """
         topics = find_cameras(bag, job.visible, job.infrared)
-        beside = {
-            topic.removesuffix("/compressed").rpartition("/")[0] + "/camera_info": stream
-            for topic, stream in zip(topics, STREAMS, strict=True)
-        }
-        known = bag.topics()
-        infos = [topic for topic in beside if known.get(topic) == CALIBRATION_TYPE]
+        beside = {topic: stream for stream, topic in _calibrations(bag, topics, job).items()}
         tables: dict[str, list[tuple[int, int]]] = {topic: [] for topic in topics}
         calibrations: dict[str, BagMessage] = {}
-        for message in bag.messages([*topics, *infos]):
+        for message in bag.messages([*topics, *beside]):
             if message.topic in tables:
                 tables[message.topic].append((_stamp(message), message.stamp_ns))
             else:
@@ -204,6 +204,21 @@ class Plan:
             while pair is not None and pair.visible in held[0] and pair.infrared in held[1]:
                 yield pair, held[0].pop(pair.visible), held[1].pop(pair.infrared)
                 pair = next(turn, None)
+
+
+def _calibrations(bag: BagReader, topics: tuple[str, str], job: RecordingJob) -> dict[str, str]:
+    """The topic of the CameraInfo of each stream; none where both pictures have the same one beside them."""
+    found = find_calibrations(bag, topics)
+    if len(found) == len(set(found.values())):
+        return found
+    if len(SensorIntake(job.config).wanted_calibrations) > 1:
+        raise CalibrationError(
+            f"the camera_info beside the pictures of {bag.path}",
+            "a topic for each camera",
+            f"{found[VISIBLE]} for both",
+            "name files by --visible-calibration and --infrared-calibration",
+        )
+    return {}
 
 
 def _stamp(message: BagMessage) -> int:

@@ -3,8 +3,8 @@
     player_node --ros-args -p source:=PATH -p rate:=2.0 -r visible/image:=/camera/color
 
 The visible pictures go to ``visible/image`` and the infrared ones to ``infrared/image``, whatever they were called when
-they were recorded; messages of a recording are published byte for byte. At the end one line of JSON tells what was
-published.
+they were recorded, compressed ones to ``visible/image/compressed`` and so on, and the ``camera_info`` beside them along
+with them; messages of a recording are published byte for byte. At the end one line of JSON tells what was published.
 """
 
 from __future__ import annotations
@@ -24,13 +24,21 @@ from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
+from textdifuse_ros.bags.cameras import COMPRESSED
 from textdifuse_ros.config_nodes import PlayerConfig
-from textdifuse_ros.errors import InputError
-from textdifuse_ros.nodes.messages import message_class
+from textdifuse_ros.errors import InputError, TextDifuseError
+from textdifuse_ros.nodes.messages import message_class, resolved_topic
 from textdifuse_ros.nodes.parameters import NodeParameters
 from textdifuse_ros.nodes.process import StopRequest, report, run_program
-from textdifuse_ros.nodes.qos import output_profile
-from textdifuse_ros.nodes.sources import INFRARED, VISIBLE, Entry, Picture, open_source, stamped_now
+from textdifuse_ros.nodes.qos import latched_profile, output_profile
+from textdifuse_ros.nodes.sources import (
+    ALL,
+    CALIBRATIONS,
+    Entry,
+    Picture,
+    open_source,
+    stamped_now,
+)
 
 QUEUE_DEPTH = 20  # messages that a slow reliable subscriber may lag behind
 CLOCK_PERIOD = 0.01  # [s]; finer than any timer that is driven by it needs
@@ -58,17 +66,55 @@ class PlayerNode(Node):
             report=self.get_logger().error,
         )
         clock = self.config.clock
+        self._cameras = self._source.cameras
         kinds = {name: kind for name, kind in self._source.topics().items() if not (clock and name == CLOCK_TOPIC)}
-        self._outputs = {
-            name: self.create_publisher(message_class(kind), name, output_profile(QUEUE_DEPTH))
-            for name, kind in kinds.items()
-        }
+        self._outputs = self._open_outputs(kinds)
         self._clock_output = self.create_publisher(Clock, CLOCK_TOPIC, output_profile(1)) if clock else None
         self._counts = dict.fromkeys(self._outputs, 0)
         self._laps = 0
         self._start_ns: int | None = None
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
+
+    def _open_outputs(self, kinds: dict[str, str]) -> dict[str, Publisher]:
+        """By the name in the source; where all topics are wanted, those that cannot be published are left out."""
+        latched = self._source.latched()
+        found = {}
+        for name, kind in self._without_shared_calibration(kinds).items():
+            profile = latched_profile(latched[name]) if name in latched else output_profile(QUEUE_DEPTH)
+            try:
+                topic = self._topic(name)
+                found[name] = self.create_publisher(message_class(kind), topic, profile)
+            except TextDifuseError as error:
+                if self.config.topics.strip() not in ALL:
+                    raise
+                self.get_logger().warning(f"not playing {name}: {error}")
+        return found
+
+    def _topic(self, name: str) -> str:
+        """Where a name is published: what goes with a camera's pictures follows them when they are remapped."""
+        for camera, calibration in CALIBRATIONS.items():
+            pictures = resolved_topic(self, camera)
+            if name == camera + COMPRESSED:
+                return pictures + COMPRESSED
+            if name == calibration and not self._is_remapped(name):
+                return pictures.rpartition("/")[0] + "/camera_info"
+        resolved_topic(self, name)  # so that a name that is none says so
+        return name  # not the resolved one, which would be remapped a second time
+
+    def _without_shared_calibration(self, kinds: dict[str, str]) -> dict[str, str]:
+        """Two calibrations on one topic, as two pictures in one namespace have it beside them, are of no use."""
+        topics = {self._topic(name) for name in CALIBRATIONS.values() if name in kinds}
+        if len(topics) != 1 or not kinds.keys() >= set(CALIBRATIONS.values()):
+            return kinds
+        self.get_logger().warning(
+            f"not playing the camera_info of either camera: both would go to {topics.pop()}; remap "
+            f"{' and '.join(CALIBRATIONS.values())}"
+        )
+        return {name: kind for name, kind in kinds.items() if name not in CALIBRATIONS.values()}
+
+    def _is_remapped(self, name: str) -> bool:
+        return bool(self.resolve_topic_name(name) != self.resolve_topic_name(name, only_expand=True))
 
     def play(self) -> dict[str, object]:
         """Wait for the subscribers, then play.
@@ -118,9 +164,11 @@ class PlayerNode(Node):
                 self._start_ns = entry.time_ns - entry.offset_ns
             clock_ns = entry.time_ns
             self._publish(output, entry)
+            if self._finished():
+                return
 
     def _publish(self, output: Publisher, entry: Entry) -> None:
-        live = self.config.live and entry.topic in (VISIBLE, INFRARED)
+        live = self.config.live and entry.topic in (*self._cameras, *CALIBRATIONS.values())
         content = stamped_now(entry, time.time_ns()) if live else entry.content
         output.publish(content if isinstance(content, bytes) else image_message(content))
         self._counts[entry.topic] += 1
@@ -141,7 +189,7 @@ class PlayerNode(Node):
             self._clock_output.publish(Clock(clock=Time(sec=now_ns // 10**9, nanosec=now_ns % 10**9)))
 
     def _pairs(self) -> int:
-        return min(self._counts[VISIBLE], self._counts[INFRARED])
+        return min(self._counts[name] for name in self._cameras)
 
     def _finished(self) -> bool:
         return self._stop.requested or bool(self.config.pairs and self._pairs() >= self.config.pairs)
@@ -149,7 +197,7 @@ class PlayerNode(Node):
     def _await_subscribers(self) -> None:
         if not self.config.wait_for:
             return
-        outputs = [self._outputs[name] for name in (VISIBLE, INFRARED)]
+        outputs = [self._outputs[name] for name in self._cameras]
         deadline = time.monotonic() + self.config.wait_timeout
         while not self._stop.requested:
             missing = [out for out in outputs if out.get_subscription_count() < self.config.wait_for]

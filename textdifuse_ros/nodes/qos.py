@@ -47,11 +47,11 @@ def output_profile(depth: int, reliability: str = "reliable") -> QoSProfile:
     return input_profile(depth, reliability)
 
 
-def latched_profile() -> QoSProfile:
-    """Reliable, and the last message is handed to whoever comes later."""
+def latched_profile(depth: int = 1) -> QoSProfile:
+    """Reliable, and the last ``depth`` messages are handed to whoever comes later."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
-        depth=1,
+        depth=depth,
         reliability=ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.TRANSIENT_LOCAL,
     )

@@ -11,15 +11,22 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from rosbags.interfaces import ConnectionExtRosbag2, QosDurability
 
-from textdifuse_ros.bags.cameras import find_camera
+from textdifuse_ros.bags.cameras import COMPRESSED, COMPRESSED_TYPE, find_calibrations, find_cameras
 from textdifuse_ros.bags.definitions import IMAGE_TYPE
 from textdifuse_ros.bags.reader import BagReader
 from textdifuse_ros.errors import BagError, ConfigError, TextDifuseError
 from textdifuse_ros.image.files import find_pairs, read_infrared, read_visible
 
 VISIBLE, INFRARED = "visible/image", "infrared/image"
-"""The names under which the pictures are published; relative, hence remappable."""
+"""The names under which the pictures are published; relative, hence remappable. Compressed ones have a suffix more."""
+CALIBRATIONS = {VISIBLE: "visible/camera_info", INFRARED: "infrared/camera_info"}
+"""And the calibration that goes with each."""
+ALL = ("all", "*")
+"""Words for all topics of a recording."""
+LEAST_GAP_NS = 100_000_000
+"""Between two laps of a recording whose pictures tell no rate."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +59,23 @@ class Entry:
 
 
 def stamped_now(entry: Entry, now_ns: int) -> bytes | Picture:
-    """The content of a picture's entry, as if it had been recorded at ``now_ns``: its stamp is as much before it."""
+    """The content of a picture's entry, as if it had been recorded at ``now_ns``: its stamp is as much before it.
+
+    A message that is too short for a stamp, or has none (zero), is left as it is: that is for those who hear it.
+    """
     content = entry.content
     if isinstance(content, Picture):
         return dataclasses.replace(content, stamp_ns=content.stamp_ns + now_ns - entry.time_ns)
     # CDR of a message that begins with a header: 4 bytes of encapsulation, then the stamp's seconds and nanoseconds.
-    form = "<iI" if content[1] & 1 else ">iI"
-    seconds, nanoseconds = struct.unpack_from(form, content, 4)
-    stamp = seconds * 10**9 + nanoseconds + now_ns - entry.time_ns
-    return content[:4] + struct.pack(form, *divmod(stamp, 10**9)) + content[12:]
+    form = "<iI" if len(content) > 1 and content[1] & 1 else ">iI"
+    try:
+        seconds, nanoseconds = struct.unpack_from(form, content, 4)
+        if not seconds and not nanoseconds:
+            return content
+        stamp = seconds * 10**9 + nanoseconds + now_ns - entry.time_ns
+        return content[:4] + struct.pack(form, *divmod(stamp, 10**9)) + content[12:]
+    except struct.error:  # too short, or beyond what a stamp can hold
+        return content
 
 
 class Source(Protocol):
@@ -68,6 +83,15 @@ class Source(Protocol):
 
     def topics(self) -> dict[str, str]:
         """The message type of each name that is published."""
+        ...
+
+    @property
+    def cameras(self) -> tuple[str, str]:
+        """The names of the visible and of the infrared pictures."""
+        ...
+
+    def latched(self) -> dict[str, int]:
+        """How many messages each name keeps for subscribers that come later, of those that keep any."""
         ...
 
     def lap(self, number: int) -> Iterator[Entry]:
@@ -90,34 +114,41 @@ class Source(Protocol):
 class BagSource:
     """A recording; the bytes of its messages are published as they are.
 
+    The ``camera_info`` beside the pictures of each camera goes with them.
+
     :param visible: topic of the visible pictures; empty looks for it
     :param infrared: topic of the infrared pictures; empty looks for it
-    :param others: more topics, separated by commas, or ``*``
+    :param others: more topics, separated by commas, or one of ``ALL``
+    :param report: takes a line about what is left out
     :raises BagError: no recording, or one without these topics
     """
 
-    def __init__(self, path: Path, visible: str = "", infrared: str = "", others: str = "") -> None:
+    def __init__(
+        self,
+        path: Path,
+        visible: str = "",
+        infrared: str = "",
+        others: str = "",
+        report: Callable[[str], object] = lambda line: None,
+    ) -> None:
         self._bag = BagReader(path)
         try:
-            self._names = self._choose(path, visible, infrared, others)
+            self._topics = find_cameras(self._bag, visible, infrared, "name it by the parameter {camera}_topic")
+            self._names = self._choose(path, others, report)
         except BagError:
             self._bag.close()
             raise
 
-    def _choose(self, path: Path, visible: str, infrared: str, others: str) -> dict[str, str]:
+    def _choose(self, path: Path, others: str, report: Callable[[str], object]) -> dict[str, str]:
         """The name to publish on, by the topic in the recording."""
         known = self._bag.topics()
-        for topic in filter(None, (visible, infrared)):
-            if topic not in known:
-                raise BagError(f"a topic of {path}", f"one of {', '.join(known)}", repr(topic))
-        names = {topic: name for topic, name in ((visible, VISIBLE), (infrared, INFRARED)) if topic}
-        cameras = [topic for topic, kind in known.items() if kind == IMAGE_TYPE and topic not in names]
-        for name in (VISIBLE, INFRARED):
-            if name not in names.values():
-                topic = find_camera(name.split("/")[0], cameras, path)
-                cameras.remove(topic)
-                names[topic] = name
-        wanted = list(known) if others.strip() == "*" else [item.strip() for item in others.split(",") if item.strip()]
+        names = dict(zip(self._topics, self.cameras, strict=True))
+        calibrations = find_calibrations(self._bag, self._topics)
+        if len(set(calibrations.values())) < len(calibrations):
+            report(f"left out: {calibrations['visible']}, which is beside the pictures of both cameras")
+        else:
+            names.update({topic: f"{camera}/camera_info" for camera, topic in calibrations.items()})
+        wanted = list(known) if others.strip() in ALL else [item.strip() for item in others.split(",") if item.strip()]
         for topic in wanted:
             if topic not in known:
                 raise BagError(f"a topic of {path}", f"one of {', '.join(known)}", repr(topic))
@@ -128,6 +159,25 @@ class BagSource:
         """The message type of each name that is published."""
         known = self._bag.topics()
         return {name: known[topic] for topic, name in self._names.items()}
+
+    @property
+    def cameras(self) -> tuple[str, str]:
+        """The names of the visible and of the infrared pictures."""
+        known = self._bag.topics()
+        visible, infrared = (COMPRESSED if known[topic] == COMPRESSED_TYPE else "" for topic in self._topics)
+        return VISIBLE + visible, INFRARED + infrared
+
+    def latched(self) -> dict[str, int]:
+        """How many messages each name keeps for later subscribers, of those that all publishers had latched."""
+        found = {}
+        for topic, connection in self._bag.connections().items():
+            assert isinstance(connection.ext, ConnectionExtRosbag2)
+            offers = connection.ext.offered_qos_profiles
+            durabilities = {offer.durability for offer in offers}
+            if topic in self._names and durabilities == {QosDurability.TRANSIENT_LOCAL}:
+                # Each publisher kept its own, as those of /tf_static do; here one stands for all of them.
+                found[self._names[topic]] = sum(max(offer.depth, 1) for offer in offers)
+        return found
 
     def lap(self, number: int) -> Iterator[Entry]:
         """Everything once; the stamps are the recorded ones in every lap.
@@ -141,9 +191,10 @@ class BagSource:
 
     @property
     def lap_ns(self) -> int:
-        """The recording's duration and the mean gap of its pictures [ns]."""
-        pictures = max(count for topic, count in self._bag.counts().items() if topic in self._names)
-        return self._bag.duration_ns + self._bag.duration_ns // max(pictures - 1, 1)
+        """The recording's duration and the mean gap of its messages [ns]."""
+        most = max(count for topic, count in self._bag.counts().items() if topic in self._names)
+        gap = self._bag.duration_ns // (most - 1) if most > 1 else 0
+        return self._bag.duration_ns + (gap or LEAST_GAP_NS)
 
     def close(self) -> None:
         """Close the recording."""
@@ -169,6 +220,15 @@ class FolderSource:
     def topics(self) -> dict[str, str]:
         """The message type of each name that is published."""
         return {VISIBLE: IMAGE_TYPE, INFRARED: IMAGE_TYPE}
+
+    @property
+    def cameras(self) -> tuple[str, str]:
+        """The names of the visible and of the infrared pictures."""
+        return VISIBLE, INFRARED
+
+    def latched(self) -> dict[str, int]:
+        """None."""
+        return {}
 
     def lap(self, number: int) -> Iterator[Entry]:
         """Every pair once, both of its pictures with the same stamp."""
@@ -204,6 +264,6 @@ def open_source(
     folder = Path(path).expanduser()
     if (folder / "vis").is_dir():
         return FolderSource(folder, fps, report)
-    if folder.is_dir() and not (folder / "metadata.yaml").is_file():
+    if folder.is_dir() and not any(item.suffix in (".yaml", ".mcap", ".db3") for item in folder.iterdir()):
         raise BagError(str(folder), "a rosbag2 recording, or a folder with vis/ and ir/", "a folder with neither")
-    return BagSource(folder, visible, infrared, others)
+    return BagSource(folder, visible, infrared, others, report)
