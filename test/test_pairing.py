@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from textdifuse_ros.config_nodes import FusionNodeConfig
 from textdifuse_ros.sync.outcome import (
     INFRARED,
     LATE,
@@ -340,3 +341,13 @@ def test_a_late_picture_tells_how_late_it_is() -> None:
     pairing.poll(10**12)
     (drop,) = pairing.add(VISIBLE, 10**9 + 30_000_000, "", 10**12).drops
     assert (drop.reason, drop.behind_ns) == (LATE, 70_000_000)
+
+
+def test_with_the_defaults_of_the_node_a_camera_may_be_late_by_most_of_pairing_wait_at_30_hz():
+    config = FusionNodeConfig()
+    late = round(0.9e9 * config.pairing_wait)
+    feed = Feed(NearestPairing(20 * MS, None, config.pairing_queue, round(1e9 * config.pairing_wait)))
+    arrivals = [(n * 33 * MS, VISIBLE, n) for n in range(90)] + [(n * 33 * MS + late, INFRARED, n) for n in range(90)]
+    for now, stream, n in sorted(arrivals):
+        feed.add(stream, START + n * 33 * MS, now)
+    assert len(feed.pairs) == 90 and feed.drops == []

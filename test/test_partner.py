@@ -8,6 +8,7 @@ from textdifuse_ros.sync.outcome import (
     INFRARED,
     LATE,
     PARTNER_MISSING,
+    PARTNER_SET_BACK,
     STREAMS,
     TIME_JUMP,
     UNMATCHED,
@@ -15,6 +16,7 @@ from textdifuse_ros.sync.outcome import (
     ZERO_STAMP,
     other_than,
 )
+from textdifuse_ros.sync.pairing import NearestPairing
 from textdifuse_ros.sync.partner import PartnerWatch
 
 AFTER = 0.5
@@ -91,3 +93,30 @@ def test_restart_counts_from_then_on():
     watch.restart()
     arrive(watch, 3, 3.3, VISIBLE)
     assert watch.missing(3.3, AFTER) == ""
+
+
+@pytest.mark.parametrize("moved", STREAMS)
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+def test_a_clock_that_is_set_and_stays_leaves_the_visible_pictures_to_be_used_alone(moved, seconds):
+    """Set back as well as forward, of either camera; what comes first after the jump may be a straggler."""
+    watch, pairing, period = PartnerWatch(), NearestPairing(20_000_000), 100_000_000
+    alone, pairs = [], 0
+    for n in range(80):
+        now = n * period
+        for stream in STREAMS:
+            stamp = 10**18 + now + (seconds * 10**9 if stream == moved and n >= 20 else 0)
+            watch.arrived(stream, now / 1e9)
+            outcome = pairing.add(stream, stamp, n, now)
+            pairs += len(outcome.pairs)
+            for _ in outcome.pairs:
+                watch.paired()
+            alone += [drop for drop in outcome.drops if watch.alone(drop.stream, drop.reason, now / 1e9, AFTER)]
+    assert pairs == 20 and {drop.stream for drop in alone} == {VISIBLE}
+    assert len(alone) >= 40, "of 60"
+
+
+def test_a_picture_is_alone_once_the_other_clock_was_set_back():
+    watch = PartnerWatch()
+    arrive(watch, 0, 3, *STREAMS)
+    assert watch.alone(VISIBLE, PARTNER_SET_BACK, 3.0, AFTER)
+    assert not watch.alone(INFRARED, PARTNER_SET_BACK, 3.0, AFTER)

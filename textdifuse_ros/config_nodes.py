@@ -65,7 +65,11 @@ class FusionNodeConfig(SensorConfig, TrackingConfig, LocalizerConfig, VideoConfi
         live=True,
     )
     pairing_queue: int = parameter(
-        10, "Pictures of each camera that may wait for a partner; more, and the oldest is dropped.", low=1, high=100
+        30,
+        "Pictures of each camera that may wait for a partner; more, and the oldest is dropped. Below pairing_wait "
+        "times the frame rate it ends the waiting before pairing_wait does.",
+        low=1,
+        high=100,
     )
     pairing_wait: float = parameter(
         0.5, "Longest time a picture waits for a partner, or for a better one.", unit="s", low=0.01, high=60.0

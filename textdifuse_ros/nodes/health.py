@@ -19,6 +19,8 @@ from textdifuse_ros.sync.base import JUMP_BACK_NS
 from textdifuse_ros.sync.outcome import (
     INFRARED,
     LATE,
+    PARTNER_MISSING,
+    PARTNER_SET_BACK,
     SAME_STAMP,
     TIME_JUMP,
     UNMATCHED,
@@ -41,6 +43,9 @@ FAILURES = (ZERO_STAMP, BAD_VISIBLE, BAD_INFRARED, SIZE_MISMATCH, NO_CALIBRATION
 LOSS_SHARE, LOSS_LEAST = 0.02, 3
 """Losses in transport are told of from this share, and this many, on: with a large segment 0 to 1 % are lost."""
 
+LATE_AT_MOST = 1.0
+"""A camera whose stamps are further behind [s] does not merely deliver late."""
+
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
@@ -61,8 +66,8 @@ def complain_of(drop: Drop[Any], config: FusionNodeConfig, complaints: Complaint
             f"a picture came {drop.behind_ns / 1e6:.1f} ms behind a later one whose pair is already out; let the "
             "driver send in the order of the stamps"
         )
-    elif drop.reason == TIME_JUMP and drop.nearest_ns is not None and abs(drop.nearest_ns) > JUMP_BACK_NS:
-        text = f"one camera's time went back, the other's did not: {_nearest(drop.nearest_ns)}; set their clocks alike"
+    elif drop.reason in (TIME_JUMP, PARTNER_SET_BACK) and abs(nearest := drop.nearest_ns or 0) > JUMP_BACK_NS:
+        text = f"one camera's time went back, the other's did not: {_nearest(nearest)}; set their clocks alike"
     elif drop.reason == TIME_JUMP:
         text = "time went back, and what waited is from before; good where a recording loops, else see who sets clocks"
     elif drop.reason == RECONFIGURED:
@@ -84,6 +89,12 @@ def _no_partner(drop: Drop[Any], config: FusionNodeConfig) -> str:
     found += f": {_nearest(drop.nearest_ns)}"
     if abs(seconds) <= config.tolerance:
         return f"{found} but came too late or has a nearer partner; equal the cameras' rates, or raise pairing_wait"
+    if drop.reason == PARTNER_MISSING and 0 < -seconds <= max(LATE_AT_MOST, 2 * config.pairing_wait):
+        # The infrared stream has not come as far: waiting longer is safe, an offset would pair other moments.
+        return (
+            f"{found}, and none after it had come yet; raise pairing_wait and pairing_queue "
+            f"({config.pairing_wait:g} s, {config.pairing_queue} pictures) by more than that"
+        )
     offset = config.infrared_offset - seconds
     if abs(offset) > 10.0:
         return f"{found}; set the clocks of the two cameras to the same time"

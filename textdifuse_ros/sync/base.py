@@ -1,7 +1,8 @@
 """What every pairing policy shares: the books, the offsets, refused stamps, and time that goes back.
 
 **Time going back** by more than half a second (a recording that loops, a clock that was set) begins anew: what waits
-is dropped, and stragglers of the other stream from before the jump are too. Smaller steps back are late messages.
+is dropped, and stragglers of the other stream from before the jump are too. Smaller steps back are late messages. What
+comes from there for longer than a second is no straggler: one camera's clock was set back, the other's was not.
 
 At every moment and for each stream: received = paired + dropped (by reason) + waiting.
 """
@@ -16,6 +17,7 @@ from typing import Generic, TypeVar
 
 from textdifuse_ros.sync.outcome import (
     INFRARED,
+    PARTNER_SET_BACK,
     STREAMS,
     TIME_JUMP,
     VISIBLE,
@@ -30,6 +32,7 @@ from textdifuse_ros.sync.outcome import (
 T = TypeVar("T")
 
 JUMP_BACK_NS = 500_000_000
+STRAGGLE_NS = 1_000_000_000  # how long after a jump pictures from before it still come
 INTERVALS = 16
 REMEMBERED = 64  # stamps of each stream, to say how near the nearest one was
 
@@ -90,7 +93,7 @@ class Pairing(ABC, Generic[T]):
         self.wait_ns = wait_ns
         self._offsets = {stream: (offsets_ns or {}).get(stream, 0) for stream in STREAMS}
         self._streams: dict[str, Stream[T]] = {name: self._new_stream(name) for name in STREAMS}
-        self._lagging = ""
+        self._lagging, self._lagging_since_ns = "", 0
 
     def _new_stream(self, name: str) -> Stream[T]:
         return Stream(name)
@@ -138,10 +141,11 @@ class Pairing(ABC, Generic[T]):
             self._drop(own, new, ZERO_STAMP, outcome)
             return outcome
         if own.last is not None and new.at < own.last - JUMP_BACK_NS:
-            self._begin_anew(own, other, outcome)
+            self._begin_anew(own, other, now_ns, outcome)
         elif self._lagging == own.name:
             if other.last is not None and new.at > other.last + JUMP_BACK_NS:
-                self._drop(own, new, TIME_JUMP, outcome)
+                straggles = now_ns - self._lagging_since_ns <= STRAGGLE_NS
+                self._drop(own, new, TIME_JUMP if straggles else PARTNER_SET_BACK, outcome)
                 return outcome
             self._lagging = ""
         own.advance(new.at)
@@ -182,7 +186,7 @@ class Pairing(ABC, Generic[T]):
         ahead = latest is not None and latest > to_ns + JUMP_BACK_NS
         return self.reset(TIME_JUMP) if ahead else Outcome()
 
-    def _begin_anew(self, own: Stream[T], other: Stream[T], outcome: Outcome[T]) -> None:
+    def _begin_anew(self, own: Stream[T], other: Stream[T], now_ns: int, outcome: Outcome[T]) -> None:
         """Stream ``own`` has jumped back; ``other`` is expected to follow, unless this was the following."""
         self._drop_some(own, own.queue, TIME_JUMP, outcome)
         own.forget()
@@ -191,7 +195,7 @@ class Pairing(ABC, Generic[T]):
             return
         self._drop_some(other, other.queue, TIME_JUMP, outcome)
         other.forget()
-        self._lagging = other.name
+        self._lagging, self._lagging_since_ns = other.name, now_ns
 
     def _emit(self, visible: Waiting[T], infrared: Waiting[T], outcome: Outcome[T]) -> None:
         """Count and hand out a pair; its halves are no longer in the queues."""

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from textdifuse_ros.sync.outcome import INFRARED, PARTNER_MISSING, STREAMS, UNMATCHED, VISIBLE, other_than
+from textdifuse_ros.sync.outcome import (
+    INFRARED,
+    PARTNER_MISSING,
+    PARTNER_SET_BACK,
+    STREAMS,
+    UNMATCHED,
+    VISIBLE,
+    other_than,
+)
 
-ALONE = (UNMATCHED, PARTNER_MISSING)
+ALONE = (UNMATCHED, PARTNER_MISSING, PARTNER_SET_BACK)
 """Reasons of a drop after which a picture may still be used alone: nothing is wrong with the picture itself."""
 
 
