@@ -214,7 +214,7 @@ def test_a_fusion_that_takes_longer_than_a_period_is_said_to(rig):
         (Drop(VISIBLE, 1, None, "partner_missing", -200_000_000), "none after it had come yet; raise pairing_wait"),
         (Drop(VISIBLE, 1, None, "partner_missing", -2 * 10**9), "is 2000.0 ms earlier; raise tolerance, or set infra"),
         (Drop(VISIBLE, 1, None, "partner_missing", 200_000_000), "is 200.0 ms later; raise tolerance, or set infra"),
-        (Drop(VISIBLE, 1, None, "unmatched", -200_000_000), "is 200.0 ms earlier; raise tolerance, or set infrared_off"),
+        (Drop(VISIBLE, 1, None, "unmatched", -200_000_000), "is 200.0 ms earlier; raise tolerance, or set infra"),
         (Drop(VISIBLE, 1, None, "unmatched", 10_000_000), "10.0 ms later but came too late or has a nearer partner"),
         (Drop(VISIBLE, 1, None, "unmatched", 50 * 10**9), "set the clocks of the two cameras to the same time"),
         (Drop(VISIBLE, 1, None, "late", None, 7_000_000), "7.0 ms behind a later one"),

@@ -64,7 +64,7 @@ def test_the_offset_of_two_triggered_cameras_is_found_through_jitter_losses_and_
         at = START + np.round(times * S).astype(np.int64)
         stamps.append(StampSeries(at, at))
     found = diagnose(*stamps)
-    assert found.suggestion is not None and found.suggestion.clear
+    assert found.suggestion is not None and found.suggestion.clear and not found.suggestion.as_good
     assert found.suggestion.infrared_offset == pytest.approx(-shift, abs=0.0008)
     assert paired(*stamps, found) >= 0.93 * min(len(series.stamps_ns) for series in stamps) * 0.9
 
@@ -75,6 +75,19 @@ def test_of_equal_peaks_the_one_nearest_to_zero_is_taken():
     assert found.suggestion.infrared_offset == pytest.approx(-0.012, abs=1e-4)
     assert found.suggestion.tolerance <= 0.5 / 30 + 1e-4 and found.suggestion.paired > 0.99
     assert found.difference_ms is not None and found.difference_ms["p50"] == pytest.approx(12.0, abs=0.1)
+    assert found.suggestion.as_good == pytest.approx([0.0213, -0.0453], abs=0.002), "a period away on either side"
+    assert any("fits as well, a period away" in remark for remark in found.remarks)
+
+
+def test_the_share_with_a_partner_counts_each_partner_once():
+    """Of three visible pictures at a time the infrared camera has one."""
+    base = START + np.arange(60, dtype=np.int64) * 100_000_000
+    visible = np.sort(np.concatenate((base, base + 2_000_000, base + 4_000_000)))
+    infrared = np.sort(np.concatenate((base + 1_000_000, base[:30] + 50_000_000, base + 60_000_000, base + 80_000_000)))
+    found = diagnose(StampSeries(visible, visible), StampSeries(infrared, infrared))
+    assert found.suggestion is not None
+    pairs = paired(StampSeries(visible, visible), StampSeries(infrared, infrared), found)
+    assert found.suggestion.paired == pytest.approx(pairs / 180, abs=0.02) and found.suggestion.paired < 0.5
 
 
 def test_clocks_that_differ_by_hours_are_found_by_the_arrivals():
@@ -166,6 +179,17 @@ def test_the_verb_prints_json(bag, capsys):
     told = json.loads(capsys.readouterr().out)
     assert told["topics"] == {"visible": "/camera/rgb/image_raw", "infrared": "/thermal/image_raw"}
     assert told["suggestion"]["infrared_offset"] == pytest.approx(-0.009) and told["visible"]["count"] == 60
+
+
+def test_messages_that_are_cut_short_are_counted_and_the_rest_is_judged(bag, tmp_path, capsys):
+    with BagReader(bag) as source, BagWriter(tmp_path / "short") as writer:
+        for index, message in enumerate(source.messages()):
+            writer.add_topic(message.topic, message.type)
+            writer.write_raw(message.topic, message.stamp_ns, message.data[: 7 if index in (3, 5, 8) else None])
+    assert main(["sync-doctor", str(tmp_path / "short")]) == 0
+    page = capsys.readouterr().out
+    assert "2 messages of /thermal/image_raw are cut short" in page and "infrared_offset: -0.0090" in page
+    assert "1 messages of /camera/rgb/image_raw are cut short" in page
 
 
 @pytest.mark.parametrize(

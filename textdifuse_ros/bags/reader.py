@@ -164,6 +164,8 @@ class BagReader:
     def messages(self, topics: Iterable[str] | None = None) -> Iterator[BagMessage]:
         """The messages in order of their log time.
 
+        A recording that is split into files is read file by file: where these overlap in time, order holds within each.
+
         :param topics: names of the topics wanted; None for all
         :raises BagError: a topic is not in the bag; the bag turns out damaged on the way
         """

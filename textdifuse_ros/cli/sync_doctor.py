@@ -33,24 +33,38 @@ def run(arguments: argparse.Namespace) -> int:
 
     with BagReader(arguments.bag) as bag:
         topics = find_cameras(bag, arguments.visible, arguments.infrared)
-        found = diagnose(*read_stamps(bag, topics))
+        series, short = read_stamps(bag, topics)
+    found = diagnose(*series)
+    found.remarks.extend(
+        f"{count} messages of {topic} are cut short, and count as without stamp" for topic, count in short.items()
+    )
     named = dict(zip(("visible", "infrared"), topics, strict=True))
     print(json.dumps({"topics": named, **found.to_mapping()}, indent=2) if arguments.json else page(found, named))
     return 0 if found.suggestion is not None else 1
 
 
-def read_stamps(bag: BagReader, topics: tuple[str, str]) -> list[StampSeries]:
-    """The header stamps and the log times of two topics, in the order of the recording."""
+def read_stamps(bag: BagReader, topics: tuple[str, str]) -> tuple[list[StampSeries], dict[str, int]]:
+    """The header stamps and the log times of two topics, in the order of the recording.
+
+    :return: with them, by topic, how many messages are too short for a stamp; theirs is 0
+    """
     import numpy as np
 
     from textdifuse_ros.bags.cameras import header_stamp
+    from textdifuse_ros.errors import BagError
     from textdifuse_ros.sync.stamps import StampSeries
 
     found: dict[str, list[tuple[int, int]]] = {topic: [] for topic in topics}
+    short: dict[str, int] = {}
     for message in bag.messages(topics):
-        found[message.topic].append((header_stamp(message), message.stamp_ns))
+        try:
+            stamp = header_stamp(message)
+        except BagError:
+            stamp = 0
+            short[message.topic] = short.get(message.topic, 0) + 1
+        found[message.topic].append((stamp, message.stamp_ns))
     tables = [np.array(found[topic], np.int64).reshape(-1, 2) for topic in topics]
-    return [StampSeries(table[:, 0], table[:, 1]) for table in tables]
+    return [StampSeries(table[:, 0], table[:, 1]) for table in tables], short
 
 
 def page(found: Diagnosis, topics: dict[str, str]) -> str:

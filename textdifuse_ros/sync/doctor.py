@@ -1,10 +1,10 @@
 """What the stamps of two cameras say about how to pair them: rates, gaps, jitter, the offset and the tolerance.
 
 **Offset.** All differences between an infrared and a visible stamp within a second (of the cameras' clocks, see below)
-have peaks one period apart, the true one among them. The highest peak of their histogram is the mode; where several
-are as high, as with two free-running cameras of equal rate, the one nearest to zero is taken, since nothing in the
-stamps tells them apart. Its median makes it exact. Where none stands out, there is nothing to gain by any. Lost
-pictures and outliers move none of this.
+have peaks one period apart, the true one among them. The highest peak of their histogram is the mode; where several are
+as high, as with two free-running cameras of equal rate, the one nearest to zero is taken, since nothing in the stamps
+tells them apart; its neighbours are told of. Its median makes it exact. Where none stands out, there is nothing to gain
+by any. Lost pictures and outliers move none of this.
 
 **Clocks.** Where the clocks of the cameras differ by more than a second, no peak would lie within reach. The median of
 stamp less arrival tells each clock's error roughly, and the search begins there.
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from textdifuse_ros.sync.outcome import INFRARED, VISIBLE
+from textdifuse_ros.sync.recorded import pair_recording
 from textdifuse_ros.sync.stamps import StampSeries
 
 REACH_NS = 1_000_000_000
@@ -73,14 +74,16 @@ class Suggestion:
 
     :ivar infrared_offset: seconds
     :ivar tolerance: seconds
-    :ivar paired: share of the slower stream's pictures that have a partner with these values
+    :ivar paired: share of the slower stream's pictures that have a partner of their own with these values
     :ivar clear: whether one peak stands out; else the cameras run freely, and the offset is as good as any
+    :ivar as_good: the next offsets on either side that fit about as well, a period away [s]; none where jitter tells
     """
 
     infrared_offset: float
     tolerance: float
     paired: float
     clear: bool
+    as_good: list[float]
 
 
 @dataclass(frozen=True)
@@ -122,9 +125,13 @@ def diagnose(visible: StampSeries, infrared: StampSeries) -> Diagnosis:
     histogram = quantiles = suggestion = None
     if min(len(left), len(right)) >= FEWEST:
         start = _clock_difference(visible, infrared)
-        offset, clear = _mode(left, right, start)
+        offset, clear, as_good = _mode(left, right, start)
         residual = _nearest(left, right, offset)
-        suggestion = _suggest(offset, clear, residual, reports)
+        tolerance = _tolerance(residual, reports)
+        pairs = pair_recording(visible, infrared, round(1e9 * tolerance), {INFRARED: -offset}).pairs
+        paired = min(len(pairs) / min(len(left), len(right)), 1.0)
+        offsets = [round(-other / 1e9, 6) for other in as_good]
+        suggestion = Suggestion(round(-offset / 1e9, 6) + 0.0, tolerance, round(paired, 4), clear, offsets)
         differences = (residual + offset) / 1e6
         histogram = _histogram(differences)
         low, middle, high = np.percentile(differences, (1, 50, 99))
@@ -172,14 +179,17 @@ def _clock_difference(visible: StampSeries, infrared: StampSeries) -> int:
     return round(ahead) if abs(ahead) > REACH_NS else 0
 
 
-def _mode(left: np.ndarray, right: np.ndarray, start: int) -> tuple[int, bool]:
-    """The most frequent difference right minus left within reach of ``start`` [ns], and whether it stands out."""
+def _mode(left: np.ndarray, right: np.ndarray, start: int) -> tuple[int, bool, list[int]]:
+    """The most frequent difference right minus left within reach of ``start`` [ns], and whether it stands out.
+
+    With it the nearest others, on either side, that are as frequent.
+    """
     begins = np.searchsorted(right, left + start - REACH_NS)
     ends = np.searchsorted(right, left + start + REACH_NS, side="right")
     found = [right[begin:end] - stamp for stamp, begin, end in zip(left, begins, ends, strict=True)]
     differences = np.concatenate(found) - start
     if not len(differences):
-        return start, False
+        return start, False, []
     counts, edges = np.histogram(differences, bins=2 * REACH_NS // BIN_NS, range=(-REACH_NS, REACH_NS))
     # Three bins together, or a peak on an edge would be half as high as one in the middle of a bin.
     smooth = np.convolve(counts, np.ones(3, int), mode="same")
@@ -187,7 +197,7 @@ def _mode(left: np.ndarray, right: np.ndarray, start: int) -> tuple[int, bool]:
     most = float(smooth.max())
     even = 3 * BIN_NS * len(differences) / (2 * REACH_NS)
     if most <= even + max(CLEAR_SHARE * min(len(left), len(right)), NOISE * np.sqrt(even)):
-        return start, False
+        return start, False, []
     high = smooth >= min(AS_HIGH * most, most - NOISE / 2 * np.sqrt(most))
     nearest = int(np.argmin(np.where(high, np.abs(centres), np.inf)))
     # That may be the flank of its peak: the highest bin of the run of high ones, made exact by the median around it.
@@ -199,7 +209,9 @@ def _mode(left: np.ndarray, right: np.ndarray, start: int) -> tuple[int, bool]:
     peak = float(centres[begin + int(np.argmax(smooth[begin : end + 1]))])
     for _ in range(REFINEMENTS):
         peak = float(np.median(differences[np.abs(differences - peak) <= 2.5 * BIN_NS]))
-    return start + round(peak), True
+    apart = 0.5 * min(float(np.median(np.diff(stamps))) for stamps in (left, right))  # else it is the same peak
+    sides = (centres[high & (centres < peak - apart)][-1:], centres[high & (centres > peak + apart)][:1])
+    return start + round(peak), True, [start + round(float(side[0])) for side in sides if len(side)]
 
 
 def _nearest(left: np.ndarray, right: np.ndarray, offset: int) -> np.ndarray:
@@ -211,15 +223,14 @@ def _nearest(left: np.ndarray, right: np.ndarray, offset: int) -> np.ndarray:
     return sign * np.where(np.abs(before) < np.abs(after), before, after)
 
 
-def _suggest(offset: int, clear: bool, residual: np.ndarray, reports: Mapping[str, StreamReport]) -> Suggestion:
+def _tolerance(residual: np.ndarray, reports: Mapping[str, StreamReport]) -> float:
+    """The tolerance [s] that the differences left after the offset [ns] ask for."""
     distances = np.abs(residual) / 1e9
     periods = [report.period_ms / 1e3 for report in reports.values() if report.period_ms]
     half = 0.5 * min(periods) if periods else float("inf")
     plausible = distances[distances <= half] if (distances <= half).any() else distances
     tolerance = min(max(1.25 * float(np.percentile(plausible, 99)), LEAST_TOLERANCE), half)
-    tolerance = float(np.ceil(1e4 * tolerance) / 1e4)
-    paired = float((distances <= tolerance).mean())
-    return Suggestion(round(-offset / 1e9, 6) + 0.0, round(tolerance, 4), round(paired, 4), clear)
+    return round(float(np.ceil(1e4 * tolerance) / 1e4), 4)
 
 
 def _histogram(differences: np.ndarray) -> Histogram:
@@ -251,6 +262,9 @@ def _remarks(reports: Mapping[str, StreamReport], suggestion: Suggestion | None)
         )
     elif not suggestion.clear:
         remarks.append("no difference stands out: the cameras run freely, and no offset makes them meet better")
+    if suggestion.as_good:
+        others = " or ".join(f"{offset:.4f}" for offset in suggestion.as_good)
+        remarks.append(f"infrared_offset {others} fits as well, a period away: which is true the stamps do not tell")
     rates = [report.rate_hz for report in reports.values() if report.rate_hz]
     if len(rates) == 2 and max(rates) > 1.2 * min(rates):
         remarks.append(f"the cameras' rates differ ({rates[0]:g} and {rates[1]:g} Hz): at most the slower one's pair")
