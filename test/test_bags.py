@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -312,6 +313,24 @@ def test_of_a_killed_database_all_is_left_that_was_flushed_and_nothing_half(tmp_
         assert [message.stamp_ns - START for message in bag.messages()] == list(range(10))
     with pytest.raises(BagError, match=r"name the file inside, .*bag\.db3"):
         BagReader(tmp_path / "bag")
+
+
+def test_a_recorder_killed_while_it_flushed_leaves_what_it_had_flushed_before(tmp_path: Path) -> None:
+    """The state after the database is written and before its journal goes, which is what SQLite rolls back by."""
+    bag = BagWriter(tmp_path / "bag", "sqlite3")
+    bag.add_topic("/note", "std_msgs/msg/String")
+    for index in range(20):
+        bag.write_raw("/note", START + index, STRING)
+        if index == 9:
+            bag.flush()
+    os.link(tmp_path / "bag" / "bag.db3-journal", tmp_path / "killed.db3-journal")
+    bag.flush()
+    shutil.copy(tmp_path / "bag" / "bag.db3", tmp_path / "killed.db3")
+    bag.close()
+    with BagReader(tmp_path / "killed.db3") as found:
+        assert found.counts() == {"/note": 10}
+    with BagReader(tmp_path / "bag") as found:
+        assert found.counts() == {"/note": 20}
 
 
 def test_of_a_killed_mcap_file_all_is_left_that_was_flushed_and_the_way_to_it_is_named(tmp_path: Path) -> None:
