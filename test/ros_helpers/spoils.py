@@ -26,7 +26,7 @@ def small_step(message: Image) -> None:
 
 def with_nan(message: Image) -> None:
     picture = np.full((message.height, message.width), 300, np.float32)
-    picture[3, 4] = np.nan
+    picture[3] = np.nan
     message.encoding, message.step = "32FC1", 4 * message.width
     message.data = array("B", picture.tobytes())
 

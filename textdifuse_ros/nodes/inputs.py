@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
-from rclpy.qos import QoSCompatibility, qos_check_compatible
+from rclpy.qos import DurabilityPolicy, QoSCompatibility, qos_check_compatible
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -29,6 +28,8 @@ from textdifuse_ros.sync.stamps import StampWindow
 
 DISABLED = "disabled"
 """Came while the service ``~/enable`` had switched the node off."""
+
+LOOK_PERIOD = 1.0  # [s] between two looks for a calibration that was published before
 
 Settled = Callable[[Outcome[Received[Any]]], Any]
 
@@ -81,6 +82,8 @@ class Inputs:
         self._gates = {stream: SimpleFilter() for stream in STREAMS}
         self._window = StampWindow(config.doctor_window)
         self._open: list[Subscription] = []
+        self._unheard: dict[str, Callable[[CameraInfo], None]] = {}
+        self._looked = 0.0
         self.pairs: PairFilter[Any] = PairFilter(list(self._gates.values()), make_pairing(config))
         self.pairs.when_settled(settled)
 
@@ -143,14 +146,26 @@ class Inputs:
                 self.visible_info = info
             intake.set_calibration(stream, info)
 
-        topic = self.calibration_topic(stream)
-        # A publisher that latches is only heard from the start by a subscription that asks for that, and one that does
-        # not latch only by one that does not.
-        for profile in (input_profile(1, self._config.input_reliability), latched_profile()):
-            events = SubscriptionEventCallbacks(use_default_callbacks=False)
-            self._open.append(
-                self._node.create_subscription(CameraInfo, topic, take, profile, event_callbacks=events)
-            )
+            self._unheard.pop(stream, None)
+
+        topic, profile = self.calibration_topic(stream), input_profile(1, self._config.input_reliability)
+        self._open.append(self._node.create_subscription(CameraInfo, topic, take, profile))
+        self._unheard[stream] = take
+
+    def _ask_for_latched(self) -> None:
+        """Subscribe once more to a calibration that has not come, where it was published before and latched.
+
+        Only a subscription that asks for the past is given it; a publisher without one is warned of such a one.
+        """
+        if not self._unheard or time.monotonic() - self._looked < LOOK_PERIOD:
+            return
+        self._looked = time.monotonic()
+        for stream, take in list(self._unheard.items()):
+            topic = self.calibration_topic(stream)
+            offers = [each.qos_profile.durability for each in self._node.get_publishers_info_by_topic(topic)]
+            if DurabilityPolicy.TRANSIENT_LOCAL in offers:
+                del self._unheard[stream]
+                self._open.append(self._node.create_subscription(CameraInfo, topic, take, latched_profile()))
 
     def _subscribe(self, stream: str) -> None:
         """Have the messages of a camera go through :meth:`_receive`."""
@@ -171,6 +186,7 @@ class Inputs:
         for subscription in self._open:
             self._node.destroy_subscription(subscription)
         self._open.clear()
+        self._unheard.clear()
         self.pairs.reset(reason)
 
     def reset(self, reason: str) -> None:
@@ -192,6 +208,7 @@ class Inputs:
     def poll(self) -> None:
         """Settle what has waited too long; now and then."""
         self.pairs.poll()
+        self._ask_for_latched()
 
     def rewind(self, to_ns: int) -> None:
         """The node's clock was set back to this time [ns]."""

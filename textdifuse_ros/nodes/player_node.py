@@ -17,7 +17,6 @@ from collections.abc import Sequence
 import rclpy
 from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
-from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.publisher import Publisher
@@ -85,9 +84,7 @@ class PlayerNode(Node):
             profile = latched_profile(latched[name]) if name in latched else output_profile(QUEUE_DEPTH)
             try:
                 topic = self._topic(name)
-                # fusion_node asks for a calibration latched and not, and one of the two is never compatible.
-                events = PublisherEventCallbacks(use_default_callbacks=name not in CALIBRATIONS.values())
-                found[name] = self.create_publisher(message_class(kind), topic, profile, event_callbacks=events)
+                found[name] = self.create_publisher(message_class(kind), topic, profile)
             except TextDifuseError as error:
                 if self.config.topics.strip() not in ALL:
                     raise
