@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from textdifuse_ros.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
-from textdifuse_ros.errors import CheckpointError
+from textdifuse_ros.checkpoint import average_checkpoints, find_checkpoint, load_checkpoint, save_checkpoint
+from textdifuse_ros.errors import CheckpointError, ConfigError
 from textdifuse_ros.fusion.weights import KIND, load_networks
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.float16)}
@@ -32,6 +32,25 @@ def test_what_was_saved_comes_back(saved: Path) -> None:
         assert torch.equal(checkpoint.tensors[name], tensor) and checkpoint.tensors[name].dtype == tensor.dtype
     assert [p.name for p in saved.parent.iterdir()] == [saved.name]
     assert saved.stat().st_mode & 0o777 == 0o644
+
+
+def test_an_average_is_of_the_weights_and_says_of_which(saved: Path, tmp_path: Path) -> None:
+    other, out = tmp_path / "other.safetensors", tmp_path / "mean.safetensors"
+    tensors = {"a": TENSORS["a"] + 4, "b": TENSORS["b"] * 3, "n": torch.tensor(7)}
+    first = tmp_path / "first.safetensors"
+    save_checkpoint(first, "thing", {"width": [1, 2]}, {**TENSORS, "n": torch.tensor(5)}, {"history": [{"stage": "x"}]})
+    save_checkpoint(other, "thing", {"width": [1, 2]}, tensors, {"history": [{"stage": "y"}], "version": "1"})
+    average_checkpoints([first, other], [3, 1], out)
+    mean = load_checkpoint(out, "thing")
+    assert torch.equal(mean.tensors["a"], TENSORS["a"] + 1) and int(mean.tensors["n"]) == 7
+    assert mean.tensors["b"].dtype == torch.float16 and torch.equal(mean.tensors["b"], torch.full((4,), 1.5).half())
+    made = {"stage": "average", "of": [load_checkpoint(path).sha256 for path in (first, other)], "shares": [3, 1]}
+    assert mean.provenance == {"history": [{"stage": "y"}, made], "version": "1"}
+    with pytest.raises(CheckpointError, match="of the same kind and configuration"):
+        average_checkpoints([saved, other], [1, 1], out)
+    for paths, shares in (([first], [1.0]), ([first, other], [1.0]), ([first, other], [1.0, 0.0])):
+        with pytest.raises(ConfigError):
+            average_checkpoints(paths, shares, out)
 
 
 def test_every_flipped_bit_is_noticed(saved: Path) -> None:

@@ -14,12 +14,12 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from textdifuse_ros.errors import CheckpointError
+from textdifuse_ros.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,10 +75,46 @@ def save_checkpoint(
     partial.replace(path)
 
 
-def load_checkpoint(path: str | Path, kind: str) -> Checkpoint:
+def average_checkpoints(paths: Sequence[str | Path], shares: Sequence[float], output: str | Path) -> None:
+    """Average the weights of checkpoints of one descent, tensor by tensor.
+
+    Weights that were trained on from common ones mostly lie in one valley of the loss, and their mean errs less than
+    either (Wortsman et al., "Model soups", ICML 2022). Integers and the history are the last one's.
+
+    :param paths: two or more, of one kind and configuration
+    :param shares: one a checkpoint, above 0; what counts is their ratio
+    :raises CheckpointError: unreadable, or of different kinds or configurations
+    :raises ConfigError: not two or more, or shares that do not go with them
+    """
+    import torch
+
+    if len(paths) < 2:
+        raise ConfigError("the checkpoints to average", "two or more", len(paths))
+    if len(shares) != len(paths) or not all(share > 0 for share in shares):
+        raise ConfigError("the shares", f"{len(paths)} numbers above 0, one a checkpoint", list(shares))
+    loaded = [load_checkpoint(path) for path in paths]
+    last = loaded[-1]
+    for path, checkpoint in zip(paths, loaded, strict=True):
+        shapes, due = ({name: t.shape for name, t in one.tensors.items()} for one in (checkpoint, last))
+        if (checkpoint.kind, checkpoint.config, shapes) != (last.kind, last.config, due):
+            raise CheckpointError(str(path), f"of the same kind and configuration as {paths[-1]}", "another")
+    tensors = {}
+    for name, tensor in last.tensors.items():
+        if tensor.is_floating_point():
+            mean = torch.zeros(tensor.shape, dtype=torch.float64)
+            for share, one in zip(shares, loaded, strict=True):
+                mean += share / sum(shares) * one.tensors[name]
+            tensor = mean.to(tensor.dtype)
+        tensors[name] = tensor
+    made = {"stage": "average", "of": [one.sha256 for one in loaded], "shares": list(shares)}
+    provenance = {**last.provenance, "history": [*last.provenance.get("history", []), made]}
+    save_checkpoint(output, last.kind, last.config, tensors, provenance)
+
+
+def load_checkpoint(path: str | Path, kind: str = "") -> Checkpoint:
     """Read a checkpoint and check all that can be checked without building its networks.
 
-    :param kind: the kind that is due
+    :param kind: the kind that is due; empty takes any
     :raises CheckpointError: missing, no safetensors, not this project's, another kind or version, damaged
     """
     from safetensors import SafetensorError, safe_open
@@ -98,7 +134,7 @@ def load_checkpoint(path: str | Path, kind: str) -> Checkpoint:
         raise CheckpointError(
             str(path), f"of format version {VERSION}", metadata.get("version"), "use the release that wrote it"
         )
-    if metadata.get("kind") != kind:
+    if kind and metadata.get("kind") != kind:
         raise CheckpointError(str(path), f"a checkpoint of kind {kind!r}", repr(metadata.get("kind")))
     digest = _digest(metadata, tensors)
     if metadata.get("sha256") != digest:
@@ -109,7 +145,7 @@ def load_checkpoint(path: str | Path, kind: str) -> Checkpoint:
         config, provenance = json.loads(metadata["config"]), json.loads(metadata["provenance"])
     except (KeyError, ValueError) as error:
         raise CheckpointError(str(path), "a checkpoint with readable metadata", error, "copy it again") from error
-    return Checkpoint(kind, config, provenance, tensors, digest)
+    return Checkpoint(metadata["kind"], config, provenance, tensors, digest)
 
 
 def model_folders() -> list[Path]:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 NAME = "train"
 HELP = (
-    "Train a stage of the networks, resumable (luma, chroma, control, joint, modulation); pack pictures; join; ablate."
+    "Train a stage of the networks, resumable (luma, chroma, control, joint, modulation); pack pictures; join, "
+    "average, ablate."
 )
 INTERRUPTED = 130
 
@@ -52,6 +53,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     join.add_argument("chroma", type=Path, metavar="CHROMA", help="Checkpoint that gives chroma.")
     join.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="The joined checkpoint.")
     join.set_defaults(train=_join)
+    text = "Average the weights of checkpoints of one descent."
+    average = what.add_parser("average", help=text, description=text, allow_abbrev=False)
+    average.add_argument("weights", type=Path, nargs="+", metavar="CHECKPOINT", help="Two or more, of any kind.")
+    average.add_argument("--shares", type=float, nargs="+", metavar="S", help="One a checkpoint. Default: equal ones.")
+    average.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="The average.")
+    average.set_defaults(train=_average)
     ablate = what.add_parser("ablate", help=train_ablate.HELP, description=train_ablate.HELP, allow_abbrev=False)
     train_ablate.configure(ablate)
     ablate.set_defaults(train=train_ablate.run)
@@ -59,7 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Pack, train, join or ablate.
+    """Pack, train, join, average or ablate.
 
     :return: 0; 130 where a run was interrupted, with its state saved
     """
@@ -109,6 +116,15 @@ def _join(arguments: argparse.Namespace) -> int:
 
     join_networks(arguments.luma, arguments.chroma, arguments.output)
     print(f"joined into {arguments.output}")
+    return 0
+
+
+def _average(arguments: argparse.Namespace) -> int:
+    from textdifuse_ros.checkpoint import average_checkpoints
+
+    shares = arguments.shares or [1.0] * len(arguments.weights)
+    average_checkpoints(arguments.weights, shares, arguments.output)
+    print(f"averaged into {arguments.output}")
     return 0
 
 
