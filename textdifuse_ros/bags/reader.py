@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rosbags.interfaces import ConnectionExtRosbag2, QosDurability
 from rosbags.rosbag2 import Reader
 
 from textdifuse_ros.bags.definitions import IMAGE_TYPE, common_types
@@ -130,6 +131,16 @@ class BagReader:
         found: dict[str, Connection] = {}
         for connection in self._connections(None):
             found.setdefault(connection.topic, connection)
+        return found
+
+    def latched(self) -> dict[str, int]:
+        """The messages that the publishers kept together for later subscribers, of topics that all of them latched."""
+        found = {}
+        for topic, connection in self.connections().items():
+            assert isinstance(connection.ext, ConnectionExtRosbag2)
+            offers = connection.ext.offered_qos_profiles
+            if {offer.durability for offer in offers} == {QosDurability.TRANSIENT_LOCAL}:
+                found[topic] = sum(max(offer.depth, 1) for offer in offers)
         return found
 
     def counts(self) -> dict[str, int]:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
@@ -20,7 +21,7 @@ from textdifuse_ros.checks import describe
 from textdifuse_ros.errors import BagError, ImageError
 
 if TYPE_CHECKING:
-    from rosbags.interfaces import Connection, Qos
+    from rosbags.interfaces import Connection
 
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 _STORE = common_types()
@@ -201,3 +202,26 @@ def _image_bytes(picture: np.ndarray, stamp_ns: int, frame_id: str) -> memoryvie
         data=np.ascontiguousarray(picture).reshape(-1),
     )
     return _STORE.serialize_cdr(message, IMAGE_TYPE)
+
+
+def recorded_profile(profile: Any) -> Qos:
+    """A publisher's quality of service as recordings hold it.
+
+    :param profile: a ``QoSProfile`` of rclpy, or whatever has its fields
+    """
+
+    def time_of(duration: Any) -> QosTime:
+        return QosTime(*divmod(duration.nanoseconds, 10**9))
+
+    # Both number the policies as rmw does.
+    return Qos(
+        history=QosHistory(int(profile.history)),
+        depth=profile.depth,
+        reliability=QosReliability(int(profile.reliability)),
+        durability=QosDurability(int(profile.durability)),
+        deadline=time_of(profile.deadline),
+        lifespan=time_of(profile.lifespan),
+        liveliness=QosLiveliness(int(profile.liveliness)),
+        liveliness_lease_duration=time_of(profile.liveliness_lease_duration),
+        avoid_ros_namespace_conventions=profile.avoid_ros_namespace_conventions,
+    )

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rclpy.duration import Duration
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.qos import (
     DurabilityPolicy,
@@ -15,7 +14,6 @@ from rclpy.qos import (
     ReliabilityPolicy,
     qos_policy_name_from_kind,
 )
-from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 
 PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 """Through this environment variable Fast DDS 2 (up to ROS 2 Jazzy) finds a profile file; it reads no other."""
@@ -54,26 +52,6 @@ def latched_profile(depth: int = 1) -> QoSProfile:
         depth=depth,
         reliability=ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.TRANSIENT_LOCAL,
-    )
-
-
-def recorded_profile(profile: QoSProfile) -> Qos:
-    """A publisher's profile as recordings hold it."""
-
-    def time_of(duration: Duration) -> QosTime:
-        return QosTime(*divmod(duration.nanoseconds, 10**9))
-
-    # Both number the policies as rmw does.
-    return Qos(
-        history=QosHistory(int(profile.history)),
-        depth=profile.depth,
-        reliability=QosReliability(int(profile.reliability)),
-        durability=QosDurability(int(profile.durability)),
-        deadline=time_of(profile.deadline),
-        lifespan=time_of(profile.lifespan),
-        liveliness=QosLiveliness(int(profile.liveliness)),
-        liveliness_lease_duration=time_of(profile.liveliness_lease_duration),
-        avoid_ros_namespace_conventions=profile.avoid_ros_namespace_conventions,
     )
 
 

@@ -21,13 +21,12 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
-from textdifuse_ros.bags.writer import BagWriter
+from textdifuse_ros.bags.writer import BagWriter, recorded_profile
 from textdifuse_ros.config_nodes import RecorderConfig
 from textdifuse_ros.errors import BagError, ConfigError, FileError, InputError
 from textdifuse_ros.nodes.messages import message_class, resolved_topic
 from textdifuse_ros.nodes.parameters import NodeParameters
 from textdifuse_ros.nodes.process import StopRequest, report, run_program
-from textdifuse_ros.nodes.qos import recorded_profile
 
 QUEUE_DEPTH = 100  # messages; a disk may stall for seconds
 LOOK_PERIOD = 0.2  # [s] between two looks for topics that have appeared

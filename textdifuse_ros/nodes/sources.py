@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from rosbags.interfaces import ConnectionExtRosbag2, QosDurability
 
 from textdifuse_ros.bags.cameras import COMPRESSED, COMPRESSED_TYPE, find_calibrations, find_cameras
 from textdifuse_ros.bags.definitions import IMAGE_TYPE
@@ -169,15 +168,8 @@ class BagSource:
 
     def latched(self) -> dict[str, int]:
         """How many messages each name keeps for later subscribers, of those that all publishers had latched."""
-        found = {}
-        for topic, connection in self._bag.connections().items():
-            assert isinstance(connection.ext, ConnectionExtRosbag2)
-            offers = connection.ext.offered_qos_profiles
-            durabilities = {offer.durability for offer in offers}
-            if topic in self._names and durabilities == {QosDurability.TRANSIENT_LOCAL}:
-                # Each publisher kept its own, as those of /tf_static do; here one stands for all of them.
-                found[self._names[topic]] = sum(max(offer.depth, 1) for offer in offers)
-        return found
+        # Each publisher kept its own, as those of /tf_static do; here one stands for all of them.
+        return {self._names[topic]: depth for topic, depth in self._bag.latched().items() if topic in self._names}
 
     def lap(self, number: int) -> Iterator[Entry]:
         """Everything once; the stamps are the recorded ones in every lap.
