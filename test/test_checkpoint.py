@@ -46,9 +46,15 @@ def test_an_average_is_of_the_weights_and_says_of_which(saved: Path, tmp_path: P
     assert mean.tensors["b"].dtype == torch.float16 and torch.equal(mean.tensors["b"], torch.full((4,), 1.5).half())
     made = {"stage": "average", "of": [load_checkpoint(path).sha256 for path in (first, other)], "shares": [3, 1]}
     assert mean.provenance == {"history": [{"stage": "y"}, made], "version": "1"}
+    halves = {"a": torch.rand(5000, generator=torch.Generator().manual_seed(0)).half()}
+    save_checkpoint(first, "thing", {}, halves, {})
+    average_checkpoints([first] * 3, [1, 1, 1], out)
+    assert torch.equal(load_checkpoint(out).tensors["a"], halves["a"]), "summed in more than the weights' precision"
+    save_checkpoint(first, "thing", {"width": [1, 2]}, TENSORS, {})
     with pytest.raises(CheckpointError, match="of the same kind and configuration"):
         average_checkpoints([saved, other], [1, 1], out)
-    for paths, shares in (([first], [1.0]), ([first, other], [1.0]), ([first, other], [1.0, 0.0])):
+    for paths, shares in (([first], [1.0]), ([first, other], [1.0]), ([first, other], [1.0, 0.0]),
+                          ([first, other], [1.0, float("inf")])):  # fmt: skip
         with pytest.raises(ConfigError):
             average_checkpoints(paths, shares, out)
 

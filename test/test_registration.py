@@ -115,7 +115,7 @@ def test_binning_and_region_of_interest_are_worked_into_the_matrix():
         ({"model": "equidistant", "d": (0.1,) * 5}, "4 coefficients for equidistant, got 5"),
         ({"roi": (100, 0, 100, 100)}, "one whose roi lies within 160 x 120"),
         ({"d": (float("nan"),) * 5}, "finite numbers"),
-        ({"p": (*K[:4], 0.0, *K[5:])}, "P in the calibration of the visible camera must be invertible"),
+        ({"p": (*K[:4], -1.0, *K[5:])}, "P in the calibration of the visible camera must be invertible"),
         ({"r": (2.0, *EYE[1:])}, "R in the calibration of the visible camera must be a rotation matrix"),
     ],
 )
@@ -186,6 +186,18 @@ def test_rays_are_the_way_back_of_project(model):
     assert np.abs(lens.project(3.0 * lens.rays(pixels)) - pixels).max() < 1e-3
 
 
+def test_a_fisheye_whose_circle_lies_within_the_picture_is_rectified():
+    """At the border of the picture it sees nothing at all."""
+    lens = camera(d=(0.0,) * 4, model="equidistant", k=(40.0, 0.0, 80.0, 0.0, 40.0, 60.0, 0.0, 0.0, 1.0))
+    assert rectification(lens) is not None
+    assert np.isnan(lens.rays(np.array([[0.0, 0.0], [159.0, 119.0]]))).all()
+
+
+def test_an_empty_p_is_k_and_r_need_not_be_there():
+    empty = camera(p=(0.0,) * 8 + (1.0,), r=(0.0,) * 9)
+    assert empty.projection == K and empty.rectification == EYE
+
+
 def test_an_ideal_fisheye_is_no_pinhole():
     """Its pixels go by the angle, not by the tangent: 45 degrees lie at f * pi / 4."""
     lens = camera(d=(0.0,) * 4, model="equidistant")
@@ -198,6 +210,7 @@ def test_a_homography_is_for_the_sizes_that_it_was_found_at():
     assert alignment(config, (160, 120), (80, 60), None, None).infrared is not None
     with pytest.raises(ImageError, match=r"the infrared picture must be as homography_sizes says \(80 x 60 pixels\)"):
         alignment(config, (160, 120), (40, 30), None, None)
+    assert alignment(replace(config, homography_sizes=(160, 0, 0, 0)), (160, 120), (40, 30), None, None).infrared
     with pytest.raises(ImageError, match="the visible picture must be as homography_sizes"):
         alignment(config, (320, 240), (80, 60), None, None)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -90,7 +91,7 @@ def average_checkpoints(paths: Sequence[str | Path], shares: Sequence[float], ou
 
     if len(paths) < 2:
         raise ConfigError("the checkpoints to average", "two or more", len(paths))
-    if len(shares) != len(paths) or not all(share > 0 for share in shares):
+    if len(shares) != len(paths) or not all(0 < share < math.inf for share in shares):
         raise ConfigError("the shares", f"{len(paths)} numbers above 0, one a checkpoint", list(shares))
     loaded = [load_checkpoint(path) for path in paths]
     last = loaded[-1]
@@ -103,7 +104,7 @@ def average_checkpoints(paths: Sequence[str | Path], shares: Sequence[float], ou
         if tensor.is_floating_point():
             mean = torch.zeros(tensor.shape, dtype=torch.float64)
             for share, one in zip(shares, loaded, strict=True):
-                mean += share / sum(shares) * one.tensors[name]
+                mean += share / sum(shares) * one.tensors[name].double()
             tensor = mean.to(tensor.dtype)
         tensors[name] = tensor
     made = {"stage": "average", "of": [one.sha256 for one in loaded], "shares": list(shares)}

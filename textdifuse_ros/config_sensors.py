@@ -54,15 +54,15 @@ class SensorConfig:
     )
     gain_plateau: float = parameter(
         3.0,
-        "Plateau equalisation: largest contrast of a temperature, as a multiple of an even stretch's.",
+        "Plateau equalisation: where the histogram is cut, as a multiple of an even spread's bins.",
         low=1.0,
         high=1000.0,
         live=True,
     )
     gain_least_span: float = parameter(
-        100.0,
-        "Counts that fill the 8 bits at least, so that an even scene does not become a picture of its noise; of a "
-        "camera without noise in its counts it may be less.",
+        16.0,
+        "Counts that fill the 8 bits at least, so that an even scene does not become a picture of its noise; where the "
+        "noise is larger, 25 of its standard deviations do.",
         unit="count",
         low=0.0,
         high=65535.0,
@@ -119,7 +119,7 @@ class SensorConfig:
     homography_sizes: tuple[int, ...] = parameter(
         (0, 0, 0, 0),
         "Width and height of the visible and of the infrared pictures that infrared_homography is for; others are "
-        "refused. 0 takes any.",
+        "refused, but for what is 0 here.",
         unit="pixel",
         low=0,
         high=65535,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,10 +109,12 @@ class Camera:
         rays = np.column_stack((flat.reshape(-1, 2), np.ones(len(pixels))))
         if self.model != FISHEYE:
             # The iterations of OpenCV leave pixels at the border of a wide lens.
+            left = np.arange(len(rays))
             for _ in range(_MOST_MORE):
-                off = pixels - self._bent(rays)
-                rays[:, :2] += off / (matrix[0, 0], matrix[1, 1])
-                if np.nanmax(np.abs(off)) < _NEAR:
+                off = pixels[left] - self._bent(rays[left])
+                rays[left, :2] += off / (matrix[0, 0], matrix[1, 1])
+                left = left[np.abs(off).max(1) >= _NEAR]  # without those that became NaN
+                if not len(left):
                     break
         with np.errstate(invalid="ignore"):
             rays[~(np.abs(self._bent(rays) - pixels).max(1) < 1)] = np.nan
@@ -126,7 +129,8 @@ class Camera:
         )
         rays = self.rays(border)
         radius = np.hypot(rays[:, 0], rays[:, 1])
-        return float(radius[np.isfinite(radius)].max())
+        # A fisheye may see nothing at all there: its circle lies within the picture.
+        return float(radius[np.isfinite(radius)].max(initial=0.0)) or math.inf
 
 
 def to_rays(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -218,7 +222,7 @@ def _camera(
     if not np.allclose(square @ square.T, np.eye(3), atol=1e-3):
         raise CalibrationError(f"R in {what}", "a rotation matrix", list(rotation))
     wanted = np.delete(np.reshape(projection, (3, 4)), 3, 1)
-    if not wanted.any():
+    if not wanted[0, 0] and not wanted[1, 1]:  # a camera that is not rectified may leave P empty
         wanted = np.reshape(matrix, (3, 3))
     if wanted[0, 0] <= 0 or wanted[1, 1] <= 0 or abs(np.linalg.det(wanted)) < 1e-9:
         raise CalibrationError(f"P in {what}", "invertible, with focal lengths above 0", wanted.reshape(-1).tolist())

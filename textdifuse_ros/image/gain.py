@@ -8,6 +8,8 @@ A jump of the scene is not smoothed: where the median and a limit leave the smoo
 present span (a cut, the offset that a flat-field correction leaves behind), or time goes back, the mapping begins anew
 with that very picture. The median alone jumps where half the picture is sky, a limit alone with every hot thing.
 A shutter's even picture changes nothing: the old mapping shows it even, and takes the scene again afterwards.
+
+What is even to the noise is not stretched: the span is 25 standard deviations of the picture's own noise at least.
 """
 
 from __future__ import annotations
@@ -24,8 +26,11 @@ from textdifuse_ros.image.thermal import check_finite, stretch, values_at
 COUNTS = 65536
 CELSIUS = 273.15
 
+NOISE_SPAN = 25.0
+"""Least span, in standard deviations of the noise: of noise alone 0.5 to 99.5 % span five."""
 EVEN = 0.25
-"""A picture whose span is less than this share of the scene's is that of a closed shutter, unless it stays so."""
+"""A picture whose span is less than this share of the scene's, and is noise, is that of a closed shutter, unless it
+stays so."""
 SHUTTER_NS = 2_000_000_000
 """Longest time that a shutter is closed for [ns]."""
 MOST_DEAD = 0.01
@@ -47,7 +52,7 @@ class ThermalGain:
         """Forget the past: the next picture is mapped as if it were the first."""
         self._last_ns: int | None = None
         self._even_since: int | None = None
-        self._limits = np.zeros(3)  # low, high, median
+        self._limits = np.zeros(4)  # low, high, median, noise
         self._curve = np.zeros(0, np.float32)
 
     def __call__(self, picture: np.ndarray, stamp_ns: int, what: str = "the infrared picture") -> np.ndarray:
@@ -73,12 +78,12 @@ class ThermalGain:
         if config.gain == "plateau":
             picture = self._as_counts(picture)
         present = self._present(picture)
-        least = config.gain_least_span * (1.0 if picture.dtype == np.uint16 else config.kelvin_per_count)
-        share = self._share(present, stamp_ns, least)
+        share = self._share(present, stamp_ns, self._least_span(picture))
         self._limits += share * (present - self._limits)
         self._last_ns = stamp_ns
+        least = self._least_span(picture)
         if config.gain == "plateau":
-            curve = plateau_curve(picture, present[0], present[1], config.gain_plateau, config.gain_least_span)
+            curve = plateau_curve(picture, present[0], present[1], config.gain_plateau, least)
             if share >= 1 or not self._curve.size:
                 self._curve = curve
             else:
@@ -89,14 +94,19 @@ class ThermalGain:
             low, high = (low + high - least) / 2, (low + high + least) / 2
         return stretch(picture, float(low), float(high))
 
+    def _least_span(self, picture: np.ndarray) -> float:
+        """The span that fills the 8 bits at least, in the picture's unit."""
+        unit = 1.0 if picture.dtype == np.uint16 else self.config.kelvin_per_count
+        return max(self.config.gain_least_span * unit, NOISE_SPAN * float(self._limits[3]))
+
     def _present(self, picture: np.ndarray) -> np.ndarray:
-        """Low, high and median of this picture alone, float64 [3]."""
+        """Low, high, median and noise of this picture alone, float64 [4]."""
         config = self.config
         shares = (0.0, 100.0) if config.gain == "minmax" else (config.gain_low_percentile, config.gain_high_percentile)
         low, high, median = values_at(picture, (*shares, 50.0))
         if low == high:  # a small warm object before an even background
             low, high = picture.min(), picture.max()
-        return np.array((low, high, median), np.float64)
+        return np.array((low, high, median, noise_of(picture)), np.float64)
 
     def _share(self, present: np.ndarray, stamp_ns: int, least: float) -> float:
         """How far the mapping goes towards this picture's own, 0 .. 1.
@@ -107,13 +117,13 @@ class ThermalGain:
             self._even_since = None
             return 1.0
         span = max(self._limits[1] - self._limits[0], least)
-        if present[1] - present[0] >= EVEN * span:
+        if present[1] - present[0] >= min(EVEN * span, least):
             self._even_since = None
         else:
             self._even_since = stamp_ns if self._even_since is None else self._even_since
             if stamp_ns - self._even_since < SHUTTER_NS:
                 return 0.0
-        low, high, median = np.abs(present - self._limits) > self.config.gain_cut * span
+        low, high, median = np.abs(present - self._limits)[:3] > self.config.gain_cut * span
         if median and (low or high):
             return 1.0
         return 1.0 - math.exp(-(stamp_ns - self._last_ns) / 1e9 / self.config.gain_time_constant)
@@ -142,8 +152,8 @@ class ThermalGain:
 def plateau_curve(picture: np.ndarray, low: float, high: float, plateau: float, least_span: float) -> np.ndarray:
     """The mapping of plateau equalisation: the cumulated histogram, each bin cut at a plateau.
 
-    The plateau is so high that no count gets more than ``plateau`` times the contrast of an even stretch over the
-    span, nor more than that of an even stretch over ``least_span`` counts.
+    The plateau is ``plateau`` times what an even spread over the span would put into a bin. No count gets more contrast
+    than an even stretch over ``least_span`` counts would give it.
     Vickers, "Plateau equalization algorithm for real-time display of high-quality infrared imagery", Optical
     Engineering 35(7), 1996.
 
@@ -161,6 +171,19 @@ def plateau_curve(picture: np.ndarray, low: float, high: float, plateau: float, 
     total = float(cumulated[-1])
     middle = cumulated - histogram / 2 - total / 2
     return np.clip(0.5 + middle / max(total, least), 0.0, 1.0).astype(np.float32)
+
+
+def noise_of(picture: np.ndarray) -> float:
+    """Standard deviation of a picture's noise, from its second differences along some rows; 0 below three columns.
+
+    Their median is hardly touched by edges (Immerkaer, "Fast noise variance estimation", CVIU 1996, takes the mean).
+
+    :param picture: uint16 or float [H, W]
+    """
+    rows = picture[:: max(1, len(picture) // 32)].astype(np.float32)
+    if rows.shape[1] < 3:
+        return 0.0
+    return float(np.median(np.abs(rows[:, :-2] - 2 * rows[:, 1:-1] + rows[:, 2:]))) / 0.6745 / math.sqrt(6)
 
 
 def _mended(picture: np.ndarray) -> np.ndarray:

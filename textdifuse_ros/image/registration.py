@@ -115,7 +115,7 @@ def _alignment(
             ("visible", visible, config.homography_sizes[:2]),
             ("infrared", infrared, config.homography_sizes[2:]),
         ):
-            if any(due) and tuple(due) != size:
+            if any(given and given != there for given, there in zip(due, size, strict=True)):
                 raise ImageError(
                     f"the {stream} picture",
                     f"as homography_sizes says ({due[0]} x {due[1]} pixels)",
