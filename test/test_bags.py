@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -382,3 +383,17 @@ def test_wrong_arguments_of_the_writer_are_refused(tmp_path: Path) -> None:
             bag.write_raw("/note", -1, STRING)
         with pytest.raises(ImageError, match=r"uint8 \[H, W\]"):
             bag.write_image("/a", 0, "camera", np.zeros((8, 8), np.uint16))
+
+
+def test_a_database_at_which_a_recorder_is_at_work_is_read_as_it_is(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "bag", "sqlite3") as writer:
+        for number in range(40):
+            writer.write_image("/vis", number * 10**8, "c", np.zeros((480, 640, 3), np.uint8))
+            if number == 19:
+                writer.flush()
+        begun = time.monotonic()
+        with BagReader(next((tmp_path / "bag").glob("*.db3"))) as bag:
+            assert bag.counts()["/vis"] >= 20
+        assert time.monotonic() - begun < 2
+    with BagReader(tmp_path / "bag") as bag:
+        assert bag.counts() == {"/vis": 40}

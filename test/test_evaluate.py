@@ -494,6 +494,13 @@ class TestTextPanel:
 
 
 class TestRefusals:
+    def test_a_table_over_a_picture_or_over_another_table(self, refused, folders, tmp_path) -> None:
+        picture = folders[0] / "1.png"
+        before = picture.read_bytes()
+        assert "--csv must be a file of its own, got" in refused("--csv", picture)
+        assert "that of --json" in refused("--json", tmp_path / "a", "--markdown", tmp_path / "b" / ".." / "a")
+        assert picture.read_bytes() == before
+
     def test_a_picture_without_partner(self, refused, folders) -> None:
         (folders[1] / "1.png").unlink()
         assert f"{folders[1]} must be one with a partner for every picture" in refused()

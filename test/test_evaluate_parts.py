@@ -90,7 +90,11 @@ class TestTables:
         reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
         (tmp_path / "target").write_text("old")
         link.symlink_to(tmp_path / "target")
-        try_outputs((pipe, link))
+        dangling = tmp_path / "dangling"
+        dangling.symlink_to(tmp_path / "later")
+        try_outputs((pipe, link, dangling))
+        write_text(dangling, "figures")
+        assert dangling.is_symlink() and (tmp_path / "later").read_text() == "figures"
         for path in (pipe, link):
             write_text(path, "figures")
         assert os.read(reader, 100) == b"figures" and pipe.is_fifo()

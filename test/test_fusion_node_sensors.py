@@ -146,17 +146,21 @@ def test_latched_and_remapped_calibrations_are_heard_and_one_for_two_cameras_is_
     assert rig.state() == "unconfigured" and process.alive
 
     process, rig = start(f"model:={tiny_checkpoint}", *FAST, "rectify:=true", "autostart:=false",
-                         "-r visible/camera_info:=/rgb_info", "-r infrared/camera_info:=/thermal_info")  # fmt: skip
-    infos = [rig.node.create_publisher(CameraInfo, name, latched_profile()) for name in ("/rgb_info", "/thermal_info")]
-    for info in infos:
-        info.publish(calibration(64, 48))
+                         "-r visible/camera_info:=infrared/camera_info",
+                         "-r infrared/camera_info:=visible/camera_info")  # fmt: skip
+    names = ("/infrared/camera_info", "/visible/camera_info")
+    infos = [rig.node.create_publisher(CameraInfo, name, latched_profile()) for name in names]
+    for info, size in zip(infos, ((64, 48), (32, 24)), strict=True):
+        info.publish(calibration(*size))
     rig.spin(0.5)
     assert rig.wait_for(lambda: rig.state() == "unconfigured", 60), process.text()
     assert rig.change(1) and rig.change(3), process.text()
     assert rig.wait_for(lambda: all(info.get_subscription_count() for info in infos))
-    rig.spin(0.5)
-    grey = np.full((48, 64), 90, np.uint8)
-    rig.fuse(np.repeat(grey[:, :, None], 3, 2), grey)
+    rig.spin(1.5)
+    before, grey = rig.books(), np.full((48, 64), 90, np.uint8)
+    rig.send(*rig.pair(np.repeat(grey[:, :, None], 3, 2), grey))
+    assert rig.wait_for(lambda: dropped_since(before, rig.books()) == {"no_calibration": 1})
+    assert rig.wait_for(lambda: "infrared camera must be one for 64 x 48 pixels" in process.text()), process.text()
 
 
 def test_contradicting_sensor_parameters_refuse_to_configure(start, tiny_checkpoint):

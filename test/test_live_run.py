@@ -126,7 +126,7 @@ def one_camera(path: Path) -> Path:
         ("endurance", ["--size", "9000x480"], "width must be"),
         ("endurance", ["--text", "unicorn"], "--text must be made of what the localizer knows"),
         ("endurance", ["--source", "unlike"], "one with a picture of the same name"),
-        ("endurance", ["--source", "one_camera"], "one topic of type"),
+        ("endurance", ["--source", "one_camera"], "one topic of pictures"),
         ("endurance", ["--device", "cuda:99"], "device"),
     ],
 )

@@ -22,7 +22,7 @@ from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, Qo
 from rosbags.rosbag2 import Writer
 
 from textdifuse_ros.bags.cameras import CALIBRATION_TYPE as INFO_TYPE
-from textdifuse_ros.bags.cameras import COMPRESSED_TYPE, find_camera
+from textdifuse_ros.bags.cameras import COMPRESSED_TYPE, find_camera, find_cameras
 from textdifuse_ros.bags.definitions import IMAGE_TYPE, common_types
 from textdifuse_ros.bags.reader import BagReader, decode_image_message
 from textdifuse_ros.bags.writer import BagWriter
@@ -475,6 +475,15 @@ class TestSources:
         assert said == ["left out: /cam/camera_info, which is beside the pictures of both cameras"]
         for opened in (apart, one, shared):
             opened.close()
+
+    def test_raw_pictures_go_before_other_compressed_ones_of_the_same_camera(self, tmp_path: Path) -> None:
+        kinds = {"/rgb/image_raw": IMAGE_TYPE, "/thermal/image_raw": IMAGE_TYPE, "/rgb/rect/compressed": COMPRESSED_TYPE}
+        with BagWriter(tmp_path / "bag") as bag:
+            for topic, kind in kinds.items():
+                bag.add_topic(topic, kind)
+            bag.write_image("/rgb/image_raw", 1, "v", np.zeros((8, 8, 3), np.uint8))
+        with BagReader(tmp_path / "bag") as bag:
+            assert find_cameras(bag) == ("/rgb/image_raw", "/thermal/image_raw")
 
     def test_compressed_pictures_are_found_by_their_type_whatever_their_topic_is_called(self, tmp_path: Path) -> None:
         compressed = {"/rgb/jpeg", "/ir/image/compressed", "/rgb/depth/compressedDepth", "/ir/image/zstd"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 from textdifuse_ros.bags.definitions import IMAGE_TYPE
@@ -44,7 +45,7 @@ def find_camera(camera: str, candidates: list[str], path: Path, remedy: str = ""
         return found[0]
     listed = ", ".join(found or candidates) or "none"
     remedy = remedy or f"name it by the parameter {camera}_topic"
-    raise BagError(f"the {camera} pictures of {path}", f"one topic of type {IMAGE_TYPE}", listed, remedy)
+    raise BagError(f"the {camera} pictures of {path}", "one topic of pictures", listed, remedy)
 
 
 def header_stamp(message: BagMessage) -> int:
@@ -81,16 +82,20 @@ def find_cameras(
         raise BagError(f"the two cameras of {bag.path}", "two topics", f"{visible} for both")
     for camera in (VISIBLE, INFRARED):
         if not named[camera]:
-            free = [name for name in _pictures(known) if name not in named.values()]
-            named[camera] = find_camera(camera, free, bag.path, remedy.format(camera=camera))
+            raw, coded = ([name for name in names if name not in named.values()] for names in _pictures(known))
+            advice = remedy.format(camera=camera)
+            # What is compressed only counts where no raw pictures are this camera's.
+            with suppress(BagError):
+                named[camera] = find_camera(camera, raw, bag.path, advice)
+            named[camera] = named[camera] or find_camera(camera, raw + coded, bag.path, advice)
     return named[VISIBLE], named[INFRARED]
 
 
-def _pictures(known: dict[str, str]) -> list[str]:
-    """The topics that may be a camera; one that sends both raw and compressed pictures counts once, by the raw ones."""
+def _pictures(known: dict[str, str]) -> tuple[list[str], list[str]]:
+    """The topics of raw and of compressed pictures that may be a camera; who sends both counts by the raw ones."""
     raw = [name for name, kind in known.items() if kind == IMAGE_TYPE]
     coded = [name for name, kind in known.items() if kind == COMPRESSED_TYPE and not name.endswith(_OTHER_TRANSPORTS)]
-    return raw + [name for name in coded if not name.endswith(COMPRESSED) or name.removesuffix(COMPRESSED) not in raw]
+    return raw, [name for name in coded if not name.endswith(COMPRESSED) or name.removesuffix(COMPRESSED) not in raw]
 
 
 def find_calibrations(bag: BagReader, cameras: tuple[str, str]) -> dict[str, str]:

@@ -232,11 +232,12 @@ def _roll_back(path: Path) -> None:
     """Undo what a recorder that was killed had half written into a database.
 
     rosbags opens databases as unchangeable, and so would take those halves for the recording. Opened as usual, SQLite
-    finds the journal and rolls back; where a recorder is at work it sees that, and leaves both alone.
+    finds the journal and rolls back. Where it may not (a recorder is at work, the disk cannot be written to), what is there
+    is read as it is.
     """
     for file in path.glob("*.db3") if path.is_dir() else [path]:
         if file.suffix == ".db3" and any(file.with_name(f"{file.name}-{log}").is_file() for log in ("journal", "wal")):
-            with closing(sqlite3.connect(file)) as database:
+            with suppress(sqlite3.OperationalError), closing(sqlite3.connect(file, timeout=0)) as database:
                 database.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 

@@ -127,21 +127,20 @@ def _played(source: Path, rate: float) -> dict[str, Any]:
 def recorded_hz(source: Path) -> float:
     """Pictures a second of the camera of a recording that sends most [Hz].
 
-    :raises BagError: no recording, no two cameras in it, or fewer than two pictures
+    :raises BagError: no recording, no two cameras with raw pictures in it, or fewer than two pictures
     """
-    from textdifuse_ros.bags.cameras import INFRARED, VISIBLE, find_camera
-    from textdifuse_ros.bags.definitions import IMAGE_TYPE
+    from textdifuse_ros.bags.cameras import COMPRESSED_TYPE, find_cameras
     from textdifuse_ros.bags.reader import BagReader
     from textdifuse_ros.errors import BagError
 
     with BagReader(source) as bag:
-        counts = bag.counts()
-        topics = [topic for topic, kind in bag.topics().items() if kind == IMAGE_TYPE]
-        pictures = max((counts[topic] for topic in topics), default=0)
+        cameras = find_cameras(bag, remedy="leave one {camera} camera in it")  # as the player will choose them
+        kinds, counts = bag.topics(), bag.counts()
+        pictures = max(counts[topic] for topic in cameras)
         if pictures < 2 or bag.duration_ns <= 0:
             raise BagError(str(source), "a recording of at least two pictures of a camera", f"{pictures}")
-        for camera in (VISIBLE, INFRARED):  # as the player will choose them
-            topics.remove(find_camera(camera, topics, source))
+        if coded := [topic for topic in cameras if kinds[topic] == COMPRESSED_TYPE]:
+            raise BagError(str(source), "a recording of raw pictures", f"compressed ones on {coded[0]}")
         return (pictures - 1) / (bag.duration_ns / 1e9)
 
 

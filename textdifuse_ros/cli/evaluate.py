@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from textdifuse_ros.cli.outputs import try_outputs
 from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments
-from textdifuse_ros.errors import ConfigError
+from textdifuse_ros.errors import ConfigError, FileError
 
 if TYPE_CHECKING:
     from textdifuse_ros.evaluate.highlight import Objects
@@ -81,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     from textdifuse_ros.evaluate.tables import to_csv, to_json, to_markdown, write_text
 
     request = _request(arguments)
+    _check_files(arguments, request)
     try_outputs((arguments.json, arguments.csv, arguments.markdown), (request.report, request.fused, request.inputs))
     fuser = _fuser(arguments)
     try:
@@ -104,6 +105,22 @@ def run(arguments: argparse.Namespace) -> int:
     if request.report:
         print(f"report: {request.report / 'index.html'}")
     return 0
+
+
+def _check_files(arguments: argparse.Namespace, request: Request) -> None:
+    """Refuse to write a table over a picture, or two into one file.
+
+    :raises FileError: names the option
+    """
+    taken = {path.resolve(): "a picture that is read" for pair in request.pairs.pairs
+             for path in (pair.visible, pair.infrared)}  # fmt: skip
+    for option in ("json", "csv", "markdown"):
+        path = getattr(arguments, option)
+        if path is None or (path.exists() and not path.is_file()):
+            continue
+        if path.resolve() in taken:
+            raise FileError(f"--{option}", "a file of its own", f"{path}, {taken[path.resolve()]}")
+        taken[path.resolve()] = f"that of --{option}"
 
 
 def _tell(evaluation: Evaluation) -> None:

@@ -131,7 +131,7 @@ def write_text(path: Path, text: str) -> None:
     :raises FileError: the file cannot be written
     """
     data = text.encode("utf-8", "backslashreplace")
-    if not path.exists() or (path.is_file() and not path.is_symlink()):
+    if not path.is_symlink() and (not path.exists() or path.is_file()):
         write_whole(path, data)
         return
     try:

@@ -102,10 +102,13 @@ class Inputs:
 
         Unless it is remapped itself.
         """
+        return str(self._node.resolve_topic_name(self._calibration_name(stream)))
+
+    def _calibration_name(self, stream: str) -> str:
+        """The same to subscribe with: a name that was resolved already would be remapped a second time."""
         own = f"{stream}/camera_info"
-        remapped = str(self._node.resolve_topic_name(own))
-        if remapped != self._node.resolve_topic_name(own, only_expand=True):
-            return remapped
+        if self._node.resolve_topic_name(own) != self._node.resolve_topic_name(own, only_expand=True):
+            return own
         return str(self._node.resolve_topic_name(f"{stream}/image")).rpartition("/")[0] + "/camera_info"
 
     def check_calibrations(self, intake: SensorIntake) -> None:
@@ -148,8 +151,8 @@ class Inputs:
 
             self._unheard.pop(stream, None)
 
-        topic, profile = self.calibration_topic(stream), input_profile(1, self._config.input_reliability)
-        self._open.append(self._node.create_subscription(CameraInfo, topic, take, profile))
+        name, profile = self._calibration_name(stream), input_profile(1, self._config.input_reliability)
+        self._open.append(self._node.create_subscription(CameraInfo, name, take, profile))
         self._unheard[stream] = take
 
     def _ask_for_latched(self) -> None:
@@ -165,7 +168,8 @@ class Inputs:
             offers = [each.qos_profile.durability for each in self._node.get_publishers_info_by_topic(topic)]
             if DurabilityPolicy.TRANSIENT_LOCAL in offers:
                 del self._unheard[stream]
-                self._open.append(self._node.create_subscription(CameraInfo, topic, take, latched_profile()))
+                name = self._calibration_name(stream)
+                self._open.append(self._node.create_subscription(CameraInfo, name, take, latched_profile()))
 
     def _subscribe(self, stream: str) -> None:
         """Have the messages of a camera go through :meth:`_receive`."""

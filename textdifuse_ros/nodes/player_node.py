@@ -81,7 +81,8 @@ class PlayerNode(Node):
         latched = self._source.latched()
         found = {}
         for name, kind in self._without_shared_calibration(kinds).items():
-            profile = latched_profile(latched[name]) if name in latched else output_profile(QUEUE_DEPTH)
+            keeps = name in latched and name not in self._cameras
+            profile = latched_profile(latched[name]) if keeps else output_profile(QUEUE_DEPTH)
             try:
                 topic = self._topic(name)
                 found[name] = self.create_publisher(message_class(kind), topic, profile)
@@ -103,12 +104,12 @@ class PlayerNode(Node):
         return name  # not the resolved one, which would be remapped a second time
 
     def _without_shared_calibration(self, kinds: dict[str, str]) -> dict[str, str]:
-        """Two calibrations on one topic, as two pictures in one namespace have it beside them, are of no use."""
-        topics = {self._topic(name) for name in CALIBRATIONS.values() if name in kinds}
-        if len(topics) != 1 or not kinds.keys() >= set(CALIBRATIONS.values()):
+        """On one topic for two cameras, as two pictures in one namespace have it beside them, it is of no use."""
+        topics = {self.resolve_topic_name(self._topic(name)) for name in CALIBRATIONS.values()}
+        if len(topics) > 1 or not kinds.keys() & set(CALIBRATIONS.values()):
             return kinds
         self.get_logger().warning(
-            f"not playing the camera_info of either camera: both would go to {topics.pop()}; remap "
+            f"not playing camera_info: {topics.pop()} would be that of both cameras; remap "
             f"{' and '.join(CALIBRATIONS.values())}"
         )
         return {name: kind for name, kind in kinds.items() if name not in CALIBRATIONS.values()}
