@@ -64,7 +64,7 @@ setup(
         "numpy>=1.26",
         "opencv-python-headless>=4.6",
         "pyyaml>=6",
-        "rosbags>=0.10.5",
+        "rosbags>=0.11",
         "safetensors>=0.4.3",
         "torch>=2.5",
         "tqdm>=4.60",

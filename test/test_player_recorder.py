@@ -477,7 +477,8 @@ class TestSources:
             opened.close()
 
     def test_raw_pictures_go_before_other_compressed_ones_of_the_same_camera(self, tmp_path: Path) -> None:
-        kinds = {"/rgb/image_raw": IMAGE_TYPE, "/thermal/image_raw": IMAGE_TYPE, "/rgb/rect/compressed": COMPRESSED_TYPE}
+        kinds = {"/rgb/image_raw": IMAGE_TYPE, "/thermal/image_raw": IMAGE_TYPE}
+        kinds["/rgb/rect/compressed"] = COMPRESSED_TYPE
         with BagWriter(tmp_path / "bag") as bag:
             for topic, kind in kinds.items():
                 bag.add_topic(topic, kind)

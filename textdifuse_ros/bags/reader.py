@@ -232,8 +232,8 @@ def _roll_back(path: Path) -> None:
     """Undo what a recorder that was killed had half written into a database.
 
     rosbags opens databases as unchangeable, and so would take those halves for the recording. Opened as usual, SQLite
-    finds the journal and rolls back. Where it may not (a recorder is at work, the disk cannot be written to), what is there
-    is read as it is.
+    finds the journal and rolls back. Where it may not (a recorder is at work, the disk cannot be written to), what is
+    there is read as it is.
     """
     for file in path.glob("*.db3") if path.is_dir() else [path]:
         if file.suffix == ".db3" and any(file.with_name(f"{file.name}-{log}").is_file() for log in ("journal", "wal")):
