@@ -119,6 +119,14 @@ def test_folders_give_parameters_a_sheet_and_figures(folders, tmp_path, capsys):
     assert "translation from 8 pairs" in capsys.readouterr().out
 
 
+def test_pairs_of_several_sizes_give_a_homography_for_any(folders, tmp_path):
+    for folder in folders:
+        picture = read_visible(folder / "0.png")
+        write_png(folder / "0.png", np.ascontiguousarray(picture[:160, :220]))
+    assert main(["calibrate", *map(str, folders), "-o", str(tmp_path / "reg.yaml")]) == 0
+    assert load_config(FusionNodeConfig, tmp_path / "reg.yaml").homography_sizes == (0, 0, 0, 0)
+
+
 def test_a_recording_gives_the_same(folders, tmp_path):
     with BagWriter(tmp_path / "drive") as bag:
         for number in range(8):

@@ -106,6 +106,17 @@ def test_an_even_scene_that_stays_is_no_shutter(kind):
     assert abs(float(shown.mean()) - 128) < 40 and shown.std() > 8
 
 
+def test_a_shutter_is_timed_anew_where_time_goes_back():
+    gain, still, second = ThermalGain(SensorConfig()), scene(), 10**9
+    even = np.full_like(still, 30400.0)
+    gain(noisy(still, 0), 10 * second)
+    gain(noisy(even, 1), 10 * second + FRAME_NS)
+    gain(noisy(still, 2), second)
+    for index in range(3, 150):
+        shown = gain(noisy(even, index), second + (index - 2) * FRAME_NS)
+    assert abs(float(shown.mean()) - 128) < 20
+
+
 @pytest.mark.parametrize("kind", SMOOTHED)
 @pytest.mark.parametrize("level", (29500.0, 31000.0))
 def test_a_scene_of_low_contrast_is_no_shutter(kind, level):

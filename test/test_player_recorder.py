@@ -7,7 +7,6 @@ import json
 import os
 import random
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -22,12 +21,11 @@ from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, Qo
 from rosbags.rosbag2 import Writer
 
 from textdifuse_ros.bags.cameras import CALIBRATION_TYPE as INFO_TYPE
-from textdifuse_ros.bags.cameras import COMPRESSED_TYPE, find_camera, find_cameras
+from textdifuse_ros.bags.cameras import COMPRESSED_TYPE
 from textdifuse_ros.bags.definitions import IMAGE_TYPE, common_types
 from textdifuse_ros.bags.reader import BagReader, decode_image_message
 from textdifuse_ros.bags.writer import BagWriter
 from textdifuse_ros.errors import BagError
-from textdifuse_ros.nodes.sources import INFRARED, VISIBLE, BagSource, Entry, FolderSource, open_source, stamped_now
 
 needs_ros = pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="rclpy is not installed")
 
@@ -45,7 +43,7 @@ LATCHED = Qos(
 )  # fmt: skip
 
 
-def _record(path: Path, storage: str = "mcap") -> Path:
+def record_pairs(path: Path, storage: str = "mcap") -> Path:
     with BagWriter(path, storage) as bag:
         bag.add_topic("/note", "std_msgs/msg/String")
         for index in range(FRAMES):
@@ -57,7 +55,7 @@ def _record(path: Path, storage: str = "mcap") -> Path:
     return path
 
 
-def _folder(path: Path, pairs: int) -> Path:
+def make_folder(path: Path, pairs: int) -> Path:
     for index in range(pairs):
         noise = np.random.default_rng(index)
         for side, shape, dtype in (("vis", (24, 32, 3), np.uint8), ("ir", (24, 32), np.uint16)):
@@ -131,7 +129,7 @@ def _stopped(process: subprocess.Popen[str], number: int = signal.SIGINT) -> dic
 def test_every_message_comes_out_byte_for_byte_whatever_its_type(
     programs: Programs, tmp_path: Path, storage: str
 ) -> None:
-    source = _record(tmp_path / "in", storage)
+    source = record_pairs(tmp_path / "in", storage)
     recorder = programs.recorder("out", "visible/image,infrared/image,/note", storage=storage)
     told = programs.player(source=source, wait_for=1, topics='"/note"', summary="told.json")
     recorded = _stopped(recorder, signal.SIGTERM if storage == "mcap" else signal.SIGINT)
@@ -149,7 +147,7 @@ def test_every_message_comes_out_byte_for_byte_whatever_its_type(
 
 @needs_ros
 def test_the_rate_scales_time_and_the_clock_follows_the_recording(programs: Programs, tmp_path: Path) -> None:
-    source = _record(tmp_path / "in")
+    source = record_pairs(tmp_path / "in")
     recorder = programs.recorder("out", "visible/image,infrared/image,/clock")
     slow = programs.player(source=source, wait_for=1, clock="true", rate=0.5)
     recorded = _stopped(recorder)
@@ -175,7 +173,7 @@ def _clock(data: bytes) -> int:
 
 @needs_ros
 def test_a_loop_goes_on_until_told_to_stop_and_ends_cleanly(programs: Programs, tmp_path: Path) -> None:
-    source = _record(tmp_path / "in")
+    source = record_pairs(tmp_path / "in")
     counted = programs.player(source=source, loop="true", pairs=2 * FRAMES + 3, rate=4.0)
     assert counted["pairs"] == 2 * FRAMES + 3 and counted["laps"] == 3
 
@@ -193,7 +191,7 @@ def test_a_loop_goes_on_until_told_to_stop_and_ends_cleanly(programs: Programs, 
 
 @needs_ros
 def test_a_folder_of_pairs_is_played_with_stamps_that_go_on_over_the_laps(programs: Programs, tmp_path: Path) -> None:
-    folder = _folder(tmp_path / "data", 3)
+    folder = make_folder(tmp_path / "data", 3)
     (folder / "vis" / "001.png").write_bytes(b"no picture")
     recorder = programs.recorder("out", "visible/image,infrared/image")
     told = programs.player(source=folder, fps=20.0, loop="true", pairs=4, wait_for=1)
@@ -228,7 +226,7 @@ def test_a_folder_of_pairs_is_played_with_stamps_that_go_on_over_the_laps(progra
 def test_what_is_wrong_is_said_in_one_line(
     programs: Programs, tmp_path: Path, program: str, parameters: dict, said: str
 ) -> None:
-    _record(tmp_path / "in")
+    record_pairs(tmp_path / "in")
     process = programs.start(program, **parameters)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 2
@@ -254,7 +252,7 @@ def test_a_topic_of_an_unknown_type_is_left_out_and_said_so_and_the_others_are_r
         state = ServiceIntrospectionState.CONTENTS
         service.configure_introspection(node.get_clock(), qos_profile_system_default, state)
         recorder = programs.recorder("out", "/job/_service_event,/note")
-        programs.player(source=_record(tmp_path / "in"), topics='"/note"', rate=0.2)
+        programs.player(source=record_pairs(tmp_path / "in"), topics='"/note"', rate=0.2)
         recorded = _stopped(recorder)
     finally:
         node.destroy_node()
@@ -266,12 +264,11 @@ def test_a_topic_of_an_unknown_type_is_left_out_and_said_so_and_the_others_are_r
 
 
 @needs_ros
-@needs_ros
 @pytest.mark.parametrize("arguments", [["--help"], ["--ros-args", "-p", "source:=pairs", "-p", "fps:=100.0"]])
 def test_a_reader_that_goes_away_ends_the_program_quietly(
     programs: Programs, tmp_path: Path, arguments: list[str]
 ) -> None:
-    _folder(tmp_path / "pairs", 2)
+    make_folder(tmp_path / "pairs", 2)
     reading, writing = os.pipe()
     os.close(reading)
     try:
@@ -284,6 +281,7 @@ def test_a_reader_that_goes_away_ends_the_program_quietly(
     assert done.returncode == 141 and "BrokenPipe" not in done.stderr, done.stderr
 
 
+@needs_ros
 def test_nothing_recorded_is_still_a_recording_that_closes(programs: Programs, tmp_path: Path) -> None:
     recorder = programs.recorder("out", "nobody")
     time.sleep(2.0)
@@ -297,7 +295,7 @@ def test_a_recorder_that_is_killed_leaves_all_but_the_last_second(
     programs: Programs, tmp_path: Path, storage: str
 ) -> None:
     recorder = programs.recorder("out", "visible/image,infrared/image,/note", storage=storage)
-    programs.player(source=_record(tmp_path / "in"), wait_for=1, topics='"/note"')
+    programs.player(source=record_pairs(tmp_path / "in"), wait_for=1, topics='"/note"')
     time.sleep(2.5)
     recorder.kill()
     recorder.communicate()
@@ -332,7 +330,7 @@ def test_a_recorder_whose_disk_is_full_ends_with_its_counts_and_one_line(
 @needs_ros
 def test_a_topic_is_recorded_once_and_one_that_nobody_publishes_is_told_of(programs: Programs, tmp_path: Path) -> None:
     recorder = programs.recorder("~/out", "/note,note,/nobody", summary="~/told.json")
-    player = programs.start("player_node", source=_record(tmp_path / "in"), topics='"/note"', loop="true")
+    player = programs.start("player_node", source=record_pairs(tmp_path / "in"), topics='"/note"', loop="true")
     time.sleep(8.0)
     player.kill()
     recorder.send_signal(signal.SIGINT)
@@ -422,106 +420,3 @@ def test_so_many_pairs_end_with_the_last_of_them_and_not_when_the_next_is_due(
                 bag.write_image(topic, START + index * 30 * 10**9, "camera", np.zeros((4, 4), np.uint8))
     told = programs.player(source=tmp_path / "in", pairs=1)
     assert told["pairs"] == 1 and told["seconds"] < 5
-
-
-class TestSources:
-    def test_cameras_are_found_by_name(self) -> None:
-        path = Path("bag")
-        assert find_camera("visible", ["/cam/rgb", "/cam/ir"], path) == "/cam/rgb"
-        assert find_camera("infrared", ["/cam/rgb", "/cam/lwir_image"], path) == "/cam/lwir_image"
-        assert find_camera("visible", ["/front", "/thermal"], path) == "/front", "what is not infrared"
-
-    @pytest.mark.parametrize("topics", [["/a", "/b"], ["/left/rgb", "/right/rgb"], []])
-    def test_an_ambiguous_recording_asks_for_the_name(self, topics: list[str]) -> None:
-        with pytest.raises(BagError, match="visible_topic"):
-            find_camera("visible", topics, Path("bag"))
-
-    def test_topics_may_be_named(self, tmp_path: Path) -> None:
-        source = BagSource(_record(tmp_path / "bag"), visible="/cam/thermal", infrared="/cam/color", others="*")
-        assert set(source.topics()) == {VISIBLE, INFRARED, "/note"}
-        first = next(source.lap(0))
-        assert first.topic == INFRARED and first.offset_ns == 0 and first.time_ns == START
-        assert source.lap_ns > (FRAMES - 1) * PERIOD
-        source.close()
-
-    def test_an_unknown_topic_is_refused_with_those_there_are(self, tmp_path: Path) -> None:
-        source = _record(tmp_path / "bag")
-        for camera in ("/camera/color", "/note"):
-            with pytest.raises(BagError, match="one of /cam/color, /cam/thermal, got"):
-                BagSource(source, visible=camera)
-        with pytest.raises(BagError, match="one of /cam/color, /cam/thermal, /note, got '/nots'"):
-            BagSource(source, others="/nots")
-        with pytest.raises(BagError, match="two topics, got /cam/color for both"):
-            BagSource(source, visible="/cam/color", infrared="/cam/color")
-
-    def test_the_calibration_beside_the_pictures_goes_with_them(self, tmp_path: Path) -> None:
-        def source(name: str, *topics: str, infos: tuple[str, ...]) -> tuple[BagSource, list[str]]:
-            said: list[str] = []
-            with BagWriter(tmp_path / name) as bag:
-                for topic in topics:
-                    bag.write_image(topic, START, "camera", np.zeros((4, 4), np.uint8))
-                for topic in infos:
-                    bag.add_topic(topic, INFO_TYPE)
-                    bag.write_raw(topic, START, NOTE)
-            return BagSource(tmp_path / name, report=said.append), said
-
-        apart, said = source("a", "/rgb/image", "/ir/image", infos=("/rgb/camera_info", "/ir/camera_info"))
-        assert apart.topics().keys() == {VISIBLE, INFRARED, "visible/camera_info", "infrared/camera_info"} and not said
-        assert [entry.topic for entry in apart.lap(0)].count("infrared/camera_info") == 1
-        one, said = source("b", "/rgb/image", "/ir/image", infos=("/ir/camera_info",))
-        assert one.topics().keys() == {VISIBLE, INFRARED, "infrared/camera_info"} and not said
-        shared, said = source("c", "/cam/rgb", "/cam/ir", infos=("/cam/camera_info",))
-        assert shared.topics().keys() == {VISIBLE, INFRARED}
-        assert said == ["left out: /cam/camera_info, which is beside the pictures of both cameras"]
-        for opened in (apart, one, shared):
-            opened.close()
-
-    def test_raw_pictures_go_before_other_compressed_ones_of_the_same_camera(self, tmp_path: Path) -> None:
-        kinds = {"/rgb/image_raw": IMAGE_TYPE, "/thermal/image_raw": IMAGE_TYPE}
-        kinds["/rgb/rect/compressed"] = COMPRESSED_TYPE
-        with BagWriter(tmp_path / "bag") as bag:
-            for topic, kind in kinds.items():
-                bag.add_topic(topic, kind)
-            bag.write_image("/rgb/image_raw", 1, "v", np.zeros((8, 8, 3), np.uint8))
-        with BagReader(tmp_path / "bag") as bag:
-            assert find_cameras(bag) == ("/rgb/image_raw", "/thermal/image_raw")
-
-    def test_compressed_pictures_are_found_by_their_type_whatever_their_topic_is_called(self, tmp_path: Path) -> None:
-        compressed = {"/rgb/jpeg", "/ir/image/compressed", "/rgb/depth/compressedDepth", "/ir/image/zstd"}
-        with BagWriter(tmp_path / "bag") as bag:
-            for topic in compressed:
-                bag.add_topic(topic, COMPRESSED_TYPE)
-                bag.write_raw(topic, START, NOTE)
-        source = BagSource(tmp_path / "bag")
-        assert source.cameras == (f"{VISIBLE}/compressed", f"{INFRARED}/compressed")
-        assert {entry.topic for entry in source.lap(0)} == set(source.cameras)
-        source.close()
-
-    def test_laps_of_an_instant_have_a_length(self, tmp_path: Path) -> None:
-        with BagWriter(tmp_path / "bag") as bag:
-            for topic in ("/rgb", "/ir"):
-                bag.write_image(topic, START, "camera", np.zeros((4, 4), np.uint8))
-        source = BagSource(tmp_path / "bag")
-        assert source.lap_ns == 100_000_000
-        source.close()
-
-    @pytest.mark.parametrize("content", [b"", b"\x00\x01\x00\x00\x07\x00\x00\x00", bytes(40), b"\x00\x01" + bytes(20)])
-    def test_what_has_no_stamp_gets_none(self, content: bytes) -> None:
-        entry = Entry(VISIBLE, 0, START, content)
-        assert stamped_now(entry, START + 5) == content
-
-    def test_a_stamp_is_moved_by_as_much_as_the_time_of_recording(self) -> None:
-        content = b"\x00\x01\x00\x00" + struct.pack("<iI", 1_600_000_000, 7) + b"rest"
-        moved = stamped_now(Entry(VISIBLE, 0, START, content), START + 10**9 + 5)
-        assert moved == b"\x00\x01\x00\x00" + struct.pack("<iI", 1_600_000_001, 12) + b"rest"
-
-    def test_a_folder_with_vis_is_pictures_and_another_is_refused(self, tmp_path: Path) -> None:
-        options = {"fps": 10.0, "visible": "", "infrared": "", "others": "", "report": print}
-        assert isinstance(open_source(str(_folder(tmp_path / "data", 1)), **options), FolderSource)
-        (tmp_path / "empty").mkdir()
-        with pytest.raises(BagError, match="vis/ and ir/"):
-            open_source(str(tmp_path / "empty"), **options)
-        _record(tmp_path / "bag")
-        (tmp_path / "bag" / "metadata.yaml").unlink()
-        with pytest.raises(BagError, match=r"name the file inside, .*bag\.mcap"):
-            open_source(str(tmp_path / "bag"), **options)

@@ -98,15 +98,17 @@ def _pictures(known: dict[str, str]) -> tuple[list[str], list[str]]:
     return raw, [name for name in coded if not name.endswith(COMPRESSED) or name.removesuffix(COMPRESSED) not in raw]
 
 
+def calibration_beside(pictures: str) -> str:
+    """The topic of the CameraInfo that goes with a topic of raw or compressed pictures, as image_transport has it."""
+    return pictures.removesuffix(COMPRESSED).rpartition("/")[0] + "/camera_info"
+
+
 def find_calibrations(bag: BagReader, cameras: tuple[str, str]) -> dict[str, str]:
-    """The CameraInfo beside the pictures of each camera, where there is one, as image_transport has it.
+    """The CameraInfo beside the pictures of each camera, where there is one.
 
     :param cameras: the topics of the visible and of the infrared pictures
     :return: topic by ``visible`` and ``infrared``; the same one twice where both pictures lie under one parent
     """
     known = bag.topics()
-    beside = {
-        camera: topic.removesuffix(COMPRESSED).rpartition("/")[0] + "/camera_info"
-        for camera, topic in zip((VISIBLE, INFRARED), cameras, strict=True)
-    }
+    beside = {camera: calibration_beside(topic) for camera, topic in zip((VISIBLE, INFRARED), cameras, strict=True)}
     return {camera: topic for camera, topic in beside.items() if known.get(topic) == CALIBRATION_TYPE}

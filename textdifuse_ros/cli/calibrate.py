@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments, parameters
-from textdifuse_ros.errors import ConfigError, FileError
+from textdifuse_ros.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,6 +99,7 @@ def _calibrate(arguments: argparse.Namespace, pairs: list[tuple[np.ndarray, np.n
     import cv2
 
     from textdifuse_ros.evaluate.overlays import overlay_sheet
+    from textdifuse_ros.evaluate.tables import write_text
     from textdifuse_ros.image.calibration import ENOUGH, estimate
     from textdifuse_ros.image.files import write_png
 
@@ -106,9 +107,9 @@ def _calibrate(arguments: argparse.Namespace, pairs: list[tuple[np.ndarray, np.n
     lumas = [(cv2.cvtColor(visible, cv2.COLOR_RGB2GRAY), infrared) for visible, infrared in pairs]
     found = estimate(lumas, arguments.transform, report=lambda line: print(line, file=sys.stderr))
     figures = _figures(found, lumas)
-    _write(arguments.output, _yaml(arguments, found, figures))
+    write_text(arguments.output, _yaml(arguments, found, figures))
     if arguments.json:
-        _write(arguments.json, json.dumps(figures, indent=2) + "\n")
+        write_text(arguments.json, json.dumps(figures, indent=2) + "\n")
     if arguments.sheet:
         step = max(1, len(pairs) // SHEET_ROWS)
         write_png(arguments.sheet, overlay_sheet(pairs[::step][:SHEET_ROWS], found.start, found.homography))
@@ -177,19 +178,12 @@ def _yaml(arguments: argparse.Namespace, found: Estimate, figures: dict[str, Any
     return "\n".join(lines) + "\n"
 
 
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise FileError(str(path), "a file that can be written", error.strerror or error) from error
-
-
 def _check(arguments: argparse.Namespace, pairs: list[tuple[np.ndarray, np.ndarray]]) -> int:
     from tqdm import tqdm
 
     from textdifuse_ros.checks import check_same_size
     from textdifuse_ros.evaluate.registration import parse_displacement, recover
+    from textdifuse_ros.evaluate.tables import write_text
     from textdifuse_ros.fusion.fuser import Fuser
 
     for visible, infrared in pairs:
@@ -208,7 +202,7 @@ def _check(arguments: argparse.Namespace, pairs: list[tuple[np.ndarray, np.ndarr
     print(_table(found))
     if arguments.json:
         rows = [{**vars(row), "loss": round(row.loss, 5)} for row in found]
-        _write(arguments.json, json.dumps({"pairs": len(pairs), "displacements": rows}, indent=2) + "\n")
+        write_text(arguments.json, json.dumps({"pairs": len(pairs), "displacements": rows}, indent=2) + "\n")
     return 0
 
 

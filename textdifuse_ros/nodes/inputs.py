@@ -16,6 +16,7 @@ from textdifuse_ros.errors import ConfigError
 from textdifuse_ros.image.intake import SensorIntake
 from textdifuse_ros.nodes.diagnostics import Arrivals
 from textdifuse_ros.nodes.images import stamp_of
+from textdifuse_ros.nodes.messages import calibration_name
 from textdifuse_ros.nodes.qos import input_profile, latched_profile, subscription_events
 from textdifuse_ros.nodes.stock_pairing import StockPairing, message_filters
 from textdifuse_ros.sync.base import Pairing
@@ -98,18 +99,8 @@ class Inputs:
         return f"{raw}/compressed" if self._is_compressed(stream) else raw
 
     def calibration_topic(self, stream: str) -> str:
-        """The resolved name of a camera's ``camera_info``: beside its pictures, as image_transport has it.
-
-        Unless it is remapped itself.
-        """
-        return str(self._node.resolve_topic_name(self._calibration_name(stream)))
-
-    def _calibration_name(self, stream: str) -> str:
-        """The same to subscribe with: a name that was resolved already would be remapped a second time."""
-        own = f"{stream}/camera_info"
-        if self._node.resolve_topic_name(own) != self._node.resolve_topic_name(own, only_expand=True):
-            return own
-        return str(self._node.resolve_topic_name(f"{stream}/image")).rpartition("/")[0] + "/camera_info"
+        """The resolved name of a camera's ``camera_info``, see :func:`.messages.calibration_name`."""
+        return str(self._node.resolve_topic_name(calibration_name(self._node, stream)))
 
     def check_calibrations(self, intake: SensorIntake) -> None:
         """Refuse one ``camera_info`` for two cameras, as two pictures in one namespace have it beside them.
@@ -151,7 +142,7 @@ class Inputs:
 
             self._unheard.pop(stream, None)
 
-        name, profile = self._calibration_name(stream), input_profile(1, self._config.input_reliability)
+        name, profile = calibration_name(self._node, stream), input_profile(1, self._config.input_reliability)
         self._open.append(self._node.create_subscription(CameraInfo, name, take, profile))
         self._unheard[stream] = take
 
@@ -168,7 +159,7 @@ class Inputs:
             offers = [each.qos_profile.durability for each in self._node.get_publishers_info_by_topic(topic)]
             if DurabilityPolicy.TRANSIENT_LOCAL in offers:
                 del self._unheard[stream]
-                name = self._calibration_name(stream)
+                name = calibration_name(self._node, stream)
                 self._open.append(self._node.create_subscription(CameraInfo, name, take, latched_profile()))
 
     def _subscribe(self, stream: str) -> None:

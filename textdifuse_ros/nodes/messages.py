@@ -7,6 +7,7 @@ from typing import Any
 
 from rclpy.node import Node
 
+from textdifuse_ros.bags.cameras import calibration_beside
 from textdifuse_ros.errors import ConfigError, InputError
 
 
@@ -35,3 +36,16 @@ def resolved_topic(node: Node, name: str) -> str:
     except RuntimeError as error:  # RCLError is one; its text ends with a line of rcl's source
         reason = str(error).removeprefix("failed to resolve name: ").partition(", at /")[0]
         raise ConfigError("topics", "names of topics by the rules of ROS", f"{name!r} ({reason})") from error
+
+
+def calibration_name(node: Node, stream: str) -> str:
+    """Under which name a camera's ``camera_info`` is published or subscribed to: beside its pictures.
+
+    Unless it is remapped itself: then its own name, for a resolved one would be remapped a second time.
+
+    :param stream: ``visible`` or ``infrared``
+    """
+    own = f"{stream}/camera_info"
+    if node.resolve_topic_name(own) != node.resolve_topic_name(own, only_expand=True):
+        return own
+    return calibration_beside(str(node.resolve_topic_name(f"{stream}/image")))

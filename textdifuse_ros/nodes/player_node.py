@@ -27,7 +27,7 @@ from sensor_msgs.msg import Image
 from textdifuse_ros.bags.cameras import COMPRESSED
 from textdifuse_ros.config_nodes import PlayerConfig
 from textdifuse_ros.errors import InputError, TextDifuseError
-from textdifuse_ros.nodes.messages import message_class, resolved_topic
+from textdifuse_ros.nodes.messages import calibration_name, message_class, resolved_topic
 from textdifuse_ros.nodes.parameters import NodeParameters
 from textdifuse_ros.nodes.process import StopRequest, report, run_program
 from textdifuse_ros.nodes.qos import latched_profile, output_profile
@@ -95,11 +95,10 @@ class PlayerNode(Node):
     def _topic(self, name: str) -> str:
         """Where a name is published: what goes with a camera's pictures follows them when they are remapped."""
         for camera, calibration in CALIBRATIONS.items():
-            pictures = resolved_topic(self, camera)
             if name == camera + COMPRESSED:
-                return pictures + COMPRESSED
-            if name == calibration and not self._is_remapped(name):
-                return pictures.rpartition("/")[0] + "/camera_info"
+                return resolved_topic(self, camera) + COMPRESSED
+            if name == calibration:
+                return calibration_name(self, name.partition("/")[0])
         resolved_topic(self, name)  # so that a name that is none says so
         return name  # not the resolved one, which would be remapped a second time
 
@@ -113,9 +112,6 @@ class PlayerNode(Node):
             f"{' and '.join(CALIBRATIONS.values())}"
         )
         return {name: kind for name, kind in kinds.items() if name not in CALIBRATIONS.values()}
-
-    def _is_remapped(self, name: str) -> bool:
-        return bool(self.resolve_topic_name(name) != self.resolve_topic_name(name, only_expand=True))
 
     def play(self) -> dict[str, object]:
         """Wait for the subscribers, then play.
