@@ -151,14 +151,14 @@ def test_out_of_memory_is_one_error_and_not_the_end(
     config: FuserConfig, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fuser = Fuser.from_config(config)
-    encode = type(fuser._networks.luma).fuse_features  # type: ignore[union-attr]
+    encode = type(fuser._networks.luma).encode_pair  # type: ignore[union-attr]
 
     def greedy(self: object, visible: torch.Tensor, infrared: torch.Tensor) -> object:
         torch.empty(2**50)  # PyTorch's allocator itself refuses this
         return encode(self, visible, infrared)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr(type(fuser._networks.luma), "fuse_features", greedy)  # type: ignore[union-attr]
+        patched.setattr(type(fuser._networks.luma), "encode_pair", greedy)  # type: ignore[union-attr]
         with pytest.raises(DeviceError, match=r"memory of cpu.*70 x 45 pixels"):
             fuser(*pair)
     assert fuser(*pair).image.shape == pair[0].shape

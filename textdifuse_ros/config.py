@@ -210,6 +210,11 @@ class FuserConfig:
         high=2**31 - 1,
         live=True,
     )
+    cuda_graphs: bool = parameter(
+        True,
+        "On CUDA, launch the computation of a size of pictures as one from its second picture on, which takes more of "
+        "the device's memory.",
+    )
     threads: int = parameter(0, "Processor threads of the networks; 0 leaves the choice to PyTorch.", low=0, high=256)
 
 

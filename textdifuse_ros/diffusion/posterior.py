@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from textdifuse_ros.diffusion.denoiser import Denoised
@@ -31,7 +30,8 @@ def coefficient(values: np.ndarray, index: int | Tensor, like: Tensor) -> Tensor
     :return: tensor of ``like``'s type and device that broadcasts to it
     """
     found = per_sample(values, index, like.ndim)
-    return found.to(like) if isinstance(found, Tensor) else torch.tensor(found, dtype=like.dtype, device=like.device)
+    # Filled on the device: a copy to it would be waited for.
+    return found.to(like) if isinstance(found, Tensor) else like.new_full((), found)
 
 
 def q_posterior(x0: Tensor, z_t: Tensor, index: int | Tensor, schedule: NoiseSchedule) -> Gaussian:

@@ -16,7 +16,7 @@ from textdifuse_ros.checks import describe
 from textdifuse_ros.diffusion.denoiser import Denoiser
 from textdifuse_ros.diffusion.posterior import Gaussian, coefficient, p_mean_variance, q_posterior
 from textdifuse_ros.diffusion.prediction import lift
-from textdifuse_ros.diffusion.samplers.base import Sampler, SamplerState, draw_noise
+from textdifuse_ros.diffusion.samplers.base import NoiseSource, Sampler, SamplerState, draw_noise
 from textdifuse_ros.diffusion.schedule import NoiseSchedule
 from textdifuse_ros.errors import InputError
 
@@ -35,7 +35,7 @@ def q_sample(x0: Tensor, index: int | Tensor, noise: Tensor, schedule: NoiseSche
     return signal * x0 + coefficient(np.sqrt(1.0 - schedule.abar), index, x0) * noise
 
 
-def start_noise(shape: Sequence[int], generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
+def start_noise(shape: Sequence[int], generator: NoiseSource, device: torch.device | str = "cpu") -> Tensor:
     """Standard normal noise to start from, float32, drawn on the generator's device and moved to ``device``."""
     return draw_noise(shape, generator, torch.empty(0, device=device))
 
@@ -61,7 +61,7 @@ def reverse(
     start: Tensor,
     schedule: NoiseSchedule,
     sampler: Sampler,
-    generator: torch.Generator | None = None,
+    generator: NoiseSource | None = None,
 ) -> Iterator[ReverseStep]:
     """Run the reverse process, yielding each step; the last one's ``z`` is the result.
 

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
-from textdifuse_ros.diffusion.denoiser import Denoised, make_denoised
+from textdifuse_ros.diffusion.denoiser import Denoised, Denoiser, make_denoised
 from textdifuse_ros.diffusion.schedule import NoiseSchedule
 from textdifuse_ros.networks.decoder import Decoder
 from textdifuse_ros.networks.encoder import Pyramid
+
+
+def as_timesteps(t: int | Tensor, like: Tensor) -> Tensor:
+    """A timestep, or one a sample, as int64 [1] or [N] on ``like``'s device."""
+    # Filled on the device: a copy to it would be waited for.
+    return t.reshape(-1).to(like.device) if isinstance(t, Tensor) else torch.full((1,), t, device=like.device)
+
+
+class DecodingDenoiser(Denoiser, Protocol):
+    """A denoiser whose decoder can be given other features.
+
+    :ivar schedule: the full one
+    """
+
+    decoder: Decoder
+    schedule: NoiseSchedule
 
 
 class FeatureDenoiser:
@@ -39,8 +59,40 @@ class FeatureDenoiser:
         """:param z_t: float32 [N, C, H, W], H and W multiples of 16
         :param t: timestep of the full schedule, one for all or int64 [N]
         """
-        timestep = torch.as_tensor(t, device=z_t.device).reshape(-1)
-        x0, logit = self.decoder(self.features, z_t, timestep)
+        x0, logit = self.decoder(self.features, z_t, as_timesteps(t, z_t))
         if self.base is not None:
             x0 = x0 + self.base
         return make_denoised("x0", x0, z_t, t, self.schedule, torch.sigmoid(logit), clip=self.clip)
+
+
+class Remembering:
+    """A denoiser that keeps what it gave.
+
+    :ivar estimates: what it gave and nobody has taken yet
+    """
+
+    def __init__(self, denoiser: DecodingDenoiser) -> None:
+        self._denoiser = denoiser
+        self.decoder, self.schedule = denoiser.decoder, denoiser.schedule
+        self.estimates: deque[Denoised] = deque()
+
+    def __call__(self, z_t: Tensor, t: int | Tensor) -> Denoised:
+        """See :class:`.Denoiser`."""
+        found = self._denoiser(z_t, t)
+        self.estimates.append(found)
+        return found
+
+
+class Recalled:
+    """A denoiser that gives again what one has given before, for the same process.
+
+    :param estimates: one a step
+    """
+
+    def __init__(self, estimates: Iterable[Denoised], decoder: Decoder, schedule: NoiseSchedule) -> None:
+        self._estimates = iter(estimates)
+        self.decoder, self.schedule = decoder, schedule
+
+    def __call__(self, z_t: Tensor, t: int | Tensor) -> Denoised:
+        """See :class:`.Denoiser`; the arguments are those of then."""
+        return next(self._estimates)

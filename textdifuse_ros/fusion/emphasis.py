@@ -7,7 +7,6 @@ outside the objects would change through the decoder's receptive field.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,16 +18,15 @@ import torch
 from torch import Tensor
 
 from textdifuse_ros.checks import describe
-from textdifuse_ros.diffusion.denoiser import Denoised, Denoiser, make_denoised
+from textdifuse_ros.diffusion.denoiser import Denoised, make_denoised
 from textdifuse_ros.diffusion.process import ReverseStep, reverse
-from textdifuse_ros.diffusion.samplers import Sampler
+from textdifuse_ros.diffusion.samplers import NoiseSource, Sampler, fork
 from textdifuse_ros.diffusion.schedule import NoiseSchedule
 from textdifuse_ros.errors import ImageError
-from textdifuse_ros.fusion.denoise import FeatureDenoiser
+from textdifuse_ros.fusion.denoise import DecodingDenoiser, Remembering, as_timesteps
 from textdifuse_ros.fusion.regions import alike, bounds, cut, cut_all, find_regions
 from textdifuse_ros.image.ranges import signed_to_unit
 from textdifuse_ros.localize.base import Localization
-from textdifuse_ros.networks.drive import DriveNetworks
 from textdifuse_ros.networks.encoder import STEM, Pyramid, cell_of
 from textdifuse_ros.networks.modulation import Modulation
 
@@ -321,11 +319,11 @@ class Modulated:
 
     def reverse(
         self,
-        denoiser: FeatureDenoiser,
+        denoiser: DecodingDenoiser,
         start: Tensor,
         schedule: NoiseSchedule,
         sampler: Sampler,
-        generator: torch.Generator,
+        generator: NoiseSource,
     ) -> Iterator[ReverseStep]:
         """The plain and the modulated process with the same noise; yields the modulated one's steps.
 
@@ -336,9 +334,8 @@ class Modulated:
 
         :param denoiser: the plain one
         """
-        plain = _Remembering(denoiser)
-        twin = torch.Generator(generator.device)
-        twin.set_state(generator.get_state())
+        plain = Remembering(denoiser)
+        twin = fork(generator)
         steps = reverse(plain, start, schedule, sampler, generator)
         modulated = reverse(_Blended(denoiser, plain, self), start, schedule, sampler, twin)
         while ahead := list(islice(steps, AHEAD)):
@@ -353,7 +350,7 @@ class _Blended:
     blended with it.
     """
 
-    def __init__(self, denoiser: FeatureDenoiser, plain: _Remembering, objects: Modulated) -> None:
+    def __init__(self, denoiser: DecodingDenoiser, plain: Remembering, objects: Modulated) -> None:
         self._decoder, self._schedule = denoiser.decoder, denoiser.schedule
         self._plain, self._objects = plain, objects
         self._features: list[Pyramid] | None = None
@@ -362,7 +359,7 @@ class _Blended:
         plain = self._plain.estimates.popleft()
         if self._features is None:
             self._features = self._objects.features(plain.x0)
-        timestep = torch.as_tensor(t, device=z_t.device).reshape(-1)
+        timestep = as_timesteps(t, z_t)
         x0 = plain.x0.clone()
         for regions, features in zip(self._objects.groups, self._features, strict=True):
             estimates, _ = self._decoder(features, cut_all(z_t, [region.whole for region in regions]), timestep)
@@ -373,35 +370,6 @@ class _Blended:
         for item in self._objects.faint:
             item.hold(plain.x0, x0)
         return make_denoised("x0", x0, z_t, t, self._schedule, plain.variance)
-
-
-class _Remembering:
-    """:ivar estimates: what the denoiser gave and nobody has taken yet"""
-
-    def __init__(self, denoiser: Denoiser) -> None:
-        self._denoiser = denoiser
-        self.estimates: deque[Denoised] = deque()
-
-    def __call__(self, z_t: Tensor, t: int | Tensor) -> Denoised:
-        found = self._denoiser(z_t, t)
-        self.estimates.append(found)
-        return found
-
-
-def modulate(
-    networks: DriveNetworks, visible: Tensor, infrared: Tensor, emphasis: Emphasis
-) -> tuple[Pyramid, Modulated]:
-    """The fused features Phi^f of a pair (equation 3), and what modulates them.
-
-    :param networks: with a re-modulation
-    :param visible: float32 [1, 1, H, W] in [-1, 1], luma, H and W multiples of 16
-    :param infrared: likewise
-    :param emphasis: of the upper left part of them that is the picture
-    """
-    assert networks.modulation is not None
-    sources = networks.luma.control.weigh_sources(*networks.luma.encode_pair(visible, infrared))
-    plain = tuple(x + y for x, y in zip(*sources, strict=True))
-    return plain, Modulated(networks.modulation, sources, infrared, emphasis)
 
 
 def _to_unit(picture: Tensor) -> np.ndarray:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from textdifuse_ros import __version__
@@ -17,24 +16,20 @@ from textdifuse_ros.checkpoint import SUFFIX, find_checkpoint
 from textdifuse_ros.checks import check_infrared, check_same_size, check_visible
 from textdifuse_ros.config import FuserConfig, parameters, validate
 from textdifuse_ros.diffusion import samplers
-from textdifuse_ros.diffusion.process import reverse, start_noise
-from textdifuse_ros.diffusion.respacing import respace, space_timesteps
-from textdifuse_ros.diffusion.samplers import Sampler
+from textdifuse_ros.diffusion.samplers import DrawnNoise, Sampler
 from textdifuse_ros.diffusion.schedule import by_name
 from textdifuse_ros.errors import CheckpointError, DeviceError
-from textdifuse_ros.fusion.denoise import FeatureDenoiser
 from textdifuse_ros.fusion.device import keep_memory, resolve_precision
-from textdifuse_ros.fusion.emphasis import Emphasis, Modulated, check_strengths, modulate
+from textdifuse_ros.fusion.emphasis import AHEAD, Emphasis, Modulated, check_strengths
+from textdifuse_ros.fusion.graphs import Graphs
+from textdifuse_ros.fusion.pipeline import Kept, Pipeline, levels, padded, split
 from textdifuse_ros.fusion.result import FusionResult
 from textdifuse_ros.fusion.weights import load_networks
-from textdifuse_ros.image.color import rgb_to_ycbcr, ycbcr_to_rgb
-from textdifuse_ros.image.ranges import signed_to_unit, to_bytes, to_unit, unit_to_signed
-from textdifuse_ros.image.sizing import crop_to, pad_to_multiple
+from textdifuse_ros.image.ranges import unit_to_signed, upload
 from textdifuse_ros.image.thermal import to_uint8
 from textdifuse_ros.networks.blocks import channels_last
 from textdifuse_ros.networks.device import resolve_device
-from textdifuse_ros.networks.drive import INFRARED, MULTIPLE, VISIBLE, DriveNetworks
-from textdifuse_ros.networks.light import color_of
+from textdifuse_ros.networks.drive import INFRARED, VISIBLE, DriveNetworks
 
 _CHECKS = {item.name: item.check for item in parameters(FuserConfig)}
 
@@ -68,6 +63,7 @@ class Fuser:
         if networks.chroma.light is not None:
             networks.chroma.light.float()
         self._networks: DriveNetworks | None = channels_last(networks)
+        self._graphs = Graphs(self._device) if config.cuda_graphs and self._device.type == "cuda" else None
 
     @classmethod
     def from_config(cls, config: FuserConfig) -> Fuser:
@@ -99,13 +95,13 @@ class Fuser:
     def close(self) -> None:
         """Give the device's memory back. The object is of no use afterwards."""
         self._networks = None
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._release()
 
     def warm_up(self, height: int, width: int) -> None:
         """Fuse a grey pair of a size [pixels], so that the first real one is not slowed by first-time set-up."""
         grey = np.full((height, width), 127, np.uint8)
-        self(np.repeat(grey[:, :, None], 3, 2), grey)
+        for _ in range(1 if self._graphs is None else 2):  # the second one is recorded
+            self(np.repeat(grey[:, :, None], 3, 2), grey)
 
     def __call__(
         self,
@@ -194,6 +190,13 @@ class Fuser:
                 f"the model {self.model_name}", "one with a text re-modulation", "one without", remedy
             )
 
+    def _release(self) -> None:
+        """Give back what memory of the device nothing needs."""
+        if self._graphs is not None:
+            self._graphs.clear()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def _open(self) -> DriveNetworks:
         if self._networks is None:
             raise DeviceError("the fuser", "open", "closed")
@@ -216,8 +219,7 @@ class Fuser:
                 if not _is_out_of_memory(error):
                     raise
         # Only here, where the error no longer keeps the tensors of its frames alive.
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._release()
         remedy = "fuse smaller pictures, or on another device"
         raise DeviceError(f"the memory of {self.device}", "enough", f"too little for {width} x {height} pixels", remedy)
 
@@ -231,90 +233,64 @@ class Fuser:
         plain: bool,
     ) -> FusionResult:
         clock = _Stopwatch(self._device)
-        height, width = infrared.shape
-        generator = torch.Generator().manual_seed(run.seed)
-        # Chroma is restored at half the size, so the picture is padded to twice what its network takes.
-        rgb = pad_to_multiple(to_unit(visible, self._device), 2 * MULTIPLE)
-        luma, chroma = rgb_to_ycbcr(rgb)
-        warm = pad_to_multiple(to_unit(to_uint8(infrared), self._device), 2 * MULTIPLE)
-        clock.lap("prepare")
-
-        balanced = self._balanced(networks, rgb, luma, chroma)
-        sources = unit_to_signed(balanced), unit_to_signed(warm)
-        modulated = None
-        if emphasis:
-            features, modulated = modulate(networks, *sources, emphasis)
+        pictures = upload(visible, self._device), upload(to_uint8(infrared), self._device)
+        pipeline = Pipeline(networks, self.schedule, run.steps, run.rule)
+        if self._graphs is not None and run.steps <= AHEAD:
+            found = self._recorded(self._graphs, pipeline, pictures, run, emphasis, plain, clock)
         else:
-            features = networks.luma.fuse_features(*sources)
-        clock.lap("encode")
-        denoiser = FeatureDenoiser(networks.luma.decoder, features, self.schedule)
-        fused = signed_to_unit(self._last(denoiser, luma.shape, run, generator, modulated))
-        clock.lap("steps")
-
-        color = self._color(networks, luma, chroma, run, generator)
-        clock.lap("chroma")
-
-        def finish(luma: Tensor) -> np.ndarray:
-            return to_bytes(crop_to(ycbcr_to_rgb(luma, color), height, width))
-
-        picture = finish(fused)
-        without = finish(signed_to_unit(modulated.plain.clamp(-1, 1))) if plain and modulated is not None else None
+            found = None
+        fused, without = found or _computed(pipeline, pictures, run, emphasis, plain, clock)
+        image = fused.cpu().numpy()
+        bare = None if without is None else without.cpu().numpy()
         clock.lap("finish")
         mask = None if emphasis is None else emphasis.mask()
-        return FusionResult(picture, self._provenance(run, emphasis), clock.laps(), mask, without)
+        return FusionResult(image, self._provenance(run, emphasis), clock.laps(), mask, bare)
 
-    def _balanced(self, networks: DriveNetworks, rgb: Tensor, luma: Tensor, chroma: Tensor) -> Tensor:
-        """The luma that a picture has without its colour cast, float32 [N, 1, H, W] in [0, 1]; brightness stays."""
-        if networks.chroma.light is None:
-            return luma
-        gains = networks.chroma.light(_half(luma, chroma))
-        return rgb_to_ycbcr((rgb * color_of(gains)).clamp(0, 1))[0]
-
-    def _color(
-        self, networks: DriveNetworks, luma: Tensor, chroma: Tensor, run: _Run, generator: torch.Generator
-    ) -> Tensor:
-        """Restored chroma, float32 [N, 2, H, W] in [-0.5, 0.5], of a visible picture's luma and chroma."""
-        seen = networks.chroma.relit(_half(luma, chroma))
-        features = networks.chroma.encoder(seen)
-        denoiser = FeatureDenoiser(networks.chroma.decoder, features, self.schedule, base=seen[:, 1:])
-        small = self._last(denoiser, seen[:, 1:].shape, run, generator) / 2
-        return F.interpolate(small, scale_factor=2, mode="bilinear", align_corners=False)
+    def _recorded(
+        self,
+        graphs: Graphs,
+        pipeline: Pipeline,
+        pictures: tuple[Tensor, Tensor],
+        run: _Run,
+        emphasis: Emphasis | None,
+        plain: bool,
+        clock: _Stopwatch,
+    ) -> tuple[Tensor, Tensor | None] | None:
+        """What :func:`_computed` gives, by way of a graph; None where there is none yet."""
+        clock.lap("prepare")
+        key = (bool(emphasis), run.key, *((item.shape, item.dtype) for item in pictures))
+        record = pipeline.kept if emphasis else pipeline.picture
+        found = graphs(key, lambda: functools.partial(record, noise=DrawnNoise(run.generator())), pictures)
+        if found is None:
+            return None
+        clock.lap("graph")
+        if not isinstance(found, Kept):
+            return found, None
+        assert emphasis and pipeline.networks.modulation is not None
+        modulated = Modulated(pipeline.networks.modulation, found.sources, found.infrared, emphasis)
+        size = pictures[1].shape[:2]
+        fused = levels(pipeline.emphasized(found, modulated), found.color, *size)
+        without = levels(modulated.plain.clamp(-1, 1), found.color, *size) if plain else None
+        clock.lap("objects")
+        return fused, without
 
     def _restore(self, networks: DriveNetworks, picture: np.ndarray, kind: int, run: _Run) -> FusionResult:
         clock = _Stopwatch(self._device)
-        height, width = picture.shape[:2]
-        generator = torch.Generator().manual_seed(run.seed)
         grey = kind == INFRARED
-        rgb = pad_to_multiple(to_unit(picture, self._device), 2 * MULTIPLE)
-        luma, chroma = rgb_to_ycbcr(rgb)
+        pipeline = Pipeline(networks, self.schedule, run.steps, run.rule)
+        noise = run.generator()
+        seen = split(padded(upload(picture, self._device)))
         clock.lap("prepare")
-        source = torch.tensor([kind], device=self._device)
-        balanced = luma if grey else self._balanced(networks, rgb, luma, chroma)
-        features = networks.luma.encoder(unit_to_signed(balanced), source)
+        denoiser = pipeline.alone(seen, kind)
         clock.lap("encode")
-        denoiser = FeatureDenoiser(networks.luma.decoder, features, self.schedule)
-        restored = signed_to_unit(self._last(denoiser, luma.shape, run, generator))
+        restored = pipeline.last(denoiser, seen.luma, noise)
         clock.lap("steps")
-        color = torch.zeros_like(chroma) if grey else self._color(networks, luma, chroma, run, generator)
+        color = torch.zeros_like(seen.chroma) if grey else pipeline.color(seen, noise)
         clock.lap("chroma")
-        image = to_bytes(crop_to(ycbcr_to_rgb(restored, color), height, width))
+        image = levels(restored, color, *picture.shape[:2]).cpu().numpy()
         clock.lap("finish")
         provenance = {**self._provenance(run), "sources": "infrared" if grey else "visible"}
         return FusionResult(image, provenance, clock.laps())
-
-    def _last(
-        self,
-        denoiser: FeatureDenoiser,
-        shape: torch.Size,
-        run: _Run,
-        generator: torch.Generator,
-        modulated: Modulated | None = None,
-    ) -> Tensor:
-        """The last picture of the reverse process, float32 [N, C, H, W] in [-1, 1]."""
-        schedule = respace(self.schedule, space_timesteps(len(self.schedule), run.steps))
-        process = reverse if modulated is None else modulated.reverse
-        *_, last = process(denoiser, start_noise(shape, generator, self._device), schedule, run.rule, generator)
-        return last.z.clamp(-1, 1)
 
     def _provenance(self, run: _Run, emphasis: Emphasis | None = None) -> dict[str, str | int | float]:
         asked = {} if emphasis is None else emphasis.provenance
@@ -331,9 +307,33 @@ class Fuser:
         }
 
 
-def _half(luma: Tensor, chroma: Tensor) -> Tensor:
-    """What the chroma networks see: luma and twice the chroma at half the size, [N, 3, H / 2, W / 2] in [-1, 1]."""
-    return F.avg_pool2d(torch.cat((unit_to_signed(luma), 2 * chroma), 1), 2)
+def _computed(
+    pipeline: Pipeline,
+    pictures: tuple[Tensor, Tensor],
+    run: _Run,
+    emphasis: Emphasis | None,
+    plain: bool,
+    clock: _Stopwatch,
+) -> tuple[Tensor, Tensor | None]:
+    """The fused picture, uint8 [H, W, 3], and, where that is asked for, the one without what stands out."""
+    noise = run.generator()
+    seen, warm = split(padded(pictures[0])), padded(pictures[1])
+    clock.lap("prepare")
+    sources = pipeline.sources(seen, warm)
+    modulated = None
+    if emphasis:
+        assert pipeline.networks.modulation is not None
+        modulated = Modulated(pipeline.networks.modulation, sources, unit_to_signed(warm), emphasis)
+    denoiser = pipeline.fused(sources)
+    clock.lap("encode")
+    luma = pipeline.last(denoiser, seen.luma, noise, modulated)
+    clock.lap("steps")
+    color = pipeline.color(seen, noise)
+    clock.lap("chroma")
+    size = pictures[1].shape[:2]
+    fused = levels(luma, color, *size)
+    without = levels(modulated.plain.clamp(-1, 1), color, *size) if plain and modulated is not None else None
+    return fused, without
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -350,6 +350,11 @@ class _Run:
         _CHECKS["seed"](seed)
         self.steps, self.sampler, self.seed = steps, sampler, seed
         self.rule: Sampler = samplers.by_name(sampler)
+        self.key = steps, sampler, seed
+
+    def generator(self) -> torch.Generator:
+        """Of the noise; on the processor, so that it is the same whatever the device."""
+        return torch.Generator().manual_seed(self.seed)
 
 
 class _Stopwatch:

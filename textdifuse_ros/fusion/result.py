@@ -23,7 +23,8 @@ class FusionResult:
         could be told from the one before; where it is not 0, the bytes depend on that one too.
     :ivar timings: seconds spent: ``prepare`` (bytes to tensors), ``encode`` (both sources and the fusion control, and
         kappa of what is to stand out), ``steps`` (reverse steps of luma, those of the objects too), ``chroma``,
-        ``finish`` (tensors to bytes), ``total``
+        ``finish`` (tensors to bytes), ``total``; where a CUDA graph is used ``prepare``, ``graph`` (all up to chroma of
+        the plain fusion), ``objects`` (what stands out), ``finish``, ``total``
     :ivar mask: uint8 [H, W], where something stands out: 0 where every byte is that of the plain fusion, rising to 255
         within the objects' borders; None where nothing was asked for
     :ivar plain: like ``image``, the picture without what stands out; None where nothing does, or where it was not

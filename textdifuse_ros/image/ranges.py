@@ -7,29 +7,45 @@ import torch
 from torch import Tensor
 
 
-def to_unit(picture: np.ndarray, device: str | torch.device = "cpu") -> Tensor:
-    """A stored picture as a tensor in [0, 1].
+def upload(picture: np.ndarray, device: str | torch.device = "cpu") -> Tensor:
+    """A stored picture on a device.
 
     :param picture: uint8 or uint16 [H, W] or [H, W, C]
-    :return: float32 [1, C, H, W]; C is 1 for a grey picture
+    :return: uint8, or of 16 bits int32, [H, W, C]; C is 1 for a grey picture
     """
     if picture.ndim == 2:
         picture = picture[:, :, None]
-    scale = 65535.0 if picture.dtype == np.uint16 else 255.0
     if picture.dtype == np.uint16:
         picture = picture.astype(np.int32)  # PyTorch computes little in uint16
     # Pictures made from messages may be read-only views; PyTorch wants memory that it may write to.
-    tensor = torch.from_numpy(np.require(picture, requirements=["C", "W"])).to(device)
-    return tensor.permute(2, 0, 1).unsqueeze(0).to(torch.float32).div_(scale)
+    return torch.from_numpy(np.require(picture, requirements=["C", "W"])).to(device)
+
+
+def to_unit(stored: Tensor) -> Tensor:
+    """What :func:`upload` gave in [0, 1].
+
+    :return: float32 [1, C, H, W]
+    """
+    scale = 255.0 if stored.dtype == torch.uint8 else 65535.0
+    return stored.permute(2, 0, 1).unsqueeze(0).to(torch.float32).div_(scale)
+
+
+def to_levels(unit: Tensor) -> Tensor:
+    """A tensor in [0, 1] in grey levels, rounded to nearest and clipped.
+
+    :param unit: float [1, C, H, W]
+    :return: uint8 [H, W, C], contiguous, on the same device
+    """
+    return unit[0].mul(255.0).round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
 
 
 def to_bytes(unit: Tensor) -> np.ndarray:
-    """A tensor in [0, 1] as a stored picture, rounded to nearest and clipped.
+    """A tensor in [0, 1] as a stored picture.
 
     :param unit: float [1, C, H, W]
     :return: uint8 [H, W, C], or [H, W] where C is 1; C-contiguous
     """
-    picture = unit[0].mul(255.0).round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
+    picture = to_levels(unit).cpu().numpy()
     return picture[:, :, 0] if picture.shape[2] == 1 else picture
 
 

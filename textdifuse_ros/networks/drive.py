@@ -79,7 +79,8 @@ class LumaNetwork(nn.Module):
         :param infrared: float32 [N, 1, H, W] in [-1, 1]
         """
         count = visible.shape[0]
-        source = torch.tensor([VISIBLE] * count + [INFRARED] * count, device=visible.device)
+        # Filled on the device: a copy to it would be waited for.
+        source = torch.cat([torch.full((count,), kind, device=visible.device) for kind in (VISIBLE, INFRARED)])
         both = self.encoder(torch.cat((visible, infrared)), source)
         return tuple(f[:count] for f in both), tuple(f[count:] for f in both)
 

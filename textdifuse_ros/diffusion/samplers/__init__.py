@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from textdifuse_ros.diffusion.samplers.ancestral import Ancestral
-from textdifuse_ros.diffusion.samplers.base import Sampler, SamplerState
+from textdifuse_ros.diffusion.samplers.base import DrawnNoise, NoiseSource, Sampler, SamplerState, fork
 from textdifuse_ros.diffusion.samplers.ddim import Ddim
 from textdifuse_ros.diffusion.samplers.dpm_solver import DpmSolver
 from textdifuse_ros.errors import ConfigError
 
-__all__ = ["Ancestral", "Ddim", "DpmSolver", "Sampler", "SamplerState", "by_name"]
+__all__ = [
+    "Ancestral",
+    "Ddim",
+    "DpmSolver",
+    "DrawnNoise",
+    "NoiseSource",
+    "Sampler",
+    "SamplerState",
+    "by_name",
+    "fork",
+]
 
 _SAMPLERS: dict[str, Callable[[], Sampler]] = {"ancestral": Ancestral, "ddim": Ddim, "dpm_solver": DpmSolver}
 

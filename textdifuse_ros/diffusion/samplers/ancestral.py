@@ -8,7 +8,7 @@ import torch
 
 from textdifuse_ros.diffusion.denoiser import Denoised
 from textdifuse_ros.diffusion.posterior import p_mean_variance
-from textdifuse_ros.diffusion.samplers.base import SamplerState, draw_noise
+from textdifuse_ros.diffusion.samplers.base import NoiseSource, SamplerState, draw_noise
 from textdifuse_ros.diffusion.schedule import NoiseSchedule
 
 
@@ -17,7 +17,7 @@ class Ancestral:
     """Draws from p(z_prev | z): learned variance where the denoiser gives one, else ``beta~``. No noise at the end."""
 
     def step(
-        self, state: SamplerState, denoised: Denoised, schedule: NoiseSchedule, generator: torch.Generator | None
+        self, state: SamplerState, denoised: Denoised, schedule: NoiseSchedule, generator: NoiseSource | None
     ) -> SamplerState:
         """See :meth:`textdifuse_ros.diffusion.samplers.base.Sampler.step`."""
         if state.index == 0:

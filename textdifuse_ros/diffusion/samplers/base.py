@@ -41,11 +41,57 @@ class SamplerState:
         return self.index < 0
 
 
+class DrawnNoise:
+    """Noise that is drawn once and then gone through again and again.
+
+    For what is recorded (CUDA graphs): a recording holds a generator's tensors, and cannot draw.
+
+    :param generator: draws what was not drawn yet
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self._generator = generator
+        self._drawn: list[Tensor] = []
+        self._next = 0
+
+    def next(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        """The next noise; shapes and types come in the same order each time."""
+        if self._next == len(self._drawn):
+            self._drawn.append(draw_noise(shape, self._generator, like))
+        self._next += 1
+        return self._drawn[self._next - 1]
+
+    def again(self) -> DrawnNoise:
+        """The same noise from the beginning; what either draws the other has."""
+        return self._at(0)
+
+    def fork(self) -> DrawnNoise:
+        """The same noise from here on."""
+        return self._at(self._next)
+
+    def _at(self, place: int) -> DrawnNoise:
+        other = DrawnNoise(self._generator)
+        other._drawn, other._next = self._drawn, place
+        return other
+
+
+NoiseSource = torch.Generator | DrawnNoise
+
+
+def fork(source: NoiseSource) -> NoiseSource:
+    """A second source that gives from here on what the first one gives."""
+    if isinstance(source, DrawnNoise):
+        return source.fork()
+    twin = torch.Generator(source.device)
+    twin.set_state(source.get_state())
+    return twin
+
+
 class Sampler(Protocol):
     """The rule of one reverse step. Holds settings only: one object serves any number of loops at once."""
 
     def step(
-        self, state: SamplerState, denoised: Denoised, schedule: NoiseSchedule, generator: torch.Generator | None
+        self, state: SamplerState, denoised: Denoised, schedule: NoiseSchedule, generator: NoiseSource | None
     ) -> SamplerState:
         """Go from ``state.index`` to the next cleaner step; from index 0 to x0 itself.
 
@@ -57,7 +103,7 @@ class Sampler(Protocol):
         ...
 
 
-def draw_noise(shape: Sequence[int], generator: torch.Generator | None, like: Tensor) -> Tensor:
+def draw_noise(shape: Sequence[int], generator: NoiseSource | None, like: Tensor) -> Tensor:
     """Standard normal noise of ``like``'s type, drawn on the generator's device and moved to ``like``'s.
 
     A CPU generator therefore gives the same noise whatever device the networks run on.
@@ -66,4 +112,6 @@ def draw_noise(shape: Sequence[int], generator: torch.Generator | None, like: Te
     """
     if generator is None:
         raise InputError("the generator", "a torch.Generator, for this sampler draws noise", None)
+    if isinstance(generator, DrawnNoise):
+        return generator.next(shape, like)
     return torch.randn(tuple(shape), generator=generator, device=generator.device, dtype=like.dtype).to(like.device)

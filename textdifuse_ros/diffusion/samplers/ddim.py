@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
-
 from textdifuse_ros.checks import check_number
 from textdifuse_ros.diffusion.denoiser import Denoised
-from textdifuse_ros.diffusion.samplers.base import SamplerState, draw_noise
+from textdifuse_ros.diffusion.samplers.base import NoiseSource, SamplerState, draw_noise
 from textdifuse_ros.diffusion.schedule import NoiseSchedule
 
 
@@ -27,7 +25,7 @@ class Ddim:
         check_number("eta", self.eta, 0, 1)
 
     def step(
-        self, state: SamplerState, denoised: Denoised, schedule: NoiseSchedule, generator: torch.Generator | None
+        self, state: SamplerState, denoised: Denoised, schedule: NoiseSchedule, generator: NoiseSource | None
     ) -> SamplerState:
         """See :meth:`textdifuse_ros.diffusion.samplers.base.Sampler.step`."""
         if state.index == 0:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
-
 from textdifuse_ros.diffusion.denoiser import Denoised
-from textdifuse_ros.diffusion.samplers.base import SamplerState
+from textdifuse_ros.diffusion.samplers.base import NoiseSource, SamplerState
 from textdifuse_ros.diffusion.schedule import NoiseSchedule
 
 
@@ -21,7 +19,7 @@ class DpmSolver:
     """
 
     def step(
-        self, state: SamplerState, denoised: Denoised, schedule: NoiseSchedule, generator: torch.Generator | None
+        self, state: SamplerState, denoised: Denoised, schedule: NoiseSchedule, generator: NoiseSource | None
     ) -> SamplerState:
         """See :meth:`textdifuse_ros.diffusion.samplers.base.Sampler.step`; the generator is not used."""
         x0 = denoised.x0.to(state.z.dtype)

@@ -1,0 +1,183 @@
+"""CUDA graphs: the same bytes as operation by operation; and, on any machine, code that can be recorded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from textdifuse_ros.config import FuserConfig
+from textdifuse_ros.diffusion.samplers import DrawnNoise, by_name, fork
+from textdifuse_ros.diffusion.samplers.base import draw_noise
+from textdifuse_ros.fusion.emphasis import Emphasis, Modulated
+from textdifuse_ros.fusion.fuser import Fuser
+from textdifuse_ros.fusion.pipeline import Kept, Pipeline, levels
+from textdifuse_ros.image.ranges import upload
+
+Pair = tuple[np.ndarray, np.ndarray]
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+
+
+@pytest.fixture(scope="module")
+def config() -> FuserConfig:
+    return FuserConfig(device="cpu", precision="float32")
+
+
+@pytest.fixture(scope="module")
+def fuser(config: FuserConfig) -> Fuser:
+    return Fuser.from_config(config)
+
+
+def pipeline_of(fuser: Fuser, sampler: str = "ddim", steps: int = 2) -> Pipeline:
+    return Pipeline(fuser._open(), fuser.schedule, steps, by_name(sampler))
+
+
+def noise() -> DrawnNoise:
+    return DrawnNoise(torch.Generator().manual_seed(0))
+
+
+def objects(shape: tuple[int, ...]) -> Emphasis:
+    strengths = np.zeros(shape, np.float32)
+    strengths[8:30, 10:40] = 1
+    strengths[2:12, 50:60] = -0.5
+    return Emphasis(strengths)
+
+
+def test_drawn_noise_is_the_generators_and_comes_again() -> None:
+    like = torch.empty(0)
+    shapes = [(2, 3), (4,), (1, 5)]
+    plain = torch.Generator().manual_seed(3)
+    due = [draw_noise(shape, plain, like) for shape in shapes]
+    drawn = DrawnNoise(torch.Generator().manual_seed(3))
+    first = [draw_noise(shape, drawn, like) for shape in shapes[:2]]
+    twin = fork(drawn)
+    again = drawn.again()
+    for source, place in ((drawn, 2), (twin, 2), (again, 0)):
+        found = [draw_noise(shape, source, like) for shape in shapes[place:]]
+        assert all(torch.equal(x, y) for x, y in zip(found, due[place:], strict=True))
+    assert all(torch.equal(x, y) for x, y in zip(first, due[:2], strict=True))
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm_solver"])
+def test_what_is_recorded_computes_what_the_fuser_does(fuser: Fuser, pair: Pair, sampler: str) -> None:
+    pipeline = pipeline_of(fuser, sampler)
+    pictures = upload(pair[0]), upload(pair[1])
+    emphasis = objects(pair[1].shape)
+    plain = fuser(*pair, steps=2, sampler=sampler)
+    due = fuser(*pair, steps=2, sampler=sampler, emphasis=emphasis)
+    assert not np.array_equal(plain.image, due.image)
+    drawn = noise()
+    with torch.inference_mode():
+        for _ in range(2):  # a recording is gone through again
+            assert np.array_equal(pipeline.picture(*pictures, drawn).numpy(), plain.image)
+            kept = pipeline.kept(*pictures, drawn)
+            networks = pipeline.networks
+            assert networks.modulation is not None
+            modulated = Modulated(networks.modulation, kept.sources, kept.infrared, emphasis)
+            luma = pipeline.emphasized(kept, modulated)
+            assert np.array_equal(levels(luma, kept.color, *pair[1].shape).numpy(), due.image)
+
+
+class _NothingFromTheHost(TorchFunctionMode):
+    """Refuses what brings numbers from the processor to the device: a recording cannot hold that."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        given, made = (
+            {item.device.type for item in tree_leaves(part) if isinstance(item, torch.Tensor)}
+            for part in ((args, kwargs), found)
+        )
+        copies = "cpu" in given or func in (torch.tensor, torch.as_tensor)
+        assert not copies or "meta" not in made, f"{func} brings numbers to the device"
+        return found
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm_solver"])
+@pytest.mark.parametrize("record", [Pipeline.picture, Pipeline.kept])
+def test_what_is_recorded_brings_nothing_from_the_host(
+    config: FuserConfig, sampler: str, record: Callable[..., torch.Tensor | Kept]
+) -> None:
+    fuser = Fuser.from_config(config)
+    pipeline = pipeline_of(fuser, sampler)
+    pipeline.networks.to("meta")
+    pictures = torch.empty(48, 70, 3, dtype=torch.uint8, device="meta"), torch.empty(48, 70, 1, device="meta")
+    drawn = noise()
+    with torch.inference_mode():
+        record(pipeline, *pictures, drawn)
+        with _NothingFromTheHost():
+            record(pipeline, *pictures, drawn)
+    for bring in (lambda: torch.tensor(1.0, device="meta"), lambda: torch.zeros(3).to("meta")):
+        with pytest.raises(AssertionError, match="brings numbers"), _NothingFromTheHost():
+            bring()
+
+
+@pytest.fixture
+def on_cuda(config: FuserConfig) -> tuple[Fuser, Fuser]:
+    """With graphs, and without."""
+    cuda = replace(config, device="cuda", precision="auto")
+    return Fuser.from_config(cuda), Fuser.from_config(replace(cuda, cuda_graphs=False))
+
+
+@needs_cuda
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm_solver"])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_cuda_graphs_give_the_same_bytes(on_cuda: tuple[Fuser, Fuser], pair: Pair, sampler: str, steps: int) -> None:
+    graphs, eager = on_cuda
+    other = pair[0][::-1].copy(), pair[1][::-1].copy()
+    way = {"sampler": sampler, "steps": steps}
+    for emphasis in (None, objects(pair[1].shape)):
+        for round_ in range(4):
+            for pictures in (pair, other):
+                found = graphs(*pictures, emphasis=emphasis, plain=True, **way)  # type: ignore[arg-type]
+                due = eager(*pictures, emphasis=emphasis, plain=True, **way)  # type: ignore[arg-type]
+                assert np.array_equal(found.image, due.image)
+                assert (found.plain is None) == (due.plain is None)
+                if found.plain is not None and due.plain is not None:
+                    assert np.array_equal(found.plain, due.plain)
+                assert "graph" in found.timings or round_ == 0
+                assert "graph" not in due.timings
+
+
+@needs_cuda
+def test_cuda_graphs_are_recorded_beside_another_threads_work(on_cuda: tuple[Fuser, Fuser], pair: Pair) -> None:
+    graphs, eager = on_cuda
+    stop, errors = threading.Event(), []
+
+    def busy() -> None:
+        try:
+            while not stop.is_set():
+                (torch.randn(512, 512).cuda() @ torch.randn(512, 512, device="cuda")).sum().item()
+        except RuntimeError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    try:
+        for rows in range(24, 48):  # more sizes than graphs are kept
+            pictures = pair[0][:rows].copy(), pair[1][:rows].copy()
+            for _ in range(3):
+                assert np.array_equal(graphs(*pictures).image, eager(*pictures).image)
+    finally:
+        stop.set()
+        thread.join()
+    assert not errors
+
+
+@needs_cuda
+def test_cuda_graphs_memory_is_given_back(config: FuserConfig, tmp_path: Path) -> None:
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    fuser = Fuser.from_config(replace(config, device="cuda"))
+    fuser.warm_up(480, 640)
+    assert torch.cuda.memory_reserved() > before
+    fuser.close()
+    assert torch.cuda.memory_reserved() <= before + 2**26

@@ -1,0 +1,168 @@
+"""From the tensors of a pair to those of a fused picture: nothing here waits for the device or copies from the host.
+
+So the same code is run operation by operation and recorded as a CUDA graph (:mod:`textdifuse_ros.fusion.graphs`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from textdifuse_ros.diffusion.denoiser import Denoised
+from textdifuse_ros.diffusion.process import reverse, start_noise
+from textdifuse_ros.diffusion.respacing import respace, space_timesteps
+from textdifuse_ros.diffusion.samplers import DrawnNoise, NoiseSource, Sampler
+from textdifuse_ros.diffusion.schedule import NoiseSchedule
+from textdifuse_ros.fusion.denoise import DecodingDenoiser, FeatureDenoiser, Recalled, Remembering
+from textdifuse_ros.fusion.emphasis import Modulated
+from textdifuse_ros.image.color import rgb_to_ycbcr, ycbcr_to_rgb
+from textdifuse_ros.image.ranges import signed_to_unit, to_levels, to_unit, unit_to_signed
+from textdifuse_ros.image.sizing import crop_to, pad_to_multiple
+from textdifuse_ros.networks.drive import INFRARED, MULTIPLE, DriveNetworks
+from textdifuse_ros.networks.encoder import Pyramid
+from textdifuse_ros.networks.light import color_of
+
+
+class Visible(NamedTuple):
+    """A visible picture, padded: RGB float32 [1, 3, H, W], luma [1, 1, H, W], both in [0, 1], and chroma [1, 2, H, W]
+    in [-0.5, 0.5].
+    """
+
+    rgb: Tensor
+    luma: Tensor
+    chroma: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What of a plain fusion is needed to make something stand out.
+
+    :ivar infrared: float32 [1, 1, H, W] in [-1, 1]
+    :ivar sources: both sources' weighted features
+    :ivar estimates: the denoiser's, of every step
+    :ivar color: restored chroma, float32 [1, 2, H, W] in [-0.5, 0.5]
+    :ivar noise: that of its process
+    """
+
+    infrared: Tensor
+    sources: tuple[Pyramid, Pyramid]
+    estimates: tuple[Denoised, ...]
+    color: Tensor
+    noise: DrawnNoise
+
+
+def padded(stored: Tensor) -> Tensor:
+    """A stored picture [H, W, C] as float32 [1, C, H', W'] in [0, 1].
+
+    Chroma is restored at half the size, so it is padded to twice what its network takes.
+    """
+    return pad_to_multiple(to_unit(stored), 2 * MULTIPLE)
+
+
+def split(rgb: Tensor) -> Visible:
+    """A padded colour picture with its luma and chroma."""
+    return Visible(rgb, *rgb_to_ycbcr(rgb))
+
+
+def levels(luma: Tensor, color: Tensor, height: int, width: int) -> Tensor:
+    """The fused picture, uint8 [height, width, 3] RGB.
+
+    :param luma: float32 [1, 1, H, W] in [-1, 1], padded; ``color`` as of :meth:`Pipeline.color`
+    """
+    return to_levels(crop_to(ycbcr_to_rgb(signed_to_unit(luma), color), height, width))
+
+
+@dataclass(frozen=True, eq=False)
+class Pipeline:
+    """The computation of one picture with one set of weights.
+
+    :ivar schedule: the full one
+    :ivar steps: of the reverse process
+    """
+
+    networks: DriveNetworks
+    schedule: NoiseSchedule
+    steps: int
+    sampler: Sampler
+
+    def sources(self, visible: Visible, warm: Tensor) -> tuple[Pyramid, Pyramid]:
+        """Both sources' weighted features (equations 2 and 3).
+
+        :param warm: the infrared, float32 [1, 1, H, W] in [0, 1], padded
+        """
+        luma = self.networks.luma
+        pair = luma.encode_pair(unit_to_signed(self._balanced(visible)), unit_to_signed(warm))
+        return luma.control.weigh_sources(*pair)
+
+    def fused(self, sources: tuple[Pyramid, Pyramid]) -> FeatureDenoiser:
+        """The denoiser with the fused features Phi^f (equation 3)."""
+        features = tuple(x + y for x, y in zip(*sources, strict=True))
+        return FeatureDenoiser(self.networks.luma.decoder, features, self.schedule)
+
+    def alone(self, picture: Visible, kind: int) -> FeatureDenoiser:
+        """The denoiser with the features of one source (equation 1).
+
+        :param kind: ``VISIBLE`` or ``INFRARED``
+        """
+        luma = picture.luma if kind == INFRARED else self._balanced(picture)
+        source = torch.full((1,), kind, device=luma.device)
+        features = self.networks.luma.encoder(unit_to_signed(luma), source)
+        return FeatureDenoiser(self.networks.luma.decoder, features, self.schedule)
+
+    def last(
+        self, denoiser: DecodingDenoiser, like: Tensor, noise: NoiseSource, modulated: Modulated | None = None
+    ) -> Tensor:
+        """The last picture of the reverse process, float32 [1, C, H, W] in [-1, 1].
+
+        :param like: a tensor of its shape and device
+        """
+        schedule = respace(self.schedule, space_timesteps(len(self.schedule), self.steps))
+        process = reverse if modulated is None else modulated.reverse
+        *_, last = process(denoiser, start_noise(like.shape, noise, like.device), schedule, self.sampler, noise)
+        return last.z.clamp(-1, 1)
+
+    def color(self, visible: Visible, noise: NoiseSource) -> Tensor:
+        """Restored chroma, float32 [1, 2, H, W] in [-0.5, 0.5]."""
+        chroma = self.networks.chroma
+        seen = chroma.relit(_half(visible))
+        denoiser = FeatureDenoiser(chroma.decoder, chroma.encoder(seen), self.schedule, base=seen[:, 1:])
+        small = self.last(denoiser, seen[:, 1:], noise) / 2
+        return F.interpolate(small, scale_factor=2, mode="bilinear", align_corners=False)
+
+    def picture(self, visible: Tensor, infrared: Tensor, noise: DrawnNoise) -> Tensor:
+        """All of a plain fusion: stored pictures, as of :func:`.upload`, to uint8 [H, W, 3]."""
+        seen, noise = split(padded(visible)), noise.again()
+        denoiser = self.fused(self.sources(seen, padded(infrared)))
+        luma = self.last(denoiser, seen.luma, noise)
+        return levels(luma, self.color(seen, noise), *infrared.shape[:2])
+
+    def kept(self, visible: Tensor, infrared: Tensor, noise: DrawnNoise) -> Kept:
+        """All of a plain fusion that objects are then modulated in, see :meth:`emphasized`."""
+        seen, warm, noise = split(padded(visible)), padded(infrared), noise.again()
+        sources = self.sources(seen, warm)
+        denoiser = Remembering(self.fused(sources))
+        self.last(denoiser, seen.luma, noise)
+        color = self.color(seen, noise)
+        return Kept(unit_to_signed(warm), sources, tuple(denoiser.estimates), color, noise)
+
+    def emphasized(self, kept: Kept, modulated: Modulated) -> Tensor:
+        """The luma in which something stands out, float32 [1, 1, H, W] in [-1, 1], padded."""
+        denoiser = Recalled(kept.estimates, self.networks.luma.decoder, self.schedule)
+        return self.last(denoiser, kept.infrared, kept.noise.again(), modulated)
+
+    def _balanced(self, visible: Visible) -> Tensor:
+        """The luma that a picture has without its colour cast, float32 [1, 1, H, W] in [0, 1]; brightness stays."""
+        light = self.networks.chroma.light
+        if light is None:
+            return visible.luma
+        gains = light(_half(visible))
+        return rgb_to_ycbcr((visible.rgb * color_of(gains)).clamp(0, 1))[0]
+
+
+def _half(visible: Visible) -> Tensor:
+    """What the chroma networks see: luma and twice the chroma at half the size, [1, 3, H / 2, W / 2] in [-1, 1]."""
+    return F.avg_pool2d(torch.cat((unit_to_signed(visible.luma), 2 * visible.chroma), 1), 2)
