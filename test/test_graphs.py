@@ -19,7 +19,7 @@ from textdifuse_ros.diffusion.samplers import DrawnNoise, by_name, fork
 from textdifuse_ros.diffusion.samplers.base import draw_noise
 from textdifuse_ros.fusion.emphasis import Emphasis, Modulated
 from textdifuse_ros.fusion.fuser import Fuser
-from textdifuse_ros.fusion.pipeline import Kept, Pipeline, levels
+from textdifuse_ros.fusion.pipeline import Kept, Pipeline
 from textdifuse_ros.image.ranges import upload
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -45,10 +45,10 @@ def noise() -> DrawnNoise:
     return DrawnNoise(torch.Generator().manual_seed(0))
 
 
-def objects(shape: tuple[int, ...]) -> Emphasis:
+def objects(shape: tuple[int, ...], second: float = -0.5) -> Emphasis:
     strengths = np.zeros(shape, np.float32)
     strengths[8:30, 10:40] = 1
-    strengths[2:12, 50:60] = -0.5
+    strengths[2:12, 50:60] = second
     return Emphasis(strengths)
 
 
@@ -83,8 +83,32 @@ def test_what_is_recorded_computes_what_the_fuser_does(fuser: Fuser, pair: Pair,
             networks = pipeline.networks
             assert networks.modulation is not None
             modulated = Modulated(networks.modulation, kept.sources, kept.infrared, emphasis)
-            luma = pipeline.emphasized(kept, modulated)
-            assert np.array_equal(levels(luma, kept.color, *pair[1].shape).numpy(), due.image)
+            assert np.array_equal(pipeline.emphasized(kept, modulated).numpy(), due.image)
+            assert np.array_equal(kept.picture.numpy(), plain.image)
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm_solver"])
+def test_the_whole_picture_is_decoded_for_objects_as_their_parts_are(fuser: Fuser, pair: Pair, sampler: str) -> None:
+    """Recorded or operation by operation the same numbers; outside the objects those of the plain fusion."""
+    pair = tuple(np.kron(picture, np.ones((4, 4, 1)[: picture.ndim], np.uint8)) for picture in pair)  # type: ignore[assignment]
+    pipeline = pipeline_of(fuser, sampler)
+    emphasis = objects(pair[1].shape, 1.0)
+    parts = fuser(*pair, steps=2, sampler=sampler, emphasis=emphasis)
+    with torch.inference_mode():
+        kept = pipeline.kept(upload(pair[0]), upload(pair[1]), noise())
+        modulation = pipeline.networks.modulation
+        assert modulation is not None
+        modulated = Modulated(modulation, kept.sources, kept.infrared, emphasis, whole=True)
+        found = pipeline.emphasized(kept, modulated).numpy()
+        amounts = torch.from_numpy(modulated.amounts(kept.estimates[0].x0))[None]
+        for _ in range(2):
+            tensors = pipeline.emphasized_everywhere(kept, amounts, modulated.soft).numpy()
+            assert np.array_equal(tensors, found)
+    plain = kept.picture.numpy()
+    assert parts.mask is not None
+    assert np.array_equal(found[parts.mask == 0], plain[parts.mask == 0])
+    changed = np.abs(found.astype(int) - plain).mean()
+    assert np.abs(found.astype(int) - parts.image).mean() < 0.1 * changed
 
 
 class _NothingFromTheHost(TorchFunctionMode):
@@ -111,10 +135,13 @@ def test_what_is_recorded_brings_nothing_from_the_host(
     pipeline.networks.to("meta")
     pictures = torch.empty(48, 70, 3, dtype=torch.uint8, device="meta"), torch.empty(48, 70, 1, device="meta")
     drawn = noise()
+    amounts, soft = (torch.empty(1, planes, 64, 96, device="meta") for planes in (3, 1))
     with torch.inference_mode():
         record(pipeline, *pictures, drawn)
         with _NothingFromTheHost():
-            record(pipeline, *pictures, drawn)
+            kept = record(pipeline, *pictures, drawn)
+            if isinstance(kept, Kept):
+                pipeline.emphasized_everywhere(kept, amounts, soft)
     for bring in (lambda: torch.tensor(1.0, device="meta"), lambda: torch.zeros(3).to("meta")):
         with pytest.raises(AssertionError, match="brings numbers"), _NothingFromTheHost():
             bring()
@@ -134,7 +161,7 @@ def test_cuda_graphs_give_the_same_bytes(on_cuda: tuple[Fuser, Fuser], pair: Pai
     graphs, eager = on_cuda
     other = pair[0][::-1].copy(), pair[1][::-1].copy()
     way = {"sampler": sampler, "steps": steps}
-    for emphasis in (None, objects(pair[1].shape)):
+    for emphasis in (None, objects(pair[1].shape), objects(pair[1].shape, 1.0)):
         for round_ in range(4):
             for pictures in (pair, other):
                 found = graphs(*pictures, emphasis=emphasis, plain=True, **way)  # type: ignore[arg-type]
@@ -155,7 +182,7 @@ def test_cuda_graphs_are_recorded_beside_another_threads_work(on_cuda: tuple[Fus
     def busy() -> None:
         try:
             while not stop.is_set():
-                (torch.randn(512, 512).cuda() @ torch.randn(512, 512, device="cuda")).sum().item()
+                (torch.ones(512, 512).cuda() @ torch.ones(512, 512, device="cuda")).sum().item()
         except RuntimeError as error:
             errors.append(error)
 

@@ -82,6 +82,10 @@ class Remembering:
         self.estimates.append(found)
         return found
 
+    def take(self) -> Denoised:
+        """The oldest estimate that nobody has taken."""
+        return self.estimates.popleft()
+
 
 class Recalled:
     """A denoiser that gives again what one has given before, for the same process.
@@ -95,4 +99,8 @@ class Recalled:
 
     def __call__(self, z_t: Tensor, t: int | Tensor) -> Denoised:
         """See :class:`.Denoiser`; the arguments are those of then."""
+        return self.take()
+
+    def take(self) -> Denoised:
+        """The estimate of the next step."""
         return next(self._estimates)

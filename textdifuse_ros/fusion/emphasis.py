@@ -7,7 +7,7 @@ outside the objects would change through the decoder's receptive field.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -24,7 +24,7 @@ from textdifuse_ros.diffusion.samplers import NoiseSource, Sampler, fork
 from textdifuse_ros.diffusion.schedule import NoiseSchedule
 from textdifuse_ros.errors import ImageError
 from textdifuse_ros.fusion.denoise import DecodingDenoiser, Remembering, as_timesteps
-from textdifuse_ros.fusion.regions import alike, bounds, cut, cut_all, find_regions
+from textdifuse_ros.fusion.regions import alike, bounds, cut, cut_all, everything, find_regions
 from textdifuse_ros.image.ranges import signed_to_unit
 from textdifuse_ros.localize.base import Localization
 from textdifuse_ros.networks.encoder import STEM, Pyramid, cell_of
@@ -273,6 +273,10 @@ class Modulated:
     :param sources: both sources' weighted features, of one picture
     :param infrared: [1, 1, H, W] in [-1, 1]
     :param emphasis: of the upper left part of it that is the picture; the rest only fills up
+    :param whole: decode the whole picture, not only what lies around the objects: more arithmetic in fewer and always
+        the same operations
+    :ivar soft: the mask M of equation (13), float32 [1, 1, H, W]
+    :ivar groups: what is decoded, regions of one size together
     :ivar plain: what the plain process has come to, float32 [1, 1, H, W] in [-1, 1]; set by :meth:`reverse`
     :ivar faint: the objects that are played down
     """
@@ -280,10 +284,16 @@ class Modulated:
     plain: Tensor
 
     def __init__(
-        self, modulation: Modulation, sources: tuple[Pyramid, Pyramid], infrared: Tensor, emphasis: Emphasis
+        self,
+        modulation: Modulation,
+        sources: tuple[Pyramid, Pyramid],
+        infrared: Tensor,
+        emphasis: Emphasis,
+        *,
+        whole: bool = False,
     ) -> None:
         self._modulation, self._sources = modulation, sources
-        self._infrared = _to_unit(infrared)
+        self._infrared = infrared
         height, width = infrared.shape[-2:]
         rows, columns = emphasis.strengths.shape
         pad = ((0, height - rows), (0, width - columns))
@@ -291,15 +301,22 @@ class Modulated:
         self.soft = torch.from_numpy(np.pad(emphasis.soft, pad))[None, None].to(infrared.device)
         self._strengths = np.pad(emphasis.strengths, pad)
         self._apart = None if emphasis.objects is None else np.pad(emphasis.objects, pad)
-        self.groups = alike(find_regions(self._strengths))
+        self.groups = everything(height, width) if whole else alike(find_regions(self._strengths))
         self.faint = _faint_objects(self._strengths, self._apart, infrared.device)
+
+    def amounts(self, plain: Tensor) -> np.ndarray:
+        """How much brighter, darker and fainter, float32 [3, H, W], see :func:`amounts`.
+
+        :param plain: float32 [1, 1, H, W], the plain process's first estimate
+        """
+        return amounts(_to_unit(plain), _to_unit(self._infrared), self._strengths, self._apart)
 
     def features(self, plain: Tensor) -> list[Pyramid]:
         """The modulated features of each group of regions (equation 12).
 
         :param plain: float32 [1, 1, H, W], the plain process's first estimate
         """
-        asked = amounts(_to_unit(plain), self._infrared, self._strengths, self._apart)
+        asked = self.amounts(plain)
         wanted = torch.from_numpy(asked)[None].to(plain.device)
         (top, left, bottom, right), cell = bounds(self.groups), 2 * STEM
         where = slice(top // cell, bottom // cell), slice(left // cell, right // cell)
@@ -337,39 +354,66 @@ class Modulated:
         plain = Remembering(denoiser)
         twin = fork(generator)
         steps = reverse(plain, start, schedule, sampler, generator)
-        modulated = reverse(_Blended(denoiser, plain, self), start, schedule, sampler, twin)
+        modulated = reverse(Blended(denoiser, plain.take, self), start, schedule, sampler, twin)
         while ahead := list(islice(steps, AHEAD)):
             self.plain = ahead[-1].z
             yield from islice(modulated, len(ahead))
 
 
-class _Blended:
+class Everywhere:
+    """What :class:`Modulated` is where the whole picture is decoded and nothing is played down, of tensors alone.
+
+    :param amounts: of :meth:`Modulated.amounts`, float32 [1, 3, H, W]
+    :param soft: as of :class:`Modulated`
+    """
+
+    def __init__(
+        self, modulation: Modulation, sources: tuple[Pyramid, Pyramid], amounts: Tensor, soft: Tensor
+    ) -> None:
+        self._modulation, self._sources, self._amounts = modulation, sources, amounts
+        self.soft = soft
+        self.groups = everything(*soft.shape[2:])
+        self.faint: list[_Faint] = []
+
+    def features(self, plain: Tensor) -> list[Pyramid]:
+        """As of :class:`Modulated`."""
+        context = self._modulation.context(*self._sources, self._amounts, plain)
+        return [self._modulation(*self._sources, self._amounts, context)]
+
+
+class Blended:
     """The modulated process's denoiser: the plain estimate, and its own of the objects (equation 13).
 
     The blend is taken on the estimate x0: the samplers' steps are linear in it and the noise is the same, so z is
     blended with it.
+
+    :param denoiser: the plain process's
+    :param plain: gives that one's estimates, step by step
     """
 
-    def __init__(self, denoiser: DecodingDenoiser, plain: Remembering, objects: Modulated) -> None:
-        self._decoder, self._schedule = denoiser.decoder, denoiser.schedule
+    def __init__(
+        self, denoiser: DecodingDenoiser, plain: Callable[[], Denoised], objects: Modulated | Everywhere
+    ) -> None:
+        self.decoder, self.schedule = denoiser.decoder, denoiser.schedule
         self._plain, self._objects = plain, objects
         self._features: list[Pyramid] | None = None
 
     def __call__(self, z_t: Tensor, t: int | Tensor) -> Denoised:
-        plain = self._plain.estimates.popleft()
+        """See :class:`.Denoiser`."""
+        plain = self._plain()
         if self._features is None:
             self._features = self._objects.features(plain.x0)
         timestep = as_timesteps(t, z_t)
         x0 = plain.x0.clone()
         for regions, features in zip(self._objects.groups, self._features, strict=True):
-            estimates, _ = self._decoder(features, cut_all(z_t, [region.whole for region in regions]), timestep)
+            estimates, _ = self.decoder(features, cut_all(z_t, [region.whole for region in regions]), timestep)
             for region, estimate in zip(regions, estimates.split(1), strict=True):
                 before, soft = (cut(picture, region.core) for picture in (plain.x0, self._objects.soft))
                 after = cut(estimate, region.core_in_whole).clamp(-1, 1)
                 cut(x0, region.core).copy_(torch.lerp(before, after, soft))
         for item in self._objects.faint:
             item.hold(plain.x0, x0)
-        return make_denoised("x0", x0, z_t, t, self._schedule, plain.variance)
+        return make_denoised("x0", x0, z_t, t, self.schedule, plain.variance)
 
 
 def _to_unit(picture: Tensor) -> np.ndarray:

@@ -235,13 +235,13 @@ class Fuser:
         clock = _Stopwatch(self._device)
         pictures = upload(visible, self._device), upload(to_uint8(infrared), self._device)
         pipeline = Pipeline(networks, self.schedule, run.steps, run.rule)
-        if self._graphs is not None and run.steps <= AHEAD:
-            found = self._recorded(self._graphs, pipeline, pictures, run, emphasis, plain, clock)
-        else:
-            found = None
-        fused, without = found or _computed(pipeline, pictures, run, emphasis, plain, clock)
+        graphs = self._graphs if run.steps <= AHEAD else None
+        found = None if graphs is None else self._recorded(graphs, pipeline, pictures, run, emphasis, clock)
+        if found is None:
+            found = _computed(pipeline, pictures, run, emphasis, clock, plain=plain, whole=graphs is not None)
+        fused, without = found
         image = fused.cpu().numpy()
-        bare = None if without is None else without.cpu().numpy()
+        bare = without.cpu().numpy() if plain and without is not None else None
         clock.lap("finish")
         mask = None if emphasis is None else emphasis.mask()
         return FusionResult(image, self._provenance(run, emphasis), clock.laps(), mask, bare)
@@ -253,26 +253,31 @@ class Fuser:
         pictures: tuple[Tensor, Tensor],
         run: _Run,
         emphasis: Emphasis | None,
-        plain: bool,
         clock: _Stopwatch,
     ) -> tuple[Tensor, Tensor | None] | None:
-        """What :func:`_computed` gives, by way of a graph; None where there is none yet."""
+        """What :func:`_computed` gives, by way of graphs; None where there is none yet."""
         clock.lap("prepare")
         key = (bool(emphasis), run.key, *((item.shape, item.dtype) for item in pictures))
         record = pipeline.kept if emphasis else pipeline.picture
         found = graphs(key, lambda: functools.partial(record, noise=DrawnNoise(run.generator())), pictures)
         if found is None:
             return None
-        clock.lap("graph")
         if not isinstance(found, Kept):
+            clock.lap("graph")
             return found, None
         assert emphasis and pipeline.networks.modulation is not None
-        modulated = Modulated(pipeline.networks.modulation, found.sources, found.infrared, emphasis)
-        size = pictures[1].shape[:2]
-        fused = levels(pipeline.emphasized(found, modulated), found.color, *size)
-        without = levels(modulated.plain.clamp(-1, 1), found.color, *size) if plain else None
+        modulated = Modulated(pipeline.networks.modulation, found.sources, found.infrared, emphasis, whole=True)
+        clock.lap("graph")
+        fused = None
+        if not modulated.faint:
+            amounts = torch.from_numpy(modulated.amounts(found.estimates[0].x0))[None].to(self._device)
+            # Recorded anew with what it reads from.
+            work = functools.partial(pipeline.emphasized_everywhere, found)
+            fused = graphs((id(found), key), lambda: work, (amounts, modulated.soft))
+        if fused is None:
+            fused = pipeline.emphasized(found, modulated)
         clock.lap("objects")
-        return fused, without
+        return fused, found.picture
 
     def _restore(self, networks: DriveNetworks, picture: np.ndarray, kind: int, run: _Run) -> FusionResult:
         clock = _Stopwatch(self._device)
@@ -312,10 +317,15 @@ def _computed(
     pictures: tuple[Tensor, Tensor],
     run: _Run,
     emphasis: Emphasis | None,
-    plain: bool,
     clock: _Stopwatch,
+    *,
+    plain: bool,
+    whole: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """The fused picture, uint8 [H, W, 3], and, where that is asked for, the one without what stands out."""
+    """The fused picture, uint8 [H, W, 3], and, where that is asked for, the one without what stands out.
+
+    :param whole: as of :class:`.Modulated`
+    """
     noise = run.generator()
     seen, warm = split(padded(pictures[0])), padded(pictures[1])
     clock.lap("prepare")
@@ -323,7 +333,7 @@ def _computed(
     modulated = None
     if emphasis:
         assert pipeline.networks.modulation is not None
-        modulated = Modulated(pipeline.networks.modulation, sources, unit_to_signed(warm), emphasis)
+        modulated = Modulated(pipeline.networks.modulation, sources, unit_to_signed(warm), emphasis, whole=whole)
     denoiser = pipeline.fused(sources)
     clock.lap("encode")
     luma = pipeline.last(denoiser, seen.luma, noise, modulated)

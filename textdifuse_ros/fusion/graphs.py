@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MOST = 4
+MOST = 8
 """Graphs that are kept; each one holds the memory of its computation."""
 
 WARM_UP = 2

@@ -18,7 +18,7 @@ from textdifuse_ros.diffusion.respacing import respace, space_timesteps
 from textdifuse_ros.diffusion.samplers import DrawnNoise, NoiseSource, Sampler
 from textdifuse_ros.diffusion.schedule import NoiseSchedule
 from textdifuse_ros.fusion.denoise import DecodingDenoiser, FeatureDenoiser, Recalled, Remembering
-from textdifuse_ros.fusion.emphasis import Modulated
+from textdifuse_ros.fusion.emphasis import Blended, Everywhere, Modulated
 from textdifuse_ros.image.color import rgb_to_ycbcr, ycbcr_to_rgb
 from textdifuse_ros.image.ranges import signed_to_unit, to_levels, to_unit, unit_to_signed
 from textdifuse_ros.image.sizing import crop_to, pad_to_multiple
@@ -41,13 +41,15 @@ class Visible(NamedTuple):
 class Kept:
     """What of a plain fusion is needed to make something stand out.
 
-    :ivar infrared: float32 [1, 1, H, W] in [-1, 1]
+    :ivar picture: the fused picture, uint8 [H, W, 3]
+    :ivar infrared: float32 [1, 1, H', W'] in [-1, 1], padded, as all that follows
     :ivar sources: both sources' weighted features
     :ivar estimates: the denoiser's, of every step
     :ivar color: restored chroma, float32 [1, 2, H, W] in [-0.5, 0.5]
     :ivar noise: that of its process
     """
 
+    picture: Tensor
     infrared: Tensor
     sources: tuple[Pyramid, Pyramid]
     estimates: tuple[Denoised, ...]
@@ -141,18 +143,30 @@ class Pipeline:
         return levels(luma, self.color(seen, noise), *infrared.shape[:2])
 
     def kept(self, visible: Tensor, infrared: Tensor, noise: DrawnNoise) -> Kept:
-        """All of a plain fusion that objects are then modulated in, see :meth:`emphasized`."""
+        """All of a plain fusion, with what it takes to make something stand out in it."""
         seen, warm, noise = split(padded(visible)), padded(infrared), noise.again()
         sources = self.sources(seen, warm)
         denoiser = Remembering(self.fused(sources))
-        self.last(denoiser, seen.luma, noise)
+        luma = self.last(denoiser, seen.luma, noise)
         color = self.color(seen, noise)
-        return Kept(unit_to_signed(warm), sources, tuple(denoiser.estimates), color, noise)
+        picture = levels(luma, color, *infrared.shape[:2])
+        return Kept(picture, unit_to_signed(warm), sources, tuple(denoiser.estimates), color, noise)
 
     def emphasized(self, kept: Kept, modulated: Modulated) -> Tensor:
-        """The luma in which something stands out, float32 [1, 1, H, W] in [-1, 1], padded."""
-        denoiser = Recalled(kept.estimates, self.networks.luma.decoder, self.schedule)
-        return self.last(denoiser, kept.infrared, kept.noise.again(), modulated)
+        """The picture in which something stands out, uint8 [H, W, 3]."""
+        luma = self.last(self._recalled(kept), kept.infrared, kept.noise.again(), modulated)
+        return levels(luma, kept.color, *kept.picture.shape[:2])
+
+    def emphasized_everywhere(self, kept: Kept, amounts: Tensor, soft: Tensor) -> Tensor:
+        """The same of a whole picture in which nothing is played down, from tensors alone; see :class:`.Everywhere`."""
+        assert self.networks.modulation is not None
+        recalled = self._recalled(kept)
+        objects = Everywhere(self.networks.modulation, kept.sources, amounts, soft)
+        luma = self.last(Blended(recalled, recalled.take, objects), kept.infrared, kept.noise.again())
+        return levels(luma, kept.color, *kept.picture.shape[:2])
+
+    def _recalled(self, kept: Kept) -> Recalled:
+        return Recalled(kept.estimates, self.networks.luma.decoder, self.schedule)
 
     def _balanced(self, visible: Visible) -> Tensor:
         """The luma that a picture has without its colour cast, float32 [1, 1, H, W] in [0, 1]; brightness stays."""

@@ -71,7 +71,7 @@ def find_regions(strengths: np.ndarray) -> list[Region]:
             new = union
         regions.append(new)
     if sum(region.pixels for region in regions) > height * width:
-        return [Region((0, 0, height, width), (0, 0, height, width))]
+        return everything(height, width)[0]
     return regions
 
 
@@ -112,6 +112,12 @@ def alike(regions: list[Region]) -> list[list[Region]]:
         top, left, bottom, right = region.whole
         groups.setdefault((bottom - top, right - left), []).append(region)
     return list(groups.values())
+
+
+def everything(height: int, width: int) -> list[list[Region]]:
+    """The whole picture as the only region."""
+    box = (0, 0, height, width)
+    return [[Region(box, box)]]
 
 
 def bounds(groups: list[list[Region]]) -> Box:
