@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -19,6 +23,7 @@ from textdifuse_ros.diffusion.samplers import DrawnNoise, by_name, fork
 from textdifuse_ros.diffusion.samplers.base import draw_noise
 from textdifuse_ros.fusion.emphasis import Emphasis, Modulated
 from textdifuse_ros.fusion.fuser import Fuser
+from textdifuse_ros.fusion.graphs import Graphs
 from textdifuse_ros.fusion.pipeline import Kept, Pipeline
 from textdifuse_ros.image.ranges import upload
 
@@ -147,6 +152,30 @@ def test_what_is_recorded_brings_nothing_from_the_host(
             bring()
 
 
+def test_a_graph_keeps_what_its_work_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would go on reading where that lay; recorded here with CUDA's own calls left out."""
+    for name in ("current_stream", "Stream", "stream", "CUDAGraph", "graph", "device"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    drawn = noise()
+    draw_noise((2, 3), drawn, torch.empty(0))
+    held = weakref.ref(drawn)
+    graphs = Graphs(torch.device("cpu"))
+    inputs = (torch.ones(2, 3),)
+    assert graphs("size", lambda: None, inputs) is None  # type: ignore[arg-type, return-value]
+
+    def record(seen: torch.Tensor, *, noise: DrawnNoise) -> torch.Tensor:
+        return seen + noise.again().next((2, 3), seen)
+
+    work = functools.partial(record, noise=drawn)
+    assert graphs("size", lambda: work, inputs) is not None
+    del drawn, work
+    gc.collect()
+    assert held() is not None
+    graphs.clear()
+    gc.collect()
+    assert held() is None
+
+
 @pytest.fixture
 def on_cuda(config: FuserConfig) -> tuple[Fuser, Fuser]:
     """With graphs, and without."""
@@ -197,6 +226,23 @@ def test_cuda_graphs_are_recorded_beside_another_threads_work(on_cuda: tuple[Fus
         stop.set()
         thread.join()
     assert not errors
+
+
+@needs_cuda
+def test_cuda_graphs_read_nothing_that_was_freed(on_cuda: tuple[Fuser, Fuser]) -> None:
+    graphs, eager = on_cuda
+    rng = np.random.default_rng(2)
+    pair = rng.integers(0, 256, (480, 640, 3), dtype=np.uint8), rng.integers(0, 256, (480, 640), dtype=np.uint8)
+    emphases = None, objects(pair[1].shape, 1.0)
+    for _ in range(3):
+        for steps in (1, 2, 4):
+            for emphasis in emphases:
+                graphs(*pair, steps=steps, emphasis=emphasis)
+        torch.cuda.empty_cache()
+        for size in (2**20, 2**22, 2**24):
+            torch.full((size,), float("nan"), device="cuda")
+    for steps in (1, 2, 4):
+        assert np.array_equal(graphs(*pair, steps=steps).image, eager(*pair, steps=steps).image)
 
 
 @needs_cuda

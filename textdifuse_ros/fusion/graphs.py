@@ -28,6 +28,8 @@ class _Graph:
     """
 
     def __init__(self, work: Callable[..., Any], inputs: tuple[Tensor, ...]) -> None:
+        # With all that it holds: the graph reads from where that lay when it was recorded.
+        self._work = work
         self._inputs = tuple(item.clone() for item in inputs)
         here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
         aside.wait_stream(here)
