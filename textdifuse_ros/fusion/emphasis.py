@@ -19,8 +19,8 @@ from torch import Tensor
 
 from textdifuse_ros.checks import describe
 from textdifuse_ros.diffusion.denoiser import Denoised, make_denoised
-from textdifuse_ros.diffusion.process import ReverseStep, reverse
-from textdifuse_ros.diffusion.samplers import NoiseSource, Sampler, fork
+from textdifuse_ros.diffusion.process import reverse
+from textdifuse_ros.diffusion.samplers import CutNoise, DrawnNoise, Sampler, fork
 from textdifuse_ros.diffusion.schedule import NoiseSchedule
 from textdifuse_ros.errors import ImageError
 from textdifuse_ros.fusion.denoise import DecodingDenoiser, Remembering, as_timesteps
@@ -228,7 +228,7 @@ class _Faint:
 
     Kappa is found for features, and where the contrast is small already it may lead past equality, or away from it.
 
-    :ivar near: the rows and columns of the object and the ring around it
+    :ivar near: the rows and columns of the object and the ring around it, in the part that is decoded
     :ivar inside: float32 [1, 1, h, w], 1 on the object
     :ivar ring: likewise, on its surroundings
     """
@@ -248,7 +248,7 @@ class _Faint:
 
 
 def _faint_objects(strengths: np.ndarray, objects: np.ndarray | None, device: torch.device) -> list[_Faint]:
-    """The objects of negative strength that have surroundings to be compared with."""
+    """The objects of negative strength that have surroundings to be compared with, of the part that is decoded."""
     faint = strengths < 0
     if not faint.any():
         return []
@@ -275,10 +275,11 @@ class Modulated:
     :param emphasis: of the upper left part of it that is the picture; the rest only fills up
     :param whole: decode the whole picture, not only what lies around the objects: more arithmetic in fewer and always
         the same operations
-    :ivar soft: the mask M of equation (13), float32 [1, 1, H, W]
     :ivar groups: what is decoded, regions of one size together
-    :ivar plain: what the plain process has come to, float32 [1, 1, H, W] in [-1, 1]; set by :meth:`reverse`
+    :ivar part: the part of the picture that holds all of them, and the objects' surroundings
+    :ivar soft: the mask M of equation (13) there, float32 [1, 1, h, w]
     :ivar faint: the objects that are played down
+    :ivar plain: what the plain process has come to, float32 [1, 1, H, W] in [-1, 1]; set by :meth:`run`
     """
 
     plain: Tensor
@@ -293,23 +294,26 @@ class Modulated:
         whole: bool = False,
     ) -> None:
         self._modulation, self._sources = modulation, sources
-        self._infrared = infrared
         height, width = infrared.shape[-2:]
-        rows, columns = emphasis.strengths.shape
-        pad = ((0, height - rows), (0, width - columns))
+        strengths = _filled_up(emphasis.strengths, height, width)
+        self.groups = everything(height, width) if whole else alike(find_regions(strengths))
+        self.part = bounds(self.groups, height, width, RING)
+        top, left, bottom, right = self.part
+        rows, columns = slice(top, bottom), slice(left, right)
+        self._infrared, self._strengths = cut(infrared, self.part), strengths[rows, columns]
         # Softened before it is filled up: an object that the picture cuts off has no border there.
-        self.soft = torch.from_numpy(np.pad(emphasis.soft, pad))[None, None].to(infrared.device)
-        self._strengths = np.pad(emphasis.strengths, pad)
-        self._apart = None if emphasis.objects is None else np.pad(emphasis.objects, pad)
-        self.groups = everything(height, width) if whole else alike(find_regions(self._strengths))
+        soft = _filled_up(emphasis.soft, height, width)[rows, columns]
+        self.soft = torch.from_numpy(soft)[None, None].to(infrared.device)
+        objects = emphasis.objects
+        self._apart = None if objects is None else _filled_up(objects, height, width)[rows, columns]
         self.faint = _faint_objects(self._strengths, self._apart, infrared.device)
 
     def amounts(self, plain: Tensor) -> np.ndarray:
-        """How much brighter, darker and fainter, float32 [3, H, W], see :func:`amounts`.
+        """How much brighter, darker and fainter in the part, float32 [3, h, w], see :func:`amounts`.
 
         :param plain: float32 [1, 1, H, W], the plain process's first estimate
         """
-        return amounts(_to_unit(plain), _to_unit(self._infrared), self._strengths, self._apart)
+        return amounts(_to_unit(cut(plain, self.part)), _to_unit(self._infrared), self._strengths, self._apart)
 
     def features(self, plain: Tensor) -> list[Pyramid]:
         """The modulated features of each group of regions (equation 12).
@@ -318,7 +322,7 @@ class Modulated:
         """
         asked = self.amounts(plain)
         wanted = torch.from_numpy(asked)[None].to(plain.device)
-        (top, left, bottom, right), cell = bounds(self.groups), 2 * STEM
+        (top, left, bottom, right), cell = self.part, 2 * STEM
         where = slice(top // cell, bottom // cell), slice(left // cell, right // cell)
         context = self._modulation.context(*self._sources, wanted, plain, where)
         found = []
@@ -327,37 +331,42 @@ class Modulated:
             visible, infrared = (
                 tuple(cut_all(level, boxes, cell_of(n)) for n, level in enumerate(source)) for source in self._sources
             )
-            parts = [asked[:, up:down, west:east].any((1, 2)) for up, west, down, east in boxes]
+            inner = [region.within(self.part).whole for region in regions]
+            parts = [asked[:, up:down, west:east].any((1, 2)) for up, west, down, east in inner]
             ways = np.flatnonzero(np.any(parts, 0)).tolist()
-            inner = [(up - top, west - left, down - top, east - left) for up, west, down, east in boxes]
             around = cut_all(context, inner, cell)
-            found.append(self._modulation(visible, infrared, cut_all(wanted, boxes), around, ways))
+            found.append(self._modulation(visible, infrared, cut_all(wanted, inner), around, ways))
         return found
 
-    def reverse(
+    def run(
         self,
         denoiser: DecodingDenoiser,
         start: Tensor,
         schedule: NoiseSchedule,
         sampler: Sampler,
-        generator: NoiseSource,
-    ) -> Iterator[ReverseStep]:
-        """The plain and the modulated process with the same noise; yields the modulated one's steps.
+        noise: torch.Generator | DrawnNoise,
+    ) -> Tensor:
+        """The plain and the modulated process with the same noise; what the second one has come to, [1, 1, H, W].
 
-        The plain one goes some steps ahead: in turns each would find the other's data in the processor's cache.
+        The plain one goes some steps ahead: in turns each would find the other's data in the processor's cache. The
+        modulated one runs on the part that holds the objects, for elsewhere it is the plain one.
 
-        Arguments as of :func:`textdifuse_ros.diffusion.process.reverse`; the generator is left as the plain process
-        alone would leave it.
+        Arguments as of :func:`textdifuse_ros.diffusion.process.reverse`; the noise is left as the plain process alone
+        would leave it.
 
         :param denoiser: the plain one
         """
         plain = Remembering(denoiser)
-        twin = fork(generator)
-        steps = reverse(plain, start, schedule, sampler, generator)
-        modulated = reverse(Blended(denoiser, plain.take, self), start, schedule, sampler, twin)
+        top, left, bottom, right = self.part
+        twin = CutNoise(fork(noise), start.shape, slice(top, bottom), slice(left, right))
+        steps = reverse(plain, start, schedule, sampler, noise)
+        modulated = reverse(Blended(denoiser, plain.take, self), cut(start, self.part), schedule, sampler, twin)
         while ahead := list(islice(steps, AHEAD)):
             self.plain = ahead[-1].z
-            yield from islice(modulated, len(ahead))
+            *_, last = islice(modulated, len(ahead))
+        result = self.plain.clone()
+        cut(result, self.part).copy_(last.z)
+        return result
 
 
 class Everywhere:
@@ -373,6 +382,7 @@ class Everywhere:
         self._modulation, self._sources, self._amounts = modulation, sources, amounts
         self.soft = soft
         self.groups = everything(*soft.shape[2:])
+        self.part = self.groups[0][0].whole
         self.faint: list[_Faint] = []
 
     def features(self, plain: Tensor) -> list[Pyramid]:
@@ -396,27 +406,36 @@ class Blended:
     ) -> None:
         self.decoder, self.schedule = denoiser.decoder, denoiser.schedule
         self._plain, self._objects = plain, objects
+        self._regions = [[region.within(objects.part) for region in regions] for regions in objects.groups]
         self._features: list[Pyramid] | None = None
 
     def __call__(self, z_t: Tensor, t: int | Tensor) -> Denoised:
-        """See :class:`.Denoiser`."""
-        plain = self._plain()
+        """See :class:`.Denoiser`; of the part that holds the objects."""
+        estimate = self._plain()
         if self._features is None:
-            self._features = self._objects.features(plain.x0)
+            self._features = self._objects.features(estimate.x0)
         timestep = as_timesteps(t, z_t)
-        x0 = plain.x0.clone()
-        for regions, features in zip(self._objects.groups, self._features, strict=True):
+        plain = cut(estimate.x0, self._objects.part)
+        variance = None if estimate.variance is None else cut(estimate.variance, self._objects.part)
+        x0 = plain.clone()
+        for regions, features in zip(self._regions, self._features, strict=True):
             estimates, _ = self.decoder(features, cut_all(z_t, [region.whole for region in regions]), timestep)
-            for region, estimate in zip(regions, estimates.split(1), strict=True):
-                before, soft = (cut(picture, region.core) for picture in (plain.x0, self._objects.soft))
-                after = cut(estimate, region.core_in_whole).clamp(-1, 1)
+            for region, decoded in zip(regions, estimates.split(1), strict=True):
+                before, soft = (cut(picture, region.core) for picture in (plain, self._objects.soft))
+                after = cut(decoded, region.core_in_whole).clamp(-1, 1)
                 cut(x0, region.core).copy_(torch.lerp(before, after, soft))
         for item in self._objects.faint:
-            item.hold(plain.x0, x0)
-        return make_denoised("x0", x0, z_t, t, self.schedule, plain.variance)
+            item.hold(plain, x0)
+        return make_denoised("x0", x0, z_t, t, self.schedule, variance)
 
 
 def _to_unit(picture: Tensor) -> np.ndarray:
     """[1, 1, H, W] in [-1, 1] to float32 [H, W] in [0, 1]."""
     unit: np.ndarray = signed_to_unit(picture[0, 0].float()).cpu().numpy()
     return unit
+
+
+def _filled_up(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """With zeros to the right and below."""
+    down, right = height - picture.shape[0], width - picture.shape[1]
+    return np.pad(picture, ((0, down), (0, right))) if down or right else picture

@@ -15,7 +15,7 @@ from torch import Tensor
 from textdifuse_ros.diffusion.denoiser import Denoised
 from textdifuse_ros.diffusion.process import reverse, start_noise
 from textdifuse_ros.diffusion.respacing import respace, space_timesteps
-from textdifuse_ros.diffusion.samplers import DrawnNoise, NoiseSource, Sampler
+from textdifuse_ros.diffusion.samplers import DrawnNoise, Sampler
 from textdifuse_ros.diffusion.schedule import NoiseSchedule
 from textdifuse_ros.fusion.denoise import DecodingDenoiser, FeatureDenoiser, Recalled, Remembering
 from textdifuse_ros.fusion.emphasis import Blended, Everywhere, Modulated
@@ -116,18 +116,24 @@ class Pipeline:
         return FeatureDenoiser(self.networks.luma.decoder, features, self.schedule)
 
     def last(
-        self, denoiser: DecodingDenoiser, like: Tensor, noise: NoiseSource, modulated: Modulated | None = None
+        self,
+        denoiser: DecodingDenoiser,
+        like: Tensor,
+        noise: torch.Generator | DrawnNoise,
+        modulated: Modulated | None = None,
     ) -> Tensor:
         """The last picture of the reverse process, float32 [1, C, H, W] in [-1, 1].
 
         :param like: a tensor of its shape and device
         """
         schedule = respace(self.schedule, space_timesteps(len(self.schedule), self.steps))
-        process = reverse if modulated is None else modulated.reverse
-        *_, last = process(denoiser, start_noise(like.shape, noise, like.device), schedule, self.sampler, noise)
+        start = start_noise(like.shape, noise, like.device)
+        if modulated is not None:
+            return modulated.run(denoiser, start, schedule, self.sampler, noise).clamp(-1, 1)
+        *_, last = reverse(denoiser, start, schedule, self.sampler, noise)
         return last.z.clamp(-1, 1)
 
-    def color(self, visible: Visible, noise: NoiseSource) -> Tensor:
+    def color(self, visible: Visible, noise: torch.Generator | DrawnNoise) -> Tensor:
         """Restored chroma, float32 [1, 2, H, W] in [-0.5, 0.5]."""
         chroma = self.networks.chroma
         seen = chroma.relit(_half(visible))

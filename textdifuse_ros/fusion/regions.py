@@ -44,6 +44,12 @@ class Region:
         top, left, bottom, right = self.core
         return top - up, left - west, bottom - up, right - west
 
+    def within(self, part: Box) -> Region:
+        """The same in a part of the picture that holds it."""
+        (top, left, _, _), boxes = part, (self.core, self.whole)
+        core, whole = ((up - top, west - left, down - top, east - left) for up, west, down, east in boxes)
+        return Region(core, whole)
+
     @property
     def pixels(self) -> int:
         """How many are decoded."""
@@ -120,10 +126,16 @@ def everything(height: int, width: int) -> list[list[Region]]:
     return [[Region(box, box)]]
 
 
-def bounds(groups: list[list[Region]]) -> Box:
-    """The rectangle that holds all that is decoded."""
-    edges = np.array([region.whole for regions in groups for region in regions])
-    (top, left), (bottom, right) = edges[:, :2].min(0).tolist(), edges[:, 2:].max(0).tolist()
+def bounds(groups: list[list[Region]], height: int, width: int, ring: int) -> Box:
+    """The rectangle that holds all that is decoded, and a ring around the objects; its edges are multiples of 16.
+
+    :param height: of the picture, a multiple of 16 as the width
+    """
+    wholes = np.array([region.whole for regions in groups for region in regions])
+    cores = np.array([region.core for regions in groups for region in regions])
+    low = np.minimum(wholes[:, :2].min(0), cores[:, :2].min(0) - ring) // MULTIPLE * MULTIPLE
+    high = -(np.minimum(-wholes[:, 2:].max(0), -cores[:, 2:].max(0) - ring) // MULTIPLE * MULTIPLE)
+    (top, left), (bottom, right) = np.maximum(low, 0).tolist(), np.minimum(high, (height, width)).tolist()
     return top, left, bottom, right
 
 

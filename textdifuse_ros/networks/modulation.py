@@ -133,16 +133,20 @@ class Modulation(nn.Module):
     ) -> Tensor:
         """What is at each place, and what is on average on the objects and beside them, far and near.
 
-        :param visible: of the whole picture, as of :meth:`forward`; so are the infrared and the amounts
+        :param visible: of the whole picture, as of :meth:`forward`; so is the infrared
+        :param amounts: of the part that is wanted; nothing is named elsewhere
         :param plain: float32 [N, 1, H, W] in [-1, 1], an estimate of what is fused without a text
         :param where: the rows and columns that are wanted [cells of 8 pixels]; the averages look beyond them
         :return: [N, 5 (hidden + 1), H / 8, W / 8], or the part of it that is wanted
         """
         here = self.describe(torch.cat((visible[1], infrared[1]), 1))
         here = torch.cat((here, F.avg_pool2d(plain, 2 * STEM).to(here.dtype)), 1)
-        share = F.avg_pool2d(_named(amounts), 2 * STEM).to(here.dtype)
-        means = (*_windowed_means(here, share, where), *_windowed_means(here, 1 - share, where))
-        return torch.cat((here[..., where[0], where[1]], *means), 1)
+        share = here.new_zeros((here.shape[0], 1, *here.shape[2:]))
+        share[..., where[0], where[1]] = F.avg_pool2d(_named(amounts), 2 * STEM).to(here.dtype)
+        # Objects and surroundings go through the windows together: half as many operations.
+        means = _windowed_means(here.repeat(2, 1, 1, 1), torch.cat((share, 1 - share)), where)
+        on, beside = zip(*(mean.chunk(2) for mean in means), strict=True)
+        return torch.cat((here[..., where[0], where[1]], *on, *beside), 1)
 
 
 def _named(amounts: Tensor) -> Tensor:

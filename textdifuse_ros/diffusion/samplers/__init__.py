@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from textdifuse_ros.diffusion.samplers.ancestral import Ancestral
-from textdifuse_ros.diffusion.samplers.base import DrawnNoise, NoiseSource, Sampler, SamplerState, fork
+from textdifuse_ros.diffusion.samplers.base import CutNoise, DrawnNoise, NoiseSource, Sampler, SamplerState, fork
 from textdifuse_ros.diffusion.samplers.ddim import Ddim
 from textdifuse_ros.diffusion.samplers.dpm_solver import DpmSolver
 from textdifuse_ros.errors import ConfigError
 
 __all__ = [
     "Ancestral",
+    "CutNoise",
     "Ddim",
     "DpmSolver",
     "DrawnNoise",

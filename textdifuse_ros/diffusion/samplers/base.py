@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -75,10 +75,26 @@ class DrawnNoise:
         return other
 
 
-NoiseSource = torch.Generator | DrawnNoise
+class CutNoise:
+    """A rectangle of the noise of a whole picture.
+
+    :param source: gives the whole picture's
+    :param shape: the picture's, [N, C, H, W]
+    :param rows, columns: the rectangle
+    """
+
+    def __init__(self, source: NoiseSource, shape: Sequence[int], rows: slice, columns: slice) -> None:
+        self._source, self._shape, self._rows, self._columns = source, shape, rows, columns
+
+    def next(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        """The next noise, of the rectangle's shape."""
+        return draw_noise(self._shape, self._source, like)[..., self._rows, self._columns]
 
 
-def fork(source: NoiseSource) -> NoiseSource:
+NoiseSource: TypeAlias = "torch.Generator | DrawnNoise | CutNoise"
+
+
+def fork(source: torch.Generator | DrawnNoise) -> torch.Generator | DrawnNoise:
     """A second source that gives from here on what the first one gives."""
     if isinstance(source, DrawnNoise):
         return source.fork()
@@ -112,6 +128,6 @@ def draw_noise(shape: Sequence[int], generator: NoiseSource | None, like: Tensor
     """
     if generator is None:
         raise InputError("the generator", "a torch.Generator, for this sampler draws noise", None)
-    if isinstance(generator, DrawnNoise):
+    if not isinstance(generator, torch.Generator):
         return generator.next(shape, like)
     return torch.randn(tuple(shape), generator=generator, device=generator.device, dtype=like.dtype).to(like.device)
