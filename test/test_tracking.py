@@ -108,6 +108,35 @@ def test_an_object_that_jumps_away_is_lost_and_leaves_no_mask_on_the_ground() ->
     assert not tracks.carried()  # only a key frame can tell what it is that came back
 
 
+def covered(left: int) -> tuple[np.ndarray, np.ndarray]:
+    """The textured square at 60, and a colder one of a texture of its own, nearer, whose left side is at ``left``."""
+    _, infrared = frame(60)
+    car = np.zeros(SIZE, bool)
+    car[80:200, max(left, 0) : max(left + 140, 0)] = True
+    infrared = np.where(car, 110 + 12 * np.roll(texture(3), left, axis=1), infrared).clip(0, 255).astype(np.uint8)
+    return np.repeat(infrared[:, :, None], 3, 2), infrared
+
+
+def test_an_object_that_something_covers_is_lost_and_its_mask_does_not_go_along() -> None:
+    tracks = Tracks([instance(square(60))], SIZE, flow_picture(*covered(140)))
+    for left in range(134, 121, -6):
+        tracks.advance(flow_picture(*covered(left)))
+    assert overlap(tracks.carried()[0].mask, square(60)) > 0.9  # nothing is before it yet
+    for left in range(116, 40, -6):
+        tracks.advance(flow_picture(*covered(left)))
+    assert not tracks.carried()
+
+
+def test_light_on_an_object_and_another_gain_of_the_infrared_leave_it() -> None:
+    visible, infrared = frame(60)
+    dark = visible // 3
+    tracks = Tracks([instance(square(60))], SIZE, flow_picture(dark, infrared))
+    lit = np.where(square(60)[:, :, None], visible, dark)
+    tracks.advance(flow_picture(lit, infrared))
+    tracks.advance(flow_picture(lit, infrared + np.uint8(30)))
+    assert overlap(tracks.carried()[0].mask, square(60)) > 0.9
+
+
 def test_an_even_object_that_nothing_can_be_followed_in_stays() -> None:
     infrared = np.full(SIZE, 90, np.uint8)
     infrared[40:200, 60:260] = 180
@@ -289,6 +318,22 @@ def test_ids_are_stable_where_a_mask_lives_hardly_longer_than_to_the_next_key_fr
         for _ in range(2):
             tracks += [item.track for item in run.next().localization.instances]
     assert tracks == [1] * 14
+
+
+def test_what_a_key_frame_missed_is_still_compared_with_how_it_was_found(stream) -> None:
+    """Else something that covers it bit by bit would be taken for it, one key frame after the other."""
+    run = stream(localize_rate=10.0, mask_lifetime=10.0)
+    run.keyframes.set_prompt("square")
+    shown = []
+    for number, colder in enumerate((0, 0, 12, 24, 36, 48)):
+        visible, infrared = frame(60)
+        infrared[square(60)] -= np.uint8(colder)
+        run.now += 0.1
+        shown.append(len(run.keyframes.update(number / 10, visible, infrared).localization.instances))
+        run.looks()
+        run.answers()
+        run.localizer.blind = True
+    assert shown == [0, 1, 1, 1, 0, 0]
 
 
 def test_a_changed_text_looks_at_once_and_shows_no_old_mask(stream) -> None:

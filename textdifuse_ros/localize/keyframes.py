@@ -20,7 +20,7 @@ from textdifuse_ros.localize.prompt import Prompt, parse_prompt, resolve
 from textdifuse_ros.localize.tracking import Identities, Tracks, flow_picture
 
 OFF, WAITING, LOCATED, STALE, FAILED = "off", "waiting", "located", "stale", "failed"
-MOST_HISTORY = 128  # reduced pictures kept while the localiser looks; about 10 MB
+MOST_HISTORY = 128  # reduced pictures kept while the localiser looks; about 20 MB
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class KeyframeLocalizer:
             result.tracks.advance(self._before[1])
         old = self._alive(self._before[0], config) if self._before is not None else ()
         merged = self._identities.merge(old, result.tracks.carried())
-        self._tracks = Tracks(merged, size, result.tracks.picture)
+        self._tracks = Tracks(merged, size, result.tracks.picture, self._tracks)
         self._latest = result
 
     def _ask(self, job: _Job) -> None:

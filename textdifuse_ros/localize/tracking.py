@@ -2,9 +2,11 @@
 
 Points in each object are followed (Lucas and Kanade, in a pyramid) there and back; the object moves and grows as the
 median of those that return says (Kalal, Mikolajczyk and Matas, ICPR 2010). An object whose points no longer return is
-given up until a key frame finds it again: its mask would stay behind on the empty road. A mask warped pixel by pixel by
-a dense flow would leave a trail: the ground that an object uncovers has no counterpart in the picture before. The steps
-are summed up from the key frame on, so that a mask is resampled once, however many pictures lie between.
+given up until a key frame finds it again: its mask would stay behind on the empty road. So is one that is no longer as
+warm as it was: what covers it has points that return as well, and its mask would go along and grow with them. Warmth
+tells, because lamps and headlights change the visible of the same object within a few pictures. A mask warped pixel by
+pixel by a dense flow would leave a trail: the ground that an object uncovers has no counterpart in the picture before.
+The steps are summed up from the key frame on, so that a mask is resampled once, however many pictures lie between.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ WINDOW, LEVELS = 9, 3  # side of the patch around a point [pixels], halvings of 
 RETURN = 2.0  # how far off a point may end after there and back [pixels]
 LEAST_KNOWN = 0.1  # share of its points that must return
 STILL = 0.1  # change of brightness at its points up to which it still stands there, in deviations of the picture
+CHANGE = 0.4  # change of warmth at its points up to which it is still the same, in its contrasts
+LEAST_CONTRAST = 0.2  # that is added to an object's own, in deviations of the infrared: less is lost in noise
 GROWTH = 1.2  # most that an object may grow, or shrink, from one picture to the next
 KEPT_AREA = 0.2  # an object that shows less of its area is gone from the picture
 SAME_IOU = 0.3  # overlap from which on two masks of one phrase are the same object
@@ -32,13 +36,13 @@ LAST_TRACK = 65535  # instance maps are uint16
 
 
 def flow_picture(visible: np.ndarray, infrared: np.ndarray) -> np.ndarray:
-    """The reduced grey picture in which points are followed: both sources, each weighed by its contrast.
+    """The reduced picture in which points are followed, and the reduced infrared.
 
-    By night nearly all of it is the infrared.
+    The former is grey: both sources, each weighed by its contrast. By night nearly all of it is the infrared.
 
     :param visible: uint8 [H, W, 3] RGB
     :param infrared: uint8 [H, W]
-    :return: uint8 [h, w]
+    :return: uint8 [2, h, w]
     """
     height, width = infrared.shape
     scale = max(1 / REDUCTION, SMALLEST / min(height, width))
@@ -48,7 +52,7 @@ def flow_picture(visible: np.ndarray, infrared: np.ndarray) -> np.ndarray:
     warm = cv2.resize(infrared, size, interpolation=cv2.INTER_AREA)
     contrasts = float(luma.std()), float(warm.std())
     total = sum(contrasts) or 1.0
-    return cv2.addWeighted(luma, contrasts[0] / total, warm, contrasts[1] / total, 0)
+    return np.stack((cv2.addWeighted(luma, contrasts[0] / total, warm, contrasts[1] / total, 0), warm))
 
 
 class Tracks:
@@ -57,11 +61,26 @@ class Tracks:
     :param instances: as found
     :param size: height and width of the full picture [pixels]
     :param picture: :func:`flow_picture` of the one they were found in
+    :param earlier: in the same picture: the same objects, of one track and stamp, go on from there as they were found
     :ivar picture: that of the current one
     """
 
-    def __init__(self, instances: Sequence[Instance], size: tuple[int, int], picture: np.ndarray) -> None:
-        self._movers = [_Mover(item) for item in instances if item.mask.any()]
+    def __init__(
+        self,
+        instances: Sequence[Instance],
+        size: tuple[int, int],
+        picture: np.ndarray,
+        earlier: Tracks | None = None,
+    ) -> None:
+        # Pixels of the full picture in one of the reduced.
+        self._scale = np.array((size[1] / picture.shape[2], size[0] / picture.shape[1]), np.float32)
+        known = {} if earlier is None else {(item.found.track, item.found.stamp): item for item in earlier._movers}
+        warmth = _warmth(picture[1])
+        self._movers: list[_Mover] = [
+            known.get((item.track, item.stamp)) or _Mover(item, warmth, self._scale)
+            for item in instances
+            if item.mask.any()
+        ]
         self._size = size
         self.picture = picture
 
@@ -71,17 +90,16 @@ class Tracks:
         :param picture: its :func:`flow_picture`, of the same size as before
         """
         if self._movers:
-            (height, width), (rows, columns) = self._size, picture.shape
-            # Pixels of the full picture in one of the reduced.
-            scale = np.array((width / columns, height / rows), np.float32)
-            at = [(mover.points() + 0.5) / scale - 0.5 for mover in self._movers]
-            there, known = _follow(self.picture, picture, np.concatenate(at))
+            at = [_reduced(mover.points(), self._scale) for mover in self._movers]
+            there, known = _follow(self.picture[0], picture[0], np.concatenate(at))
+            warmth = _warmth(picture[1])
             first = 0
             for mover, points in zip(self._movers, at, strict=True):
                 own = slice(first, first + len(points))
                 first += len(points)
-                still = _still(self.picture, picture, points)
-                mover.step(known[own], ((there[own] - points) * scale)[known[own]], still)
+                still = _still(self.picture[0], picture[0], points)
+                mover.step(known[own], ((there[own] - points) * self._scale)[known[own]], still)
+                mover.compare(warmth, self._scale)
         self.picture = picture
 
     def carried(self) -> tuple[Instance, ...]:
@@ -105,6 +123,24 @@ def _flow(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> tuple[np
     return np.asarray(there)[:, 0], np.asarray(went)[:, 0] > 0
 
 
+def _reduced(points: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Points of the full picture in the reduced one, float32 [N, 2]."""
+    return ((points + 0.5) / scale - 0.5).astype(np.float32)
+
+
+def _warmth(infrared: np.ndarray) -> np.ndarray:
+    """How much warmer a picture is than its median, float32 [h, w]: a thermal camera's gain follows what it sees."""
+    # A sixteenth of the pixels: the median of all takes longer than everything else that is done with warmth.
+    return infrared.astype(np.float32) - float(np.median(infrared[::4, ::4]))
+
+
+def _values(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Those of a float32 picture at points, float32 [N]; beyond its border those at it."""
+    columns, rows = points.T[:, None]
+    at = cv2.remap(picture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(at)[0]
+
+
 def _still(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> bool:
     """Whether two pictures are alike at points, those outside left out; not where none is inside."""
     height, width = after.shape
@@ -117,10 +153,15 @@ def _still(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> bool:
 
 
 class _Mover:
-    """One object: the part of its mask within its box, and how far it came: ``x -> scale * x + shift``."""
+    """One object: the part of its mask within its box, and how far it came: ``x -> scale * x + shift``.
 
-    def __init__(self, found: Instance) -> None:
-        self._found = found
+    :param warmth: :func:`_warmth` of the picture it was found in
+    :param scale: float32 [2], width and height of a pixel of that [pixels of the full picture]
+    :ivar found: the object as it was found
+    """
+
+    def __init__(self, found: Instance, warmth: np.ndarray, scale: np.ndarray) -> None:
+        self.found = found
         left, top, right, bottom = map(int, mask_box(found.mask))
         self._corner = np.array((left, top), np.float32)
         self._crop = found.mask[top:bottom, left:right].astype(np.float32)
@@ -130,6 +171,12 @@ class _Mover:
         self._scale = 1.0
         self._shift: np.ndarray = np.zeros(2)
         self._lost = False
+        self._warmth = _values(warmth, _reduced(self._points, scale))
+        # How far it stands out: within itself, and from points spread twice as far.
+        middle = self._points.mean(0)
+        around = _values(warmth, _reduced(middle + 2 * (self._points - middle), scale))
+        own = float(self._warmth.std()) + abs(float(self._warmth.mean()) - float(around.mean()))
+        self._contrast = own + LEAST_CONTRAST * float(warmth.std())
 
     def points(self) -> np.ndarray:
         """Points in the object where it is now, float32 [N, 2], x and y [pixels]."""
@@ -156,6 +203,18 @@ class _Mover:
         self._scale *= growth
         self._shift = growth * (self._shift - middle) + middle + by
 
+    def compare(self, warmth: np.ndarray, scale: np.ndarray) -> None:
+        """Give it up if it is not as warm as it was: something else is there.
+
+        :param warmth: :func:`_warmth` of the current picture
+        :param scale: as when it was found
+        """
+        points = _reduced(self.points(), scale)
+        inside = ((points >= 0) & (points <= np.array(warmth.shape[::-1]) - 1)).all(1)
+        if inside.any():
+            change = float(np.median((_values(warmth, points) - self._warmth)[inside]))
+            self._lost |= abs(change) > CHANGE * self._contrast
+
     def instance(self, size: tuple[int, int]) -> Instance | None:
         """The object as it is now, None where it is gone.
 
@@ -164,7 +223,7 @@ class _Mover:
         if self._lost:
             return None
         if self._scale == 1 and not self._shift.any():
-            return self._found
+            return self.found
         corner = self._scale * self._corner + self._shift
         start = np.floor(corner).astype(int) - 1
         extent = np.ceil(np.array(self._crop.shape[::-1]) * self._scale).astype(int) + 3
@@ -180,9 +239,9 @@ class _Mover:
         mask = np.zeros(size, bool)
         mask[low[1] : high[1], low[0] : high[0]] = part
         # The box moves as found: the mask's own is another one, and a tracker would see it jump at every key frame.
-        edges = self._scale * np.reshape(self._found.box, (2, 2)) + self._shift
+        edges = self._scale * np.reshape(self.found.box, (2, 2)) + self._shift
         left, top, right, bottom = np.clip(edges, 0, size[::-1]).ravel().tolist()
-        return replace(self._found, mask=mask, box=(left, top, right, bottom))
+        return replace(self.found, mask=mask, box=(left, top, right, bottom))
 
 
 class Identities:
