@@ -59,10 +59,10 @@ def test_objects_of_one_size_are_decoded_together_and_come_out_as_alone(
         strengths[60:80, left : left + 20] = strength
     sizes = []
     alike = emphasis.alike
-    monkeypatch.setattr(emphasis, "alike", lambda regions: sizes.append(len(alike(regions))) or alike(regions))
+    monkeypatch.setattr(emphasis, "alike", lambda *given: sizes.append(len(alike(*given))) or alike(*given))
     together = fuser(visible, infrared, steps=4, emphasis=Emphasis(strengths)).image
     assert sizes == [1]
-    monkeypatch.setattr(emphasis, "alike", lambda regions: [[region] for region in regions])
+    monkeypatch.setattr(emphasis, "alike", lambda regions, *_: [[region] for region in regions])
     alone = fuser(visible, infrared, steps=4, emphasis=Emphasis(strengths)).image
     assert np.abs(together.astype(int) - alone).max() <= 1
     plain = fuser(visible, infrared, steps=4).image

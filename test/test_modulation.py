@@ -19,7 +19,7 @@ from textdifuse_ros.data.pack import write_pack
 from textdifuse_ros.fusion.cost import count_flops, count_parameters, emphasis_gflops, picture_gflops
 from textdifuse_ros.fusion.emphasis import Emphasis, amounts, soften
 from textdifuse_ros.fusion.fuser import Fuser
-from textdifuse_ros.fusion.regions import MARGIN, find_regions
+from textdifuse_ros.fusion.regions import MARGIN, alike, find_regions
 from textdifuse_ros.fusion.weights import join_networks, load_networks, save_networks
 from textdifuse_ros.metrics.regions import object_contrast
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
@@ -150,7 +150,6 @@ class TestMask:
                 held[top:bottom, left:right] = True
                 up, west, down, east = region.whole
                 assert not any(edge % 16 for edge in region.whole)
-                assert (down - up) % 32 == 0 and (east - west) % 32 == 0
                 assert up <= max(0, top - MARGIN) and down >= min(192, bottom + MARGIN)
                 assert west <= max(0, left - MARGIN) and east >= min(320, right + MARGIN)
             assert held[strengths != 0].all()
@@ -163,6 +162,23 @@ class TestMask:
         strengths[60:80, 64:80] = 1
         assert len(find_regions(strengths)) == 2
         assert find_regions(np.zeros((160, 480), np.float32)) == []
+
+    def test_regions_of_nearly_one_size_become_one_size_and_others_stay(self) -> None:
+        strengths = np.zeros((480, 640), np.float32)
+        for top, left, side in ((24, 24, 20), (20, 580, 40), (424, 304, 56)):
+            strengths[top : top + side, left : left + side] = 1
+        regions = find_regions(strengths)
+        assert len({region.size for region in regions}) == 3
+        (group,) = alike(regions, 480, 640)
+        assert {region.size for region in group} == {(80, 80)}
+        for region, before in zip(sorted(group, key=str), sorted(regions, key=str), strict=True):
+            assert region.core == before.core
+            (up, west, down, east), (top, left, bottom, right) = region.whole, before.whole
+            assert up <= top and west <= left and down >= bottom and east >= right
+            assert min(up, west) >= 0 and down <= 480 and east <= 640
+            assert not any(edge % 16 for edge in region.whole)
+        strengths[100:400, 100:500] = 1  # one as large as that is not worth it
+        assert sorted(len(group) for group in alike(find_regions(strengths), 480, 640)) == [1, 3]
 
     def test_a_tenth_of_the_picture_costs_at_most_15_percent(self) -> None:
         with torch.device("meta"):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from textdifuse_ros.fusion.regions import find_regions
+from textdifuse_ros.fusion.regions import alike, find_regions
 from textdifuse_ros.networks.drive import MULTIPLE, DriveNetworks
 
 
@@ -76,5 +76,6 @@ def emphasis_gflops(counts: dict[str, float], strengths: np.ndarray, steps: int)
     height, width = (side + -side % multiple for side in strengths.shape)
     padded = np.pad(strengths, ((0, height - strengths.shape[0]), (0, width - strengths.shape[1])))
     # Convolutions cost in proportion to their area; kappa's context alone is taken over the whole picture.
-    share = sum(region.pixels for region in find_regions(padded)) / (height * width)
+    groups = alike(find_regions(padded), height, width)
+    share = sum(region.pixels for regions in groups for region in regions) / (height * width)
     return share * (counts["modulation"] + steps * counts["luma_step"])

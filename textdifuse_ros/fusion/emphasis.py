@@ -296,7 +296,7 @@ class Modulated:
         self._modulation, self._sources = modulation, sources
         height, width = infrared.shape[-2:]
         strengths = _filled_up(emphasis.strengths, height, width)
-        self.groups = everything(height, width) if whole else alike(find_regions(strengths))
+        self.groups = everything(height, width) if whole else alike(find_regions(strengths), height, width)
         self.part = bounds(self.groups, height, width, RING)
         top, left, bottom, right = self.part
         rows, columns = slice(top, bottom), slice(left, right)

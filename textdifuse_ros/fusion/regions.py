@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import cv2
 import numpy as np
@@ -18,9 +19,8 @@ The decoder's reach is about 72, but what is that far away hardly changes an obj
 what the text changes.
 """
 
-SIDE = 2 * MULTIPLE
-"""Sides of what is decoded are multiples of this [pixels], so that there are few sizes: parts of one size are decoded
-together, and for a size that it has not met yet a CPU's convolution library generates code."""
+GROUP = 20_000
+"""Another size of regions takes as long as so many more pixels of one that is there already: two cores' measure."""
 
 Box = tuple[int, int, int, int]
 """(top, left, bottom, right) [pixels], bottom and right excluded."""
@@ -31,7 +31,7 @@ class Region:
     """A part of the picture that is decoded.
 
     :ivar core: the objects
-    :ivar whole: the objects with their surroundings; edges are multiples of 16, sides of 32 where the picture has room
+    :ivar whole: the objects with their surroundings; edges are multiples of 16
     """
 
     core: Box
@@ -51,10 +51,16 @@ class Region:
         return Region(core, whole)
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of what is decoded [pixels]."""
+        top, left, bottom, right = self.whole
+        return bottom - top, right - left
+
+    @property
     def pixels(self) -> int:
         """How many are decoded."""
-        top, left, bottom, right = self.whole
-        return (bottom - top) * (right - left)
+        height, width = self.size
+        return height * width
 
 
 def find_regions(strengths: np.ndarray) -> list[Region]:
@@ -101,23 +107,47 @@ def _region(core: Box, height: int, width: int) -> Region:
 
 
 def _widened(first: int, last: int, size: int) -> tuple[int, int]:
-    """One side of a region: the objects, their surroundings, and as much more as makes it a multiple of ``SIDE``."""
+    """One side of a region: the objects, their surroundings, and as much more as the edges need."""
     low, high = max(0, first - MARGIN) // MULTIPLE * MULTIPLE, min(size, last + MARGIN)
-    high += -high % MULTIPLE
-    if (high - low) % SIDE and low and (first - low <= high - last or high == size):
-        low -= MULTIPLE
-    elif (high - low) % SIDE and high < size:
-        high += MULTIPLE
-    return low, high
+    return low, high + -high % MULTIPLE
 
 
-def alike(regions: list[Region]) -> list[list[Region]]:
-    """The regions by size: those of one size are decoded together."""
+def alike(regions: list[Region], height: int, width: int) -> list[list[Region]]:
+    """The regions by size, for those of one size are decoded together; some made larger so that there are fewer sizes.
+
+    :param height: of the picture, as the width
+    """
     groups: dict[tuple[int, int], list[Region]] = {}
     for region in regions:
-        top, left, bottom, right = region.whole
-        groups.setdefault((bottom - top, right - left), []).append(region)
+        groups.setdefault(region.size, []).append(region)
+    while len(groups) > 1:
+        extra, size, pair = min(_merged(*pair) for pair in combinations(groups.items(), 2))
+        if extra > GROUP:
+            break
+        grown = [_grown(region, size, height, width) for old in pair for region in groups.pop(old)]
+        groups[size] = groups.get(size, []) + grown
     return list(groups.values())
+
+
+_Group = tuple[tuple[int, int], list[Region]]
+
+
+def _merged(one: _Group, other: _Group) -> tuple[int, tuple[int, int], tuple[tuple[int, int], tuple[int, int]]]:
+    """How many pixels more two groups are at the least common size, that size, and the groups'."""
+    (size, regions), (other_size, others) = one, other
+    common = max(size[0], other_size[0]), max(size[1], other_size[1])
+    before = sum(region.pixels for region in (*regions, *others))
+    return common[0] * common[1] * (len(regions) + len(others)) - before, common, (size, other_size)
+
+
+def _grown(region: Region, size: tuple[int, int], height: int, width: int) -> Region:
+    """A region of a larger size, with about as much more on each side as the picture has room for."""
+    edges = []
+    for first, last, wanted, limit in zip(region.whole[:2], region.whole[2:], size, (height, width), strict=True):
+        before = (wanted - (last - first)) // (2 * MULTIPLE) * MULTIPLE
+        edges.append(min(max(0, first - before), limit - wanted))
+    (top, left), (rows, columns) = edges, size
+    return Region(region.core, (top, left, top + rows, left + columns))
 
 
 def everything(height: int, width: int) -> list[list[Region]]:
