@@ -105,7 +105,7 @@ def test_the_whole_picture_is_decoded_for_objects_as_their_parts_are(fuser: Fuse
         assert modulation is not None
         modulated = Modulated(modulation, kept.sources, kept.infrared, emphasis, whole=True)
         found = pipeline.emphasized(kept, modulated).numpy()
-        amounts = torch.from_numpy(modulated.amounts(kept.estimates[0].x0))[None]
+        amounts = modulated.amounts(kept.estimates[0].x0)
         for _ in range(2):
             tensors = pipeline.emphasized_everywhere(kept, amounts, modulated.soft).numpy()
             assert np.array_equal(tensors, found)

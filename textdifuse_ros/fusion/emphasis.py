@@ -24,7 +24,7 @@ from textdifuse_ros.diffusion.samplers import CutNoise, DrawnNoise, Sampler, for
 from textdifuse_ros.diffusion.schedule import NoiseSchedule
 from textdifuse_ros.errors import ImageError
 from textdifuse_ros.fusion.denoise import DecodingDenoiser, Remembering, as_timesteps
-from textdifuse_ros.fusion.regions import alike, bounds, cut, cut_all, everything, find_regions
+from textdifuse_ros.fusion.regions import alike, bounds, boxes_within, cut, cut_all, everything, find_regions
 from textdifuse_ros.image.ranges import signed_to_unit
 from textdifuse_ros.localize.base import Localization
 from textdifuse_ros.networks.encoder import STEM, Pyramid, cell_of
@@ -150,8 +150,8 @@ def amounts(
         near = _around(box)
         mask = raised[near] & (objects[near] == number)
         bright = brighter_share(plain[near], infrared[near], mask, named[near])
-        brighter[near][mask] = bright * strengths[near][mask]
-        darker[near][mask] = (1 - bright) * strengths[near][mask]
+        np.copyto(brighter[near], bright * strengths[near], where=mask)
+        np.copyto(darker[near], (1 - bright) * strengths[near], where=mask)
     return found
 
 
@@ -191,11 +191,15 @@ def brighter_share(plain: np.ndarray, infrared: np.ndarray, mask: np.ndarray, na
     ring = surroundings(mask, named)
     if not ring.any():
         return 1.0
-    contrast = float(plain[mask].mean() - plain[ring].mean())
-    warmth = float(infrared[mask].mean() - infrared[ring].mean())
+    contrast, warmth = (_mean(picture, mask) - _mean(picture, ring) for picture in (plain, infrared))
     lead = contrast + 0.3 * warmth * float(np.exp(-((contrast / FAINT) ** 2)))
     # Exactly 0 or 1 where there is no doubt: the other way is then not computed.
     return round(0.5 + 0.5 * float(np.tanh(lead / SURE)), 3)
+
+
+def _mean(picture: np.ndarray, mask: np.ndarray) -> float:
+    """Of the pixels of a mask, bool [H, W]; OpenCV's takes a tenth of the time of picking them out."""
+    return cv2.mean(np.ascontiguousarray(picture), mask.view(np.uint8))[0]
 
 
 def surroundings(mask: np.ndarray, named: np.ndarray) -> np.ndarray:
@@ -300,28 +304,43 @@ class Modulated:
         self.part = bounds(self.groups, height, width, RING)
         top, left, bottom, right = self.part
         rows, columns = slice(top, bottom), slice(left, right)
-        self._infrared, self._strengths = cut(infrared, self.part), strengths[rows, columns]
         # Softened before it is filled up: an object that the picture cuts off has no border there.
         soft = _filled_up(emphasis.soft, height, width)[rows, columns]
         self.soft = torch.from_numpy(soft)[None, None].to(infrared.device)
-        objects = emphasis.objects
-        self._apart = None if objects is None else _filled_up(objects, height, width)[rows, columns]
-        self.faint = _faint_objects(self._strengths, self._apart, infrared.device)
+        objects = None if emphasis.objects is None else _filled_up(emphasis.objects, height, width)
+        apart = None if objects is None else objects[rows, columns]
+        self.faint = _faint_objects(strengths[rows, columns], apart, infrared.device)
+        # What the host has to know is brought from the device, and no more.
+        rows, columns = _around(cv2.boundingRect((strengths != 0).view(np.uint8)))
+        self._near = rows.start, columns.start, min(rows.stop, height), min(columns.stop, width)
+        self._infrared, self._strengths = cut(infrared, self._near), strengths[rows, columns]
+        self._apart = None if objects is None else objects[rows, columns]
 
-    def amounts(self, plain: Tensor) -> np.ndarray:
-        """How much brighter, darker and fainter in the part, float32 [3, h, w], see :func:`amounts`.
+    def amounts(self, plain: Tensor) -> Tensor:
+        """How much brighter, darker and fainter in the part, float32 [1, 3, h, w], see :func:`amounts`.
 
         :param plain: float32 [1, 1, H, W], the plain process's first estimate
         """
-        return amounts(_to_unit(cut(plain, self.part)), _to_unit(self._infrared), self._strengths, self._apart)
+        return self._placed(self._asked(plain), plain)
+
+    def _asked(self, plain: Tensor) -> np.ndarray:
+        """The amounts near the objects."""
+        return amounts(_to_unit(cut(plain, self._near)), _to_unit(self._infrared), self._strengths, self._apart)
+
+    def _placed(self, asked: np.ndarray, plain: Tensor) -> Tensor:
+        top, left, bottom, right = self.part
+        placed = plain.new_zeros((1, 3, bottom - top, right - left))
+        (near,) = boxes_within([self._near], self.part)
+        cut(placed, near).copy_(torch.from_numpy(asked))
+        return placed
 
     def features(self, plain: Tensor) -> list[Pyramid]:
         """The modulated features of each group of regions (equation 12).
 
         :param plain: float32 [1, 1, H, W], the plain process's first estimate
         """
-        asked = self.amounts(plain)
-        wanted = torch.from_numpy(asked)[None].to(plain.device)
+        asked = self._asked(plain)
+        wanted = self._placed(asked, plain)
         (top, left, bottom, right), cell = self.part, 2 * STEM
         where = slice(top // cell, bottom // cell), slice(left // cell, right // cell)
         context = self._modulation.context(*self._sources, wanted, plain, where)
@@ -331,8 +350,9 @@ class Modulated:
             visible, infrared = (
                 tuple(cut_all(level, boxes, cell_of(n)) for n, level in enumerate(source)) for source in self._sources
             )
-            inner = [region.within(self.part).whole for region in regions]
-            parts = [asked[:, up:down, west:east].any((1, 2)) for up, west, down, east in inner]
+            inner = boxes_within(boxes, self.part)
+            cores = boxes_within([region.core for region in regions], self._near)
+            parts = [asked[:, up:down, west:east].any((1, 2)) for up, west, down, east in cores]
             ways = np.flatnonzero(np.any(parts, 0)).tolist()
             around = cut_all(context, inner, cell)
             found.append(self._modulation(visible, infrared, cut_all(wanted, inner), around, ways))

@@ -270,7 +270,7 @@ class Fuser:
         clock.lap("graph")
         fused = None
         if not modulated.faint:
-            amounts = torch.from_numpy(modulated.amounts(found.estimates[0].x0))[None].to(self._device)
+            amounts = modulated.amounts(found.estimates[0].x0)
             # Recorded anew with what it reads from.
             work = functools.partial(pipeline.emphasized_everywhere, found)
             fused = graphs((id(found), key), lambda: work, (amounts, modulated.soft))

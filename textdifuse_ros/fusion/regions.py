@@ -26,6 +26,12 @@ Box = tuple[int, int, int, int]
 """(top, left, bottom, right) [pixels], bottom and right excluded."""
 
 
+def boxes_within(boxes: list[Box], part: Box) -> list[Box]:
+    """The same rectangles in a part of the picture that holds them."""
+    top, left = part[:2]
+    return [(up - top, west - left, down - top, east - left) for up, west, down, east in boxes]
+
+
 @dataclass(frozen=True)
 class Region:
     """A part of the picture that is decoded.
@@ -40,15 +46,11 @@ class Region:
     @property
     def core_in_whole(self) -> Box:
         """Where the objects are in what is decoded."""
-        up, west = self.whole[:2]
-        top, left, bottom, right = self.core
-        return top - up, left - west, bottom - up, right - west
+        return boxes_within([self.core], self.whole)[0]
 
     def within(self, part: Box) -> Region:
         """The same in a part of the picture that holds it."""
-        (top, left, _, _), boxes = part, (self.core, self.whole)
-        core, whole = ((up - top, west - left, down - top, east - left) for up, west, down, east in boxes)
-        return Region(core, whole)
+        return Region(*boxes_within([self.core, self.whole], part))
 
     @property
     def size(self) -> tuple[int, int]:
