@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from textdifuse_ros.checkpoint import average_checkpoints, load_checkpoint
 from textdifuse_ros.cli.info import example_strengths
 from textdifuse_ros.cli.main import main
 from textdifuse_ros.fusion.device import keep_memory, resolve_precision
@@ -29,6 +30,15 @@ def test_info_tells_size_cost_and_origin(tiny_checkpoint: Path, capsys: pytest.C
     assert main(["info", "--model", str(tiny_checkpoint)]) == 0
     table = capsys.readouterr().out
     assert told["sha256"] in table and f"{told['gflops']['4']['total']:.1f}" in table
+
+
+def test_info_says_what_an_average_is_of(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    average_checkpoints([tiny_checkpoint] * 2, [1, 3], tmp_path / "mean.safetensors")
+    assert main(["info", "--model", str(tmp_path / "mean.safetensors")]) == 0
+    digest = load_checkpoint(tiny_checkpoint).sha256[:12]
+    assert f"  average: 1 of {digest}, 3 of {digest}" in capsys.readouterr().out
 
 
 def test_info_tells_what_a_text_adds_where_the_model_can_heed_one(

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 FORMAT = "textdifuse_ros"
 VERSION = 1
 SUFFIX = ".safetensors"
+AVERAGE = "average"
+"""Stage, in a checkpoint's history, of what was averaged."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def average_checkpoints(paths: Sequence[str | Path], shares: Sequence[float], ou
                 mean += share / sum(shares) * one.tensors[name].double()
             tensor = mean.to(tensor.dtype)
         tensors[name] = tensor
-    made = {"stage": "average", "of": [one.sha256 for one in loaded], "shares": list(shares)}
+    made = {"stage": AVERAGE, "of": [one.sha256 for one in loaded], "shares": list(shares)}
     provenance = {**last.provenance, "history": [*last.provenance.get("history", []), made]}
     save_checkpoint(output, last.kind, last.config, tensors, provenance)
 

@@ -8,6 +8,7 @@ import math
 import re
 from typing import Any
 
+from textdifuse_ros.checkpoint import AVERAGE
 from textdifuse_ros.errors import ConfigError
 
 NAME = "info"
@@ -112,5 +113,9 @@ def _table(description: dict) -> str:
         lines.append(f"a text that names {TEXT_SHARE:.0%} of the picture in one piece adds {added}")
     lines += ["", "trained"]
     for stage in description["provenance"].get("history", []):
-        lines.append(f"  {stage['stage']}: {stage['done']} of {stage['steps']} steps, seed {stage['seed']}")
+        if stage["stage"] == AVERAGE:
+            parts = (f"{share:g} of {digest[:12]}" for share, digest in zip(stage["shares"], stage["of"], strict=True))
+            lines.append(f"  {AVERAGE}: {', '.join(parts)}")
+        else:
+            lines.append(f"  {stage['stage']}: {stage['done']} of {stage['steps']} steps, seed {stage['seed']}")
     return "\n".join(lines)
