@@ -176,6 +176,23 @@ def test_a_graph_keeps_what_its_work_holds(monkeypatch: pytest.MonkeyPatch) -> N
     assert held() is None
 
 
+def test_what_cannot_be_recorded_is_tried_once_and_goes_on_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With CUDA's own calls left out; otherwise every second picture would be lost where memory is short."""
+    for name in ("current_stream", "Stream", "stream", "CUDAGraph", "graph", "device", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    graphs, inputs, tries = Graphs(torch.device("cpu")), (torch.ones(2),), []
+
+    def greedy(seen: torch.Tensor) -> torch.Tensor:
+        tries.append(seen)
+        raise torch.OutOfMemoryError("CUDA out of memory.\nOf what?")
+
+    with pytest.warns(UserWarning, match=r"operation by operation: CUDA out of memory\.$"):
+        assert [graphs("large", lambda: greedy, inputs) for _ in range(5)] == [None] * 5
+    assert len(tries) == 1
+    found = [graphs("small", lambda: torch.neg, inputs) for _ in range(3)]
+    assert found[0] is None and all(torch.equal(item, -torch.ones(2)) for item in found[1:])
+
+
 @pytest.fixture
 def on_cuda(config: FuserConfig) -> tuple[Fuser, Fuser]:
     """With graphs, and without."""

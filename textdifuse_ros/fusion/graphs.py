@@ -6,6 +6,7 @@ launching them one by one.
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -56,24 +57,41 @@ class Graphs:
         self._device = device
         self._graphs: OrderedDict[Hashable, _Graph] = OrderedDict()
         self._met: deque[Hashable] = deque(maxlen=4 * MOST)
+        self._failed: set[Hashable] = set()
 
     def __call__(self, key: Hashable, work: Callable[[], Callable[..., Any]], inputs: tuple[Tensor, ...]) -> Any:
         """Do the work that goes by this key; the first time not at all, for pictures may have a size each.
 
         :param key: what the computation hangs on, beside the inputs' values
         :param work: makes what is recorded, see :class:`_Graph`
-        :return: what the work returns, overwritten the next time; None the first time that the key is met
+        :return: what the work returns, overwritten the next time; None the first time that the key is met, and where
+            it cannot be recorded (a warning says why): for want of memory, mostly, of which a graph takes more
         """
         with torch.cuda.device(self._device):
-            if key not in self._graphs:
-                if key not in self._met:
-                    self._met.append(key)
-                    return None
-                while len(self._graphs) >= MOST:
-                    self._graphs.popitem(last=False)
-                self._graphs[key] = _Graph(work(), inputs)
+            if key not in self._graphs and not self._record(key, work, inputs):
+                return None
             self._graphs.move_to_end(key)
             return self._graphs[key](inputs)
+
+    def _record(self, key: Hashable, work: Callable[[], Callable[..., Any]], inputs: tuple[Tensor, ...]) -> bool:
+        if key in self._failed:
+            return False
+        if key not in self._met:
+            self._met.append(key)
+            return False
+        while len(self._graphs) >= MOST:
+            self._graphs.popitem(last=False)
+        try:
+            self._graphs[key] = _Graph(work(), inputs)
+        except RuntimeError as error:
+            self._failed.add(key)
+            reason = str(error).partition("\n")[0]
+            warnings.warn(f"no CUDA graph of a picture, it goes on operation by operation: {reason}", stacklevel=2)
+        if key in self._failed:
+            # Only here, where the error no longer keeps its tensors alive.
+            self.clear()
+            torch.cuda.empty_cache()
+        return key in self._graphs
 
     def clear(self) -> None:
         """Forget all graphs, and so give their memory back to PyTorch."""
