@@ -152,6 +152,39 @@ def test_what_is_recorded_brings_nothing_from_the_host(
             bring()
 
 
+class _Computing(Graphs):
+    """Computes anew what a graph would replay."""
+
+    def __call__(self, key: Any, work: Callable[[], Callable[..., Any]], inputs: tuple[torch.Tensor, ...]) -> Any:
+        if key not in self._met:
+            self._met.append(key)
+            return None
+        if key not in self._graphs:
+            self._graphs[key] = work()  # type: ignore[assignment]
+        return self._graphs[key](*inputs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("steps", [1, 4, 10])
+@pytest.mark.parametrize("second", [None, 1.0, -0.5])
+def test_the_way_by_graphs_gives_the_bytes_of_the_way_without(
+    config: FuserConfig, pair: Pair, steps: int, second: float | None
+) -> None:
+    fuser = Fuser.from_config(config)
+    fuser._graphs = graphs = _Computing(torch.device("cpu"))
+    emphasis = None if second is None else objects(pair[1].shape, second)
+    other = pair[0][::-1].copy(), pair[1][::-1].copy()
+    first, *later = (fuser(*pictures, steps=steps, emphasis=emphasis, plain=True) for pictures in (pair, other) * 3)
+    assert (("graph" in later[-1].timings) and "graph" not in first.timings) == (steps <= 8)
+    assert bool(graphs._met) == (steps <= 8)
+    for result in later[1::2]:
+        assert np.array_equal(result.image, first.image)
+        assert (result.plain is None) == (emphasis is None)
+        if result.plain is not None and first.plain is not None:
+            assert np.array_equal(result.plain, first.plain)
+            assert not np.array_equal(result.plain, result.image)
+    assert not np.array_equal(later[0].image, first.image)
+
+
 def test_a_graph_keeps_what_its_work_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would go on reading where that lay; recorded here with CUDA's own calls left out."""
     for name in ("current_stream", "Stream", "stream", "CUDAGraph", "graph", "device"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textdifuse_ros.cli.outputs import try_outputs
-from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments
+from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments, parameters
 from textdifuse_ros.errors import ConfigError, FileError
 
 if TYPE_CHECKING:
@@ -142,10 +142,16 @@ def _request(arguments: argparse.Namespace) -> Request:
     from textdifuse_ros.evaluate.pool import available_cores
     from textdifuse_ros.evaluate.run import Request
 
+    of_model = [item.name for item in parameters(FuserConfig) if item.name != "model"]
     for option, value, partner, given in (
         ("--examples", arguments.examples, "--report", arguments.report),
         ("--strength", arguments.strength, "--panel text", arguments.panel == "text"),
         ("--data", arguments.data, "--set", arguments.set),
+        ("--strength", arguments.strength, "--model", arguments.model),
+        *(
+            (f"--{name.replace('_', '-')}", getattr(arguments, name, None), "--model", arguments.model)
+            for name in of_model
+        ),
     ):
         if value is not None and not given:
             raise ConfigError(option, f"given with {partner}", "without it")
