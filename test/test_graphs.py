@@ -19,11 +19,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from textdifuse_ros.config import FuserConfig
-from textdifuse_ros.diffusion.samplers import DrawnNoise, by_name, fork
+from textdifuse_ros.diffusion.samplers import CutNoise, DrawnNoise, by_name, fork
 from textdifuse_ros.diffusion.samplers.base import draw_noise
 from textdifuse_ros.fusion.emphasis import Emphasis, Modulated
 from textdifuse_ros.fusion.fuser import Fuser
-from textdifuse_ros.fusion.graphs import Graphs
+from textdifuse_ros.fusion.graphs import IDLE, MOST, Graphs
 from textdifuse_ros.fusion.pipeline import Kept, Pipeline
 from textdifuse_ros.image.ranges import upload
 
@@ -52,9 +52,15 @@ def noise() -> DrawnNoise:
 
 def objects(shape: tuple[int, ...], second: float = -0.5) -> Emphasis:
     strengths = np.zeros(shape, np.float32)
-    strengths[8:30, 10:40] = 1
-    strengths[2:12, 50:60] = second
+    top, left = (min(40, (side - 45) // 2) if side > 45 else 0 for side in shape)  # away from the corner
+    strengths[top + 12 : top + 30, left + 12 : left + 35] = 1
+    strengths[top + 4 : top + 12, left + 38 : left + 45] = second
     return Emphasis(strengths)
+
+
+def enlarged(pair: Pair, times: int) -> Pair:
+    visible, infrared = (np.kron(picture, np.ones((times, times, 1)[: picture.ndim], np.uint8)) for picture in pair)
+    return visible, infrared
 
 
 def test_drawn_noise_is_the_generators_and_comes_again() -> None:
@@ -70,6 +76,15 @@ def test_drawn_noise_is_the_generators_and_comes_again() -> None:
         found = [draw_noise(shape, source, like) for shape in shapes[place:]]
         assert all(torch.equal(x, y) for x, y in zip(found, due[place:], strict=True))
     assert all(torch.equal(x, y) for x, y in zip(first, due[:2], strict=True))
+
+
+def test_cut_noise_is_that_part_of_the_whole_pictures() -> None:
+    like, shape = torch.empty(0), (1, 1, 8, 12)
+    plain, whole = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
+    cut = CutNoise(plain, shape, slice(2, 5), slice(7, 11))
+    for _ in range(3):
+        part = draw_noise((1, 1, 3, 4), cut, like)
+        assert torch.equal(part, draw_noise(shape, whole, like)[..., 2:5, 7:11])
 
 
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm_solver"])
@@ -95,9 +110,9 @@ def test_what_is_recorded_computes_what_the_fuser_does(fuser: Fuser, pair: Pair,
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm_solver"])
 def test_the_whole_picture_is_decoded_for_objects_as_their_parts_are(fuser: Fuser, pair: Pair, sampler: str) -> None:
     """Recorded or operation by operation the same numbers; outside the objects those of the plain fusion."""
-    pair = tuple(np.kron(picture, np.ones((4, 4, 1)[: picture.ndim], np.uint8)) for picture in pair)  # type: ignore[assignment]
+    emphasis = Emphasis(np.kron(objects(pair[1].shape, 1.0).strengths, np.ones((4, 4), np.float32)))
+    pair = enlarged(pair, 4)
     pipeline = pipeline_of(fuser, sampler)
-    emphasis = objects(pair[1].shape, 1.0)
     parts = fuser(*pair, steps=2, sampler=sampler, emphasis=emphasis)
     with torch.inference_mode():
         kept = pipeline.kept(upload(pair[0]), upload(pair[1]), noise())
@@ -138,7 +153,7 @@ def test_what_is_recorded_brings_nothing_from_the_host(
     fuser = Fuser.from_config(config)
     pipeline = pipeline_of(fuser, sampler)
     pipeline.networks.to("meta")
-    pictures = torch.empty(48, 70, 3, dtype=torch.uint8, device="meta"), torch.empty(48, 70, 1, device="meta")
+    pictures = tuple(torch.empty(48, 70, planes, dtype=torch.uint8, device="meta") for planes in (3, 1))
     drawn = noise()
     amounts, soft = (torch.empty(1, planes, 64, 96, device="meta") for planes in (3, 1))
     with torch.inference_mode():
@@ -152,78 +167,146 @@ def test_what_is_recorded_brings_nothing_from_the_host(
             bring()
 
 
+@pytest.fixture
+def mocked(monkeypatch: pytest.MonkeyPatch) -> Graphs:
+    """With CUDA's own calls left out, so that a replay does nothing and gives the outputs of the recording."""
+    for name in ("current_stream", "Stream", "stream", "CUDAGraph", "graph", "device", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    return Graphs(torch.device("cpu"))
+
+
 class _Computing(Graphs):
     """Computes anew what a graph would replay."""
 
-    def __call__(self, key: Any, work: Callable[[], Callable[..., Any]], inputs: tuple[torch.Tensor, ...]) -> Any:
-        if key not in self._met:
-            self._met.append(key)
-            return None
-        if key not in self._graphs:
-            self._graphs[key] = work()  # type: ignore[assignment]
-        return self._graphs[key](*inputs)  # type: ignore[arg-type]
+    def _record(self, key: Any, work: Callable[[], Callable[..., Any]], inputs: tuple[torch.Tensor, ...]) -> Any:
+        return _Computed(work(), inputs)
+
+
+class _Computed:
+    def __init__(self, work: Callable[..., Any], inputs: tuple[torch.Tensor, ...]) -> None:
+        self.work, self.outputs = work, work(*inputs)
+
+    def __call__(self, inputs: tuple[torch.Tensor, ...]) -> Any:
+        self.outputs = self.work(*inputs)
+        return self.outputs
 
 
 @pytest.mark.parametrize("steps", [1, 4, 10])
 @pytest.mark.parametrize("second", [None, 1.0, -0.5])
 def test_the_way_by_graphs_gives_the_bytes_of_the_way_without(
-    config: FuserConfig, pair: Pair, steps: int, second: float | None
+    config: FuserConfig, pair: Pair, steps: int, second: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "device", MagicMock())
+    pair = enlarged(pair, 3)
     fuser = Fuser.from_config(config)
     fuser._graphs = graphs = _Computing(torch.device("cpu"))
     emphasis = None if second is None else objects(pair[1].shape, second)
     other = pair[0][::-1].copy(), pair[1][::-1].copy()
     first, *later = (fuser(*pictures, steps=steps, emphasis=emphasis, plain=True) for pictures in (pair, other) * 3)
     assert (("graph" in later[-1].timings) and "graph" not in first.timings) == (steps <= 8)
-    assert bool(graphs._met) == (steps <= 8)
+    assert bool(graphs._entries) == (steps <= 8)
     for result in later[1::2]:
         assert np.array_equal(result.image, first.image)
         assert (result.plain is None) == (emphasis is None)
-        if result.plain is not None and first.plain is not None:
+        if result.plain is not None and first.plain is not None and emphasis is not None:
             assert np.array_equal(result.plain, first.plain)
-            assert not np.array_equal(result.plain, result.image)
+            for value in np.unique(emphasis.strengths[emphasis.strengths != 0]):
+                inside = emphasis.strengths == value
+                assert (result.plain[inside] != result.image[inside]).any()
     assert not np.array_equal(later[0].image, first.image)
 
 
-def test_a_graph_keeps_what_its_work_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would go on reading where that lay; recorded here with CUDA's own calls left out."""
-    for name in ("current_stream", "Stream", "stream", "CUDAGraph", "graph", "device"):
-        monkeypatch.setattr(torch.cuda, name, MagicMock())
+def test_a_graph_keeps_what_its_work_holds(mocked: Graphs) -> None:
+    """It would go on reading where that lay."""
     drawn = noise()
     draw_noise((2, 3), drawn, torch.empty(0))
     held = weakref.ref(drawn)
-    graphs = Graphs(torch.device("cpu"))
     inputs = (torch.ones(2, 3),)
-    assert graphs("size", list, inputs) is None
+    assert mocked("size", list, inputs) is None
 
     def record(seen: torch.Tensor, *, noise: DrawnNoise) -> torch.Tensor:
         return seen + noise.again().next((2, 3), seen)
 
     works = [functools.partial(record, noise=drawn)]
-    assert graphs("size", works.pop, inputs) is not None
+    assert mocked("size", works.pop, inputs) is not None
     del drawn
     gc.collect()
     assert held() is not None
-    graphs.clear()
+    mocked.clear()
     gc.collect()
     assert held() is None
 
 
-def test_what_cannot_be_recorded_is_tried_once_and_goes_on_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With CUDA's own calls left out; otherwise every second picture would be lost where memory is short."""
-    for name in ("current_stream", "Stream", "stream", "CUDAGraph", "graph", "device", "empty_cache"):
-        monkeypatch.setattr(torch.cuda, name, MagicMock())
-    graphs, inputs, tries = Graphs(torch.device("cpu")), (torch.ones(2),), []
+def test_what_cannot_be_recorded_is_tried_once_and_goes_on_without(mocked: Graphs) -> None:
+    """Otherwise every second picture would be lost where memory is short."""
+    inputs, tries = (torch.ones(2),), []
 
     def greedy(seen: torch.Tensor) -> torch.Tensor:
         tries.append(seen)
         raise torch.OutOfMemoryError("CUDA out of memory.\nOf what?")
 
     with pytest.warns(UserWarning, match=r"operation by operation: CUDA out of memory\.$"):
-        assert [graphs("large", lambda: greedy, inputs) for _ in range(5)] == [None] * 5
+        assert [mocked("large", lambda: greedy, inputs) for _ in range(5)] == [None] * 5
     assert len(tries) == 1
-    found = [graphs("small", lambda: torch.neg, inputs) for _ in range(3)]
+    found = [mocked("small", lambda: torch.neg, inputs) for _ in range(3)]
     assert found[0] is None and all(torch.equal(item, -torch.ones(2)) for item in found[1:])
+    with pytest.warns(UserWarning, match="operation by operation"):
+        assert [mocked.second("small", lambda _: greedy, inputs) for _ in range(5)] == [None] * 5
+    assert len(tries) == 2
+    assert mocked("small", lambda: greedy, inputs) is not None  # is not recorded anew
+
+
+def test_what_follows_reads_the_outputs_of_the_first(mocked: Graphs) -> None:
+    inputs = (torch.full((2,), 3.0),)
+    first = [mocked("size", lambda: torch.neg, inputs) for _ in range(2)][-1]
+    second = [mocked.second("size", lambda out: lambda x: (out, out + x), inputs) for _ in range(3)]
+    assert second[0] is None
+    assert all(found[0] is first and torch.equal(found[1], torch.zeros(2)) for found in second[1:])
+
+
+def test_graphs_are_few_and_more_sizes_than_places_do_not_record_for_ever(mocked: Graphs) -> None:
+    inputs, recorded = (torch.ones(2),), []
+
+    def work(key: int) -> Callable[..., torch.Tensor]:
+        recorded.append(key)
+        return torch.neg
+
+    def ask(key: int) -> bool:
+        return mocked(key, lambda: work(key), inputs) is not None
+
+    for _ in range(10):
+        for key in range(MOST + 1):
+            ask(key)
+    assert recorded == list(range(MOST))  # the last one goes on operation by operation
+    for _ in range(IDLE + 2):
+        ask(MOST)
+    assert recorded == [*range(MOST), MOST]  # until the others are idle
+    assert len(mocked._entries) == MOST and not ask(0)
+
+
+@pytest.mark.parametrize("change", ["rows", "bits", "steps", "seed", "sampler", "text"])
+def test_what_differs_in_more_than_values_is_another_graph(
+    config: FuserConfig, pair: Pair, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device", MagicMock())
+    fuser = Fuser.from_config(config)
+    fuser._graphs = _Computing(torch.device("cpu"))
+    way: dict[str, Any] = {"steps": 1}
+    for _ in range(3):
+        known = fuser(*pair, **way)
+    assert "graph" in known.timings
+    if change == "rows":
+        pair = pair[0][:40].copy(), pair[1][:40].copy()
+    elif change == "bits":
+        pair = pair[0].astype(np.uint16) * 257, pair[1]
+    else:
+        way |= {
+            "steps": {"steps": 2},
+            "seed": {"seed": 1},
+            "sampler": {"sampler": "ancestral"},
+            "text": {"emphasis": objects(pair[1].shape)},
+        }[change]
+    assert "graph" not in fuser(*pair, **way).timings
 
 
 @pytest.fixture

@@ -133,8 +133,36 @@ def test_light_on_an_object_and_another_gain_of_the_infrared_leave_it() -> None:
     tracks = Tracks([instance(square(60))], SIZE, flow_picture(dark, infrared))
     lit = np.where(square(60)[:, :, None], visible, dark)
     tracks.advance(flow_picture(lit, infrared))
-    tracks.advance(flow_picture(lit, infrared + np.uint8(30)))
-    assert overlap(tracks.carried()[0].mask, square(60)) > 0.9
+    for gain, offset in ((1.0, 30.0), (0.6, 0.0), (1.3, -20.0), (0.5, 90.0)):
+        other = (gain * infrared + offset).clip(0, 255).astype(np.uint8)
+        tracks.advance(flow_picture(lit, other))
+        assert overlap(tracks.carried()[0].mask, square(60)) > 0.9
+
+
+def test_a_horizon_that_rises_leaves_an_object_as_warm_as_it_was() -> None:
+    """Half sky and half ground: the median of such a picture is the one or the other."""
+    infrared = np.full(SIZE, 110, np.uint8)
+    infrared[150:190, 100:140] = 150 + texture(5)[150:190, 100:140].clip(-20, 20).astype(np.int16)
+    visible = np.repeat(infrared[:, :, None], 3, 2)
+    mask = np.zeros(SIZE, bool)
+    mask[150:190, 100:140] = True
+    for share in range(44, 57, 2):
+        seen = infrared.copy()
+        seen[: SIZE[0] * share // 100] = 30
+        if share == 44:
+            tracks = Tracks([instance(mask)], SIZE, flow_picture(visible, seen))
+        tracks.advance(flow_picture(visible, seen))
+        assert overlap(tracks.carried()[0].mask, mask) > 0.9, share
+
+
+def test_what_was_found_anew_takes_the_place_of_what_was_carried_also_at_the_same_stamp() -> None:
+    picture = flow_picture(*frame(60))
+    first = Tracks([instance(square(60), track=3)], SIZE, picture)
+    (carried,) = first.carried()
+    found = instance(square(66), track=3)
+    assert found.stamp == carried.stamp
+    assert np.array_equal(Tracks([found], SIZE, picture, first).carried()[0].mask, square(66))
+    assert Tracks([carried], SIZE, picture, first)._movers == first._movers
 
 
 def test_an_even_object_that_nothing_can_be_followed_in_stays() -> None:

@@ -351,7 +351,8 @@ class Modulated:
                 tuple(cut_all(level, boxes, cell_of(n)) for n, level in enumerate(source)) for source in self._sources
             )
             inner = boxes_within(boxes, self.part)
-            cores = boxes_within([region.core for region in regions], self._near)
+            # A core may be the whole picture, larger than what is near the objects.
+            cores = np.maximum(boxes_within([region.core for region in regions], self._near), 0)
             parts = [asked[:, up:down, west:east].any((1, 2)) for up, west, down, east in cores]
             ways = np.flatnonzero(np.any(parts, 0)).tolist()
             around = cut_all(context, inner, cell)

@@ -98,7 +98,10 @@ class Fuser:
         self._release()
 
     def warm_up(self, height: int, width: int) -> None:
-        """Fuse a grey pair of a size [pixels], so that the first real one is not slowed by first-time set-up."""
+        """Fuse a grey pair of a size [pixels], so that the first real one is not slowed by first-time set-up.
+
+        A CUDA graph is recorded of 8-bit pictures without a text; any other one when it is first needed.
+        """
         grey = np.full((height, width), 127, np.uint8)
         for _ in range(1 if self._graphs is None else 2):  # the second one is recorded
             self(np.repeat(grey[:, :, None], 3, 2), grey)
@@ -271,9 +274,11 @@ class Fuser:
         fused = None
         if not modulated.faint:
             amounts = modulated.amounts(found.estimates[0].x0)
-            # Recorded anew with what it reads from.
-            work = functools.partial(pipeline.emphasized_everywhere, found)
-            fused = graphs((id(found), key), lambda: work, (amounts, modulated.soft))
+            fused = graphs.second(
+                key,
+                lambda kept: functools.partial(pipeline.emphasized_everywhere, kept),
+                (amounts, modulated.soft),
+            )
         if fused is None:
             fused = pipeline.emphasized(found, modulated)
         clock.lap("objects")

@@ -6,8 +6,9 @@ launching them one by one.
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -15,10 +16,18 @@ import torch
 from torch import Tensor
 
 MOST = 8
-"""Graphs that are kept; each one holds the memory of its computation."""
+"""Computations that are kept; each holds its memory."""
+
+IDLE = 32
+"""Calls after which a computation that was not asked for gives its place to another one."""
 
 WARM_UP = 2
 """Runs before the recording, in which libraries choose their algorithms and allocate what they keep."""
+
+Work = Callable[..., Any]
+
+_RECORDING = threading.Lock()
+"""PyTorch records one graph at a time."""
 
 
 class _Graph:
@@ -28,26 +37,39 @@ class _Graph:
     :param inputs: examples of what it takes
     """
 
-    def __init__(self, work: Callable[..., Any], inputs: tuple[Tensor, ...]) -> None:
+    def __init__(self, work: Work, inputs: tuple[Tensor, ...]) -> None:
         # With all that it holds: the graph reads from where that lay when it was recorded.
         self._work = work
         self._inputs = tuple(item.clone() for item in inputs)
         here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
         aside.wait_stream(here)
-        with torch.cuda.stream(aside):
-            for _ in range(WARM_UP):
-                work(*self._inputs)
-        here.wait_stream(aside)
-        self._graph = torch.cuda.CUDAGraph()
-        # Another thread, the localizer's, may go on using the device meanwhile.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._outputs = work(*self._inputs)
+        # The stream is named in the end too: a recording that fails leaves the thread in its own.
+        with _RECORDING, torch.cuda.stream(here):
+            with torch.cuda.stream(aside):
+                for _ in range(WARM_UP):
+                    work(*self._inputs)
+            here.wait_stream(aside)
+            self._graph = torch.cuda.CUDAGraph()
+            # Another thread, the localizer's, may go on using the device meanwhile.
+            with torch.cuda.graph(self._graph, stream=aside, capture_error_mode="thread_local"):
+                self.outputs = work(*self._inputs)
 
     def __call__(self, inputs: tuple[Tensor, ...]) -> Any:
         for own, given in zip(self._inputs, inputs, strict=True):
             own.copy_(given)
         self._graph.replay()
-        return self._outputs
+        return self.outputs
+
+
+class _Entry:
+    """:ivar first: what goes by a key; ``second`` reads from its outputs
+    :ivar used: number of the call that used it last
+    """
+
+    def __init__(self, first: _Graph) -> None:
+        self.first = first
+        self.second: _Graph | None = None
+        self.used = 0
 
 
 class Graphs:
@@ -55,45 +77,79 @@ class Graphs:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._graphs: OrderedDict[Hashable, _Graph] = OrderedDict()
+        self._entries: dict[Hashable, _Entry] = {}
         self._met: deque[Hashable] = deque(maxlen=4 * MOST)
         self._failed: set[Hashable] = set()
+        self._calls = 0
 
-    def __call__(self, key: Hashable, work: Callable[[], Callable[..., Any]], inputs: tuple[Tensor, ...]) -> Any:
+    def __call__(self, key: Hashable, work: Callable[[], Work], inputs: tuple[Tensor, ...]) -> Any:
         """Do the work that goes by this key; the first time not at all, for pictures may have a size each.
 
         :param key: what the computation hangs on, beside the inputs' values
         :param work: makes what is recorded, see :class:`_Graph`
-        :return: what the work returns, overwritten the next time; None the first time that the key is met, and where
-            it cannot be recorded (a warning says why): for want of memory, mostly, of which a graph takes more
+        :return: what the work returns, overwritten the next time; None the first time that the key is met, where the
+            places are taken by others that are in use, and where it cannot be recorded (a warning says why): for want
+            of memory, mostly, of which a graph takes more
+        """
+        self._calls += 1
+        with torch.cuda.device(self._device):
+            entry = self._entries.get(key)
+            if entry is None:
+                if self._seen_before(key) and self._make_room():
+                    first = self._record(key, work, inputs)
+                    entry = None if first is None else _Entry(first)
+                if entry is None:
+                    return None
+                self._entries[key] = entry
+            entry.used = self._calls
+            return entry.first(inputs)
+
+    def second(self, key: Hashable, work: Callable[[Any], Any], inputs: tuple[Tensor, ...]) -> Any:
+        """Do what follows on the work that goes by this key, and was just done.
+
+        :param work: takes the outputs of that, and gives what is recorded
+        :return: as of a call
         """
         with torch.cuda.device(self._device):
-            if key not in self._graphs and not self._record(key, work, inputs):
-                return None
-            self._graphs.move_to_end(key)
-            return self._graphs[key](inputs)
+            entry, name = self._entries[key], ("second", key)
+            if entry.second is None:
+                if not self._seen_before(name):
+                    return None
+                entry.second = self._record(name, lambda: work(entry.first.outputs), inputs)
+            return None if entry.second is None else entry.second(inputs)
 
-    def _record(self, key: Hashable, work: Callable[[], Callable[..., Any]], inputs: tuple[Tensor, ...]) -> bool:
+    def _seen_before(self, key: Hashable) -> bool:
+        """Whether it is worth recording: it comes for the second time, and did not fail."""
         if key in self._failed:
             return False
-        if key not in self._met:
-            self._met.append(key)
+        if key in self._met:
+            # Whose place another one takes has to come twice again.
+            self._met.remove(key)
+            return True
+        self._met.append(key)
+        return False
+
+    def _make_room(self) -> bool:
+        if len(self._entries) < MOST:
+            return True
+        oldest = min(self._entries, key=lambda key: self._entries[key].used)
+        if self._calls - self._entries[oldest].used < IDLE:
             return False
-        while len(self._graphs) >= MOST:
-            self._graphs.popitem(last=False)
+        del self._entries[oldest]
+        return True
+
+    def _record(self, key: Hashable, work: Callable[[], Work], inputs: tuple[Tensor, ...]) -> _Graph | None:
         try:
-            self._graphs[key] = _Graph(work(), inputs)
+            return _Graph(work(), inputs)
         except RuntimeError as error:
             self._failed.add(key)
             reason = str(error).partition("\n")[0]
             warnings.warn(f"no CUDA graph of a picture, it goes on operation by operation: {reason}", stacklevel=2)
-        if key in self._failed:
-            # Only here, where the error no longer keeps its tensors alive.
-            self.clear()
-            torch.cuda.empty_cache()
-        return key in self._graphs
+        # Only here, where the error no longer keeps its tensors alive.
+        torch.cuda.empty_cache()
+        return None
 
     def clear(self) -> None:
         """Forget all graphs, and so give their memory back to PyTorch."""
-        self._graphs.clear()
+        self._entries.clear()
         self._met.clear()

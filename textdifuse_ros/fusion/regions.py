@@ -15,7 +15,7 @@ from textdifuse_ros.networks.drive import MULTIPLE
 MARGIN = 8
 """Least width of the surroundings that are decoded with an object [pixels].
 
-The decoder's reach is about 72, but what is that far away hardly changes an object; a test holds it to a twentieth of
+The decoder's reach is about 72, but what is that far away hardly changes an object; a test holds it to a twelfth of
 what the text changes.
 """
 
@@ -123,7 +123,8 @@ def alike(regions: list[Region], height: int, width: int) -> list[list[Region]]:
     for region in regions:
         groups.setdefault(region.size, []).append(region)
     while len(groups) > 1:
-        extra, size, pair = min(_merged(*pair) for pair in combinations(groups.items(), 2))
+        counts = [(size, len(regions)) for size, regions in groups.items()]
+        extra, size, pair = min(_merged(*pair) for pair in combinations(counts, 2))
         if extra > GROUP:
             break
         grown = [_grown(region, size, height, width) for old in pair for region in groups.pop(old)]
@@ -131,15 +132,15 @@ def alike(regions: list[Region], height: int, width: int) -> list[list[Region]]:
     return list(groups.values())
 
 
-_Group = tuple[tuple[int, int], list[Region]]
+_Size = tuple[int, int]
 
 
-def _merged(one: _Group, other: _Group) -> tuple[int, tuple[int, int], tuple[tuple[int, int], tuple[int, int]]]:
-    """How many pixels more two groups are at the least common size, that size, and the groups'."""
-    (size, regions), (other_size, others) = one, other
-    common = max(size[0], other_size[0]), max(size[1], other_size[1])
-    before = sum(region.pixels for region in (*regions, *others))
-    return common[0] * common[1] * (len(regions) + len(others)) - before, common, (size, other_size)
+def _merged(one: tuple[_Size, int], other: tuple[_Size, int]) -> tuple[int, _Size, tuple[_Size, _Size]]:
+    """How many pixels more two groups, of a size and number each, are at the least common size; it; and theirs."""
+    ((height, width), count), ((other_height, other_width), others) = one, other
+    common = max(height, other_height), max(width, other_width)
+    before = count * height * width + others * other_height * other_width
+    return common[0] * common[1] * (count + others) - before, common, (one[0], other[0])
 
 
 def _grown(region: Region, size: tuple[int, int], height: int, width: int) -> Region:

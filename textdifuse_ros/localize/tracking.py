@@ -27,7 +27,7 @@ RETURN = 2.0  # how far off a point may end after there and back [pixels]
 LEAST_KNOWN = 0.1  # share of its points that must return
 STILL = 0.1  # change of brightness at its points up to which it still stands there, in deviations of the picture
 CHANGE = 0.4  # change of warmth at its points up to which it is still the same, in its contrasts
-LEAST_CONTRAST = 0.2  # that is added to an object's own, in deviations of the infrared: less is lost in noise
+LEAST_CONTRAST = 0.2  # that is added to an object's own, in deviations of the picture: less is lost in noise
 GROWTH = 1.2  # most that an object may grow, or shrink, from one picture to the next
 KEPT_AREA = 0.2  # an object that shows less of its area is gone from the picture
 SAME_IOU = 0.3  # overlap from which on two masks of one phrase are the same object
@@ -61,7 +61,7 @@ class Tracks:
     :param instances: as found
     :param size: height and width of the full picture [pixels]
     :param picture: :func:`flow_picture` of the one they were found in
-    :param earlier: in the same picture: the same objects, of one track and stamp, go on from there as they were found
+    :param earlier: in the same picture: what it has :meth:`carried` there goes on as it was found
     :ivar picture: that of the current one
     """
 
@@ -74,13 +74,12 @@ class Tracks:
     ) -> None:
         # Pixels of the full picture in one of the reduced.
         self._scale = np.array((size[1] / picture.shape[2], size[0] / picture.shape[1]), np.float32)
-        known = {} if earlier is None else {(item.found.track, item.found.stamp): item for item in earlier._movers}
+        known = {} if earlier is None else {id(item): mover for item, mover in earlier._given}
         warmth = _warmth(picture[1])
         self._movers: list[_Mover] = [
-            known.get((item.track, item.stamp)) or _Mover(item, warmth, self._scale)
-            for item in instances
-            if item.mask.any()
+            known.get(id(item)) or _Mover(item, warmth, self._scale) for item in instances if item.mask.any()
         ]
+        self._given: list[tuple[Instance, _Mover]] = []
         self._size = size
         self.picture = picture
 
@@ -104,8 +103,9 @@ class Tracks:
 
     def carried(self) -> tuple[Instance, ...]:
         """The objects where they are now; those that left the picture or were lost are missing."""
-        moved = (mover.instance(self._size) for mover in self._movers)
-        return tuple(item for item in moved if item is not None)
+        moved = ((mover.instance(self._size), mover) for mover in self._movers)
+        self._given = [(item, mover) for item, mover in moved if item is not None]
+        return tuple(item for item, _ in self._given)
 
 
 def _follow(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -129,9 +129,13 @@ def _reduced(points: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 
 def _warmth(infrared: np.ndarray) -> np.ndarray:
-    """How much warmer a picture is than its median, float32 [h, w]: a thermal camera's gain follows what it sees."""
-    # A sixteenth of the pixels: the median of all takes longer than everything else that is done with warmth.
-    return infrared.astype(np.float32) - float(np.median(infrared[::4, ::4]))
+    """How much warmer a picture is than its mean, in mean deviations from it, float32 [h, w].
+
+    A thermal camera's gain follows what it sees, so grey levels say little. (The median jumps where half of the picture
+    is cold sky.)
+    """
+    warmer = infrared.astype(np.float32) - float(infrared.mean())
+    return warmer / max(float(cv2.norm(warmer, cv2.NORM_L1)) / warmer.size, 1.0)
 
 
 def _values(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -176,7 +180,7 @@ class _Mover:
         middle = self._points.mean(0)
         around = _values(warmth, _reduced(middle + 2 * (self._points - middle), scale))
         own = float(self._warmth.std()) + abs(float(self._warmth.mean()) - float(around.mean()))
-        self._contrast = own + LEAST_CONTRAST * float(warmth.std())
+        self._contrast = own + LEAST_CONTRAST
 
     def points(self) -> np.ndarray:
         """Points in the object where it is now, float32 [N, 2], x and y [pixels]."""
