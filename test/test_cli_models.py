@@ -55,7 +55,7 @@ def test_info_tells_what_a_text_adds_where_the_model_can_heed_one(
     assert main(["info", "--model", str(tiny_text_checkpoint)]) == 0
     assert ", text 0.0" in capsys.readouterr().out, "parameters of the re-modulation"
     assert 0 < added["1"] < added["2"] < added["4"]
-    assert added["4"] - added["2"] == pytest.approx(2 * (added["2"] - added["1"]), abs=0.02)
+    assert added["4"] - added["2"] == pytest.approx(2 * (added["2"] - added["1"]), abs=0.04)  # rounded
 
 
 @pytest.mark.parametrize("size", ["640", "7x9", "²0x20", "640x480x3", "9" * 5000 + "x8"])

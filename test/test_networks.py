@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -27,7 +29,7 @@ def test_default_networks_keep_within_the_promised_cost(networks: DriveNetworks)
 
 
 def test_flops_agree_with_a_count_by_hand() -> None:
-    """Every convolution of the luma networks, 2 * inputs * outputs * kernel * pixels, at 128 x 128."""
+    """Every convolution of the luma networks, 2 * inputs * outputs * kernel * pixels, at 128 x 128; no variance."""
     config = DriveConfig()
     c = config.luma_widths
     pixels = [(128 // stride) ** 2 for stride in (4, 8, 16)]
@@ -42,7 +44,7 @@ def test_flops_agree_with_a_count_by_hand() -> None:
         control += cost(2 * c[k], hidden, 1, k) + cost(hidden, hidden, 3, k) + cost(2, 1, 7, k)
         control += cost(hidden, 2 * c[k], 1, k)
     decoder = cost(16, c[0], 3, 0) + cost(64, c[1], 1, 1) + cost(256, c[2], 1, 2)
-    decoder += cost(c[2], 4 * c[1], 1, 2) + cost(c[1], 4 * c[0], 1, 1) + cost(c[0], 32, 3, 0)
+    decoder += cost(c[2], 4 * c[1], 1, 2) + cost(c[1], 4 * c[0], 1, 1) + cost(c[0], 16, 3, 0)
     decoder += sum(2 * count * cost(c[k], c[k], 3, k) for k, count in enumerate(config.luma_decoder_blocks))
 
     networks = DriveNetworks(config)
@@ -118,3 +120,16 @@ def test_cbam_only_scales_down_what_is_positive() -> None:
     out = CBAM(8)(x)
     assert out.shape == x.shape
     assert (out >= 0).all() and (out <= x.clamp(min=0)).all()
+
+
+def test_without_the_variance_the_prediction_stays(networks: DriveNetworks) -> None:
+    torch.manual_seed(0)
+    picture = torch.rand(1, 1, 48, 64) * 2 - 1
+    features, decoder = networks.luma.fuse_features(picture, -picture), copy.deepcopy(networks.luma.decoder)
+    with torch.no_grad():
+        torch.nn.init.normal_(decoder.head.weight, std=0.1)
+        mean, variance = decoder(features, picture, torch.tensor([499]))
+        alone, none = decoder(features, picture, torch.tensor([499]), variance=False)
+    assert variance is not None and none is None
+    torch.testing.assert_close(alone, mean)
+    assert not torch.allclose(variance, mean)

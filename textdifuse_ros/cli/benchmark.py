@@ -20,6 +20,7 @@ NAME = "benchmark"
 HELP = "Time the fusion at 1, 2 and 4 steps, and with a text, as seconds and as ratios to a convolution yardstick."
 YARDSTICK_GFLOP = 80.0
 MOST_OBJECTS = 100
+TEXT_STEPS = (1, 4)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -58,17 +59,20 @@ def run(arguments: argparse.Namespace) -> int:
     # and both ways are computed. In pictures that is rare.
     strengths = example_strengths(height, width, objects)
     infrared = rng.integers(0, 128, (height, width), dtype=np.uint8) + 127 * (strengths > 0).astype(np.uint8)
-    work: dict[str, Callable[[], Any]] = {
-        f"{steps} step{'s' if steps > 1 else ''}": partial(fuser, visible, infrared, steps=steps) for steps in (1, 2, 4)
-    }
-    if fuser.has_modulation:
-        emphasis = Emphasis(strengths)
-        for steps in (1, 4):
+    emphasis = Emphasis(strengths)
+    work: dict[str, Callable[[], Any]] = {}
+    for steps in (1, 2, 4):
+        work[_name(steps)] = partial(fuser, visible, infrared, steps=steps)
+        if fuser.has_modulation and steps in TEXT_STEPS:  # next to it, for a share of the time
             work[f"{steps} with text"] = partial(fuser, visible, infrared, steps=steps, emphasis=emphasis)
     if min(width, height) >= LEAST_SIDE:  # a smaller picture is left as it is
         work["video state"] = partial(VideoState(), visible, infrared, fuser(visible, infrared, steps=1))
     work["yardstick"] = yardstick(fuser.device)
-    seconds = _time_in_turn(work, arguments.rounds)
+    times = _time_in_turn(work, arguments.rounds)
+    seconds = {name: statistics.median(values) for name, values in times.items()}
+    shares = {
+        steps: _more(times[_name(steps)], times[f"{steps} with text"]) for steps in TEXT_STEPS if fuser.has_modulation
+    }
     parts = fuser(visible, infrared, steps=1).timings
     table = {
         "device": fuser.device,
@@ -79,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         "objects": objects,
         "yardstick": f"3x3 convolutions of {YARDSTICK_GFLOP:g} GFLOP in float32",
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
+        "text": {f"{steps} steps": round(share, 3) for steps, share in shares.items()},
         "parts of one step": {name: round(value, 4) for name, value in parts.items()},
         "ratio": {name: round(value / seconds["yardstick"], 3) for name, value in seconds.items()},
     }
@@ -88,7 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
     for name, value in seconds.items():
         print(f"{name:12} {value:9.4f}  {value / seconds['yardstick']:6.3f}")
     if fuser.has_modulation:
-        print(f"\ntext: {objects} object(s) of together {TEXT_SHARE:.0%} of the picture, found already")
+        more = " and ".join(f"{share:+.0%} at {_name(steps)}" for steps, share in shares.items())
+        print(f"\ntext: {objects} object(s) of together {TEXT_SHARE:.0%} of the picture, found already: {more}")
     print("\none step [ms]: " + ", ".join(f"{name} {1e3 * value:.1f}" for name, value in parts.items()))
     if arguments.json:
         write_text(arguments.json, json.dumps(table, indent=2) + "\n")
@@ -119,8 +125,18 @@ def yardstick(device: str) -> Callable[[], Any]:
     return convolve
 
 
-def _time_in_turn(work: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median seconds of each; they take turns, so that a slow spell of the machine meets all of them."""
+def _name(steps: int) -> str:
+    return f"{steps} step{'s' if steps > 1 else ''}"
+
+
+def _more(plain: list[float], other: list[float]) -> float:
+    """How much longer something takes, as a share: by the median of what it took longer in each round."""
+    longer = [after - before for before, after in zip(plain, other, strict=True)]
+    return statistics.median(longer) / statistics.median(plain)
+
+
+def _time_in_turn(work: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each in each round; they take turns, so that a slow spell of the machine meets all of them."""
     for function in work.values():
         function()
         function()
@@ -130,4 +146,4 @@ def _time_in_turn(work: dict[str, Callable[[], Any]], rounds: int) -> dict[str, 
             began = time.perf_counter()
             function()
             times[name].append(time.perf_counter() - began)
-    return {name: statistics.median(values) for name, values in times.items()}
+    return times

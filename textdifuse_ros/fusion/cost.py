@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ def count_parameters(networks: DriveNetworks) -> dict[str, int]:
 def count_flops(networks: DriveNetworks, height: int, width: int) -> dict[str, float]:
     """GFLOP of the parts for one picture (one multiply-add is 2 FLOP; convolutions and linear layers).
 
+    Steps are those of a sampler that does without the learned variance, as ``ddim`` does.
+
     :return: ``luma_encode`` (both sources and the fusion control), ``luma_step``, ``chroma_encode``, ``chroma_step``,
         and ``modulation``, kappa of the whole picture (0 without a re-modulation)
     """
@@ -43,7 +46,7 @@ def count_flops(networks: DriveNetworks, height: int, width: int) -> dict[str, f
 
     with torch.inference_mode():
         features = counted("luma_encode", networks.luma.fuse_features, luma, luma)
-        counted("luma_step", networks.luma.decoder, features, luma, timestep)
+        counted("luma_step", partial(networks.luma.decoder, variance=False), features, luma, timestep)
         counts["modulation"] = 0.0
         if networks.modulation is not None:
             amounts = luma.expand(-1, 3, -1, -1)
@@ -55,7 +58,7 @@ def count_flops(networks: DriveNetworks, height: int, width: int) -> dict[str, f
         light = counts["chroma_encode"]
         features = counted("chroma_encode", networks.chroma.encoder, color)
         counts["chroma_encode"] += light
-        counted("chroma_step", networks.chroma.decoder, features, color[:, :2], timestep)
+        counted("chroma_step", partial(networks.chroma.decoder, variance=False), features, color[:, :2], timestep)
     return counts
 
 

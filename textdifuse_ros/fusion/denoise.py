@@ -42,6 +42,7 @@ class FeatureDenoiser:
     :param base: what the decoder's output is a correction to, float [N, C, H, W]; None for nothing. Chroma is
         corrected, so that colours which are right cost nothing; fused luma has no one source that it corrects.
     :param clip: hold x0 in [-1, 1]; off in training, where clipping would stop gradients
+    :param variance: whether the learned variance is asked for
     """
 
     def __init__(
@@ -52,17 +53,20 @@ class FeatureDenoiser:
         *,
         base: Tensor | None = None,
         clip: bool = True,
+        variance: bool = True,
     ) -> None:
         self.decoder, self.features, self.schedule, self.base, self.clip = decoder, features, schedule, base, clip
+        self.variance = variance
 
     def __call__(self, z_t: Tensor, t: int | Tensor) -> Denoised:
         """:param z_t: float32 [N, C, H, W], H and W multiples of 16
         :param t: timestep of the full schedule, one for all or int64 [N]
         """
-        x0, logit = self.decoder(self.features, z_t, as_timesteps(t, z_t))
+        x0, logit = self.decoder(self.features, z_t, as_timesteps(t, z_t), variance=self.variance)
         if self.base is not None:
             x0 = x0 + self.base
-        return make_denoised("x0", x0, z_t, t, self.schedule, torch.sigmoid(logit), clip=self.clip)
+        fraction = None if logit is None else torch.sigmoid(logit)
+        return make_denoised("x0", x0, z_t, t, self.schedule, fraction, clip=self.clip)
 
 
 class Remembering:

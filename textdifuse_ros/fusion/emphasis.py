@@ -440,7 +440,8 @@ class Blended:
         variance = None if estimate.variance is None else cut(estimate.variance, self._objects.part)
         x0 = plain.clone()
         for regions, features in zip(self._regions, self._features, strict=True):
-            estimates, _ = self.decoder(features, cut_all(z_t, [region.whole for region in regions]), timestep)
+            seen = cut_all(z_t, [region.whole for region in regions])
+            estimates, _ = self.decoder(features, seen, timestep, variance=False)
             for region, decoded in zip(regions, estimates.split(1), strict=True):
                 before, soft = (cut(picture, region.core) for picture in (plain, self._objects.soft))
                 after = cut(decoded, region.core_in_whole).clamp(-1, 1)

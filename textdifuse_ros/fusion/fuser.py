@@ -334,12 +334,13 @@ def _computed(
     noise = run.generator()
     seen, warm = split(padded(pictures[0])), padded(pictures[1])
     clock.lap("prepare")
-    sources = pipeline.sources(seen, warm)
     modulated = None
     if emphasis:
         assert pipeline.networks.modulation is not None
+        denoiser, sources = pipeline.fused_of(seen, warm)
         modulated = Modulated(pipeline.networks.modulation, sources, unit_to_signed(warm), emphasis, whole=whole)
-    denoiser = pipeline.fused(sources)
+    else:
+        denoiser = pipeline.fused(seen, warm)
     clock.lap("encode")
     luma = pipeline.last(denoiser, seen.luma, noise, modulated)
     clock.lap("steps")

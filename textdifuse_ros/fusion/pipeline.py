@@ -91,19 +91,18 @@ class Pipeline:
     steps: int
     sampler: Sampler
 
-    def sources(self, visible: Visible, warm: Tensor) -> tuple[Pyramid, Pyramid]:
-        """Both sources' weighted features (equations 2 and 3).
+    def fused(self, visible: Visible, warm: Tensor) -> FeatureDenoiser:
+        """The denoiser with the fused features Phi^f (equations 2 and 3).
 
         :param warm: the infrared, float32 [1, 1, H, W] in [0, 1], padded
         """
-        luma = self.networks.luma
-        pair = luma.encode_pair(unit_to_signed(self._balanced(visible)), unit_to_signed(warm))
-        return luma.control.weigh_sources(*pair)
+        return self._with(self.networks.luma.fuse_features(*self._pair(visible, warm)))
 
-    def fused(self, sources: tuple[Pyramid, Pyramid]) -> FeatureDenoiser:
-        """The denoiser with the fused features Phi^f (equation 3)."""
-        features = tuple(x + y for x, y in zip(*sources, strict=True))
-        return FeatureDenoiser(self.networks.luma.decoder, features, self.schedule)
+    def fused_of(self, visible: Visible, warm: Tensor) -> tuple[FeatureDenoiser, tuple[Pyramid, Pyramid]]:
+        """The same, and both sources' weighted features that it is the sum of."""
+        luma = self.networks.luma
+        sources = luma.control.weigh_sources(*luma.encode_pair(*self._pair(visible, warm)))
+        return self._with(tuple(x + y for x, y in zip(*sources, strict=True))), sources
 
     def alone(self, picture: Visible, kind: int) -> FeatureDenoiser:
         """The denoiser with the features of one source (equation 1).
@@ -112,8 +111,7 @@ class Pipeline:
         """
         luma = picture.luma if kind == INFRARED else self._balanced(picture)
         source = torch.full((1,), kind, device=luma.device)
-        features = self.networks.luma.encoder(unit_to_signed(luma), source)
-        return FeatureDenoiser(self.networks.luma.decoder, features, self.schedule)
+        return self._with(self.networks.luma.encoder(unit_to_signed(luma), source))
 
     def last(
         self,
@@ -137,22 +135,23 @@ class Pipeline:
         """Restored chroma, float32 [1, 2, H, W] in [-0.5, 0.5]."""
         chroma = self.networks.chroma
         seen = chroma.relit(_half(visible))
-        denoiser = FeatureDenoiser(chroma.decoder, chroma.encoder(seen), self.schedule, base=seen[:, 1:])
+        features, asked = chroma.encoder(seen), self.sampler.uses_variance
+        denoiser = FeatureDenoiser(chroma.decoder, features, self.schedule, base=seen[:, 1:], variance=asked)
         small = self.last(denoiser, seen[:, 1:], noise) / 2
         return F.interpolate(small, scale_factor=2, mode="bilinear", align_corners=False)
 
     def picture(self, visible: Tensor, infrared: Tensor, noise: DrawnNoise) -> Tensor:
         """All of a plain fusion: stored pictures, as of :func:`.upload`, to uint8 [H, W, 3]."""
         seen, noise = split(padded(visible)), noise.again()
-        denoiser = self.fused(self.sources(seen, padded(infrared)))
+        denoiser = self.fused(seen, padded(infrared))
         luma = self.last(denoiser, seen.luma, noise)
         return levels(luma, self.color(seen, noise), *infrared.shape[:2])
 
     def kept(self, visible: Tensor, infrared: Tensor, noise: DrawnNoise) -> Kept:
         """All of a plain fusion, with what it takes to make something stand out in it."""
         seen, warm, noise = split(padded(visible)), padded(infrared), noise.again()
-        sources = self.sources(seen, warm)
-        denoiser = Remembering(self.fused(sources))
+        fused, sources = self.fused_of(seen, warm)
+        denoiser = Remembering(fused)
         luma = self.last(denoiser, seen.luma, noise)
         color = self.color(seen, noise)
         picture = levels(luma, color, *infrared.shape[:2])
@@ -173,6 +172,13 @@ class Pipeline:
 
     def _recalled(self, kept: Kept) -> Recalled:
         return Recalled(kept.estimates, self.networks.luma.decoder, self.schedule)
+
+    def _pair(self, visible: Visible, warm: Tensor) -> tuple[Tensor, Tensor]:
+        return unit_to_signed(self._balanced(visible)), unit_to_signed(warm)
+
+    def _with(self, features: Pyramid) -> FeatureDenoiser:
+        asked = self.sampler.uses_variance
+        return FeatureDenoiser(self.networks.luma.decoder, features, self.schedule, variance=asked)
 
     def _balanced(self, visible: Visible) -> Tensor:
         """The luma that a picture has without its colour cast, float32 [1, 1, H, W] in [0, 1]; brightness stays."""

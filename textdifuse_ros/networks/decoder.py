@@ -49,13 +49,17 @@ class Decoder(nn.Module):
             assert self.gain.bias is not None
             nn.init.zeros_(self.gain.bias)
 
-    def forward(self, features: Pyramid, z_t: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, features: Pyramid, z_t: Tensor, timestep: Tensor, *, variance: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
         """One denoising step.
 
         :param features: one tensor [N, widths[k], ...] a level, and the fine detail [N, 1, H, W] where there is one
         :param z_t: float32 [N, C, H, W], H and W multiples of 16
         :param timestep: [N], of the full schedule
-        :return: float32 [N, C, H, W] each: the raw prediction, and the variance fraction's logit (equation 6's v)
+        :param variance: whether it is asked for; it costs as much as the prediction's last convolution
+        :return: float32 [N, C, H, W] each: the raw prediction, and the variance fraction's logit (equation 6's v), or
+            None
         """
         shifts = self.time(timestep)
         noisy = z_t.to(features[0].dtype)
@@ -68,10 +72,10 @@ class Decoder(nn.Module):
         # bfloat16 has steps of 1/128 near 1, a whole grey level: the picture itself is computed in float32.
         # (Autocast knows no meta device, on which cost is counted.)
         with torch.autocast("cuda" if z_t.is_cuda else "cpu", enabled=False):
-            head = F.conv2d(
-                F.relu(h).float(), self.head.weight.float(), cast(Tensor, self.head.bias).float(), padding=1
-            )
-        mean, variance = F.pixel_shuffle(head, STEM).split(self.outputs, 1)
+            asked = slice(None if variance else self.outputs * STEM**2)
+            weight, bias = self.head.weight[asked].float(), cast(Tensor, self.head.bias)[asked].float()
+            head = F.pixel_shuffle(F.conv2d(F.relu(h).float(), weight, bias, padding=1), STEM)
+        mean = head[:, : self.outputs]
         if self.gain is not None:
             mean = mean + F.pixel_shuffle(self.gain(F.relu(h)), STEM).float() * features[-1]
-        return mean, variance
+        return mean, head[:, self.outputs :] if variance else None

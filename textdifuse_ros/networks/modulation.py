@@ -116,8 +116,11 @@ class Modulation(nn.Module):
         :param ways: which of brighter, darker and fainter (0, 1, 2) are asked for at all; the others cost nothing
         """
         fused = []
+        named = _named(amounts)
+        pooled = torch.cat((named, amounts * named), 1)
         for level, (modulate, x, y) in enumerate(zip(self.levels, visible, infrared, strict=False)):
-            share, local = _pool(amounts, level)
+            pooled = F.avg_pool2d(pooled, 2 if level else STEM)
+            share, local = _of_share(pooled)
             kappas = modulate(x, y, context, share.to(x.dtype), local.to(x.dtype), ways)
             fused.append(kappas[0] * x + kappas[1] * y)
         fine = (x + y for x, y in zip(visible[LEVELS:], infrared[LEVELS:], strict=True))
@@ -154,15 +157,15 @@ def _named(amounts: Tensor) -> Tensor:
     return (amounts.sum(1, keepdim=True) / SLIGHT).clamp(max=1)
 
 
-def _pool(amounts: Tensor, level: int) -> tuple[Tensor, Tensor]:
-    """Amounts at a level's resolution: the share of each cell that is named, and the mean amounts of that share.
+def _of_share(pooled: Tensor) -> tuple[Tensor, Tensor]:
+    """The share of each cell that is named, and the mean amounts of that share.
 
     The mean is over the named pixels, not over the cell, so that as much is done at an object's border as within.
+
+    :param pooled: means over cells, [N, 4, h, w]: of what is named, and of the amounts times that
     """
-    cell = STEM * 2**level
-    named = _named(amounts)
-    share = F.avg_pool2d(named, cell)
-    return share, F.avg_pool2d(amounts * named, cell) / share.clamp(min=1e-6)
+    share = pooled[:, :1]
+    return share, pooled[:, 1:] / share.clamp(min=1e-6)
 
 
 def _windowed_means(values: Tensor, weight: Tensor, where: tuple[slice, slice]) -> list[Tensor]:

@@ -102,9 +102,13 @@ class WithoutNoise(nn.Module):
         super().__init__()
         self.decoder = decoder
 
-    def forward(self, features: Pyramid, z_t: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, features: Pyramid, z_t: Tensor, timestep: Tensor, *, variance: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
         """See :class:`.Decoder`."""
-        found: tuple[Tensor, Tensor] = self.decoder(features, torch.zeros_like(z_t), torch.zeros_like(timestep))
+        found: tuple[Tensor, Tensor | None] = self.decoder(
+            features, torch.zeros_like(z_t), torch.zeros_like(timestep), variance=variance
+        )
         return found
 
 

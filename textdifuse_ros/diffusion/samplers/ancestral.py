@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -15,6 +16,8 @@ from textdifuse_ros.diffusion.schedule import NoiseSchedule
 @dataclass(frozen=True)
 class Ancestral:
     """Draws from p(z_prev | z): learned variance where the denoiser gives one, else ``beta~``. No noise at the end."""
+
+    uses_variance: ClassVar[bool] = True
 
     def step(
         self, state: SamplerState, denoised: Denoised, schedule: NoiseSchedule, generator: NoiseSource | None

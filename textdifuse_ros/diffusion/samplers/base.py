@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -104,7 +104,12 @@ def fork(source: torch.Generator | DrawnNoise) -> torch.Generator | DrawnNoise:
 
 
 class Sampler(Protocol):
-    """The rule of one reverse step. Holds settings only: one object serves any number of loops at once."""
+    """The rule of one reverse step. Holds settings only: one object serves any number of loops at once.
+
+    :ivar uses_variance: whether it makes use of a learned variance
+    """
+
+    uses_variance: ClassVar[bool]
 
     def step(
         self, state: SamplerState, denoised: Denoised, schedule: NoiseSchedule, generator: NoiseSource | None

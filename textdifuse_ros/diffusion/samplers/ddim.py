@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from textdifuse_ros.checks import check_number
 from textdifuse_ros.diffusion.denoiser import Denoised
@@ -20,6 +21,8 @@ class Ddim:
     """
 
     eta: float = 0.0
+
+    uses_variance: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_number("eta", self.eta, 0, 1)

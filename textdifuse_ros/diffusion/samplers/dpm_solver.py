@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from textdifuse_ros.diffusion.denoiser import Denoised
 from textdifuse_ros.diffusion.samplers.base import NoiseSource, SamplerState
@@ -17,6 +18,8 @@ class DpmSolver:
     The first step, which has no history, is of first order. So is the last, whatever the number of steps: it ends at
     abar = 1, where lambda is infinite and the update is x0 itself (extrapolating x0 there would sharpen its error).
     """
+
+    uses_variance: ClassVar[bool] = False
 
     def step(
         self, state: SamplerState, denoised: Denoised, schedule: NoiseSchedule, generator: NoiseSource | None
