@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
 import gc
 import threading
@@ -187,8 +189,18 @@ class _Computed:
         self.work, self.outputs = work, work(*inputs)
 
     def __call__(self, inputs: tuple[torch.Tensor, ...]) -> Any:
-        self.outputs = self.work(*inputs)
+        # Into the tensors that are there, as a replay does.
+        for own, new in zip(_tensors(self.outputs), _tensors(self.work(*inputs)), strict=True):
+            own.copy_(new)
         return self.outputs
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if dataclasses.is_dataclass(value):
+        value = [getattr(value, item.name) for item in dataclasses.fields(value)]
+    return [tensor for item in value for tensor in _tensors(item)] if isinstance(value, (tuple, list)) else []
 
 
 @pytest.mark.parametrize("steps", [1, 4, 10])
@@ -202,7 +214,10 @@ def test_the_way_by_graphs_gives_the_bytes_of_the_way_without(
     fuser._graphs = graphs = _Computing(torch.device("cpu"))
     emphasis = None if second is None else objects(pair[1].shape, second)
     other = pair[0][::-1].copy(), pair[1][::-1].copy()
-    first, *later = (fuser(*pictures, steps=steps, emphasis=emphasis, plain=True) for pictures in (pair, other) * 3)
+    first, *later = (
+        copy.deepcopy(fuser(*pictures, steps=steps, emphasis=emphasis, plain=True))  # as what comes from a device is
+        for pictures in (pair, other) * 3
+    )
     assert (("graph" in later[-1].timings) and "graph" not in first.timings) == (steps <= 8)
     assert bool(graphs._entries) == (steps <= 8)
     for result in later[1::2]:
@@ -254,14 +269,30 @@ def test_what_cannot_be_recorded_is_tried_once_and_goes_on_without(mocked: Graph
         assert [mocked.second("small", lambda _: greedy, inputs) for _ in range(5)] == [None] * 5
     assert len(tries) == 2
     assert mocked("small", lambda: greedy, inputs) is not None  # is not recorded anew
+    mocked.clear()
+    with pytest.warns(UserWarning, match="operation by operation"):
+        assert [mocked("large", lambda: greedy, inputs) for _ in range(5)] == [None] * 5  # memory may be free again
+    assert len(tries) == 3
+
+
+def test_after_a_failure_of_another_kind_nothing_is_recorded(mocked: Graphs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(_: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    refusing = MagicMock(side_effect=RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED"))
+    monkeypatch.setattr(torch.cuda, "empty_cache", refusing)
+    inputs = (torch.ones(2),)
+    with pytest.warns(UserWarning, match="not permitted"):
+        assert [mocked("one", lambda: wrong, inputs) for _ in range(3)] == [None] * 3
+    assert refusing.called
+    assert [mocked("other", lambda: torch.neg, inputs) for _ in range(3)] == [None] * 3
 
 
 def test_what_follows_reads_the_outputs_of_the_first(mocked: Graphs) -> None:
     inputs = (torch.full((2,), 3.0),)
     first = [mocked("size", lambda: torch.neg, inputs) for _ in range(2)][-1]
     second = [mocked.second("size", lambda out: lambda x: (out, out + x), inputs) for _ in range(3)]
-    assert second[0] is None
-    assert all(found[0] is first and torch.equal(found[1], torch.zeros(2)) for found in second[1:])
+    assert all(found[0] is first and torch.equal(found[1], torch.zeros(2)) for found in second)
 
 
 def test_graphs_are_few_and_more_sizes_than_places_do_not_record_for_ever(mocked: Graphs) -> None:
@@ -324,16 +355,16 @@ def test_cuda_graphs_give_the_same_bytes(on_cuda: tuple[Fuser, Fuser], pair: Pai
     other = pair[0][::-1].copy(), pair[1][::-1].copy()
     way = {"sampler": sampler, "steps": steps}
     for emphasis in (None, objects(pair[1].shape), objects(pair[1].shape, 1.0)):
-        for round_ in range(4):
-            for pictures in (pair, other):
+        first: dict[int, np.ndarray] = {}
+        for _ in range(4):
+            for number, pictures in enumerate((pair, other)):
                 found = graphs(*pictures, emphasis=emphasis, plain=True, **way)  # type: ignore[arg-type]
-                due = eager(*pictures, emphasis=emphasis, plain=True, **way)  # type: ignore[arg-type]
-                assert np.array_equal(found.image, due.image)
-                assert (found.plain is None) == (due.plain is None)
-                if found.plain is not None and due.plain is not None:
-                    assert np.array_equal(found.plain, due.plain)
-                assert "graph" in found.timings or round_ == 0
-                assert "graph" not in due.timings
+                # With a text the first one, operation by operation; without, those of a fuser that knows no graphs.
+                assert np.array_equal(found.image, first.setdefault(number, found.image))
+                due = eager(*pictures, **way)  # type: ignore[arg-type]
+                plain = found.image if found.plain is None else found.plain
+                assert np.array_equal(plain, due.image) and "graph" not in due.timings
+        assert "graph" in found.timings
 
 
 @needs_cuda
@@ -380,10 +411,11 @@ def test_cuda_graphs_read_nothing_that_was_freed(on_cuda: tuple[Fuser, Fuser]) -
 
 @needs_cuda
 def test_cuda_graphs_memory_is_given_back(config: FuserConfig, tmp_path: Path) -> None:
+    (torch.ones(8, 8, device="cuda") @ torch.ones(8, 8, device="cuda")).sum().item()  # what libraries keep for good
     torch.cuda.empty_cache()
     before = torch.cuda.memory_reserved()
     fuser = Fuser.from_config(replace(config, device="cuda"))
     fuser.warm_up(480, 640)
     assert torch.cuda.memory_reserved() > before
     fuser.close()
-    assert torch.cuda.memory_reserved() <= before + 2**26
+    assert torch.cuda.memory_reserved() <= before + 2**27

@@ -74,7 +74,7 @@ def example_strengths(height: int, width: int, objects: int = 1) -> Any:
     share = (TEXT_SHARE / objects) ** 0.5
     for n in range(objects):
         shape = (1.0, 2.0, 0.5)[n % 3] ** 0.5
-        rows, columns = round(height * share * shape), round(width * share / shape)
+        rows, columns = max(1, round(height * share * shape)), max(1, round(width * share / shape))
         middle = ((n // across + 0.5) * height / across, (n % across + 0.5) * width / across)
         top, left = int(middle[0] - rows / 2), int(middle[1] - columns / 2)
         strengths[top : top + rows, left : left + columns] = 1

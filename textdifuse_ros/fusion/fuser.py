@@ -21,7 +21,7 @@ from textdifuse_ros.diffusion.schedule import by_name
 from textdifuse_ros.errors import CheckpointError, DeviceError
 from textdifuse_ros.fusion.device import keep_memory, resolve_precision
 from textdifuse_ros.fusion.emphasis import AHEAD, Emphasis, Modulated, check_strengths
-from textdifuse_ros.fusion.graphs import Graphs
+from textdifuse_ros.fusion.graphs import Graphs, give_back
 from textdifuse_ros.fusion.pipeline import Kept, Pipeline, levels, padded, split
 from textdifuse_ros.fusion.result import FusionResult
 from textdifuse_ros.fusion.weights import load_networks
@@ -198,7 +198,7 @@ class Fuser:
         if self._graphs is not None:
             self._graphs.clear()
         if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+            give_back()
 
     def _open(self) -> DriveNetworks:
         if self._networks is None:

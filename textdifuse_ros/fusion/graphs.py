@@ -6,6 +6,7 @@ launching them one by one.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import warnings
 from collections import deque
@@ -35,15 +36,16 @@ class _Graph:
 
     :param work: takes tensors of always the same sizes; waits for nothing and copies nothing from the host
     :param inputs: examples of what it takes
+    :param aside: to record on
     """
 
-    def __init__(self, work: Work, inputs: tuple[Tensor, ...]) -> None:
+    def __init__(self, work: Work, inputs: tuple[Tensor, ...], aside: torch.cuda.Stream) -> None:
         # With all that it holds: the graph reads from where that lay when it was recorded.
         self._work = work
         self._inputs = tuple(item.clone() for item in inputs)
-        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+        here = torch.cuda.current_stream()
         aside.wait_stream(here)
-        # The stream is named in the end too: a recording that fails leaves the thread in its own.
+        # Named here, too: a recording that fails leaves the thread in the stream that it was made on.
         with _RECORDING, torch.cuda.stream(here):
             with torch.cuda.stream(aside):
                 for _ in range(WARM_UP):
@@ -80,6 +82,8 @@ class Graphs:
         self._entries: dict[Hashable, _Entry] = {}
         self._met: deque[Hashable] = deque(maxlen=4 * MOST)
         self._failed: set[Hashable] = set()
+        self._aside: torch.cuda.Stream | None = None  # one for all: the libraries keep memory for each
+        self._broken = False
         self._calls = 0
 
     def __call__(self, key: Hashable, work: Callable[[], Work], inputs: tuple[Tensor, ...]) -> Any:
@@ -108,20 +112,16 @@ class Graphs:
         """Do what follows on the work that goes by this key, and was just done.
 
         :param work: takes the outputs of that, and gives what is recorded
-        :return: as of a call
+        :return: what that returns; None where it cannot be recorded
         """
         with torch.cuda.device(self._device):
             entry, name = self._entries[key], ("second", key)
             if entry.second is None:
-                if not self._seen_before(name):
-                    return None
                 entry.second = self._record(name, lambda: work(entry.first.outputs), inputs)
             return None if entry.second is None else entry.second(inputs)
 
     def _seen_before(self, key: Hashable) -> bool:
-        """Whether it is worth recording: it comes for the second time, and did not fail."""
-        if key in self._failed:
-            return False
+        """Whether it comes for the second time."""
         if key in self._met:
             # Whose place another one takes has to come twice again.
             self._met.remove(key)
@@ -139,17 +139,30 @@ class Graphs:
         return True
 
     def _record(self, key: Hashable, work: Callable[[], Work], inputs: tuple[Tensor, ...]) -> _Graph | None:
+        if self._broken or key in self._failed:
+            return None
+        if self._aside is None:
+            self._aside = torch.cuda.Stream()
         try:
-            return _Graph(work(), inputs)
+            return _Graph(work(), inputs, self._aside)
         except RuntimeError as error:
             self._failed.add(key)
+            # For want of memory a smaller picture may do; after anything else nothing is recorded any more.
+            self._broken = not isinstance(error, torch.OutOfMemoryError)
             reason = str(error).partition("\n")[0]
             warnings.warn(f"no CUDA graph of a picture, it goes on operation by operation: {reason}", stacklevel=2)
         # Only here, where the error no longer keeps its tensors alive.
-        torch.cuda.empty_cache()
+        give_back()
         return None
 
     def clear(self) -> None:
-        """Forget all graphs, and so give their memory back to PyTorch."""
+        """Forget all graphs, and so give their memory back to PyTorch; what failed may be tried again."""
         self._entries.clear()
         self._met.clear()
+        self._failed.clear()
+
+
+def give_back() -> None:
+    """Let PyTorch give memory that nothing uses back to the device; not while a graph is recorded."""
+    with _RECORDING, contextlib.suppress(RuntimeError):  # refused after a recording that was broken off
+        torch.cuda.empty_cache()

@@ -16,7 +16,7 @@ def resolve_device(name: str, parameter: str = "device") -> torch.device:
     :raises DeviceError: CUDA asked for and absent
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = name.partition(":")
     if name != "cpu" and (kind != "cuda" or (":" in name and not number.isdigit())):
         raise ConfigError(parameter, "auto, cpu, cuda or cuda:N", repr(name))
@@ -25,4 +25,5 @@ def resolve_device(name: str, parameter: str = "device") -> torch.device:
         raise DeviceError(f"the {parameter}", "present", f"{name}, and PyTorch sees no CUDA device", remedy)
     if number and int(number) >= torch.cuda.device_count():
         raise DeviceError(f"the {parameter}", f"one of {torch.cuda.device_count()} CUDA devices", name)
-    return torch.device(name)
+    # By number, so that it is the same one whatever device a thread makes its current one later.
+    return torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else torch.device(name)
