@@ -99,13 +99,16 @@ def test_variance_rule_follows_the_source_that_varies() -> None:
 
 def test_without_diffusion_neither_noise_nor_timestep_is_seen() -> None:
     class Echo(torch.nn.Module):
-        def forward(self, features: tuple[Tensor, ...], z_t: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
-            return features[0] + z_t + timestep, z_t
+        def forward(
+            self, features: tuple[Tensor, ...], z_t: Tensor, timestep: Tensor, *, variance: bool
+        ) -> tuple[Tensor, Tensor | None]:
+            return features[0] + z_t + timestep, z_t if variance else None
 
     plain = WithoutNoise(Echo())
     picture = torch.rand(1, 1, 4, 4)
-    made, _ = plain((picture,), torch.randn(1, 1, 4, 4), torch.tensor([999]))
-    assert torch.equal(made, picture)
+    made, told = plain((picture,), torch.randn(1, 1, 4, 4), torch.tensor([999]))
+    assert torch.equal(made, picture) and told is not None
+    assert plain((picture,), torch.randn(1, 1, 4, 4), torch.tensor([999]), variance=False)[1] is None
     spy = Spy(picture, 0.25)
     loss = OnePass()(spy, picture, lambda x0: (x0 - picture).flatten(1).mean(1), torch.Generator())
     assert loss["loss"].item() == pytest.approx(0.25) and len(spy.z) == 1
