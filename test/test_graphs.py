@@ -315,6 +315,23 @@ def test_graphs_are_few_and_more_sizes_than_places_do_not_record_for_ever(mocked
     assert len(mocked._entries) == MOST and not ask(0)
 
 
+def test_what_cannot_be_recorded_takes_no_others_place(mocked: Graphs) -> None:
+    inputs = (torch.ones(2),)
+
+    def greedy(_: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.warns(UserWarning, match="out of memory"):
+        for _ in range(2):
+            mocked("large", lambda: greedy, inputs)
+    for key in range(MOST):
+        for _ in range(2):
+            mocked(key, lambda: torch.neg, inputs)
+    for _ in range(3 * IDLE):
+        assert mocked("large", lambda: greedy, inputs) is None
+    assert set(mocked._entries) == set(range(MOST))
+
+
 @pytest.mark.parametrize("change", ["rows", "bits", "steps", "seed", "sampler", "text"])
 def test_what_differs_in_more_than_values_is_another_graph(
     config: FuserConfig, pair: Pair, change: str, monkeypatch: pytest.MonkeyPatch

@@ -99,7 +99,7 @@ class Graphs:
         with torch.cuda.device(self._device):
             entry = self._entries.get(key)
             if entry is None:
-                if self._seen_before(key) and self._make_room():
+                if self._may_do(key) and self._seen_before(key) and self._make_room():
                     first = self._record(key, work, inputs)
                     entry = None if first is None else _Entry(first)
                 if entry is None:
@@ -116,9 +116,12 @@ class Graphs:
         """
         with torch.cuda.device(self._device):
             entry, name = self._entries[key], ("second", key)
-            if entry.second is None:
+            if entry.second is None and self._may_do(name):
                 entry.second = self._record(name, lambda: work(entry.first.outputs), inputs)
             return None if entry.second is None else entry.second(inputs)
+
+    def _may_do(self, key: Hashable) -> bool:
+        return not self._broken and key not in self._failed
 
     def _seen_before(self, key: Hashable) -> bool:
         """Whether it comes for the second time."""
@@ -139,8 +142,6 @@ class Graphs:
         return True
 
     def _record(self, key: Hashable, work: Callable[[], Work], inputs: tuple[Tensor, ...]) -> _Graph | None:
-        if self._broken or key in self._failed:
-            return None
         if self._aside is None:
             self._aside = torch.cuda.Stream()
         try:
