@@ -12,7 +12,7 @@ import pytest
 from textdifuse_ros.cli.main import main
 from textdifuse_ros.config import FuserConfig
 from textdifuse_ros.errors import CheckpointError, ImageError
-from textdifuse_ros.fusion import emphasis, regions
+from textdifuse_ros.fusion import emphasis, modulated, regions
 from textdifuse_ros.fusion.emphasis import Emphasis
 from textdifuse_ros.fusion.fuser import Fuser
 from textdifuse_ros.fusion.regions import find_regions
@@ -64,11 +64,11 @@ def test_objects_of_one_size_are_decoded_together_and_come_out_as_alone(
     for left, strength in ((40, 2.0), (200, 1.0), (360, 0.5)):
         strengths[60:80, left : left + 20] = strength
     sizes = []
-    alike = emphasis.alike
-    monkeypatch.setattr(emphasis, "alike", lambda *given: sizes.append(len(alike(*given))) or alike(*given))
+    alike = modulated.alike
+    monkeypatch.setattr(modulated, "alike", lambda *given: sizes.append(len(alike(*given))) or alike(*given))
     together = fuser(visible, infrared, steps=4, emphasis=Emphasis(strengths)).image
     assert sizes == [1]
-    monkeypatch.setattr(emphasis, "alike", lambda regions, *_: [[region] for region in regions])
+    monkeypatch.setattr(modulated, "alike", lambda regions, *_: [[region] for region in regions])
     alone = fuser(visible, infrared, steps=4, emphasis=Emphasis(strengths)).image
     assert np.abs(together.astype(int) - alone).max() <= 1
     plain = fuser(visible, infrared, steps=4).image
@@ -199,7 +199,7 @@ def test_objects_for_which_the_whole_picture_is_decoded_stand_out(
     strengths[60:140, 90:200] = 1
     strengths[150:170, 90:200] = -1
     parts = fuser(*pair, emphasis=Emphasis(strengths)).image.astype(int)
-    monkeypatch.setattr(emphasis, "find_regions", lambda _: regions.everything(320, 448)[0])
+    monkeypatch.setattr(modulated, "find_regions", lambda _: regions.everything(320, 448)[0])
     plain, found = fuser(*pair).image.astype(int), fuser(*pair, emphasis=Emphasis(strengths)).image
     assert np.array_equal(found[strengths == 0], plain[strengths == 0])
     for value in (-1, 1):

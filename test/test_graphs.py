@@ -23,9 +23,10 @@ from torch.utils._pytree import tree_leaves
 from textdifuse_ros.config import FuserConfig
 from textdifuse_ros.diffusion.samplers import CutNoise, DrawnNoise, by_name, fork
 from textdifuse_ros.diffusion.samplers.base import draw_noise
-from textdifuse_ros.fusion.emphasis import Emphasis, Modulated
+from textdifuse_ros.fusion.emphasis import Emphasis
 from textdifuse_ros.fusion.fuser import Fuser
 from textdifuse_ros.fusion.graphs import IDLE, MOST, Graphs
+from textdifuse_ros.fusion.modulated import Modulated
 from textdifuse_ros.fusion.pipeline import Kept, Pipeline
 from textdifuse_ros.image.ranges import upload
 

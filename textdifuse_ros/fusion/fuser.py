@@ -20,8 +20,9 @@ from textdifuse_ros.diffusion.samplers import DrawnNoise, Sampler
 from textdifuse_ros.diffusion.schedule import by_name
 from textdifuse_ros.errors import CheckpointError, DeviceError
 from textdifuse_ros.fusion.device import keep_memory, resolve_precision
-from textdifuse_ros.fusion.emphasis import AHEAD, Emphasis, Modulated, check_strengths
+from textdifuse_ros.fusion.emphasis import Emphasis, check_strengths
 from textdifuse_ros.fusion.graphs import Graphs, give_back
+from textdifuse_ros.fusion.modulated import AHEAD, Modulated
 from textdifuse_ros.fusion.pipeline import Kept, Pipeline, levels, padded, split
 from textdifuse_ros.fusion.result import FusionResult
 from textdifuse_ros.fusion.weights import load_networks

@@ -18,7 +18,7 @@ from textdifuse_ros.diffusion.respacing import respace, space_timesteps
 from textdifuse_ros.diffusion.samplers import DrawnNoise, Sampler
 from textdifuse_ros.diffusion.schedule import NoiseSchedule
 from textdifuse_ros.fusion.denoise import DecodingDenoiser, FeatureDenoiser, Recalled, Remembering
-from textdifuse_ros.fusion.emphasis import Blended, Everywhere, Modulated
+from textdifuse_ros.fusion.modulated import Blended, Everywhere, Modulated
 from textdifuse_ros.image.color import rgb_to_ycbcr, ycbcr_to_rgb
 from textdifuse_ros.image.ranges import signed_to_unit, to_levels, to_unit, unit_to_signed
 from textdifuse_ros.image.sizing import crop_to, pad_to_multiple

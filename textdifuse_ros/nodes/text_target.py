@@ -7,21 +7,19 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from textdifuse_ros.config_localize import LocalizerConfig, TrackingConfig
 from textdifuse_ros.config_nodes import FusionNodeConfig
 from textdifuse_ros.errors import CheckpointError, ConfigError, DeviceError, TextDifuseError
+from textdifuse_ros.fusion.emphasis import Emphasis
 from textdifuse_ros.image.thermal import to_uint8
 from textdifuse_ros.localize.base import Localization
 from textdifuse_ros.localize.keyframes import FAILED, STALE, WAITING, KeyframeLocalizer, MaskProvenance
 from textdifuse_ros.localize.prompt import Prompt, parse_prompt, resolve
 from textdifuse_ros.localize.registry import alike, known_words, make_localizer
-
-if TYPE_CHECKING:
-    from textdifuse_ros.fusion.emphasis import Emphasis
 
 T = TypeVar("T")
 
@@ -46,8 +44,6 @@ class Found:
 
     def emphasis(self) -> Emphasis:
         """As a fusion takes it."""
-        from textdifuse_ros.fusion.emphasis import Emphasis  # imports PyTorch
-
         made = self.provenance
         return Emphasis.of(self.localization, self.strength, made.text, made.localizer)
 
