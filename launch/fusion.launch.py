@@ -41,7 +41,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "infrared", default_value="infrared/image", description="Topic of the infrared camera."
             ),
-            DeclareLaunchArgument("fused", default_value="~/fused", description="Topic of the fused pictures."),
+            DeclareLaunchArgument("fused", default_value="~/fused", description="Topic of the fused images."),
             *(
                 DeclareLaunchArgument(name, default_value="", description=f"{what}; empty: the parameter file's.")
                 for name, (_, what) in OVERRIDES.items()
@@ -50,7 +50,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "dds_profile",
                 default_value=os.environ.get(PROFILE_VARIABLE, str(CONFIG / "fastdds_shm.xml")),
-                description="Fast DDS profile; the default one has room for pictures in shared memory.",
+                description="Fast DDS profile; the default one has room for images in shared memory.",
             ),
             OpaqueFunction(function=_node),
         ]

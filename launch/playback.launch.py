@@ -31,8 +31,8 @@ TYPES = {"rate": (float, "a number"), "drain": (float, "seconds"), "loop": (bool
 
 # Parameters of the player that are handed on where they are given.
 CHOICES = {
-    "visible_topic": "Topic of the visible pictures in the recording",
-    "infrared_topic": "Topic of the infrared pictures in the recording",
+    "visible_topic": "Topic of the visible images in the recording",
+    "infrared_topic": "Topic of the infrared images in the recording",
     "topics": "Other topics of the recording to play, separated by commas, or all",
 }
 

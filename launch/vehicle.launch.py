@@ -36,10 +36,10 @@ def generate_launch_description() -> LaunchDescription:
         [
             DeclareLaunchArgument("namespace", default_value="vehicle", description="Of the node and of all topics."),
             DeclareLaunchArgument(
-                "visible", default_value="color/image_raw", description="Pictures of the visible camera."
+                "visible", default_value="color/image_raw", description="Images of the visible camera."
             ),
             DeclareLaunchArgument(
-                "infrared", default_value="thermal/image_raw", description="Pictures of the infrared camera."
+                "infrared", default_value="thermal/image_raw", description="Images of the infrared camera."
             ),
             DeclareLaunchArgument("base_frame", default_value="base_link", description="Frame of the poses."),
             *(
@@ -49,7 +49,7 @@ def generate_launch_description() -> LaunchDescription:
                     DeclareLaunchArgument(
                         f"{camera}_frame",
                         default_value=f"{camera}_camera",
-                        description=f"Optical frame of the {camera} camera, as its pictures name it.",
+                        description=f"Optical frame of the {camera} camera, as its images name it.",
                     ),
                     DeclareLaunchArgument(
                         f"{camera}_pose",
@@ -62,7 +62,7 @@ def generate_launch_description() -> LaunchDescription:
                 "view",
                 default_value="none",
                 choices=["none", "rviz", "foxglove"],
-                description="rviz: rviz2 with all pictures. foxglove: a bridge for config/fusion.foxglove.json.",
+                description="rviz: rviz2 with all images. foxglove: a bridge for config/fusion.foxglove.json.",
             ),
             DeclareLaunchArgument(
                 "dds_profile", default_value=profile, description="Fast DDS profile, for all that is started here."
@@ -135,7 +135,7 @@ def _view(context: LaunchContext) -> list[Node]:
     namespace = LaunchConfiguration("namespace")
     view = LaunchConfiguration("view").perform(context)
     if view == "rviz":
-        # The layout has the names of a node without a namespace; here the pictures are the vehicle's.
+        # The layout has the names of a node without a namespace; here the images are the vehicle's.
         name, fused = (LaunchConfiguration(argument).perform(context) for argument in ("name", "fused"))
         topics = [
             ("/visible/image", LaunchConfiguration("visible")),
@@ -144,9 +144,7 @@ def _view(context: LaunchContext) -> list[Node]:
             ("/fusion_node/overlay", f"{name}/overlay"),
         ]
         arguments = ["-d", str(CONFIG / "fusion.rviz")]
-        return [
-            Node(package="rviz2", executable="rviz2", namespace=namespace, arguments=arguments, remappings=topics)
-        ]
+        return [Node(package="rviz2", executable="rviz2", namespace=namespace, arguments=arguments, remappings=topics)]
     if view == "foxglove":
         return [Node(package="foxglove_bridge", executable="foxglove_bridge", namespace=namespace)]
     return []

@@ -29,17 +29,17 @@ def scene(index: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return visible.astype(np.uint8), counts.astype(np.uint16)
 
 
-def image(picture: np.ndarray, stamp_ns: int, frame: str, encoding: str) -> bytes:
+def image(pixels: np.ndarray, stamp_ns: int, frame: str, encoding: str) -> bytes:
     types = STORE.types
     stamp = types["builtin_interfaces/msg/Time"](sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
-    data = np.frombuffer(np.ascontiguousarray(picture).tobytes(), np.uint8)
+    data = np.frombuffer(np.ascontiguousarray(pixels).tobytes(), np.uint8)
     message = types[IMAGE_TYPE](
         header=types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame),
-        height=picture.shape[0],
-        width=picture.shape[1],
+        height=pixels.shape[0],
+        width=pixels.shape[1],
         encoding=encoding,
         is_bigendian=0,
-        step=data.size // picture.shape[0],
+        step=data.size // pixels.shape[0],
         data=data,
     )
     return bytes(STORE.serialize_cdr(message, IMAGE_TYPE))
@@ -48,7 +48,7 @@ def image(picture: np.ndarray, stamp_ns: int, frame: str, encoding: str) -> byte
 def record(path: Path, pairs: int, *, storage: str = "mcap", bad: tuple[int, ...] = (), seed: int = 0) -> Path:
     """Two cameras 4 ms apart, recorded 2 ms after their stamps, and a note now and then.
 
-    :param bad: numbers of the pairs whose visible picture cannot be decoded
+    :param bad: numbers of the pairs whose visible image cannot be decoded
     """
     with BagWriter(path, storage) as bag:
         bag.add_topic("/note", "std_msgs/msg/String")
@@ -66,7 +66,7 @@ def record(path: Path, pairs: int, *, storage: str = "mcap", bad: tuple[int, ...
     return path
 
 
-def pictures(path: Path, topic: str = "/fusion_node/fused") -> list[BagImage]:
+def images(path: Path, topic: str = "/fusion_node/fused") -> list[BagImage]:
     with BagReader(path) as bag:
         return list(bag.images(topic))
 

@@ -20,7 +20,7 @@ TINY = {
 
 
 def with_random_heads(networks):  # type: ignore[no-untyped-def]
-    """A new decoder's head is silent: every picture would come out the same, whatever the features."""
+    """A new decoder's head is silent: every image would come out the same, whatever the features."""
     for part in (networks.luma, networks.chroma):
         part.decoder.head.reset_parameters()
     return networks
@@ -71,8 +71,8 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
-    """The shared evaluation pictures, where ``TEXTDIFUSE_DATA`` names their folder."""
+    """The shared evaluation images, where ``TEXTDIFUSE_DATA`` names their folder."""
     named = os.environ.get("TEXTDIFUSE_DATA")
     if not named or not Path(named).is_dir():
-        pytest.skip("TEXTDIFUSE_DATA names no folder: the shared pictures are not here")
+        pytest.skip("TEXTDIFUSE_DATA names no folder: the shared images are not here")
     return Path(named)

@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from textdifuse_ros.sensors import stamp_of
+
 NODE = "/car/eyes"
 FUSED = "/out/fused"
 IMAGE = "sensor_msgs/msg/Image"
@@ -57,12 +59,12 @@ def look(node: Any) -> dict[str, Any]:
     while values["autostart"] and state() != "active" and time.monotonic() < deadline:
         time.sleep(0.2)
     time.sleep(0.5)
-    pictures = sorted(name for name, kinds in node.get_topic_names_and_types() if IMAGE in kinds)
+    images = sorted(name for name, kinds in node.get_topic_names_and_types() if IMAGE in kinds)
     return {
         "state": state(),
         "values": values,
-        "inputs": [name for name in pictures if node.get_subscriptions_info_by_topic(name)],
-        "outputs": [name for name in pictures if node.get_publishers_info_by_topic(name)],
+        "inputs": [name for name in images if node.get_subscriptions_info_by_topic(name)],
+        "outputs": [name for name in images if node.get_publishers_info_by_topic(name)],
         "profile": next(iter(running().values())).get(PROFILE, ""),
     }
 
@@ -70,8 +72,6 @@ def look(node: Any) -> dict[str, Any]:
 def listen(node: Any, process: subprocess.Popen[bytes]) -> dict[str, Any]:
     import rclpy
     from sensor_msgs.msg import Image
-
-    from textdifuse_ros.nodes.images import stamp_of
 
     stamps: list[int] = []
     node.create_subscription(Image, FUSED, lambda message: stamps.append(stamp_of(message.header)), 10)

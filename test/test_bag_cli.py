@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bag_makers import LATENCY, NOTE, PERIOD, SKEW, START, STORE, files, image, pictures, record, scene
+from bag_makers import LATENCY, NOTE, PERIOD, SKEW, START, STORE, files, image, images, record, scene
 
 from textdifuse_ros.bags.definitions import IMAGE_TYPE
 from textdifuse_ros.bags.reader import BagReader
 from textdifuse_ros.bags.segments import read_notes
 from textdifuse_ros.bags.writer import BagWriter
 from textdifuse_ros.cli.main import main
-from textdifuse_ros.config_sensors import SensorConfig
-from textdifuse_ros.fusion import recording
+from textdifuse_ros.config.sensors import SensorConfig
 from textdifuse_ros.image.gain import ThermalGain
+from textdifuse_ros.offline import recording
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="ray is not installed: several recordings at once were not tried"
@@ -53,7 +53,7 @@ class TestOneRecording:
         source = record(tmp_path / "in", 7, storage=storage)
         assert fuse(source, tmp_path / "out", "--storage", storage, *options) == 0
         assert "fused 7 of 7 pairs" in capsys.readouterr().out
-        found = pictures(tmp_path / "out")
+        found = images(tmp_path / "out")
         assert [item.stamp_ns for item in found] == [START + n * PERIOD for n in range(7)]
         assert [item.log_ns for item in found] == [START + n * PERIOD + SKEW + LATENCY for n in range(7)]
         assert {(item.frame_id, item.encoding) for item in found} == {("color", "rgb8")}
@@ -62,20 +62,20 @@ class TestOneRecording:
             assert bag.counts() == {"/fusion_node/fused": 7, "/fusion_node/provenance": 7}
         assert not (tmp_path / "out.partial").exists()
 
-    def test_the_pictures_are_those_that_the_fuser_gives(self, tmp_path: Path, options: list[str]) -> None:
-        from textdifuse_ros.config import FuserConfig
+    def test_the_images_are_those_that_the_fuser_gives(self, tmp_path: Path, options: list[str]) -> None:
+        from textdifuse_ros.config.base import FuserConfig
         from textdifuse_ros.fusion.fuser import Fuser
 
         record(tmp_path / "in", 3)
         assert fuse(tmp_path / "in", tmp_path / "out", *options) == 0
         fuser = Fuser.from_config(FuserConfig(model=options[1], steps=1, device="cpu", precision="float32"))
         gain = ThermalGain(SensorConfig())
-        for index, found in enumerate(pictures(tmp_path / "out")):
+        for index, found in enumerate(images(tmp_path / "out")):
             visible, counts = scene(index)
             expected = fuser(visible, gain(counts, START + index * PERIOD + SKEW)).image
             np.testing.assert_array_equal(found.data.reshape(48, 64, 3), expected)
 
-    def test_what_made_a_picture_stands_beside_it(self, tmp_path: Path, options: list[str]) -> None:
+    def test_what_made_an_image_stands_beside_it(self, tmp_path: Path, options: list[str]) -> None:
         record(tmp_path / "in", 2)
         assert fuse(tmp_path / "in", tmp_path / "out", "--name", "car/eyes", *options) == 0
         with BagReader(tmp_path / "out") as bag:
@@ -163,7 +163,7 @@ class TestOneRecording:
         assert fuse(tmp_path / "in", tmp_path / "out", *options) == 1
         told = capsys.readouterr()
         assert "fused 4 of 6 pairs" in told.out and "2 bad_visible" in told.err and "nonsense" in told.err
-        assert [item.stamp_ns for item in pictures(tmp_path / "out")] == [START + n * PERIOD for n in (0, 1, 3, 5)]
+        assert [item.stamp_ns for item in images(tmp_path / "out")] == [START + n * PERIOD for n in (0, 1, 3, 5)]
         summary = json.loads(read_notes(tmp_path / "out")["textdifuse"])["summary"]
         assert summary["failed"]["bad_visible"]["count"] == 2 and summary["visible"]["received"] == 6
         record(tmp_path / "all_bad", 2, bad=(0, 1))
@@ -183,9 +183,9 @@ class TestOneRecording:
                     writer.write_raw(topic, stamp, cut.get((topic, index), whole))
         assert fuse(tmp_path / "in", tmp_path / "out", *options) == 1
         told = capsys.readouterr()
-        assert "fused 2 of 3 pairs" in told.out and "1 of 4 visible pictures without a partner: zero_stamp" in told.out
+        assert "fused 2 of 3 pairs" in told.out and "1 of 4 visible images without a partner: zero_stamp" in told.out
         assert "1 bad_infrared" in told.err
-        assert [item.stamp_ns for item in pictures(tmp_path / "out")] == [START, START + 3 * PERIOD]
+        assert [item.stamp_ns for item in images(tmp_path / "out")] == [START, START + 3 * PERIOD]
 
     def test_parameters_of_the_node_and_its_file_count(self, tmp_path: Path, options: list[str]) -> None:
         record(tmp_path / "in", 3)
@@ -204,11 +204,11 @@ class TestOneRecording:
         given = ["--text", "person", "--localizer", "fixed", "--regions", "person 8 8 30 30"]
         assert fuse(tmp_path / "in", tmp_path / "plain", *rest) == 0
         assert fuse(tmp_path / "in", tmp_path / "out", *rest, *given) == 0
-        mask = pictures(tmp_path / "out", "/fusion_node/mask")[1].data.reshape(48, 64)
+        mask = images(tmp_path / "out", "/fusion_node/mask")[1].data.reshape(48, 64)
         expected = np.zeros((48, 64), np.uint8)
         expected[8:30, 8:30] = 1
         np.testing.assert_array_equal(mask, expected)
-        plain, found = (pictures(tmp_path / name)[1].data.reshape(48, 64, 3) for name in ("plain", "out"))
+        plain, found = (images(tmp_path / name)[1].data.reshape(48, 64, 3) for name in ("plain", "out"))
         assert (plain != found).any(2)[expected == 1].any() and not (plain != found).any(2)[expected == 0].any()
         assert fuse(tmp_path / "in", tmp_path / "no", *options, *given) == 2, "a model without re-modulation"
 
@@ -295,7 +295,7 @@ class TestMany:
         (tmp_path / "gone").mkdir()
         assert fuse(sources[0], tmp_path / "gone", sources[1], tmp_path / "out", *options) == 1
         assert "gone" in capsys.readouterr().err
-        assert [len(pictures(tmp_path / "out" / name)) for name in ("one", "two")] == [2, 3]
+        assert [len(images(tmp_path / "out" / name)) for name in ("one", "two")] == [2, 3]
         (tmp_path / "x").mkdir()
         record(tmp_path / "x" / "one", 2)
         assert fuse(sources[0], tmp_path / "x" / "one", tmp_path / "out", *options) == 2
@@ -314,7 +314,7 @@ class TestMany:
         process = start(*sources, tmp_path / "bad", tmp_path / "b", "--workers", "2", *options)
         errors = process.communicate(timeout=240)[1].decode()
         assert process.returncode == 1, errors
-        assert f"{tmp_path / 'bad'}: the visible pictures" in errors
+        assert f"{tmp_path / 'bad'}: the visible images" in errors
         for source in sources:
             assert files(tmp_path / "b" / source.name) == files(tmp_path / "a" / source.name)
 

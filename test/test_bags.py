@@ -25,7 +25,7 @@ STEP = 100_000_000
 STRING = b"\x00\x01\x00\x00\x03\x00\x00\x00hi\x00"  # CDR of a std_msgs/msg/String "hi"
 
 
-def _pictures(index: int) -> tuple[np.ndarray, np.ndarray]:
+def _images(index: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(index)
     colour = random.integers(0, 256, (12, 16, 3), dtype=np.uint8)
     return colour, random.integers(0, 256, (10, 14), dtype=np.uint8)
@@ -35,7 +35,7 @@ def _record(path: Path, storage: str = "mcap", frames: int = 5) -> Path:
     with BagWriter(path, storage) as bag:
         bag.add_topic("/note", "std_msgs/msg/String")
         for index in range(frames):
-            visible, infrared = _pictures(index)
+            visible, infrared = _images(index)
             now = START + index * STEP
             bag.write_image("/visible/image", now, "visible_camera", visible, now - 7)
             bag.write_image("/infrared/image", now + 3_000_000, "infrared_camera", infrared)
@@ -45,12 +45,12 @@ def _record(path: Path, storage: str = "mcap", frames: int = 5) -> Path:
 
 @pytest.mark.parametrize("storage", STORAGES)
 class TestRoundTrip:
-    def test_pictures_come_back_with_their_headers(self, tmp_path: Path, storage: str) -> None:
+    def test_images_come_back_with_their_headers(self, tmp_path: Path, storage: str) -> None:
         with BagReader(_record(tmp_path / "bag", storage)) as bag:
             visible, infrared = list(bag.images("/visible/image")), list(bag.images("/infrared/image"))
         assert len(visible) == len(infrared) == 5
         for index, (colour, grey) in enumerate(zip(visible, infrared, strict=True)):
-            expected_colour, expected_grey = _pictures(index)
+            expected_colour, expected_grey = _images(index)
             now = START + index * STEP
             assert (colour.log_ns, colour.stamp_ns, colour.frame_id) == (now, now - 7, "visible_camera")
             assert (colour.height, colour.width, colour.step, colour.encoding) == (12, 16, 48, "rgb8")
@@ -172,7 +172,7 @@ def test_a_topic_that_is_not_there_is_named_beside_those_that_are(tmp_path: Path
         list(bag.messages(["/vis"]))
 
 
-def test_a_topic_of_another_type_gives_no_pictures(tmp_path: Path) -> None:
+def test_a_topic_of_another_type_gives_no_images(tmp_path: Path) -> None:
     with (
         BagReader(_record(tmp_path / "bag")) as bag,
         pytest.raises(BagError, match="of type sensor_msgs/msg/Image, got std_msgs/msg/String"),

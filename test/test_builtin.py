@@ -1,4 +1,4 @@
-"""The built-in localiser: its shipped weights find what they should, its parts do what they say."""
+"""The built-in localizer: its shipped weights find what they should, its parts do what they say."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from textdifuse_ros.checkpoint import save_checkpoint
-from textdifuse_ros.config_localize import LocalizerConfig
+from textdifuse_ros.config.localizer import LocalizerConfig
 from textdifuse_ros.errors import CheckpointError, ConfigError, ImageError
 from textdifuse_ros.localize.builtin import VOCABULARY, BuiltinLocalizer, working_size
 from textdifuse_ros.localize.prompt import parse_prompt
@@ -89,8 +89,8 @@ def test_objects_of_a_kind_do_not_overlap(localizer: BuiltinLocalizer, frames: l
 @pytest.mark.parametrize("blind", ["visible", "infrared", "both"])
 def test_a_blind_sensor_is_survived(localizer: BuiltinLocalizer, frames: list[Frame], blind: str) -> None:
     visible, infrared = (
-        np.zeros_like(picture) if blind in (name, "both") else picture
-        for name, picture in (("visible", frames[0].visible), ("infrared", frames[0].infrared))
+        np.zeros_like(image) if blind in (name, "both") else image
+        for name, image in (("visible", frames[0].visible), ("infrared", frames[0].infrared))
     )
     found = localizer(visible, infrared, parse_prompt("person, car, bicycle"))
     assert found.size == infrared.shape
@@ -112,13 +112,13 @@ def test_an_empty_prompt_finds_nothing(localizer: BuiltinLocalizer, frames: list
     assert not localizer(frames[0].visible, frames[0].infrared, parse_prompt(""))
 
 
-def test_pictures_of_any_size(localizer: BuiltinLocalizer) -> None:
+def test_images_of_any_size(localizer: BuiltinLocalizer) -> None:
     for height, width in ((1, 1), (7, 300), (33, 20)):
         pair = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
         assert localizer(*pair, parse_prompt("car")).size == (height, width)
 
 
-def test_wrong_pictures_are_refused(localizer: BuiltinLocalizer) -> None:
+def test_wrong_images_are_refused(localizer: BuiltinLocalizer) -> None:
     visible, infrared = np.zeros((32, 48, 3), np.uint8), np.zeros((32, 48), np.uint8)
     prompt = parse_prompt("car")
     with pytest.raises(ImageError, match="visible"):

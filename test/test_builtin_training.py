@@ -1,4 +1,4 @@
-"""Training of the built-in localiser: its losses by hand, it learns, it resumes to the bit; and how it is judged."""
+"""Training of the built-in localizer: its losses by hand, it learns, it resumes to the bit; and how it is judged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from test_labels import labelled_street
 
 from textdifuse_ros.cli.main import main
-from textdifuse_ros.config_train import LocalizerTrainConfig
+from textdifuse_ros.config.training import LocalizerTrainConfig
 from textdifuse_ros.data.label_pack import LabelBatch, LabelBatches, write_label_pack
 from textdifuse_ros.data.labels import CAR, PERSON, RIDER, STUFF, UNKNOWN, allowed_classes
 from textdifuse_ros.errors import ConfigError, TextDifuseError
@@ -201,7 +201,7 @@ def test_objects_are_counted_by_sensor_and_height() -> None:
 
 
 def test_camvid_is_judged_without_infrared(tmp_path: Path) -> None:
-    """A localiser that calls everything a car: its overlap is the share of cars, a rider found as nothing is missed."""
+    """A localizer that calls everything a car: its overlap is the share of cars, a rider found as nothing is missed."""
 
     class Cars:
         def classes(self, visible: np.ndarray, infrared: np.ndarray) -> object:
@@ -212,9 +212,9 @@ def test_camvid_is_judged_without_infrared(tmp_path: Path) -> None:
 
     labels = np.zeros((8, 10), np.uint8)
     labels[:4], labels[4], labels[5] = CAR, 10, 11
-    for folder, picture in (("images", np.zeros((8, 10, 3), np.uint8)), ("labels", labels)):
+    for folder, image in (("images", np.zeros((8, 10, 3), np.uint8)), ("labels", labels)):
         (tmp_path / "camvid/val" / folder).mkdir(parents=True)
-        cv2.imwrite(str(tmp_path / "camvid/val" / folder / "a.png"), picture)
+        cv2.imwrite(str(tmp_path / "camvid/val" / folder / "a.png"), image)
     overlaps = camvid_overlaps(Cars(), tmp_path, "val")  # type: ignore[arg-type]
     assert overlaps["car"] == pytest.approx(4 / 7) and overlaps["bicycle"] == 0
     assert allowed_classes()[RIDER, PERSON]

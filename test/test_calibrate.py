@@ -12,8 +12,8 @@ import yaml
 
 from textdifuse_ros.bags.writer import BagWriter
 from textdifuse_ros.cli.main import main
-from textdifuse_ros.config_file import load_config
-from textdifuse_ros.config_nodes import FusionNodeConfig
+from textdifuse_ros.config.files import load_config
+from textdifuse_ros.config.nodes import FusionNodeConfig
 from textdifuse_ros.errors import CalibrationError
 from textdifuse_ros.evaluate.registration import parse_displacement
 from textdifuse_ros.image.calibration import estimate
@@ -83,13 +83,13 @@ def test_cameras_of_different_size_and_view_are_brought_together(scenes):
     assert worst_error(found.homography, true, (128, 96)) < 1.0
 
 
-def test_a_blank_picture_among_the_pairs_does_no_harm(scenes):
+def test_a_blank_image_among_the_pairs_does_no_harm(scenes):
     true = parse_displacement("-4,7", SIZE)
     pairs = [(visible, seen_by(infrared, true, SIZE)) for visible, infrared in scenes[:6]]
     pairs.insert(2, (pairs[0][0], np.full(SIZE[::-1], 90, np.uint8)))
     found = estimate(pairs)
     assert worst_error(found.homography, true, SIZE) < 0.4 and np.isnan(found.scores[2]) and found.spread < 1
-    with pytest.raises(CalibrationError, match="pictures without edges"):
+    with pytest.raises(CalibrationError, match="images without edges"):
         estimate([pairs[2]])
 
 
@@ -121,8 +121,8 @@ def test_folders_give_parameters_a_sheet_and_figures(folders, tmp_path, capsys):
 
 def test_pairs_of_several_sizes_give_a_homography_for_any(folders, tmp_path):
     for folder in folders:
-        picture = read_visible(folder / "0.png")
-        write_png(folder / "0.png", np.ascontiguousarray(picture[:160, :220]))
+        image = read_visible(folder / "0.png")
+        write_png(folder / "0.png", np.ascontiguousarray(image[:160, :220]))
     assert main(["calibrate", *map(str, folders), "-o", str(tmp_path / "reg.yaml")]) == 0
     assert load_config(FusionNodeConfig, tmp_path / "reg.yaml").homography_sizes == (0, 0, 0, 0)
 
@@ -130,9 +130,9 @@ def test_pairs_of_several_sizes_give_a_homography_for_any(folders, tmp_path):
 def test_a_recording_gives_the_same(folders, tmp_path):
     with BagWriter(tmp_path / "drive") as bag:
         for number in range(8):
-            picture, warm = (read_visible(folder / f"{number}.png") for folder in folders)
+            image, warm = (read_visible(folder / f"{number}.png") for folder in folders)
             stamp = 10**9 + number * 10**8
-            bag.write_image("/color/image_raw", stamp, "color", picture)
+            bag.write_image("/color/image_raw", stamp, "color", image)
             bag.write_image("/thermal/image_raw", stamp + 4_000_000, "thermal", warm[..., 0].copy())
     one, other = tmp_path / "files.yaml", tmp_path / "bag.yaml"
     assert main(["calibrate", *map(str, folders), "-o", str(one)]) == 0
@@ -140,7 +140,7 @@ def test_a_recording_gives_the_same(folders, tmp_path):
     assert one.read_text() == other.read_text()
 
 
-def test_pictures_of_nothing_in_common_are_said_to_be_so(tmp_path, capsys):
+def test_images_of_nothing_in_common_are_said_to_be_so(tmp_path, capsys):
     for number in range(6):
         write_png(tmp_path / "vis" / f"{number}.png", np.repeat(scene(number)[0][..., None], 3, 2))
         write_png(tmp_path / "ir" / f"{number}.png", scene(50 + number)[1])
@@ -169,7 +169,7 @@ def test_wrong_use_is_one_line_and_status_2(folders, tmp_path, capsys):
     vis, ir = map(str, folders)
     for arguments, message in (
         ([vis, ir], "--output must be given"),
-        ([vis, "-o", str(tmp_path / "x.yaml")], "the infrared pictures must be given"),
+        ([vis, "-o", str(tmp_path / "x.yaml")], "the infrared images must be given"),
         ([vis, ir, "--check", "8"], "--check must be DX,DY"),
         ([vis, ir, "-o", str(tmp_path / "x.yaml"), "--visible-calibration", "a.yaml"], "given for both cameras"),
         ([vis, ir, "-o", str(tmp_path / "x.yaml"), "--model", "drive"], "--model must be given with --check only"),

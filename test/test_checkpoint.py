@@ -60,7 +60,7 @@ def test_an_average_is_of_the_weights_and_says_of_which(saved: Path, tmp_path: P
 
 
 def test_every_flipped_bit_is_noticed(saved: Path) -> None:
-    """In the tensors, in the configuration, anywhere: never another network or picture, never another exception."""
+    """In the tensors, in the configuration, anywhere: never another network or image, never another exception."""
     content = saved.read_bytes()
     good = load_checkpoint(saved, "thing")
     for place in range(len(content)):

@@ -78,7 +78,7 @@ def test_two_files_of_different_names_are_one_pair(folders, fuse):
     assert [path.name for path in output.iterdir()] == ["0.png"]
 
 
-def test_an_output_folder_with_other_files_is_kept_and_its_pictures_overwritten(folders, fuse):
+def test_an_output_folder_with_other_files_is_kept_and_its_images_overwritten(folders, fuse):
     visible, infrared, output = folders
     output.mkdir()
     (output / "notes.txt").write_text("mine")
@@ -88,7 +88,7 @@ def test_an_output_folder_with_other_files_is_kept_and_its_pictures_overwritten(
     assert read_visible(output / "0.png").shape == (20, 24, 3)
 
 
-def test_the_picture_says_what_made_it(folders, fuse):
+def test_the_image_says_what_made_it(folders, fuse):
     visible, infrared, output = folders
     fuse(visible / "0.png", infrared / "0.png", output, "--steps", 2, "--seed", 7, "--sampler", "ancestral")
     metadata = read_png_metadata(output / "0.png")
@@ -101,11 +101,11 @@ def test_the_picture_says_what_made_it(folders, fuse):
 
 def test_four_steps_are_the_default_and_steps_and_seed_take_effect(folders, fuse):
     visible, infrared, output = folders
-    pictures = {}
+    images = {}
     for name, flags in {"a": (), "b": ("--steps", 4), "c": ("--steps", 1), "d": ("--seed", 3)}.items():
         assert fuse(visible / "0.png", infrared / "0.png", output / name, "--precision", "float32", *flags)[0] == 0
-        pictures[name] = (output / name / "0.png").read_bytes()
-    assert pictures["a"] == pictures["b"], "the same bytes"
+        images[name] = (output / name / "0.png").read_bytes()
+    assert images["a"] == images["b"], "the same bytes"
     assert not np.array_equal(*(read_visible(output / name / "0.png") for name in "ac"))
     assert not np.array_equal(*(read_visible(output / name / "0.png") for name in "ad"))
 
@@ -140,11 +140,11 @@ def test_bad_pairs_are_reported_at_the_end_and_the_others_fused(folders, fuse):
     assert status == 1 and out == [f"fused 1 of 3 pairs into {output}"]
     assert len(err) == 2
     assert err[0].startswith("textdifuse: 0: ") and str(visible / "0.png") in err[0] and "breaks off" in err[0]
-    assert err[1].startswith("textdifuse: 1: the infrared picture must be as large as the visible one")
+    assert err[1].startswith("textdifuse: 1: the infrared image must be as large as the visible one")
     assert [path.name for path in output.iterdir()] == ["2.png"]
 
 
-def test_a_picture_that_cannot_be_written_is_reported(folders, fuse):
+def test_an_image_that_cannot_be_written_is_reported(folders, fuse):
     visible, infrared, output = folders
     (output / "1.png").mkdir(parents=True)
     status, out, err = fuse(visible, infrared, output)
@@ -152,15 +152,15 @@ def test_a_picture_that_cannot_be_written_is_reported(folders, fuse):
     assert sorted(path.name for path in output.iterdir()) == ["0.png", "1.png", "2.png"], "no partial files"
 
 
-def test_pictures_without_a_partner_are_reported_and_the_others_fused(folders, fuse):
+def test_images_without_a_partner_are_reported_and_the_others_fused(folders, fuse):
     visible, infrared, output = folders
     (infrared / "0.png").unlink()
     (visible / "2.png").unlink()
     status, _, err = fuse(visible, infrared, output)
     assert status == 1
     assert err == [
-        "textdifuse: unmatched: 1 visible without an infrared picture: 0",
-        "textdifuse: unmatched: 1 infrared without a visible picture: 2",
+        "textdifuse: unmatched: 1 visible without an infrared image: 0",
+        "textdifuse: unmatched: 1 infrared without a visible image: 2",
     ]
     assert [path.name for path in output.iterdir()] == ["1.png"]
 
@@ -198,13 +198,13 @@ def test_bad_paths_are_refused_in_one_line_before_any_work(folders, capsys, tmp_
         (visible, infrared, file): "must be a folder, got a file",
         (visible, infrared, visible): "must be another folder than the input",
         (visible, infrared, infrared): "must be another folder than the input",
-        (file, infrared / "0.png", visible): "where no input picture is overwritten",
+        (file, infrared / "0.png", visible): "where no input image is overwritten",
     }.items():
         before = file.read_bytes()
         assert message in refused(capsys, "fuse", paths[0], paths[1], "-o", paths[2])
         assert file.read_bytes() == before
     (tmp_path / "empty").mkdir()
-    assert "one with pictures" in refused(capsys, "fuse", visible, tmp_path / "empty", "-o", output)
+    assert "one with images" in refused(capsys, "fuse", visible, tmp_path / "empty", "-o", output)
     assert not output.exists()
 
 
@@ -270,7 +270,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(folders, tiny_checkpoi
 
 
 def test_an_interrupt_ends_the_command_with_130_and_no_partial_file(folders, tiny_checkpoint):
-    """The signal comes once the first picture is written; many copies of the pairs keep the command busy."""
+    """The signal comes once the first image is written; many copies of the pairs keep the command busy."""
     visible, infrared, output = folders
     for number in range(3, 3000):
         for folder in (visible, infrared):

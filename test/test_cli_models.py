@@ -59,9 +59,7 @@ def test_info_tells_what_a_text_adds_where_the_model_can_heed_one(
 
 
 @pytest.mark.parametrize("size", ["640", "7x9", "²0x20", "640x480x3", "9" * 5000 + "x8"])
-def test_info_refuses_a_size_that_is_none(
-    tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str], size: str
-) -> None:
+def test_info_refuses_a_size_that_is_none(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str], size: str) -> None:
     assert main(["info", "--model", str(tiny_checkpoint), "--size", size]) == 2
     assert "WIDTHxHEIGHT" in capsys.readouterr().err
 
@@ -119,7 +117,7 @@ def test_automatic_precision_is_what_the_processor_computes_in() -> None:
 
 
 @pytest.mark.parametrize("objects", [1, 4, 30])
-def test_the_objects_of_the_example_are_a_tenth_of_the_picture(objects: int) -> None:
+def test_the_objects_of_the_example_are_a_tenth_of_the_image(objects: int) -> None:
     strengths = example_strengths(480, 640, objects)
     assert (strengths > 0).mean() == pytest.approx(0.1, rel=0.05)
     assert cv2.connectedComponents((strengths > 0).astype(np.uint8))[0] - 1 == objects

@@ -12,17 +12,17 @@ from textdifuse_ros.errors import EncodingError
 from textdifuse_ros.image.coded import decode_compressed
 
 
-def coded(picture: np.ndarray, ending: str) -> bytes:
+def coded(image: np.ndarray, ending: str) -> bytes:
     """As OpenCV codes it: colours in BGR order."""
-    return cv2.imencode(ending, picture)[1].tobytes()
+    return cv2.imencode(ending, image)[1].tobytes()
 
 
 @pytest.fixture
 def rgb() -> np.ndarray:
-    picture = np.zeros((24, 32, 3), np.uint8)
-    picture[:] = (210, 120, 30)
-    picture[8:16, 8:16] = (20, 60, 200)
-    return picture
+    image = np.zeros((24, 32, 3), np.uint8)
+    image[:] = (210, 120, 30)
+    image[8:16, 8:16] = (20, 60, 200)
+    return image
 
 
 @pytest.mark.parametrize("ending", [".png", ".jpg"])
@@ -67,7 +67,7 @@ def test_a_compressed_mosaic_is_converted(dtype):
     bits = 8 * np.dtype(dtype).itemsize
     decoded = decode_compressed(coded(mosaic, ".png"), f"bayer_rggb{bits}; png compressed ")
     assert decoded.dtype == dtype and np.all(decoded == np.array([200, 90, 20]) * scale)
-    with pytest.raises(EncodingError, match="a picture in bayer_rggb"):
+    with pytest.raises(EncodingError, match="an image in bayer_rggb"):
         decode_compressed(coded(mosaic, ".png"), f"bayer_rggb{24 - bits}; png compressed ")
 
 
@@ -79,5 +79,5 @@ def test_compressed_depth_is_refused_with_the_way_out():
 @pytest.mark.parametrize("ending", [".png", ".jpg"])
 @pytest.mark.parametrize("left", [0, 3, 60, -9])
 def test_what_the_network_cut_short_is_refused(rgb, ending, left):
-    with pytest.raises(EncodingError, match=r"the compressed picture must be"):
+    with pytest.raises(EncodingError, match=r"the compressed image must be"):
         decode_compressed(coded(rgb, ending)[:left], "rgb8; jpeg compressed bgr8")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments, from_mapping, parameters, to_mapping
-from textdifuse_ros.config_file import load_config, save_config
-from textdifuse_ros.config_localize import LocalizerConfig, TrackingConfig
-from textdifuse_ros.config_nodes import FusionNodeConfig, PlayerConfig, RecorderConfig
-from textdifuse_ros.config_train import TrainConfig
+from textdifuse_ros.config.base import FuserConfig, add_arguments, from_arguments, from_mapping, parameters, to_mapping
+from textdifuse_ros.config.files import load_config, save_config
+from textdifuse_ros.config.localizer import LocalizerConfig, TrackingConfig
+from textdifuse_ros.config.nodes import FusionNodeConfig, PlayerConfig, RecorderConfig
+from textdifuse_ros.config.training import TrainConfig
 from textdifuse_ros.errors import ConfigError, FileError
 from textdifuse_ros.networks.drive import DriveConfig
 

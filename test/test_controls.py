@@ -1,4 +1,4 @@
-"""The controls by hand, and the published rows on the real pictures."""
+"""The controls by hand, and the published rows on the real images."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from textdifuse_ros.errors import ImageError
 from textdifuse_ros.evaluate.controls import CONTROLS
 from textdifuse_ros.image.files import find_pairs, read_infrared, read_visible
 from textdifuse_ros.metrics.detail import average_gradient
+from textdifuse_ros.metrics.images import to_grey
 from textdifuse_ros.metrics.information import entropy, standard_deviation
-from textdifuse_ros.metrics.pictures import to_grey
 from textdifuse_ros.metrics.similarity import scd, vif
 
 METRICS = ("EN", "AG", "SD", "SCD", "VIF")
@@ -45,7 +45,7 @@ ROWS = {
 
 @pytest.fixture
 def sources() -> tuple[np.ndarray, np.ndarray]:
-    """A grey visible picture and an infrared one, with known values in the first row: uint8 [16, 16, 3], [16, 16]."""
+    """A grey visible image and an infrared one, with known values in the first row: uint8 [16, 16, 3], [16, 16]."""
     visible, infrared = np.full((16, 16), 100, np.uint8), np.full((16, 16), 100, np.uint8)
     visible[0, :4], infrared[0, :4] = (0, 40, 200, 255), (51, 40, 100, 255)
     return np.repeat(visible[..., None], 3, 2), infrared
@@ -62,10 +62,10 @@ def test_the_controls_have_their_names_and_order() -> None:
 
 
 @pytest.mark.parametrize("name", CONTROLS)
-def test_a_control_makes_an_eight_bit_colour_picture_and_leaves_its_sources(
+def test_a_control_makes_an_eight_bit_colour_image_and_leaves_its_sources(
     name: str, pair: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    visible, infrared = (picture.copy() for picture in pair)
+    visible, infrared = (image.copy() for image in pair)
     fused = CONTROLS[name](visible, infrared)
     assert fused.shape == visible.shape
     assert fused.dtype == np.uint8
@@ -74,7 +74,7 @@ def test_a_control_makes_an_eight_bit_colour_picture_and_leaves_its_sources(
     assert (infrared == pair[1]).all()
 
 
-def test_sources_mean_and_max_of_grey_pictures(sources: tuple[np.ndarray, np.ndarray]) -> None:
+def test_sources_mean_and_max_of_grey_images(sources: tuple[np.ndarray, np.ndarray]) -> None:
     assert grey_row("visible", sources) == [0, 40, 200, 255]
     assert grey_row("infrared", sources) == [51, 40, 100, 255]
     assert grey_row("mean", sources) == [26, 40, 150, 255]  # 25.5 goes to the even level
@@ -92,7 +92,7 @@ def test_sum_moves_the_mean_of_the_sum_to_the_middle_and_clips(sources: tuple[np
     assert expected[3] == 255
 
 
-def test_equalising_raises_contrast_of_the_visible_picture_only(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_equalising_raises_contrast_of_the_visible_image_only(pair: tuple[np.ndarray, np.ndarray]) -> None:
     visible, infrared = pair
     dim = 60 + visible // 16
     dark = np.zeros_like(infrared)
@@ -143,8 +143,8 @@ def test_wrong_sources_are_refused(pair: tuple[np.ndarray, np.ndarray]) -> None:
     visible, infrared = pair
     for wrong, message in (
         ((visible, infrared[1:]), "as large as"),
-        ((infrared, infrared), "the visible picture"),
-        ((visible, visible), "the infrared picture"),
+        ((infrared, infrared), "the visible image"),
+        ((visible, visible), "the infrared image"),
         ((visible, infrared.astype(np.uint16)), "uint8 for a control"),
         ((visible.astype(np.uint16), infrared), "uint8 for a control"),
     ):
@@ -153,7 +153,7 @@ def test_wrong_sources_are_refused(pair: tuple[np.ndarray, np.ndarray]) -> None:
 
 
 def measure(data: Path, name: str, control: str) -> list[float]:
-    """The five metrics of a control, mean over the pictures of a set where they are defined."""
+    """The five metrics of a control, mean over the images of a set where they are defined."""
     rows = []
     for pair in find_pairs(*(data / part for part in SETS[name])):
         visible, infrared = read_visible(pair.visible), read_infrared(pair.infrared)
@@ -166,7 +166,7 @@ def measure(data: Path, name: str, control: str) -> list[float]:
 
 def check(data: Path, name: str, control: str) -> None:
     if not (data / SETS[name][0]).is_dir():
-        pytest.skip(f"the set {name} is not among the shared pictures")
+        pytest.skip(f"the set {name} is not among the shared images")
     for metric, found, due in zip(METRICS, measure(data, name, control), ROWS[name, control], strict=True):
         assert due is None or found == pytest.approx(due, rel=0.005), f"{metric} of {control} on {name}"
 

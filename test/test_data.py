@@ -13,7 +13,7 @@ import torch
 from textdifuse_ros.data import degradations as d
 from textdifuse_ros.data.crops import CropBatches, Shape
 from textdifuse_ros.data.medical import rician_noise
-from textdifuse_ros.data.pack import PicturePack, write_pack
+from textdifuse_ros.data.pack import ImagePack, write_pack
 from textdifuse_ros.data.pairs import Item, harvard_sources, load_shuffled, road_sources
 from textdifuse_ros.data.recipes import GAIN, degrade_infrared, degrade_visible
 from textdifuse_ros.errors import FileError
@@ -30,14 +30,14 @@ def street(seed: int, height: int = 90, width: int = 120) -> Item:
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pack") / "pictures.pack"
+    path = tmp_path_factory.mktemp("pack") / "images.pack"
     lone = Item("lone", street(9).visible)
     assert write_pack(path, [street(0), lone, street(1, 70, 200)]) == 3
     return path
 
 
 def test_pack_gives_back_what_was_written(pack: Path) -> None:
-    opened = PicturePack(pack)
+    opened = ImagePack(pack)
     assert [entry.name for entry in opened.entries] == ["street0", "lone", "street1"]
     first, lone, last = opened.entries
     assert np.array_equal(opened.visible(first), street(0).visible)
@@ -51,9 +51,9 @@ def test_pack_that_was_cut_is_refused(pack: Path, tmp_path: Path) -> None:
     copy.write_bytes(pack.read_bytes()[:-1])
     (tmp_path / "cut.pack.json").write_bytes(pack.with_suffix(".pack.json").read_bytes())
     with pytest.raises(FileError, match="bytes long"):
-        PicturePack(copy)
+        ImagePack(copy)
     with pytest.raises(FileError, match="no such file"):
-        PicturePack(tmp_path / "absent.pack")
+        ImagePack(tmp_path / "absent.pack")
 
 
 def test_a_pack_that_fails_leaves_the_one_before(pack: Path, tmp_path: Path) -> None:
@@ -94,17 +94,17 @@ def test_pairs_show_the_same_place(pack: Path, tmp_path: Path) -> None:
     assert (difference < 1e-6).sum() >= 2
 
 
-def test_degraded_pictures_stay_pictures_and_repeat() -> None:
+def test_degraded_images_stay_images_and_repeat() -> None:
     clean = street(0).visible.astype(np.float32) / 255
     infrared = street(0).infrared
     assert infrared is not None
     warm = infrared.astype(np.float32) / 255
     for seed in range(60):
-        picture, target = degrade_visible(clean, street(0).sky, np.random.default_rng(seed))
+        image, target = degrade_visible(clean, street(0).sky, np.random.default_rng(seed))
         again, _ = degrade_visible(clean, street(0).sky, np.random.default_rng(seed))
-        assert np.array_equal(picture, again)
+        assert np.array_equal(image, again)
         hot, _ = degrade_infrared(warm, np.random.default_rng(seed))
-        for made, like in ((picture, clean), (target, clean), (hot, warm)):
+        for made, like in ((image, clean), (target, clean), (hot, warm)):
             assert made.dtype == np.float32 and made.shape == like.shape
             assert made.min() >= 0 and made.max() <= 1 and np.isfinite(made).all()
 
@@ -115,14 +115,14 @@ def test_night_target_asks_for_no_more_light_than_the_gain() -> None:
     sky = np.full((64, 64), 255, np.uint8)
     darkest = []
     for seed in range(200):
-        picture, target = degrade_visible(clean, sky, np.random.default_rng(seed))
-        if picture.mean() < 0.5 and picture.std() < 0.05:
-            darkest.append((picture.mean(), target.mean()))
+        image, target = degrade_visible(clean, sky, np.random.default_rng(seed))
+        if image.mean() < 0.5 and image.std() < 0.05:
+            darkest.append((image.mean(), target.mean()))
     darkest.sort()
     assert darkest[0][1] < 0.5 < darkest[-1][1]
     limit = GAIN ** (1 / d.GAMMA)
-    # Quantisation and noise floor lift the darkest pictures a little; hence the margin.
-    assert all(target <= limit * (picture + 0.03) for picture, target in darkest)
+    # Quantisation and noise floor lift the darkest images a little; hence the margin.
+    assert all(target <= limit * (image + 0.03) for image, target in darkest)
 
 
 def test_light_and_colour_obey_physics() -> None:
@@ -155,7 +155,7 @@ def test_blur_keeps_the_light_and_haze_grows_with_distance() -> None:
     assert hazy[:20].mean() > hazy[-20:].mean() + 0.1
 
 
-def test_real_pictures_are_found(data_folder: Path) -> None:
+def test_real_images_are_found(data_folder: Path) -> None:
     names = set()
     for item in load_shuffled(road_sources(data_folder)):
         names.add(item.name.split("/")[0])
@@ -190,7 +190,7 @@ def test_recipes_by_name(pack: Path) -> None:
         assert (seen - target).abs().mean() < 0.1
         assert seen.min() >= 0 and seen.max() <= 1
     assert torch.equal(medical.visible_target[0], clean.visible_target[0])  # the first crop, before the draws part
-    # There is no night in a scanner: the road's pictures get much darker than the medical ones ever do.
+    # There is no night in a scanner: the road's images get much darker than the medical ones ever do.
     assert road.visible.mean((1, 2, 3)).min() < 0.5 * medical.visible.mean((1, 2, 3)).min()
 
 

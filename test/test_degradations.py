@@ -61,7 +61,7 @@ class TestEveryDegradation:
         assert np.array_equal(visible, before) and not np.array_equal(after, before)
 
     @pytest.mark.parametrize("name", INFRARED)
-    def test_of_infrared_pictures_does_so_too(self, name, infrared) -> None:
+    def test_of_infrared_images_does_so_too(self, name, infrared) -> None:
         before = infrared.copy()
         after = INFRARED[name](infrared, rng())
         assert after.shape == infrared.shape and after.dtype == np.float32
@@ -83,8 +83,8 @@ class TestMeaning:
         assert d.low_light(grey, 0.25) == pytest.approx(0.5 * 0.25 ** (1 / 2.2), abs=1e-5)
 
     def test_over_exposure_doubles_the_light_with_each_stop_and_clips(self) -> None:
-        picture = np.array([[0.2, 0.9]], np.float32)
-        assert d.over_exposure(picture, 1)[0] == pytest.approx([0.2 * 2 ** (1 / 2.2), 1], abs=1e-5)
+        image = np.array([[0.2, 0.9]], np.float32)
+        assert d.over_exposure(image, 1)[0] == pytest.approx([0.2 * 2 ** (1 / 2.2), 1], abs=1e-5)
 
     def test_a_color_cast_is_a_gain_for_each_channel(self) -> None:
         grey = np.full((1, 1, 3), 0.5, np.float32)
@@ -155,11 +155,11 @@ class TestSuite:
         assert changed == (not thermal, thermal or both)
 
     @pytest.mark.parametrize("name", CONDITIONS)
-    def test_the_same_picture_meets_the_same_degradation_every_time(self, name, clean) -> None:
+    def test_the_same_image_meets_the_same_degradation_every_time(self, name, clean) -> None:
         first, again = degrade_pair(name, *clean, "0001"), degrade_pair(name, *clean, "0001")
         assert np.array_equal(first[0], again[0]) and np.array_equal(first[1], again[1])
 
-    def test_noise_differs_between_pictures_and_between_conditions(self, clean) -> None:
+    def test_noise_differs_between_images_and_between_conditions(self, clean) -> None:
         here, there = (degrade_pair("gaussian_noise", *clean, stem)[0].astype(int) for stem in ("0001", "0002"))
         assert np.abs(here - there).mean() > 5
         stripes = degrade_pair("thermal_stripes", *clean, "0001")[1].astype(int) - clean[1]
@@ -170,7 +170,7 @@ class TestSuite:
         dark, darker = (degrade_pair(name, *clean, "a")[0].mean() for name in ("low_light", "low_light_strong"))
         assert darker < 0.6 * dark < 0.6 * clean[0].mean()
 
-    def test_an_unknown_condition_and_unfit_pictures_are_refused(self, clean) -> None:
+    def test_an_unknown_condition_and_unfit_images_are_refused(self, clean) -> None:
         with pytest.raises(ConfigError, match=r"one of low_light, .*, got 'fog'"):
             degrade_pair("fog", *clean, "a")
         with pytest.raises(ImageError, match="as large as the visible"):

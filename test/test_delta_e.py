@@ -87,26 +87,26 @@ def test_chroma_error_ignores_brightness_and_sees_colour(pair: tuple[np.ndarray,
 def test_chroma_error_of_a_colour_against_grey() -> None:
     """Grey 128 against (148, 118, 128), which has luma 128.111: the mean over pixels, half of which differ."""
     reference = np.full((10, 10, 3), 128, np.uint8)
-    picture = reference.copy()
-    picture[:5] = (148, 118, 128)
+    image = reference.copy()
+    image[:5] = (148, 118, 128)
     shifted = np.array([148, 118, 128]) + 128 - (0.299 * 148 + 0.587 * 118 + 0.114 * 128)
     expected = ciede2000(srgb_to_lab(shifted), srgb_to_lab(np.array([128.0, 128, 128]))) / 2
-    assert delta_e_2000(picture, reference) == pytest.approx(float(expected))
+    assert delta_e_2000(image, reference) == pytest.approx(float(expected))
 
 
 def test_replacing_the_luma_keeps_chroma() -> None:
     rng = np.random.default_rng(3)
-    picture, reference = rng.integers(90, 160, (2, 30, 3), dtype=np.uint8)
+    image, reference = rng.integers(90, 160, (2, 30, 3), dtype=np.uint8)
     weights = np.array([0.299, 0.587, 0.114])
-    changed = with_luma_of(picture, reference)
+    changed = with_luma_of(image, reference)
     np.testing.assert_allclose(changed @ weights, reference @ weights)
-    np.testing.assert_allclose(changed[:, 2] - changed @ weights, picture[:, 2] - picture @ weights)  # Cb
-    np.testing.assert_allclose(changed[:, 0] - changed @ weights, picture[:, 0] - picture @ weights)  # Cr
+    np.testing.assert_allclose(changed[:, 2] - changed @ weights, image[:, 2] - image @ weights)  # Cb
+    np.testing.assert_allclose(changed[:, 0] - changed @ weights, image[:, 0] - image @ weights)  # Cr
 
 
-def test_chroma_error_refuses_grey_pictures_and_other_sizes(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_chroma_error_refuses_grey_images_and_other_sizes(pair: tuple[np.ndarray, np.ndarray]) -> None:
     visible, infrared = pair
     with pytest.raises(ImageError, match="the reference"):
         delta_e_2000(visible, infrared)
-    with pytest.raises(ImageError, match="the picture"):
+    with pytest.raises(ImageError, match="the image"):
         delta_e_2000(visible[1:], visible)

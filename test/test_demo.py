@@ -1,4 +1,4 @@
-"""The demo, whole: real processes over DDS, from a drive or a folder of pairs to pictures and balanced books."""
+"""The demo, whole: real processes over DDS, from a drive or a folder of pairs to images and balanced books."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from textdifuse_ros.bags.reader import BagReader
 from textdifuse_ros.bags.writer import BagWriter
 from textdifuse_ros.checkpoint import find_checkpoint
 from textdifuse_ros.cli.demo import MADE
-from textdifuse_ros.cli.demo_report import Books, FolderInput, RecordedInput, make_pictures
+from textdifuse_ros.cli.demo_report import Books, FolderInput, RecordedInput, make_images
 from textdifuse_ros.cli.live_run import claim_output
 from textdifuse_ros.errors import CheckpointError, InputError
 
@@ -42,9 +42,7 @@ def _start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "textdifuse_ros.cli.main", "demo", "-o", "out", *map(str, arguments)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(
-        command, cwd=folder, env=env, text=True, stdout=pipe, stderr=pipe, start_new_session=True
-    )
+    return subprocess.Popen(command, cwd=folder, env=env, text=True, stdout=pipe, stderr=pipe, start_new_session=True)
 
 
 def _run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -109,15 +107,15 @@ def test_a_drive_is_rendered_played_fused_recorded_and_every_pair_accounted_for(
 
 @needs_ros
 @pytest.mark.slow
-def test_a_folder_of_pairs_is_played_in_laps_and_a_bad_picture_loses_nothing_else(
+def test_a_folder_of_pairs_is_played_in_laps_and_a_bad_image_loses_nothing_else(
     tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
     noise = np.random.default_rng(0)
     for index in range(4):
         for side, shape in (("vis", (48, 64, 3)), ("ir", (48, 64))):
             (tmp_path / "data" / side).mkdir(parents=True, exist_ok=True)
-            picture = noise.integers(0, 256, shape, dtype=np.uint8)
-            cv2.imwrite(str(tmp_path / "data" / side / f"{index}.png"), picture)
+            image = noise.integers(0, 256, shape, dtype=np.uint8)
+            cv2.imwrite(str(tmp_path / "data" / side / f"{index}.png"), image)
     broken = tmp_path / "data" / "ir" / "2.png"
     broken.write_bytes(broken.read_bytes()[:200])
     done = _run(tmp_path, "--data", "data", "--model", tiny_checkpoint, "--steps", 1, "--pairs", 50, "--device", "cpu")
@@ -215,7 +213,7 @@ class TestBooks:
             ({"fused": 41}, 41, "add up"),
             ({"waiting": 1}, 40, "add up"),
             ({"received": 53}, 40, "add up"),
-            ({}, 39, "fused_bag must hold every fused picture"),
+            ({}, 39, "fused_bag must hold every fused image"),
             ({"fused": 0, "dropped": {"bad_visible": 50}}, 0, "at least one"),
         ],
     )
@@ -223,8 +221,7 @@ class TestBooks:
         faults = Books.of(self.told(**changes), recorded).faults()
         assert any(fault in line for line in faults)
 
-
-    def test_each_text_that_was_set_must_show_in_the_pictures(self) -> None:
+    def test_each_text_that_was_set_must_show_in_the_images(self) -> None:
         def run(text: str, frames: int) -> dict:
             return {"text": text, "frames": frames, "with_objects": 0}
 
@@ -239,13 +236,13 @@ class TestBooks:
 def test_sixteen_bit_infrared_is_seen_in_the_sheet_and_in_the_video(tmp_path: Path) -> None:
     thermal = np.tile(np.linspace(7000, 7400, 64).astype(np.uint16), (48, 1))
     grey = np.full((48, 64, 3), 90, np.uint8)
-    for side, picture in (("vis", grey), ("ir", thermal)):
+    for side, image in (("vis", grey), ("ir", thermal)):
         (tmp_path / "data" / side).mkdir(parents=True)
-        cv2.imwrite(str(tmp_path / "data" / side / "0.png"), picture)
+        cv2.imwrite(str(tmp_path / "data" / side / "0.png"), image)
     with BagWriter(tmp_path / "fused_bag") as bag:
         for index in range(3):
             bag.write_image("/fusion_node/fused", index * 10**8, "v", grey)
-    assert make_pictures(FolderInput(tmp_path / "data", 0, 10.0), tmp_path) == 3
+    assert make_images(FolderInput(tmp_path / "data", 0, 10.0), tmp_path) == 3
     read, frame = cv2.VideoCapture(str(tmp_path / "drive.mp4")).read()
     width = frame.shape[1] // 3
     assert read and np.ptp(frame[:, width + 4 : 2 * width - 4]) > 200
@@ -254,7 +251,7 @@ def test_sixteen_bit_infrared_is_seen_in_the_sheet_and_in_the_video(tmp_path: Pa
     assert np.ptp(sheet[100:200, width + 8 : 2 * width - 8]) > 200
 
 
-def test_the_input_of_a_fused_picture_is_found_by_its_stamp(tmp_path: Path) -> None:
+def test_the_input_of_a_fused_image_is_found_by_its_stamp(tmp_path: Path) -> None:
     with BagWriter(tmp_path / "bag") as bag:
         for index in range(6):
             bag.write_image("/v", index * 100, "v", np.full((8, 8, 3), index, np.uint8))
@@ -265,7 +262,7 @@ def test_the_input_of_a_fused_picture_is_found_by_its_stamp(tmp_path: Path) -> N
         assert (visible.max(), infrared.max()) == (index, index + 100)
 
 
-def test_a_fused_picture_of_another_node_is_told_of(tmp_path: Path) -> None:
+def test_a_fused_image_of_another_node_is_told_of(tmp_path: Path) -> None:
     grey = np.full((8, 8, 3), 90, np.uint8)
     with BagWriter(tmp_path / "bag") as bag:
         bag.write_image("/v", 0, "v", grey)
@@ -273,8 +270,8 @@ def test_a_fused_picture_of_another_node_is_told_of(tmp_path: Path) -> None:
     with BagWriter(tmp_path / "fused_bag") as bag:
         for stamp in (0, 7):
             bag.write_image("/fusion_node/fused", stamp, "v", grey)
-    with pytest.raises(InputError, match="of a picture that was played, got 7; another node seems to publish"):
-        make_pictures(RecordedInput(tmp_path / "bag", "/v", "/i"), tmp_path)
+    with pytest.raises(InputError, match="of an image that was played, got 7; another node seems to publish"):
+        make_images(RecordedInput(tmp_path / "bag", "/v", "/i"), tmp_path)
 
 
 @needs_ros

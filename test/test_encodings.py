@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from textdifuse_ros.errors import EncodingError, ImageError
 from textdifuse_ros.image.encodings import ENCODINGS, decode_image, encode_image, to_infrared, to_visible
 
-# The order of a pixel's values in a message; "y" is the only value of a grey picture.
+# The order of a pixel's values in a message; "y" is the only value of a grey image.
 ORDERS = {"mono{}": "y", "{}UC1": "y", "rgb{}": "rgb", "bgr{}": "bgr", "rgba{}": "rgba", "bgra{}": "bgra"}
 ORDERS |= {"{}UC3": "bgr", "{}UC4": "bgra"}
 PLAIN = {name.format(bits): (np.dtype(f"u{bits // 8}"), order) for name, order in ORDERS.items() for bits in (8, 16)}
@@ -46,16 +46,16 @@ def test_every_encoding_of_the_table_is_covered_here():
     surplus=st.integers(0, 5),
     seed=st.integers(0, 2**16),
 )
-def test_a_picture_survives_any_encoding_padding_byte_order_and_size(
+def test_an_image_survives_any_encoding_padding_byte_order_and_size(
     encoding, height, width, padding, big, surplus, seed
 ):
     dtype, order = PLAIN[encoding]
-    picture = np.random.default_rng(seed).integers(0, 256 if dtype == np.uint8 else 65536, (height, width, 4))
-    picture = picture.astype(dtype)
-    stored = picture[..., ["rgba".index(channel) if channel in "rgba" else 0 for channel in order]]
+    image = np.random.default_rng(seed).integers(0, 256 if dtype == np.uint8 else 65536, (height, width, 4))
+    image = image.astype(dtype)
+    stored = image[..., ["rgba".index(channel) if channel in "rgba" else 0 for channel in order]]
     data, step = pack(stored, big, padding)
     decoded = decode_image(data + b"\x11" * surplus, height, width, step, encoding, big)
-    expected = picture[..., 0] if order == "y" else picture[..., :3]
+    expected = image[..., 0] if order == "y" else image[..., :3]
     assert decoded.dtype == dtype and decoded.dtype.isnative
     assert np.array_equal(decoded, expected)
 
@@ -169,7 +169,7 @@ def test_what_needs_no_conversion_is_a_view():
 
 
 @pytest.mark.parametrize("encoding", sorted(ENCODINGS))
-def test_a_constant_picture_goes_through_as_visible_and_infrared(encoding):
+def test_a_constant_image_goes_through_as_visible_and_infrared(encoding):
     data = b"\x40" * (8 * 8 * 4 * 3)
     decoded = decode_image(data, 8, 8, 8 * 8, encoding, False)
     infrared = to_infrared(decoded)
@@ -188,11 +188,11 @@ def test_a_constant_picture_goes_through_as_visible_and_infrared(encoding):
         (48, 0, 4, 12, "rgb8", "at least 1 x 1 pixels, got 4 x 0"),
         (48, 4, 0, 12, "rgb8", "at least 1 x 1 pixels, got 0 x 4"),
         (10, 2**32 - 1, 2**32 - 1, 2**32 - 1, "mono8", "got 10"),
-        (48, 2, 2, 12, "bayer_rggb8", "a picture in bayer_rggb8 must be at least 3 x 3 pixels"),
-        (48, 4, 5, 12, "uyvy", r"the width of a picture in uyvy must be even \[pixels\], got 5"),
+        (48, 2, 2, 12, "bayer_rggb8", "an image in bayer_rggb8 must be at least 3 x 3 pixels"),
+        (48, 4, 5, 12, "uyvy", r"the width of an image in uyvy must be even \[pixels\], got 5"),
         (48, 4, 4, 12, "rgb565", "the encoding must be one of .*rgb8.*, got 'rgb565'"),
         (23, 4, 4, 4, "nv12", r"at least step \* height \* 3 / 2 = 4 \* 6 = 24 bytes long, got 23"),
-        (48, 3, 4, 4, "nv21", r"the height of a picture in nv21 must be even \[pixels\], got 3"),
+        (48, 3, 4, 4, "nv21", r"the height of an image in nv21 must be even \[pixels\], got 3"),
         (48, 4, 4, 12, "", "the encoding must be one of"),
         (48, 4, 4, 12, "RGB8", "the encoding must be one of"),
     ],
@@ -208,7 +208,7 @@ def test_float_is_taken_for_infrared_only():
     decoded = decode_image(data, 8, 8, step, "32FC1", True)
     infrared = to_infrared(decoded)
     assert infrared.dtype == np.uint8 and infrared[0, 0] == 0 and infrared[7, 7] == 255
-    with pytest.raises(EncodingError, match="the visible picture must be of 8 or 16 bits"):
+    with pytest.raises(EncodingError, match="the visible image must be of 8 or 16 bits"):
         to_visible(decoded)
     kelvin[0, 0] = np.nan
     with pytest.raises(ImageError, match="1 of 64 pixels NaN"):
@@ -236,14 +236,14 @@ def test_a_read_only_padded_view_is_converted():
 @pytest.mark.parametrize(("encoding", "shape"), [("rgb8", (3, 5, 3)), ("bgr8", (3, 5, 3)), ("mono8", (3, 5))])
 @pytest.mark.parametrize("cut", [False, True])
 def test_what_is_encoded_decodes_to_the_same(encoding, shape, cut):
-    picture = np.random.default_rng(1).integers(0, 256, (3, 10, *shape[2:]), dtype=np.uint8)
-    picture = picture[:, ::2] if cut else picture[:, :5].copy()
-    data, step = encode_image(picture, encoding)
+    image = np.random.default_rng(1).integers(0, 256, (3, 10, *shape[2:]), dtype=np.uint8)
+    image = image[:, ::2] if cut else image[:, :5].copy()
+    data, step = encode_image(image, encoding)
     assert step == 5 * (3 if len(shape) == 3 else 1)
     target = array("B")
     target.frombytes(data)  # as a message is filled
     assert len(target) == step * 3
-    assert np.array_equal(decode_image(target, 3, 5, step, encoding, False), picture)
+    assert np.array_equal(decode_image(target, 3, 5, step, encoding, False), image)
 
 
 @pytest.mark.parametrize(
@@ -255,6 +255,6 @@ def test_what_is_encoded_decodes_to_the_same(encoding, shape, cut):
         ((3, 5), np.uint8, "x"),
     ],
 )
-def test_a_picture_that_does_not_fit_the_encoding_is_refused(shape, dtype, encoding):
+def test_an_image_that_does_not_fit_the_encoding_is_refused(shape, dtype, encoding):
     with pytest.raises(EncodingError):
         encode_image(np.zeros(shape, dtype), encoding)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from textdifuse_ros.cli.endurance import judged, memory_slope, table
-from textdifuse_ros.nodes.sources import Entry, Picture, stamped_now
+from textdifuse_ros.nodes.sources import Entry, FolderImage, stamped_now
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,7 +70,7 @@ def told(**changes: object) -> dict:
         "ages_ms": [80.0] * 99 + [300.0],
         "works_ms": [70.0] * 100,
         "heard": 100,
-        "pictures": 100,
+        "images": 100,
         "memory": [[0.0, 100.0], [5.0, 120.0]],
         **changes,
     }
@@ -108,13 +108,13 @@ def test_the_memory_s_slope_leaves_the_first_minute_out() -> None:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_a_live_picture_is_as_old_when_played_as_it_was_when_recorded(order: str) -> None:
+def test_a_live_image_is_as_old_when_played_as_it_was_when_recorded(order: str) -> None:
     start = bytes([0, order == "<", 0, 0])
     rest = b"rest of the message"
     recorded = start + struct.pack(order + "iI", 9, 998_000_000) + rest
     now = 1_700_000_000_001_000_000
     content = stamped_now(Entry("visible/image", 0, 10_000_000_000, recorded), now)
     assert content == start + struct.pack(order + "iI", 1_699_999_999, 999_000_000) + rest
-    picture = Picture(np.zeros((2, 2), np.uint8), 9_998_000_000, "c")
-    moved = stamped_now(Entry("visible/image", 0, 10_000_000_000, picture), now)
-    assert isinstance(moved, Picture) and moved.stamp_ns == now - 2_000_000
+    image = FolderImage(np.zeros((2, 2), np.uint8), 9_998_000_000, "c")
+    moved = stamped_now(Entry("visible/image", 0, 10_000_000_000, image), now)
+    assert isinstance(moved, FolderImage) and moved.stamp_ns == now - 2_000_000

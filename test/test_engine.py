@@ -1,4 +1,4 @@
-"""The fuser in service: restoring one source, failing devices, reloading, smaller pictures."""
+"""The fuser in service: restoring one source, failing devices, reloading, smaller images."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from textdifuse_ros.config import FuserConfig
-from textdifuse_ros.config_nodes import FusionNodeConfig
+from textdifuse_ros.config.base import FuserConfig
+from textdifuse_ros.config.nodes import FusionNodeConfig
 from textdifuse_ros.errors import DeviceError, ImageError, TextDifuseError
-from textdifuse_ros.fusion.budget import Effort
 from textdifuse_ros.fusion.emphasis import Emphasis
 from textdifuse_ros.fusion.fuser import Fuser
-from textdifuse_ros.nodes.engine import Engine, is_device_failure
+from textdifuse_ros.runtime.engine import Engine, is_device_failure
+from textdifuse_ros.runtime.latency_budget import Effort
 
 FULL = Effort(4)
 
@@ -57,7 +57,7 @@ def test_restore_takes_one_source(fuser, given):
         fuser.restore(**given)
 
 
-def test_restore_checks_its_picture(fuser, pair):
+def test_restore_checks_its_image(fuser, pair):
     with pytest.raises(ImageError):
         fuser.restore(infrared=pair[0])
 
@@ -66,7 +66,7 @@ def test_restore_checks_its_picture(fuser, pair):
 
 
 class Failing:
-    """A fuser on a device that fails as told; ``after`` pictures went well."""
+    """A fuser on a device that fails as told; ``after`` images went well."""
 
     device, model_name, weights = "cuda:0", "tiny", "w"
 
@@ -145,7 +145,7 @@ def test_with_retry_the_device_is_taken_again_at_growing_intervals_and_serves_wh
     assert any("is taken again" in line for line in service.lines)
 
 
-def test_a_picture_that_is_no_good_is_not_the_devices_fault(monkeypatch, tiny_checkpoint, pair):
+def test_an_image_that_is_no_good_is_not_the_devices_fault(monkeypatch, tiny_checkpoint, pair):
     service = Service(monkeypatch, Fuser.from_config, FusionNodeConfig(model=str(tiny_checkpoint), device="cpu"))
     for _ in range(5):
         with pytest.raises(ImageError):
@@ -194,7 +194,7 @@ def test_a_hanging_fusion_does_not_keep_the_engine_from_closing_and_opening(monk
             release.wait(30)
             raise self.error
 
-    monkeypatch.setattr("textdifuse_ros.nodes.engine.CLOSE_TIMEOUT", 0.05)
+    monkeypatch.setattr("textdifuse_ros.runtime.engine.CLOSE_TIMEOUT", 0.05)
     kinds = [Hanging(VANISHED), Failing(VANISHED, 5)]
     service = Service(monkeypatch, lambda config: kinds.pop(0), FusionNodeConfig())
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from textdifuse_ros.cli.main import main
-from textdifuse_ros.config_sensors import SensorConfig
+from textdifuse_ros.config.sensors import SensorConfig
 from textdifuse_ros.data.conditions import CONDITIONS, degrade_pair
 from textdifuse_ros.errors import FileError
 from textdifuse_ros.evaluate.controls import CONTROLS
@@ -31,7 +31,7 @@ CLEAN_KEYS = ["EN", "AG", "SD", "SCD", "VIF", "VIF_visible", "VIF_infrared", "VI
 
 
 def scene(number: int, height: int = 60, width: int = 80) -> tuple[np.ndarray, np.ndarray]:
-    """A visible and an infrared picture with structure, another for every number."""
+    """A visible and an infrared image with structure, another for every number."""
     y, x = np.mgrid[:height, :width]
     ground = 70 + 50 * np.sin(x / 11 + number) * np.cos(y / 9) + 30 * ((x // 20 + y // 15 + number) % 2)
     visible = np.stack((ground, 0.9 * ground, 0.7 * ground + 15), 2)
@@ -82,7 +82,7 @@ def refused(folders, capfd):
 
 
 def save_row(folder: Path, control: str, folders: tuple[Path, Path]) -> Path:
-    """The pictures of a control as if a method had made them."""
+    """The images of a control as if a method had made them."""
     for path in folders[0].iterdir():
         fused = CONTROLS[control](read_visible(path), read_infrared(folders[1] / path.name))
         write_png(folder / path.name, fused)
@@ -99,7 +99,7 @@ class TestCleanPanel:
         assert content["pairs"] == 3 and content["panel"] == "clean"
         assert all(list(row) == CLEAN_KEYS for row in content["rows"].values())
 
-    def test_a_mean_is_that_of_the_metrics_of_the_pictures_and_lies_in_its_interval(self, evaluate) -> None:
+    def test_a_mean_is_that_of_the_metrics_of_the_images_and_lies_in_its_interval(self, evaluate) -> None:
         figures = evaluate()["rows"]["max"]
         single = [clean_metrics(CONTROLS["max"](*scene(n)), *scene(n)) for n in range(3)]
         for name in CLEAN_KEYS:
@@ -141,13 +141,13 @@ class TestCleanPanel:
         content = evaluate("--model", "default", "--threads", 1, "--steps", 1, "--limit", 1)
         assert content["about"]["model"].startswith("drive, 1 steps")
 
-    def test_csv_and_markdown_hold_every_picture_and_the_verdict(self, evaluate, tmp_path) -> None:
+    def test_csv_and_markdown_hold_every_image_and_the_verdict(self, evaluate, tmp_path) -> None:
         evaluate("--csv", tmp_path / "t.csv", "--markdown", tmp_path / "t.md")
         with (tmp_path / "t.csv").open() as file:
             lines = list(csv.DictReader(file))
         assert len(lines) == 3 * len(CONTROLS)
-        assert {line["picture"] for line in lines} == {"0", "1", "2"}
-        mine = next(line for line in lines if line["row"] == "mean" and line["picture"] == "1")
+        assert {line["IMAGECOL"] for line in lines} == {"0", "1", "2"}
+        mine = next(line for line in lines if line["row"] == "mean" and line["IMAGECOL"] == "1")
         expected = clean_metrics(CONTROLS["mean"](*scene(1)), *scene(1))["Qabf"]
         assert float(mine["Qabf"]) == pytest.approx(expected, rel=1e-4)
         text = (tmp_path / "t.md").read_text()
@@ -234,7 +234,7 @@ class TestConclusions:
     def test_a_nan_does_not_lead(self) -> None:
         assert self.table(VIF=(math.nan, 0.4, 0.5, math.nan)).leaders == {"VIF": "peer"}
 
-    def test_a_mean_over_some_of_the_pictures_does_not_lead(self) -> None:
+    def test_a_mean_over_some_of_the_images_does_not_lead(self) -> None:
         rows = (Row("max"), Row("peer", Path("p")))
         records = [Record("", "max", str(n), {"EN": 9.0 if n else math.nan}) for n in range(4)]
         records += [Record("", "peer", str(n), {"EN": 7.0}) for n in range(4)]
@@ -256,18 +256,18 @@ class TestConclusions:
         table = summarise([Record("", row.name, "0", {"EN": 1.0})], (row,))
         assert "| a\\|b |" in markdown_table(table)
 
-    def test_a_picture_counts_once_however_many_conditions_it_has(self) -> None:
+    def test_an_image_counts_once_however_many_conditions_it_has(self) -> None:
         records = [Record(c, "max", "0", {"EN": v}) for c, v in (("a", 1.0), ("b", 3.0))]
         interval = summarise([*records, Record("a", "max", "1", {"EN": 5.0})], (Row("max"),)).rows["max"]["EN"]
         assert (interval.mean, interval.defined) == (3.5, 2)
 
-    def test_differences_are_taken_picture_by_picture(self) -> None:
+    def test_differences_are_taken_image_by_image(self) -> None:
         records = [Record("", "max", str(n), {"EN": float(10 * n)}) for n in range(20)]
         records += [Record("", "peer", str(n), {"EN": 10 * n + 0.5 + 0.01 * (n % 3)}) for n in range(20)]
         apart = differences(records, "peer", "max")["EN"]
         assert apart.mean == pytest.approx(0.51, abs=0.01) and 0.49 < apart.low < apart.high < 0.53
 
-    def test_differences_of_objects_are_drawn_by_picture(self) -> None:
+    def test_differences_of_objects_are_drawn_by_image(self) -> None:
         records = [Record("", "max", str(n % 2), {"contrast": 0.0}, n) for n in range(1, 9)]
         records += [Record("", "peer", str(n % 2), {"contrast": float(n % 2)}, n) for n in range(1, 9)]
         apart = differences(records, "peer", "max")["contrast"]
@@ -334,10 +334,10 @@ class TestDegradedPanel:
         content = evaluate(*self.CHOSEN, *model, "--save-fused", tmp_path / "kept")
         assert {"textdifuse", "textdifuse+pre"} <= set(content["conditions"]["low_light"]["rows"])
         assert "max+pre" not in content["rows"], "--pre names all of them"
-        pictures = sorted(str(p.relative_to(tmp_path / "kept")) for p in (tmp_path / "kept").rglob("*.png"))
+        images = sorted(str(p.relative_to(tmp_path / "kept")) for p in (tmp_path / "kept").rglob("*.png"))
         parts = ("clean", "low_light", "thermal_stripes")
-        assert pictures == sorted(f"{row}/{part}/0.png" for row in ("textdifuse", "textdifuse+pre") for part in parts)
-        texts = {name: json.loads(read_png_metadata(tmp_path / "kept" / name)["textdifuse"]) for name in pictures}
+        assert images == sorted(f"{row}/{part}/0.png" for row in ("textdifuse", "textdifuse+pre") for part in parts)
+        texts = {name: json.loads(read_png_metadata(tmp_path / "kept" / name)["textdifuse"]) for name in images}
         assert texts["textdifuse+pre/low_light/0.png"]["given"] == "low_light+pre"
         assert texts["textdifuse/low_light/0.png"]["given"] == "low_light"
         assert "given" not in texts["textdifuse/clean/0.png"] and texts["textdifuse/clean/0.png"]["steps"] == 1
@@ -347,7 +347,7 @@ class TestDegradedPanel:
             save_row(tmp_path / "peer" / part, "max", folders)
         line = refused(*self.CHOSEN, "--method", f"Peer={tmp_path / 'peer'}")
         assert f"the result of Peer for 0 must be the file {tmp_path}/peer/thermal_stripes/0.png" in line
-        assert "3 of 9 pictures are missing" in line
+        assert "3 of 9 images are missing" in line
 
 
 class TestVideoPanel:
@@ -374,7 +374,7 @@ class TestVideoPanel:
     def test_the_model_fuses_every_frame(self, evaluate, frames, tiny_checkpoint) -> None:
         flags = ["--panel", "video", "--model", tiny_checkpoint, "--threads", 1, "--steps", 1]
         rows = evaluate(*flags, visible=frames[0], infrared=frames[1])["rows"]
-        assert rows["textdifuse"]["flicker"]["mean"] == 0, "equal frames and seeds give equal pictures"
+        assert rows["textdifuse"]["flicker"]["mean"] == 0, "equal frames and seeds give equal images"
 
     def test_a_limit_takes_frames_that_follow_one_another(self, evaluate, frames, tmp_path) -> None:
         flags = ["--panel", "video", "--limit", 3, "--csv", tmp_path / "t.csv"]
@@ -415,7 +415,7 @@ class TestTextPanel:
 
     @pytest.fixture
     def results(self, folders, tmp_path) -> list:
-        """A method that adds 30 levels inside the box of every picture, and the boxes."""
+        """A method that adds 30 levels inside the box of every image, and the boxes."""
         save_row(tmp_path / "plain", "mean", folders)
         mask = box_masks([self.BOX], 60, 80)[0]
         for number in range(3):
@@ -440,8 +440,8 @@ class TestTextPanel:
         assert row["changed_outside"]["mean"] == row["largest_outside"]["mean"] == 0
         assert content["rows"]["mean"]["contrast"]["mean"] == pytest.approx(before, rel=1e-9)
 
-    def test_intervals_are_over_pictures_also_those_of_the_differences(self, evaluate, results, tmp_path) -> None:
-        """Of three pictures two have one object and one has six: the middle of the means spans from one to another."""
+    def test_intervals_are_over_images_also_those_of_the_differences(self, evaluate, results, tmp_path) -> None:
+        """Of three images two have one object and one has six: the middle of the means spans from one to another."""
         for number in range(3):
             levels = np.zeros((60, 80), np.uint8)
             for n in range(6 if number == 1 else 1):
@@ -450,20 +450,20 @@ class TestTextPanel:
         content = evaluate(*results, "--masks", tmp_path / "masks", "--csv", tmp_path / "t.csv")
         with (tmp_path / "t.csv").open() as file:
             lines = [line for line in csv.DictReader(file) if line["row"] == "T" and line["contrast"]]
-        assert [line["picture"] for line in lines] == ["0#1", *(f"1#{n}" for n in range(1, 7)), "2#1"]
+        assert [line["IMAGECOL"] for line in lines] == ["0#1", *(f"1#{n}" for n in range(1, 7)), "2#1"]
         contrasts = [float(line["contrast"]) for line in lines]
         means = [contrasts[0], np.mean(contrasts[1:7]), contrasts[7]]
         figures = content["rows"]["T"]["contrast"]
         assert figures["mean"] == pytest.approx(np.mean(contrasts), rel=1e-4)
-        # All three draws of one picture: 1 in 27 each, which is more than the 2.5 % that are left out at either end.
+        # All three draws of one image: 1 in 27 each, which is more than the 2.5 % that are left out at either end.
         assert (figures["low"], figures["high"]) == pytest.approx((min(means), max(means)), rel=1e-4)
         apart = content["against"]["max"]["T"]["contrast"]
         assert apart["low"] <= apart["mean"] <= apart["high"]
 
     def test_a_change_outside_does_not_go_unseen(self, evaluate, results, tmp_path) -> None:
-        picture = read_visible(tmp_path / "lit" / "1.png")
-        picture[59, 79] ^= 4
-        write_png(tmp_path / "lit" / "1.png", picture)
+        image = read_visible(tmp_path / "lit" / "1.png")
+        image[59, 79] ^= 4
+        write_png(tmp_path / "lit" / "1.png", image)
         row = evaluate(*results, "--masks", tmp_path / "masks")["rows"]["T"]
         assert row["largest_outside"]["mean"] == pytest.approx(4 / 3)
         assert row["changed_outside"]["mean"] == pytest.approx(1 / (60 * 80 - 16 * 16) / 3)
@@ -474,16 +474,16 @@ class TestTextPanel:
         line = refused(*results, "--masks", tmp_path / "masks")
         assert f"the mask {tmp_path}/masks/1.png must be grey, got colour" in line
 
-    def test_pictures_without_boxes_are_left_out_and_named(self, evaluate, results, tmp_path, capfd) -> None:
+    def test_images_without_boxes_are_left_out_and_named(self, evaluate, results, tmp_path, capfd) -> None:
         assert evaluate(*results, "--boxes", tmp_path / "boxes")["pairs"] == 2
-        assert "want of labelled objects: 1 pictures (1)" in capfd.readouterr().out
+        assert "want of labelled objects: 1 images (1)" in capfd.readouterr().out
 
-    def test_a_limit_is_one_of_pictures_with_objects(self, evaluate, results, tmp_path, capfd) -> None:
+    def test_a_limit_is_one_of_images_with_objects(self, evaluate, results, tmp_path, capfd) -> None:
         (tmp_path / "boxes" / "0.txt").unlink()
         assert evaluate(*results, "--boxes", tmp_path / "boxes", "--limit", 1)["pairs"] == 1
-        assert "want of labelled objects: 2 pictures (0, 1)" in capfd.readouterr().out
+        assert "want of labelled objects: 2 images (0, 1)" in capfd.readouterr().out
 
-    def test_a_method_without_its_plain_pictures_is_refused(self, refused, results, tmp_path) -> None:
+    def test_a_method_without_its_plain_images_is_refused(self, refused, results, tmp_path) -> None:
         line = refused(*results[:4], "--masks", tmp_path / "masks")
         assert "--method must be given for T_plain too" in line
 
@@ -494,16 +494,16 @@ class TestTextPanel:
 
 
 class TestRefusals:
-    def test_a_table_over_a_picture_or_over_another_table(self, refused, folders, tmp_path) -> None:
-        picture = folders[0] / "1.png"
-        before = picture.read_bytes()
-        assert "--csv must be a file of its own, got" in refused("--csv", picture)
+    def test_a_table_over_an_image_or_over_another_table(self, refused, folders, tmp_path) -> None:
+        image = folders[0] / "1.png"
+        before = image.read_bytes()
+        assert "--csv must be a file of its own, got" in refused("--csv", image)
         assert "that of --json" in refused("--json", tmp_path / "a", "--markdown", tmp_path / "b" / ".." / "a")
-        assert picture.read_bytes() == before
+        assert image.read_bytes() == before
 
-    def test_a_picture_without_partner(self, refused, folders) -> None:
+    def test_an_image_without_partner(self, refused, folders) -> None:
         (folders[1] / "1.png").unlink()
-        assert f"{folders[1]} must be one with a partner for every picture" in refused()
+        assert f"{folders[1]} must be one with a partner for every image" in refused()
         (folders[0] / "1.png").rename(folders[0].parent / "1.png")
         (folders[0] / "0.png").unlink()
         assert "1 missing: 0" in refused()
@@ -513,16 +513,16 @@ class TestRefusals:
         line = refused()
         assert f"{folders[1]}/1.png must be as large as" in line and "80 x 60 pixels), got 80 x 61" in line
 
-    def test_a_coloured_infrared_picture(self, refused, folders) -> None:
+    def test_a_coloured_infrared_image(self, refused, folders) -> None:
         assert "must be grey, got colour" in refused(visible=folders[1], infrared=folders[0])
 
-    def test_a_grey_infrared_picture_in_three_channels_is_taken(self, evaluate, folders) -> None:
+    def test_a_grey_infrared_image_in_three_channels_is_taken(self, evaluate, folders) -> None:
         expected = evaluate()["rows"]
         for path in folders[1].iterdir():
             write_png(path, np.repeat(read_infrared(path)[..., None], 3, 2))
         assert evaluate()["rows"] == expected
 
-    def test_a_picture_too_small_for_the_metrics(self, refused, folders) -> None:
+    def test_an_image_too_small_for_the_metrics(self, refused, folders) -> None:
         visible, infrared = scene(1, 40, 80)
         write_png(folders[0] / "1.png", visible)
         write_png(folders[1] / "1.png", infrared)
@@ -530,7 +530,7 @@ class TestRefusals:
 
     def test_empty_and_missing_folders(self, refused, tmp_path) -> None:
         (tmp_path / "empty").mkdir()
-        assert "one with pictures" in refused(visible=tmp_path / "empty")
+        assert "one with images" in refused(visible=tmp_path / "empty")
         assert "no such file or folder" in refused(infrared=tmp_path / "nowhere")
 
     def test_a_missing_or_wrongly_sized_result_is_named(self, refused, folders, tmp_path) -> None:
@@ -547,7 +547,7 @@ class TestRefusals:
         clean = [folder.rename(part / name) for folder, name in zip(folders, ("visible", "infrared"), strict=True)]
         read = {"visible": clean[0], "infrared": clean[1]}
         before = {path: path.read_bytes() for path in part.rglob("*.png")}
-        words = "must be a folder in which no pictures are that are read, got"
+        words = "must be a folder in which no images are that are read, got"
         assert f"--save-inputs {words} {part}/visible" in refused("--save-inputs", part.parent, **read)
         assert f"--report {words} {part}/visible" in refused("--report", clean[0], **read)
         (tmp_path / "link").mkdir()

@@ -63,10 +63,10 @@ class TestPreprocessing:
         rough = np.clip(clean + np.random.default_rng(0).normal(0, 20, clean.shape), 0, 255).astype(np.uint8)
         grey = cv2.cvtColor(rough, cv2.COLOR_RGB2GRAY)
         assert noise_level(grey) == pytest.approx(20 * np.sqrt(0.299**2 + 0.587**2 + 0.114**2), rel=0.15)
-        apart = [np.abs(picture.astype(float) - clean).mean() for picture in (rough, denoise(rough))]
+        apart = [np.abs(image.astype(float) - clean).mean() for image in (rough, denoise(rough))]
         assert apart[1] < 0.6 * apart[0]
 
-    def test_a_clean_picture_is_not_denoised(self) -> None:
+    def test_a_clean_image_is_not_denoised(self) -> None:
         smooth = np.repeat(np.arange(0, 240, 2, dtype=np.uint8)[None], 60, 0)
         assert denoise(smooth) is smooth
 
@@ -74,7 +74,7 @@ class TestPreprocessing:
         visible = np.full((8, 8, 3), (150, 100, 50), np.uint8)
         assert np.ptp(balance_white(visible)) == 0
 
-    def test_a_dark_picture_is_raised_and_a_bright_one_left(self) -> None:
+    def test_a_dark_image_is_raised_and_a_bright_one_left(self) -> None:
         dark = scene(0)[0] // 6
         assert enhance_low_light(dark).mean() > 3 * dark.mean()
         bright = np.clip(scene(0)[0].astype(int) + 80, 0, 255).astype(np.uint8)
@@ -117,7 +117,7 @@ class TestSpread:
 
     @pytest.mark.parametrize("workers", [1, 2])
     def test_an_error_of_a_job_is_raised_with_its_words(self, workers, tmp_path) -> None:
-        with pytest.raises(FileError, match=r"nowhere.png must be a readable picture file"):
+        with pytest.raises(FileError, match=r"nowhere.png must be a readable image file"):
             list(spread(read_visible, [tmp_path / "nowhere.png"], workers))
 
     def test_an_error_of_the_project_passes_between_processes(self) -> None:
@@ -131,4 +131,4 @@ def wait_and_read(path: Path) -> np.ndarray:
 
 
 def preprocess_nothing(_: int) -> None:
-    raise ImageError("a picture", "one", "nothing")
+    raise ImageError("an image", "one", "nothing")

@@ -1,7 +1,7 @@
 """Every fault of cameras, transport and operators against a real ``fusion_node``: it lives, balances and recovers.
 
 Each test has a process and a ROS domain of its own. How long each recovery took is printed when all are done [s], and
-is a property of the test in the JUnit report: from the first good pair after the fault to the first fused picture.
+is a property of the test in the JUnit report: from the first good pair after the fault to the first fused image.
 """
 
 # ruff: noqa: E402 (what needs ROS is imported after the skip)
@@ -25,10 +25,11 @@ pytest.register_assert_rewrite("ros_helpers.fusion_rig")
 pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros] brings it)")
 
 from lifecycle_msgs.msg import Transition
+from ros_helpers.faults import other_encoding, shifted, short, unstamped
 from ros_helpers.fusion_rig import (
     FAST,
     INFRARED,
-    STREAMS,
+    SENSORS,
     VISIBLE,
     Process,
     Rig,
@@ -36,7 +37,6 @@ from ros_helpers.fusion_rig import (
     environment_in,
     image,
 )
-from ros_helpers.spoils import other_encoding, shifted, short, unstamped
 from sensor_msgs.msg import Image
 
 from textdifuse_ros.bags.writer import BagWriter
@@ -78,7 +78,7 @@ class Faulty:
         """Send pairs one after the other, each spoilt; returns the visible halves."""
         sent = []
         for _ in range(count):
-            messages = dict(zip(STREAMS, self.rig.pair(*self.pair), strict=True))
+            messages = dict(zip(SENSORS, self.rig.pair(*self.pair), strict=True))
             spoil(messages)
             sent.append(messages[VISIBLE])
             self.rig.send(messages[VISIBLE], messages[INFRARED])
@@ -149,9 +149,9 @@ def camera(domain) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
 
 def test_a_camera_that_is_killed_is_named_and_when_it_is_revived_pairs_come_again(faulty, camera):
     node = faulty()
-    running = {stream: camera(stream) for stream in STREAMS}
+    running = {stream: camera(stream) for stream in SENSORS}
     assert node.rig.wait_for(lambda: len(node.rig.fused) > 5, PATIENCE)
-    for stream in STREAMS:
+    for stream in SENSORS:
         running[stream].kill()
         running[stream].wait()
         assert node.told(f"{stream} silent for"), node.rig.statuses[-1:]
@@ -174,8 +174,8 @@ def test_stamps_that_jump_or_are_zero_lose_no_more_than_the_pairs_they_are_in(fa
         return lambda messages: [shifted(messages[s], seconds) if seconds else unstamped(messages[s]) for s in streams]
 
     for fault, spoil, reasons in (
-        ("both clocks an hour ahead", of(*STREAMS, seconds=HOUR), set()),
-        ("both clocks an hour back", of(*STREAMS, seconds=-HOUR / 10), set()),
+        ("both clocks an hour ahead", of(*SENSORS, seconds=HOUR), set()),
+        ("both clocks an hour back", of(*SENSORS, seconds=-HOUR / 10), set()),
         ("visible an hour ahead", of(VISIBLE, seconds=HOUR), {"partner_missing", "time_jump"}),
         ("infrared an hour ahead", of(INFRARED, seconds=HOUR), {"unmatched", "time_jump"}),
         ("visible back", of(VISIBLE, seconds=-HOUR / 10), BACK),
@@ -183,7 +183,7 @@ def test_stamps_that_jump_or_are_zero_lose_no_more_than_the_pairs_they_are_in(fa
         ("visible 0.2 s back", of(VISIBLE, seconds=-0.2), {"unmatched", "late"}),
         ("visible stamps zero", of(VISIBLE), {"zero_stamp"}),
         ("infrared stamps zero", of(INFRARED), {"partner_missing", "unmatched"}),
-        ("all stamps zero", of(*STREAMS), {"zero_stamp"}),
+        ("all stamps zero", of(*SENSORS), {"zero_stamp"}),
     ):
         before = node.rig.settled()
         node.stream(5, spoil)
@@ -196,7 +196,7 @@ def test_stamps_that_jump_or_are_zero_lose_no_more_than_the_pairs_they_are_in(fa
 
 
 def test_a_bag_that_loops_pairs_as_well_in_each_lap(faulty, domain, tmp_path, pair):
-    # A best-effort subscription that has not seen the player yet, or a busy machine, would cost a picture as well.
+    # A best-effort subscription that has not seen the player yet, or a busy machine, would cost an image as well.
     node = faulty("input_depth:=50", "input_reliability:=reliable", "pairing_wait:=5.0")
     visible, infrared = pair
     with BagWriter(tmp_path / "bag") as bag:
@@ -219,16 +219,16 @@ def test_a_bag_that_loops_pairs_as_well_in_each_lap(faulty, domain, tmp_path, pa
     node.recovers("bag loop, then another clock")
 
 
-def test_bad_pictures_mid_stream_cost_themselves_only_and_a_new_encoding_or_size_is_taken_up(faulty):
+def test_bad_images_mid_stream_cost_themselves_only_and_a_new_encoding_or_size_is_taken_up(faulty):
     node = faulty()
     rng = np.random.default_rng(0)
     large = rng.integers(0, 256, (60, 100, 3), dtype=np.uint8)
 
-    def replaced(**pictures: np.ndarray) -> Spoil:
+    def replaced(**images: np.ndarray) -> Spoil:
         def spoil(messages: dict[str, Image]) -> None:
-            for stream, picture in pictures.items():
+            for stream, pixels in images.items():
                 stamp = messages[stream].header.stamp
-                messages[stream] = image(picture, stamp.sec * 10**9 + stamp.nanosec, f"{stream}_frame")
+                messages[stream] = image(pixels, stamp.sec * 10**9 + stamp.nanosec, f"{stream}_frame")
 
         return spoil
 
@@ -261,7 +261,7 @@ def test_bad_pictures_mid_stream_cost_themselves_only_and_a_new_encoding_or_size
 # ---- transport
 
 
-def test_qos_that_does_not_fit_is_named_and_when_it_does_pictures_pass(note, start, tiny_checkpoint, pair):
+def test_qos_that_does_not_fit_is_named_and_when_it_does_images_pass(note, start, tiny_checkpoint, pair):
     given = ("input_reliability:=reliable", "output_reliability:=best_effort")
     process, rig = start(f"model:={tiny_checkpoint}", *FAST, *given)
     rig.wait_until_active()
@@ -292,7 +292,7 @@ def test_qos_that_does_not_fit_is_named_and_when_it_does_pictures_pass(note, sta
     rig.settled()
 
 
-def test_pictures_that_the_default_shared_memory_loses_are_counted_and_told_of_with_what_to_set(faulty, monkeypatch):
+def test_images_that_the_default_shared_memory_loses_are_counted_and_told_of_with_what_to_set(faulty, monkeypatch):
     """Two of 1200 x 1600 do not fit into the segment of 512 kB: most are lost, whatever the timing."""
     monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
     node = faulty("steps:=1")
@@ -313,7 +313,7 @@ def test_pictures_that_the_default_shared_memory_loses_are_counted_and_told_of_w
 # ---- load and operators
 
 
-def test_ten_times_too_many_pictures_are_superseded_and_the_books_balance_all_the_while(faulty):
+def test_ten_times_too_many_images_are_superseded_and_the_books_balance_all_the_while(faulty):
     node = faulty("steps:=100")
     before = node.rig.settled()
     sent = []
@@ -327,7 +327,7 @@ def test_ten_times_too_many_pictures_are_superseded_and_the_books_balance_all_th
     assert node.rig.wait_for(lambda: node.rig.output_for(sent[-1]) is not None), "the newest pair is always fused"
     stamps = [out.header.stamp.sec * 10**9 + out.header.stamp.nanosec for out in node.rig.fused]
     assert stamps == sorted(stamps)
-    node.recovers("ten times too many pictures")
+    node.recovers("ten times too many images")
 
 
 def test_a_storm_of_parameters_good_and_bad_holds_nothing_up(faulty):
@@ -344,7 +344,7 @@ def test_a_storm_of_parameters_good_and_bad_holds_nothing_up(faulty):
         node.stream(1, gap=0.0)
     after = node.rig.settled()
     assert after["received"] - before["received"] == 40
-    assert after["fused"] > before["fused"], "pictures come out meanwhile"
+    assert after["fused"] > before["fused"], "images come out meanwhile"
     assert unfit(before, after).keys() <= {"reconfigured", "partner_missing", "unmatched"}, after["dropped"]
     assert (after["steps"], after["seed"]) == (4, 0), "the last of each is in force"
     node.recovers("parameter storm")
@@ -399,7 +399,7 @@ def test_deactivation_under_load_counts_what_waited_and_activation_takes_up_agai
     ids=["ctrl-c", "terminate", "ctrl-c in a fusion of several seconds"],
 )
 def test_a_signal_under_load_ends_the_process_cleanly_within_two_seconds(start, tiny_checkpoint, note, number, size):
-    # Reliable, for pictures that all but fill the default shared-memory segment.
+    # Reliable, for images that all but fill the default shared-memory segment.
     process, rig = start(f"model:={tiny_checkpoint}", "steps:=100", "input_reliability:=reliable", *FAST)
     rig.wait_until_active()
     grey = np.full(size, 90, np.uint8)

@@ -1,4 +1,4 @@
-"""Picture files: what is read, what is refused, what is written, and pairs of folders."""
+"""Image files: what is read, what is refused, what is written, and pairs of folders."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ COLOUR = RNG.integers(0, 256, (40, 50, 3), dtype=np.uint8)
 GREY = RNG.integers(0, 256, (40, 50), dtype=np.uint8)
 
 
-def store(path, picture, *options):
-    """Write by OpenCV; three-channel pictures are RGB here."""
-    stored = picture[..., [2, 1, 0, *range(3, picture.shape[2])]] if picture.ndim == 3 else picture
+def store(path, image, *options):
+    """Write by OpenCV; three-channel images are RGB here."""
+    stored = image[..., [2, 1, 0, *range(3, image.shape[2])]] if image.ndim == 3 else image
     assert cv2.imwrite(str(path), stored, list(options))
     return path
 
 
-def wide(picture):
-    return picture.astype(np.uint16) * 257 - (picture > 3) * np.uint16(3)
+def wide(image):
+    return image.astype(np.uint16) * 257 - (image > 3) * np.uint16(3)
 
 
-def test_opencv_4_6_without_its_logging_module_reads_pictures_too(tmp_path, monkeypatch):
+def test_opencv_4_6_without_its_logging_module_reads_images_too(tmp_path, monkeypatch):
     """As Debian 12 and Ubuntu 24.04 have it; the level is put back."""
     level = [3]
 
@@ -68,14 +68,14 @@ def test_sixteen_bits_are_kept(tmp_path, suffix):
 def test_jpeg_keeps_the_channel_order(tmp_path):
     red = np.zeros((16, 16, 3), np.uint8)
     red[..., 0] = 200
-    picture = read_visible(store(tmp_path / "a.jpg", red))
-    assert picture[8, 8, 0] > 190 and picture[8, 8, 1:].max() < 10
+    image = read_visible(store(tmp_path / "a.jpg", red))
+    assert image[8, 8, 0] > 190 and image[8, 8, 1:].max() < 10
 
 
 def test_a_grey_file_given_as_visible_is_repeated(tmp_path):
-    for picture in (GREY, wide(GREY)):
-        visible = read_visible(store(tmp_path / "a.png", picture))
-        assert np.array_equal(visible, np.stack([picture] * 3, axis=2))
+    for image in (GREY, wide(GREY)):
+        visible = read_visible(store(tmp_path / "a.png", image))
+        assert np.array_equal(visible, np.stack([image] * 3, axis=2))
 
 
 def test_a_colour_file_given_as_infrared_is_reduced_to_luma(tmp_path):
@@ -87,8 +87,8 @@ def test_a_colour_file_given_as_infrared_is_reduced_to_luma(tmp_path):
 @pytest.mark.parametrize("kind", ["png", "tiff"])
 @pytest.mark.parametrize("change", [lambda p: p, wide])
 def test_alpha_is_dropped_and_the_colour_below_kept(tmp_path, kind, change):
-    picture = change(np.dstack([COLOUR, np.zeros_like(GREY)]))
-    assert np.array_equal(read_visible(store(tmp_path / f"a.{kind}", picture)), picture[..., :3])
+    image = change(np.dstack([COLOUR, np.zeros_like(GREY)]))
+    assert np.array_equal(read_visible(store(tmp_path / f"a.{kind}", image)), image[..., :3])
 
 
 def test_grey_with_alpha_reads_as_grey(tmp_path):
@@ -147,7 +147,7 @@ def test_a_truncated_tiff_with_its_directory_first_is_refused(tmp_path, short):
     path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + GREY.tobytes())
     assert np.array_equal(read_infrared(path), GREY)
     path.write_bytes(path.read_bytes()[:-short])
-    with pytest.raises(FileError, match="a readable TIFF picture"):
+    with pytest.raises(FileError, match="a readable TIFF image"):
         read_infrared(path)
 
 
@@ -173,18 +173,16 @@ def test_a_flipped_byte_in_a_png_is_noticed(tmp_path):
             read_visible(path)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"hello, no picture", b"GIF89a" + bytes(50), b"\xff\xd8\xff", b"BM", b"II*\0"]
-)
-def test_what_is_no_picture_is_refused(tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b"hello, no image", b"GIF89a" + bytes(50), b"\xff\xd8\xff", b"BM", b"II*\0"])
+def test_what_is_no_image_is_refused(tmp_path, content):
     path = tmp_path / "a.png"
     path.write_bytes(content)
-    with pytest.raises(FileError, match=r"picture|JPEG"):
+    with pytest.raises(FileError, match=r"image|JPEG"):
         read_visible(path)
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
-    with pytest.raises(FileError, match=r"gone.png must be a readable picture file, got No such file"):
+    with pytest.raises(FileError, match=r"gone.png must be a readable image file, got No such file"):
         read_visible(tmp_path / "gone.png")
     with pytest.raises(FileError, match="directory"):
         read_infrared(tmp_path)
@@ -195,7 +193,7 @@ def test_a_float_tiff_is_stretched_for_infrared_and_refused_for_visible(tmp_path
     path = store(tmp_path / "a.tiff", celsius)
     infrared = read_infrared(path)
     assert infrared.dtype == np.uint8 and infrared.min() == 0 and infrared.max() == 255
-    with pytest.raises(FileError, match=r"a\.tiff must be a picture of 8 or 16 bits, got float32"):
+    with pytest.raises(FileError, match=r"a\.tiff must be an image of 8 or 16 bits, got float32"):
         read_visible(path)
     celsius[0, 0] = np.nan
     with pytest.raises(FileError, match=r"b\.tiff must be finite everywhere, got 1 of 400 pixels"):
@@ -207,13 +205,13 @@ def test_signed_integers_are_refused(tmp_path):
         read_infrared(store(tmp_path / "a.tiff", GREY.astype(np.int16)))
 
 
-@pytest.mark.parametrize("picture", [GREY, COLOUR, wide(GREY), wide(COLOUR)])
-def test_a_written_png_is_read_back_by_this_project_and_by_opencv(tmp_path, picture):
+@pytest.mark.parametrize("image", [GREY, COLOUR, wide(GREY), wide(COLOUR)])
+def test_a_written_png_is_read_back_by_this_project_and_by_opencv(tmp_path, image):
     path = tmp_path / "new" / "folder" / "a.png"
-    write_png(path, picture, {"Software": "test", "note": "Grüße, 夜"})
-    assert np.array_equal((read_visible if picture.ndim == 3 else read_infrared)(path), picture)
+    write_png(path, image, {"Software": "test", "note": "Grüße, 夜"})
+    assert np.array_equal((read_visible if image.ndim == 3 else read_infrared)(path), image)
     by_opencv = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    assert np.array_equal(by_opencv[..., ::-1] if picture.ndim == 3 else by_opencv, picture)
+    assert np.array_equal(by_opencv[..., ::-1] if image.ndim == 3 else by_opencv, image)
     assert read_png_metadata(path) == {"Software": "test", "note": "Grüße, 夜"}
 
 
@@ -288,12 +286,10 @@ def test_a_written_file_has_the_usual_permissions(tmp_path):
     assert (tmp_path / "a.png").stat().st_mode & 0o777 == 0o644
 
 
-@pytest.mark.parametrize(
-    "picture", [GREY.astype(np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4), np.uint8)]
-)
-def test_other_pictures_are_not_written(tmp_path, picture):
+@pytest.mark.parametrize("image", [GREY.astype(np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4), np.uint8)])
+def test_other_images_are_not_written(tmp_path, image):
     with pytest.raises(ImageError, match=r"uint8 or uint16, \[H, W\]"):
-        write_png(tmp_path / "a.png", picture)
+        write_png(tmp_path / "a.png", image)
 
 
 def fill(folder, *names):
@@ -323,9 +319,9 @@ def test_folders_pair_by_stem_and_tell_what_is_left_over(tmp_path):
     assert (listing.visible_only, listing.infrared_only, len(listing)) == (("only",), ("y", "z"), 3)
 
 
-def test_two_pictures_of_one_stem_are_refused(tmp_path):
+def test_two_images_of_one_stem_are_refused(tmp_path):
     left, right = fill(tmp_path / "v", "a.png", "a.jpg"), fill(tmp_path / "i", "a.png")
-    with pytest.raises(FileError, match=r"one picture for each name, got a\.jpg and a\.png"):
+    with pytest.raises(FileError, match=r"one image for each name, got a\.jpg and a\.png"):
         find_pairs(left, right)
 
 
@@ -341,9 +337,9 @@ def test_unusable_paths_are_refused(tmp_path):
         find_pairs(left / "a.png", left)
     with pytest.raises(FileError, match=r"must be a folder, as the visible path .* is, got a file"):
         find_pairs(left, left / "a.png")
-    with pytest.raises(FileError, match="gone must be a picture or a folder of pictures, got no such file"):
+    with pytest.raises(FileError, match="gone must be an image or a folder of images, got no such file"):
         find_pairs(left, tmp_path / "gone")
-    with pytest.raises(FileError, match=r"one with pictures .*, got none"):
+    with pytest.raises(FileError, match=r"one with images .*, got none"):
         find_pairs(left, empty)
 
 

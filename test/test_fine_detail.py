@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import TINY, with_random_heads
 
-from textdifuse_ros.config import FuserConfig
+from textdifuse_ros.config.base import FuserConfig
 from textdifuse_ros.fusion.emphasis import Emphasis
 from textdifuse_ros.fusion.fuser import Fuser
 from textdifuse_ros.fusion.weights import fitted, grown, load_networks, save_networks
@@ -33,8 +33,8 @@ def fine_networks() -> DriveNetworks:
 def decode(networks: DriveNetworks, visible: torch.Tensor, infrared: torch.Tensor) -> torch.Tensor:
     with torch.inference_mode():
         features = networks.luma.fuse_features(visible, infrared)
-        picture: torch.Tensor = networks.luma.decoder(features, torch.zeros_like(visible), torch.tensor([999]))[0]
-    return picture
+        image: torch.Tensor = networks.luma.decoder(features, torch.zeros_like(visible), torch.tensor([999]))[0]
+    return image
 
 
 def test_the_detail_is_what_changes_within_a_cell() -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from textdifuse_ros.cli.main import main
-from textdifuse_ros.config import FuserConfig
+from textdifuse_ros.config.base import FuserConfig
 from textdifuse_ros.errors import CheckpointError, ImageError
-from textdifuse_ros.fusion import emphasis, modulated, regions
+from textdifuse_ros.fusion import emphasis, modulation, regions
 from textdifuse_ros.fusion.emphasis import Emphasis
 from textdifuse_ros.fusion.fuser import Fuser
 from textdifuse_ros.fusion.regions import find_regions
@@ -42,7 +42,7 @@ def street() -> Pair:
 
 
 def objects(strength: float = 1.0) -> np.ndarray:
-    """A disc in the middle, and a box that the picture cuts off at its lower right corner."""
+    """A disc in the middle, and a box that the image cuts off at its lower right corner."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     named = ((x - 30) ** 2 + (y - 30) ** 2 < 150) | ((x > 90) & (y > 60))
     return np.where(named, np.float32(strength), np.float32(0))
@@ -50,7 +50,7 @@ def objects(strength: float = 1.0) -> np.ndarray:
 
 def enlarged(pair: Pair) -> Pair:
     """Four times as high and wide."""
-    visible, infrared = (np.kron(picture, np.ones((4, 4, 1)[: picture.ndim], np.uint8)) for picture in pair)
+    visible, infrared = (np.kron(image, np.ones((4, 4, 1)[: image.ndim], np.uint8)) for image in pair)
     return visible, infrared
 
 
@@ -64,7 +64,7 @@ def test_objects_of_one_size_are_decoded_together_and_come_out_as_alone(
     for left, strength in ((40, 2.0), (200, 1.0), (360, 0.5)):
         strengths[60:80, left : left + 20] = strength
     sizes = []
-    alike = modulated.alike
+    alike = modulation.alike
     monkeypatch.setattr(modulated, "alike", lambda *given: sizes.append(len(alike(*given))) or alike(*given))
     together = fuser(visible, infrared, steps=4, emphasis=Emphasis(strengths)).image
     assert sizes == [1]
@@ -90,7 +90,7 @@ def test_outside_the_mask_the_bytes_are_the_plain_ones(
     assert not changed[result.mask == 0].any()
     if strength > 0:  # what would not become fainter is left as it is
         assert changed[strengths != 0].mean() > 0.5
-    assert result.mask[30, 30] == result.mask[-1, -1] == 255, "the picture's edge is no border of the object"
+    assert result.mask[30, 30] == result.mask[-1, -1] == 255, "the image's edge is no border of the object"
 
 
 @pytest.mark.parametrize("steps", [1, 4])
@@ -118,14 +118,14 @@ def test_a_neighbour_does_not_jump_when_the_strength_of_another_leaves_nothing(f
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     near = (x >= 20) & (x < 43) & (y >= 20) & (y < 50)
     other = (x >= 43) & (x < 64) & (y >= 20) & (y < 50)
-    pictures = []
+    images = []
     for strength in (0.0, 1e-3):
         strengths = np.where(near, np.float32(1), np.where(other, np.float32(strength), np.float32(0)))
-        pictures.append(fuser(*street, steps=1, emphasis=Emphasis(strengths)).image.astype(int))
+        images.append(fuser(*street, steps=1, emphasis=Emphasis(strengths)).image.astype(int))
     inner = near & (x < 40)  # nearer to the other there is a border, or is none
-    assert np.abs(pictures[1] - pictures[0])[inner].max() <= 3
+    assert np.abs(images[1] - images[0])[inner].max() <= 3
     plain = fuser(*street, steps=1).image
-    assert np.abs(pictures[0] - plain)[inner].max() > 10
+    assert np.abs(images[0] - plain)[inner].max() > 10
 
 
 def test_a_strength_of_nothing_changes_nothing(fuser: Fuser, street: Pair) -> None:
@@ -138,11 +138,11 @@ def test_a_strength_of_nothing_changes_nothing(fuser: Fuser, street: Pair) -> No
 
 def test_little_strength_changes_little_and_it_grows_without_jumps(fuser: Fuser, street: Pair) -> None:
     plain = fuser(*street).image.astype(int)
-    pictures = [fuser(*street, emphasis=Emphasis(objects(s))).image.astype(int) for s in (-0.02, 0.02, 0.5, 0.52, 1.0)]
-    near_zero, far = np.abs(pictures[1] - plain), np.abs(pictures[4] - plain)
-    assert np.abs(pictures[0] - plain).max() < 0.3 * far.max()
+    images = [fuser(*street, emphasis=Emphasis(objects(s))).image.astype(int) for s in (-0.02, 0.02, 0.5, 0.52, 1.0)]
+    near_zero, far = np.abs(images[1] - plain), np.abs(images[4] - plain)
+    assert np.abs(images[0] - plain).max() < 0.3 * far.max()
     assert near_zero.max() < 0.3 * far.max() and near_zero.mean() < 0.1 * far.mean()
-    assert np.abs(pictures[3] - pictures[2]).max() < 0.3 * far.max()
+    assert np.abs(images[3] - images[2]).max() < 0.3 * far.max()
 
 
 def test_the_result_does_not_hang_on_what_was_fused_before(config: FuserConfig, fuser: Fuser, street: Pair) -> None:
@@ -162,12 +162,12 @@ def test_objects_far_apart_do_not_change_one_another(fuser: Fuser) -> None:
     both[10:50, 370:390] = -1
     assert len(find_regions(both[:, :400])) == 2
     alone, together = (fuser(*pair, emphasis=Emphasis(item)).image.astype(int) for item in (left, both))
-    # The context's widest mean is over the picture: it weighs a hundredth.
+    # The context's widest mean is over the image: it weighs a hundredth.
     assert np.abs(alone[:, :200] - together[:, :200]).max() <= 2
 
 
 @pytest.mark.parametrize("place", [0, 3, 8, 13])
-def test_decoding_regions_is_nearly_decoding_the_picture(
+def test_decoding_regions_is_nearly_decoding_the_image(
     fuser: Fuser, street: Pair, place: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = Emphasis(np.roll(objects(), (-place, -place), (0, 1)))
@@ -189,10 +189,10 @@ def test_with_noise_in_between_the_part_far_from_the_corner_sees_its_own(fuser: 
     assert np.abs(found - plain).max() <= 2
 
 
-def test_objects_for_which_the_whole_picture_is_decoded_stand_out(
+def test_objects_for_which_the_whole_image_is_decoded_stand_out(
     fuser: Fuser, street: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where parts would be more than the picture; the objects lie far from its corner."""
+    """Where parts would be more than the image; the objects lie far from its corner."""
     pair = enlarged(street)
     height, width = pair[1].shape
     strengths = np.zeros((height, width), np.float32)
@@ -210,9 +210,9 @@ def test_objects_for_which_the_whole_picture_is_decoded_stand_out(
 
 def test_the_chroma_stays(fuser: Fuser, street: Pair) -> None:
     plain = fuser(*street).image.astype(int)
-    picture = fuser(*street, emphasis=Emphasis(objects(0.3))).image.astype(int)
-    free = ((picture > 0) & (picture < 255) & (plain > 0) & (plain < 255)).all(2)
-    difference = (picture - plain)[free]
+    image = fuser(*street, emphasis=Emphasis(objects(0.3))).image.astype(int)
+    free = ((image > 0) & (image < 255) & (plain > 0) & (plain < 255)).all(2)
+    difference = (image - plain)[free]
     assert np.abs(difference).max() > 3
     assert np.ptp(difference, axis=1).max() <= 1, "all channels move by the luma alone"
 
@@ -273,23 +273,23 @@ class TestCommandLine:
     def test_the_text_changes_its_objects_and_the_mask_tells_where(self, fuse, folders: Path) -> None:
         assert fuse("plain")[0] == 0
         assert fuse("text", *self.fixed("--text", "the person", "--strength", 0.5, "--save-mask"))[0] == 0
-        plain, picture = (read_visible(folders / name / "a.png") for name in ("plain", "text"))
+        plain, image = (read_visible(folders / name / "a.png") for name in ("plain", "text"))
         mask = read_infrared(folders / "text" / "a_mask.png")
         left, top, right, bottom = self.BOX
         inside = np.zeros(mask.shape, bool)
         inside[top:bottom, left:right] = True
         assert mask.dtype == np.uint8 and np.array_equal(mask > 0, inside)
-        changed = (picture != plain).any(2)
+        changed = (image != plain).any(2)
         assert changed[inside].mean() > 0.5 and not changed[~inside].any()
         made_by = json.loads(read_png_metadata(folders / "text" / "a.png")["textdifuse"])
         assert (made_by["text"], made_by["strength"], made_by["localizer"]) == ("the person", 0.5, "fixed")
 
-    def test_what_is_not_there_leaves_the_plain_picture(self, fuse, folders: Path) -> None:
+    def test_what_is_not_there_leaves_the_plain_image(self, fuse, folders: Path) -> None:
         fuse("plain")
         for name, text in (("none", "bicycle"), ("empty", "")):
             assert fuse(name, *self.fixed("--text", text, "--save-mask"))[0] == 0
-            pictures = [read_visible(folders / folder / "a.png") for folder in ("plain", name)]
-            assert np.array_equal(*pictures)
+            images = [read_visible(folders / folder / "a.png") for folder in ("plain", name)]
+            assert np.array_equal(*images)
             assert not read_infrared(folders / name / "a_mask.png").any()
 
     @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ class TestCommandLine:
         status, error = fuse("out", *self.fixed("--text", "person"), model=tiny_checkpoint)
         assert status == 2 and "text re-modulation" in error and not (folders / "out").exists()
 
-    def test_a_mask_never_overwrites_a_picture(self, fuse, folders: Path, street: Pair) -> None:
+    def test_a_mask_never_overwrites_an_image(self, fuse, folders: Path, street: Pair) -> None:
         write_png(folders / "vis" / "a_mask.png", street[0])
         write_png(folders / "ir" / "a_mask.png", street[1])
         status, error = fuse("out", *self.fixed("--text", "person", "--save-mask"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from textdifuse_ros.config import FuserConfig
+from textdifuse_ros.config.base import FuserConfig
 from textdifuse_ros.errors import CheckpointError, ConfigError, DeviceError, ImageError
 from textdifuse_ros.fusion.fuser import Fuser
 
@@ -58,12 +58,12 @@ def test_every_sampler_is_repeatable_and_hears_the_seed(fuser: Fuser, pair: Pair
 
 
 def test_samplers_and_steps_differ(fuser: Fuser, pair: Pair) -> None:
-    pictures = [
+    images = [
         fuser(*pair, sampler=sampler, steps=steps).image
         for sampler, steps in (("ddim", 4), ("dpm_solver", 4), ("ancestral", 4), ("ddim", 1))
     ]
-    for i, one in enumerate(pictures):
-        for other in pictures[i + 1 :]:
+    for i, one in enumerate(images):
+        for other in images[i + 1 :]:
             assert not np.array_equal(one, other)
 
 
@@ -81,7 +81,7 @@ def test_bfloat16_is_close_to_float32(config: FuserConfig, fuser: Fuser, pair: P
     assert 0 < difference.mean() < 3
 
 
-def test_sixteen_bit_pictures_are_taken(fuser: Fuser, pair: Pair) -> None:
+def test_sixteen_bit_images_are_taken(fuser: Fuser, pair: Pair) -> None:
     visible, infrared = pair
     wide = fuser(visible.astype(np.uint16) * 257, infrared).image
     assert np.array_equal(wide, fuser(visible, infrared).image)
@@ -89,13 +89,13 @@ def test_sixteen_bit_pictures_are_taken(fuser: Fuser, pair: Pair) -> None:
     assert fuser(visible, raw).image.shape == visible.shape
 
 
-def test_constant_and_read_only_pictures_are_fused(fuser: Fuser) -> None:
+def test_constant_and_read_only_images_are_fused(fuser: Fuser) -> None:
     visible, infrared = np.zeros((32, 40, 3), np.uint8), np.full((32, 40), 255, np.uint8)
     visible.flags.writeable = infrared.flags.writeable = False
     assert fuser(visible, infrared).image.shape == (32, 40, 3)
 
 
-def test_provenance_and_timings_say_what_made_the_picture(fuser: Fuser, config: FuserConfig, pair: Pair) -> None:
+def test_provenance_and_timings_say_what_made_the_image(fuser: Fuser, config: FuserConfig, pair: Pair) -> None:
     result = fuser(*pair)
     assert result.provenance["model"] == "tiny"
     assert len(str(result.provenance["weights"])) == 64
@@ -165,6 +165,6 @@ def test_out_of_memory_is_one_error_and_not_the_end(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-def test_cuda_gives_nearly_the_picture_of_the_cpu(config: FuserConfig, fuser: Fuser, pair: Pair) -> None:
+def test_cuda_gives_nearly_the_image_of_the_cpu(config: FuserConfig, fuser: Fuser, pair: Pair) -> None:
     result = Fuser.from_config(replace(config, device="cuda"))(*pair)
     assert np.abs(result.image.astype(int) - fuser(*pair).image.astype(int)).max() <= 2

@@ -1,4 +1,4 @@
-"""What the joint stage is trained for: the target picture, its edges, and each term of the loss."""
+"""What the joint stage is trained for: the target image, its edges, and each term of the loss."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from conftest import TINY
 from torch import Tensor
 
 from textdifuse_ros.data.crops import Sample
-from textdifuse_ros.fusion.losses import (
+from textdifuse_ros.image.gradients import sobel_vector
+from textdifuse_ros.image.ranges import unit_to_signed
+from textdifuse_ros.metrics.similarity import scd
+from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
+from textdifuse_ros.train.fusion_losses import (
     CORING,
     LOOKS,
     Look,
@@ -23,17 +27,13 @@ from textdifuse_ros.fusion.losses import (
     vivid_target,
     without_cold_sky,
 )
-from textdifuse_ros.image.gradients import sobel_vector
-from textdifuse_ros.image.ranges import unit_to_signed
-from textdifuse_ros.metrics.similarity import scd
-from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
 from textdifuse_ros.train.joint import JointStage
 
 ROAD = LOOKS["road"]
 
 
 def scene(seed: int = 0, size: int = 64) -> tuple[Tensor, Tensor]:
-    """A smooth visible and a smooth infrared picture over most of the range, [1, 1, S, S] each."""
+    """A smooth visible and a smooth infrared image over most of the range, [1, 1, S, S] each."""
     noise = torch.rand(2, 1, 6, 6, generator=torch.Generator().manual_seed(seed))
     smooth = torch.nn.functional.interpolate(noise, size=(size, size), mode="bicubic", align_corners=False).clamp(0, 1)
     return smooth[:1], smooth[1:]
@@ -66,7 +66,7 @@ def test_there_is_no_halo_around_what_is_warm() -> None:
     assert target[body == 0.9].max() - target[body == 0.9].min() < 0.03
 
 
-def test_a_dark_picture_is_lifted_and_a_bright_one_is_not() -> None:
+def test_a_dark_image_is_lifted_and_a_bright_one_is_not() -> None:
     visible, infrared = scene(3)
     mean = vivid_target(0.2 * visible, 0.2 * infrared, ROAD).mean()
     assert mean > 1.5 * 0.2 * torch.maximum(visible, infrared).mean()
@@ -113,8 +113,8 @@ def test_texture_of_the_cold_sky_is_cored_out_and_that_of_warm_ground_is_not() -
     def shown(temperature: float) -> float:
         ramp = visible - torch.linspace(0, 0.3, 64)
         with_texture, without = (
-            vivid_target(ramp, picture, ROAD)
-            for picture in (temperature + 2 * texture, torch.full_like(texture, temperature))
+            vivid_target(ramp, image, ROAD)
+            for image in (temperature + 2 * texture, torch.full_like(texture, temperature))
         )
         return (with_texture - without)[..., 8:-8, 8:-8].abs().max().item()
 
@@ -217,7 +217,7 @@ def test_grid_energy_sees_the_shuffles_grid_and_neither_offset_nor_noise() -> No
     assert grid_energy(ramp).item() < 0.4 * energy
 
 
-def test_the_loss_prefers_its_target_to_what_is_wrong_with_fused_pictures() -> None:
+def test_the_loss_prefers_its_target_to_what_is_wrong_with_fused_images() -> None:
     visible, infrared = scene(5)
     target, edges = vivid_target(visible, infrared, ROAD), vivid_edges(visible, infrared, ROAD)
 

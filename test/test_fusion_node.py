@@ -1,4 +1,4 @@
-"""``fusion_node`` as a real process over real rclpy and DDS: pictures, parameters, life cycle, signals, transport."""
+"""``fusion_node`` as a real process over real rclpy and DDS: images, parameters, life cycle, signals, transport."""
 
 # ruff: noqa: E402 (what needs ROS is imported after the skip)
 from __future__ import annotations
@@ -26,14 +26,14 @@ from ros_helpers.fusion_rig import (
     pixels,
 )
 
-from textdifuse_ros.config import FuserConfig
+from textdifuse_ros.config.base import FuserConfig
 from textdifuse_ros.fusion.fuser import Fuser
 from textdifuse_ros.nodes.qos import transport_warning
 
 pytest_plugins = ["ros_helpers.fusion_rig"]
 
 
-# ---- pictures in, pictures out
+# ---- images in, images out
 
 
 def test_a_pair_comes_out_fused_with_the_visible_header_and_the_fusers_own_bytes(rig, pair, tiny_checkpoint):
@@ -67,7 +67,7 @@ def test_stamps_within_tolerance_pair_and_others_do_not(rig, pair):
     assert sum(dropped_since(before, after).values()) == 1
 
 
-def test_a_constant_picture_is_fused_like_any_other(rig):
+def test_a_constant_image_is_fused_like_any_other(rig):
     rig.fuse(np.zeros((32, 40, 3), np.uint8), np.full((32, 40), 255, np.uint8))
 
 
@@ -84,7 +84,7 @@ def test_sixteen_bit_infrared_and_bgr_visible_are_taken(rig, pair):
 # ---- parameters
 
 
-def test_steps_change_while_running_and_the_next_picture_shows_it(rig, pair, tiny_checkpoint):
+def test_steps_change_while_running_and_the_next_image_shows_it(rig, pair, tiny_checkpoint):
     try:
         assert rig.set("steps", 1).successful
         expected = Fuser.from_config(FuserConfig(model=str(tiny_checkpoint), steps=1, threads=1))(*pair).image
@@ -200,7 +200,7 @@ def test_the_life_cycle_frees_and_takes_up_again(start, tiny_checkpoint, pair):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("after", [0.1, 1.0])
 def test_a_signal_while_configuring_ends_the_process_cleanly(start, tiny_checkpoint, number, by_service, after):
-    """Meanwhile PyTorch is imported, weights are loaded and a large picture is fused, which takes seconds."""
+    """Meanwhile PyTorch is imported, weights are loaded and a large image is fused, which takes seconds."""
     process, rig = start(f"model:={tiny_checkpoint}", "warm_up_size:=[1600, 2400]", f"autostart:={not by_service}")
     assert rig.wait_for(lambda: rig.node.count_publishers("/diagnostics") > 0, START_TIMEOUT), process.text()
     if by_service:
@@ -229,7 +229,7 @@ def test_the_small_default_segment_is_warned_of_where_it_is_in_force(environment
     assert bool(transport_warning(environment)) == warns
 
 
-def test_with_the_shipped_profile_vga_pictures_arrive_between_processes(domain, tmp_path):
+def test_with_the_shipped_profile_vga_images_arrive_between_processes(domain, tmp_path):
     """Without it the default segment loses up to all of them, depending on the timing."""
     profile = Path(__file__).parents[1] / "config" / "fastdds_shm.xml"
     helper = Path(__file__).parent / "ros_helpers" / "vga_transport.py"

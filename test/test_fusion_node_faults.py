@@ -12,20 +12,20 @@ pytest.register_assert_rewrite("ros_helpers.fusion_rig")
 pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros] brings it)")
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from ros_helpers.fusion_rig import FAST, INFRARED, START_TIMEOUT, STREAMS, VISIBLE, Rig, dropped_since, image
-from ros_helpers.spoils import half_size, other_encoding, short, small_step, unstamped, with_nan
+from ros_helpers.faults import half_size, other_encoding, short, small_step, unstamped, with_nan
+from ros_helpers.fusion_rig import FAST, INFRARED, SENSORS, START_TIMEOUT, VISIBLE, Rig, dropped_since, image
 from sensor_msgs.msg import Image
 
-from textdifuse_ros.config_nodes import FusionNodeConfig
-from textdifuse_ros.fusion.budget import LatencyBudget
+from textdifuse_ros.config.nodes import FusionNodeConfig
 from textdifuse_ros.image.intake import SensorIntake
 from textdifuse_ros.nodes import diagnostics, fusion_node
 from textdifuse_ros.nodes.diagnostics import Arrivals, Complaints, Latencies
-from textdifuse_ros.nodes.engine import Engine
 from textdifuse_ros.nodes.health import complain_of, losses_of
 from textdifuse_ros.nodes.pair_fusion import Job, PairFusion
 from textdifuse_ros.nodes.qos import loss_remedy
-from textdifuse_ros.nodes.worker import LatestWorker
+from textdifuse_ros.runtime.engine import Engine
+from textdifuse_ros.runtime.latency_budget import LatencyBudget
+from textdifuse_ros.runtime.worker import LatestWorker
 from textdifuse_ros.sync.filters import Received
 from textdifuse_ros.sync.outcome import Drop
 
@@ -53,7 +53,7 @@ pytest_plugins = ["ros_helpers.fusion_rig"]
 )
 def test_a_bad_message_is_counted_by_reason_and_the_next_pair_comes_out(rig, pair, stream, spoil, reason):
     before = rig.books()
-    messages = dict(zip(STREAMS, rig.pair(*pair), strict=True))
+    messages = dict(zip(SENSORS, rig.pair(*pair), strict=True))
     spoil(messages[stream])
     rig.send(messages[VISIBLE], messages[INFRARED])
     assert rig.wait_for(lambda: dropped_since(before, rig.books()) == {reason: 1}), rig.books()
@@ -82,7 +82,7 @@ def test_one_silent_camera_is_reported_counted_and_forgiven(running, rig, pair):
     after = rig.settled()
     assert dropped_since(before, after) == {"partner_missing": 12}
     assert "infrared silent for" in process.text()
-    assert "partner_missing: no infrared picture within tolerance (0.02 s) in pairing_wait (0.2 s)" in process.text()
+    assert "partner_missing: no infrared image within tolerance (0.02 s) in pairing_wait (0.2 s)" in process.text()
     rig.fuse(*pair)
     assert rig.wait_for(lambda: "infrared is back" in process.text())
 
@@ -125,7 +125,7 @@ def test_a_fusion_that_fails_is_counted_and_logged(pair):
         Engine(complaints.tell), SensorIntake(FusionNodeConfig()), FusionNodeConfig,
         lambda *out: published.append(out[0]), complaints, Latencies(), LatencyBudget(),
     )  # fmt: skip
-    visible, infrared = (Received(image(picture, 1), 0.0) for picture in pair)
+    visible, infrared = (Received(image(pixels, 1), 0.0) for pixels in pair)
     assert fusion(Job(visible, infrared)) == "fusion_error"
     assert published == [] and len(lines) == 1
     assert lines[0].startswith("fusion_error: the fuser must be open, got closed; deactivate and activate")
@@ -159,13 +159,13 @@ def wide(message: Image) -> None:
 @pytest.mark.parametrize(
     ("stream", "spoil", "level", "count", "said"),
     [
-        (INFRARED, later, DiagnosticStatus.WARN, "unmatched", "visible unmatched: no infrared picture within tolerance "
-         "(0.02 s): the nearest infrared picture is 40.0 ms later; raise tolerance, or set infrared_offset to -0.040"),
-        (VISIBLE, unstamped, DiagnosticStatus.ERROR, "zero_stamp", "visible zero_stamp: a picture without stamp"),
-        (INFRARED, unstamped, DiagnosticStatus.ERROR, "infrared zero_stamp", "infrared zero_stamp: a picture without"),
+        (INFRARED, later, DiagnosticStatus.WARN, "unmatched", "visible unmatched: no infrared image within tolerance "
+         "(0.02 s): the nearest infrared image is 40.0 ms later; raise tolerance, or set infrared_offset to -0.040"),
+        (VISIBLE, unstamped, DiagnosticStatus.ERROR, "zero_stamp", "visible zero_stamp: an image without stamp"),
+        (INFRARED, unstamped, DiagnosticStatus.ERROR, "infrared zero_stamp", "infrared zero_stamp: an image without"),
         (VISIBLE, short, DiagnosticStatus.ERROR, "bad_visible", "bad_visible: data must be at least step * height"),
-        (INFRARED, with_nan, DiagnosticStatus.ERROR, "bad_infrared", "bad_infrared: the infrared picture must be"),
-        (INFRARED, wide, DiagnosticStatus.ERROR, "size_mismatch", "size_mismatch: the infrared picture must be as"),
+        (INFRARED, with_nan, DiagnosticStatus.ERROR, "bad_infrared", "bad_infrared: the infrared image must be"),
+        (INFRARED, wide, DiagnosticStatus.ERROR, "size_mismatch", "size_mismatch: the infrared image must be as"),
     ],
 )  # fmt: skip
 def test_where_both_cameras_send_and_nothing_is_fused_diagnostics_and_log_say_why(
@@ -175,7 +175,7 @@ def test_where_both_cameras_send_and_nothing_is_fused_diagnostics_and_log_say_wh
     rig.statuses.clear()
 
     def told() -> bool:
-        messages = dict(zip(STREAMS, rig.pair(*pair), strict=True))
+        messages = dict(zip(SENSORS, rig.pair(*pair), strict=True))
         spoil(messages[stream])
         rig.send(messages[VISIBLE], messages[INFRARED])
         return any("nothing fused in the last 0.2 s: " in status.message for status in rig.statuses[-1:])
@@ -220,7 +220,7 @@ def test_a_fusion_that_takes_longer_than_a_period_is_said_to(rig):
         (Drop(VISIBLE, 1, None, "late", None, 7_000_000), "7.0 ms behind a later one"),
         (Drop(INFRARED, 1, None, "late", None, 7_000_000), "infrared late: "),
         (Drop(VISIBLE, 1, None, "time_jump"), "time went back"),
-        (Drop(VISIBLE, 1, None, "time_jump", -3 * 10**9), "the nearest infrared picture is 3000.0 ms earlier"),
+        (Drop(VISIBLE, 1, None, "time_jump", -3 * 10**9), "the nearest infrared image is 3000.0 ms earlier"),
         (Drop(VISIBLE, 1, None, "partner_set_back", -3 * 10**9), "one camera's time went back, the other's did not"),
         (Drop(VISIBLE, 1, None, "reconfigured"), "an offset was changed"),
     ],
@@ -235,7 +235,7 @@ class Lossy:
     """Inputs of which the middleware has lost some."""
 
     def __init__(self) -> None:
-        self.arrivals = {stream: Arrivals() for stream in STREAMS}
+        self.arrivals = {stream: Arrivals() for stream in SENSORS}
 
     def pass_by(self, stream: str, came: int, lost: int) -> None:
         for _ in range(came):
@@ -244,14 +244,14 @@ class Lossy:
         self.arrivals[stream].measure()
 
 
-def test_losses_in_transport_are_told_of_by_camera_from_two_percent_and_three_pictures_on():
+def test_losses_in_transport_are_told_of_by_camera_from_two_percent_and_three_images_on():
     inputs, lines = Lossy(), []
     for stream, came, lost in ((VISIBLE, 20, 2), (INFRARED, 200, 3)):
         inputs.pass_by(stream, came, lost)
     assert losses_of(inputs, Complaints(lines.append)) == [], "two are few, and 3 of 203 are less than 2 %"
     inputs.pass_by(VISIBLE, 20, 8)
     (told,) = losses_of(inputs, Complaints(lines.append))
-    assert told.startswith("visible: 10 of the last 50 pictures (20 %) were lost in transport; set FASTRTPS_DEFAULT_")
+    assert told.startswith("visible: 10 of the last 50 images (20 %) were lost in transport; set FASTRTPS_DEFAULT_")
     assert lines == [told.replace("visible: ", "visible transport: ")]
     for _ in range(11):
         inputs.pass_by(VISIBLE, 20, 0)

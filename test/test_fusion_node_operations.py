@@ -21,12 +21,12 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from rclpy.context import Context
 from rclpy.lifecycle import TransitionCallbackReturn
-from ros_helpers.fusion_rig import FAST, INFRARED, STREAMS, VISIBLE, Rig, dropped_since, pixels
+from ros_helpers.fusion_rig import FAST, INFRARED, SENSORS, VISIBLE, Rig, dropped_since, pixels
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
 
-from textdifuse_ros.config import FuserConfig
+from textdifuse_ros.config.base import FuserConfig
 from textdifuse_ros.fusion.fuser import Fuser
 from textdifuse_ros.nodes.fusion_node import FusionNode
 from textdifuse_ros.nodes.qos import output_profile
@@ -54,9 +54,9 @@ def rigged(rig) -> Iterator[Rig]:
             assert rig.set(name, value).successful
 
 
-def told_of(rig: Rig, picture: Image) -> Any:
-    """The provenance that came with a picture."""
-    return next((each.status[0] for each in rig.provenance if each.header == picture.header), None)
+def told_of(rig: Rig, image: Image) -> Any:
+    """The provenance that came with an image."""
+    return next((each.status[0] for each in rig.provenance if each.header == image.header), None)
 
 
 def values(status: Any) -> dict[str, str]:
@@ -66,7 +66,7 @@ def values(status: Any) -> dict[str, str]:
 # ---- a camera is missing
 
 
-@pytest.mark.parametrize("alive", STREAMS)
+@pytest.mark.parametrize("alive", SENSORS)
 def test_restored_alone_and_marked_so_while_the_other_is_missing_and_fused_again_when_it_is_back(
     rigged, pair, expected, alive
 ):
@@ -76,20 +76,20 @@ def test_restored_alone_and_marked_so_while_the_other_is_missing_and_fused_again
     before = rigged.books()
 
     def lone() -> bool:
-        messages = dict(zip(STREAMS, rigged.pair(visible, infrared), strict=True))
+        messages = dict(zip(SENSORS, rigged.pair(visible, infrared), strict=True))
         rigged.cameras[alive].publish(messages[alive])
         rigged.spin(0.05)
         return len(rigged.fused) >= 4
 
     assert rigged.wait_for(lone, 20.0), rigged.books()
     last = rigged.fused[-1]
-    picture = {VISIBLE: visible, INFRARED: infrared}[alive]
-    np.testing.assert_array_equal(pixels(last), expected.restore(**{alive: picture}).image)
+    image = {VISIBLE: visible, INFRARED: infrared}[alive]
+    np.testing.assert_array_equal(pixels(last), expected.restore(**{alive: image}).image)
     assert last.header.frame_id == {VISIBLE: "color_frame", INFRARED: "thermal_frame"}[alive]
     assert rigged.wait_for(lambda: told_of(rigged, last) is not None)
     status = told_of(rigged, last)
     assert (status.message, status.level, values(status)["sources"]) == ("restored", WARN, alive)
-    words = f"is missing: the restored {alive} picture alone is published"
+    words = f"is missing: the restored {alive} image alone is published"
     assert rigged.wait_for(lambda: any(words in status.message for status in rigged.statuses))
     after = rigged.settled()
     assert after[alive]["alone"] > before[alive]["alone"]
@@ -112,7 +112,7 @@ def test_restored_alone_and_marked_so_while_the_other_is_missing_and_fused_again
 
 
 @pytest.mark.parametrize("policy", ["hold", "stop"])
-def test_hold_sends_the_last_picture_again_with_its_own_header_and_stop_sends_nothing(rigged, pair, policy):
+def test_hold_sends_the_last_image_again_with_its_own_header_and_stop_sends_nothing(rigged, pair, policy):
     rigged.set("on_missing", policy)
     last = rigged.fuse(*pair)
     rigged.fused.clear()
@@ -224,7 +224,7 @@ def test_reset_drops_what_waits_and_forgets_the_past(rigged, pair):
     rigged.fuse(*pair)
 
 
-def test_reload_weights_reads_the_file_again_while_pictures_come_out(start, tiny_checkpoint, tmp_path, pair):
+def test_reload_weights_reads_the_file_again_while_images_come_out(start, tiny_checkpoint, tmp_path, pair):
     """Also: while the weights are waited for, /diagnostics says so."""
     import torch
     from conftest import TINY
@@ -252,7 +252,7 @@ def test_reload_weights_reads_the_file_again_while_pictures_come_out(start, tiny
 
 
 def test_the_live_doctor_tells_rates_and_the_offset_to_set(rigged, pair):
-    visible, infrared = (picture[:8, :8] for picture in pair)
+    visible, infrared = (image[:8, :8] for image in pair)
     assert rigged.call(Trigger, "reset", Trigger.Request()).success  # forgets the stamps of the tests before
     before = rigged.books()
     for _ in range(25):
@@ -296,7 +296,7 @@ def test_a_topic_without_publisher_is_named(rigged, pair):
 
 
 def test_simulated_time_that_stands_still_or_goes_back_is_understood(start, tiny_checkpoint, pair):
-    """The pictures before the jump wait without a partner; without the clock they would for a minute."""
+    """The images before the jump wait without a partner; without the clock they would for a minute."""
     _, rig = start(f"model:={tiny_checkpoint}", "use_sim_time:=true", *FAST, "pairing_wait:=60.0")
     rig.wait_until_active()
     assert rig.wait_for(lambda: any("nobody publishes /clock" in status.message for status in rig.statuses))
@@ -345,7 +345,7 @@ def test_a_stock_policy_pairs_where_message_filters_is_installed_and_is_else_ref
 
 
 def test_what_a_given_up_fusion_gives_later_is_thrown_away(domain, tiny_checkpoint):
-    """A fusion that outlives its node's deactivation ends in the books of then, and in no picture of now."""
+    """A fusion that outlives its node's deactivation ends in the books of then, and in no image of now."""
     context = Context()
     rclpy.init(args=[], context=context, domain_id=domain)
     words = [f"model:={tiny_checkpoint}", "warm_up_size:=[48,64]", "steps:=1", "autostart:=false"]
@@ -355,7 +355,7 @@ def test_what_a_given_up_fusion_gives_later_is_thrown_away(domain, tiny_checkpoi
         old = node._dispatch
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         published: list[Image] = []
-        node._outputs.publish = lambda picture, *rest: published.append(picture)
+        node._outputs.publish = lambda image, *rest: published.append(image)
         node._publish(old, Image(), "fused", {}, None)
         assert published == []
         node._publish(node._dispatch, Image(), "fused", {}, None)

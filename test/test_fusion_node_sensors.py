@@ -14,23 +14,24 @@ from test_registration import EYE, K
 pytest.register_assert_rewrite("ros_helpers.fusion_rig")
 pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros] brings it)")
 
-from ros_helpers.fusion_rig import FAST, INFRARED, STREAMS, VISIBLE, dropped_since, image, pixels
+from ros_helpers.fusion_rig import FAST, dropped_since, image, pixels
 from sensor_msgs.msg import CameraInfo, CompressedImage
 
-from textdifuse_ros.config import FuserConfig
-from textdifuse_ros.config_sensors import SensorConfig
+from textdifuse_ros.config.base import FuserConfig
+from textdifuse_ros.config.sensors import SensorConfig
 from textdifuse_ros.fusion.fuser import Fuser
 from textdifuse_ros.image.intake import SensorIntake
 from textdifuse_ros.nodes.qos import latched_profile, output_profile
+from textdifuse_ros.sensors import INFRARED, SENSORS, VISIBLE
 
 pytest_plugins = ["ros_helpers.fusion_rig"]
 
 HOMOGRAPHY = (2.0, 0.0, 3.0, 0.0, 2.0, -4.0, 0.0, 0.0, 1.0)
 
 
-def compressed(picture: np.ndarray, form: str, like) -> CompressedImage:
+def compressed(image: np.ndarray, form: str, like) -> CompressedImage:
     message = CompressedImage(header=like.header, format=form)
-    coded = picture if picture.ndim == 2 else picture[:, :, ::-1]
+    coded = image if image.ndim == 2 else image[:, :, ::-1]
     message.data = array("B", cv2.imencode(".png", coded)[1].tobytes())
     return message
 
@@ -44,7 +45,7 @@ def calibration(width: int, height: int) -> CameraInfo:
 
 
 def test_compressed_cameras_of_different_size_are_rectified_registered_and_fused(start, tiny_checkpoint):
-    """The node's picture is, byte for byte, the fuser's of the pair that the intake makes of the same messages."""
+    """The node's image is, byte for byte, the fuser's of the pair that the intake makes of the same messages."""
     settings = {"rectify": True, "registration": "homography", "infrared_homography": HOMOGRAPHY}
     process, rig = start(
         f"model:={tiny_checkpoint}", *FAST, "threads:=1", "visible_transport:=compressed",
@@ -52,8 +53,8 @@ def test_compressed_cameras_of_different_size_are_rectified_registered_and_fused
         f"infrared_homography:={list(HOMOGRAPHY)}",
     )  # fmt: skip
     create = rig.node.create_publisher
-    senders = {s: create(CompressedImage, f"/{s}/image/compressed", output_profile(50)) for s in STREAMS}
-    infos = {s: create(CameraInfo, f"/{s}/camera_info", output_profile(5)) for s in STREAMS}
+    senders = {s: create(CompressedImage, f"/{s}/image/compressed", output_profile(50)) for s in SENSORS}
+    infos = {s: create(CameraInfo, f"/{s}/camera_info", output_profile(5)) for s in SENSORS}
     ends = (*senders.values(), *infos.values())
     assert rig.wait_for(lambda: all(end.get_subscription_count() == 1 for end in ends), 60), process.text()
     assert rig.wait_for(lambda: rig.state() == "active")
@@ -70,7 +71,7 @@ def test_compressed_cameras_of_different_size_are_rectified_registered_and_fused
             compressed(visible, "rgb8; png compressed bgr8", like),
             compressed(counts, "mono16; png compressed ", like),
         )
-        for stream, message in zip(STREAMS, pair, strict=True):
+        for stream, message in zip(SENSORS, pair, strict=True):
             senders[stream].publish(message)
         return pair
 
@@ -88,7 +89,7 @@ def test_compressed_cameras_of_different_size_are_rectified_registered_and_fused
     assert rig.fused[-1].header == sent[0].header
     assert rig.wait_for(lambda: told)
     assert (told[-1].header, told[-1].width, told[-1].height) == (sent[0].header, 96, 72)
-    assert not any(told[-1].d), "of the picture that comes out, which is rectified"
+    assert not any(told[-1].d), "of the image that comes out, which is rectified"
 
     intake = SensorIntake(SensorConfig(**settings))
     intake.set_calibration(VISIBLE, calibration(96, 72))
@@ -98,7 +99,7 @@ def test_compressed_cameras_of_different_size_are_rectified_registered_and_fused
     assert np.array_equal(pixels(rig.fused[-1]), fuser(pair.visible, pair.infrared).image)
 
 
-def test_the_fused_picture_has_the_calibration_of_the_camera_whose_frame_it_has(start, tiny_checkpoint):
+def test_the_fused_image_has_the_calibration_of_the_camera_whose_frame_it_has(start, tiny_checkpoint):
     _, rig = start(f"model:={tiny_checkpoint}", *FAST)
     told: list[CameraInfo] = []
     rig.node.create_subscription(CameraInfo, "/fusion_node/fused/camera_info", told.append, output_profile(5))
@@ -118,7 +119,7 @@ def test_the_fused_picture_has_the_calibration_of_the_camera_whose_frame_it_has(
     assert told == [due]
 
 
-def test_a_calibration_file_of_another_size_is_not_published_as_the_pictures(start, tiny_checkpoint, tmp_path):
+def test_a_calibration_file_of_another_size_is_not_published_as_the_images(start, tiny_checkpoint, tmp_path):
     file = tmp_path / "camera.yaml"
     rows = {"camera": K, "rectification": EYE, "projection": (*K[:3], 0.0, *K[3:6], 0.0, *K[6:], 0.0)}
     said = {f"{name}_matrix": {"data": list(data)} for name, data in rows.items()}
@@ -135,11 +136,11 @@ def test_a_calibration_file_of_another_size_is_not_published_as_the_pictures(sta
     assert rig.wait_for(lambda: told)
     rig.spin(0.3)
     assert [(info.width, info.height) for info in told] == [(160, 120)]
-    assert "visible_calibration is for 160 x 120 pixels, the pictures have 64 x 48" in process.text()
+    assert "visible_calibration is for 160 x 120 pixels, the images have 64 x 48" in process.text()
 
 
 def test_latched_and_remapped_calibrations_are_heard_and_one_for_two_cameras_is_refused(start, tiny_checkpoint):
-    """The pictures of both cameras lie in one namespace; their calibrations were published before the node came."""
+    """The images of both cameras lie in one namespace; their calibrations were published before the node came."""
     process, rig = start(f"model:={tiny_checkpoint}", *FAST, "rectify:=true", "-r visible/image:=/cam/rgb",
                          "-r infrared/image:=/cam/thermal")  # fmt: skip
     assert rig.wait_for(lambda: "a topic for each camera, got /cam/camera_info for both" in process.text(), 60)

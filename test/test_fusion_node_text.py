@@ -20,7 +20,7 @@ from ros_helpers.fusion_rig import FAST, START_TIMEOUT, Process, Rig, pixels
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from textdifuse_ros.config import FuserConfig
+from textdifuse_ros.config.base import FuserConfig
 from textdifuse_ros.fusion.fuser import Fuser
 from textdifuse_ros.nodes.qos import output_profile
 
@@ -33,7 +33,7 @@ TOPICS = {"mask": Image, "instances": Image, "overlay": Image, "objects": String
 
 
 class Heard:
-    """What came on the topics of a text, for each fused picture."""
+    """What came on the topics of a text, for each fused image."""
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
@@ -170,7 +170,7 @@ def test_after_a_change_of_the_text_the_mask_is_empty_until_the_first_result_and
     assert [item["strength"] for item in found["objects"]["categories"]] == [1.0, 0.5]
 
 
-def test_a_strength_holds_from_the_next_picture_on_and_needs_no_new_look(heard, pair, plain):
+def test_a_strength_holds_from_the_next_image_on_and_needs_no_new_look(heard, pair, plain):
     strong = heard.fuse_until("located", pair)
     assert heard.rig.set("target_strength", 0.0).successful
     found = heard.fuse(pair)
@@ -215,7 +215,7 @@ def test_a_text_that_is_wrong_is_refused_and_what_was_in_force_stays(heard, pair
 def test_a_localizer_that_fails_or_cannot_be_had_is_reported_and_the_fusion_goes_on(
     heard, running, pair, plain, tmp_path
 ):
-    """The mask given by hand is of another size than the pictures: each look at a key frame raises."""
+    """The mask given by hand is of another size than the images: each look at a key frame raises."""
     process, rig, _ = running
     cv2.imwrite(str(tmp_path / "small.png"), np.ones((8, 8), np.uint8))
     assert rig.set("regions", str(tmp_path / "small.png")).successful
@@ -223,7 +223,7 @@ def test_a_localizer_that_fails_or_cannot_be_had_is_reported_and_the_fusion_goes
     assert not found["mask"].any()
     np.testing.assert_array_equal(found["fused"], plain(*pair).image)
     assert "the mask given in regions must be" in found["objects"]["masks"]["error"]
-    said = "the mask given in regions must be as large as the picture"
+    said = "the mask given in regions must be as large as the image"
     assert rig.wait_for(lambda: warned(rig, said)) and said in process.text()
 
     rig.set("target_text", "")

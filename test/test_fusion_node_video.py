@@ -13,11 +13,11 @@ pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros
 
 from ros_helpers.fusion_rig import pixels
 from std_srvs.srv import Trigger
-from test_stream import drive
+from test_video_state import drive
 
-from textdifuse_ros.config import FuserConfig
+from textdifuse_ros.config.base import FuserConfig
 from textdifuse_ros.fusion.fuser import Fuser
-from textdifuse_ros.fusion.stream import VideoState
+from textdifuse_ros.runtime.video_state import VideoState
 
 pytest_plugins = ["ros_helpers.fusion_rig"]
 
@@ -43,5 +43,5 @@ def test_consecutive_pairs_are_steadied_until_a_reset_and_each_is_fused_alone_wh
 
 
 def told(rig: Any) -> list[float]:
-    """What the provenance of each picture says of ``video``."""
+    """What the provenance of each image says of ``video``."""
     return [float(item.value) for each in rig.provenance for item in each.status[0].values if item.key == "video"]

@@ -1,4 +1,4 @@
-"""The gain of raw thermal counts over a stream of pictures."""
+"""The gain of raw thermal counts over a stream of images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from textdifuse_ros.config_sensors import GAINS, SensorConfig
+from textdifuse_ros.config.sensors import GAINS, SensorConfig
 from textdifuse_ros.errors import ImageError
 from textdifuse_ros.image.gain import ThermalGain, noise_of, plateau_curve
 from textdifuse_ros.image.thermal import to_uint8
@@ -22,16 +22,16 @@ def scene(seed: int = 0, level: float = 29500.0, span: float = 600.0) -> np.ndar
     """Counts of a street without noise, float64 [60, 80]."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:60, :80]
-    picture = level + span * (0.3 * y / 60 + 0.2 * np.sin(x / 9.0))
+    image = level + span * (0.3 * y / 60 + 0.2 * np.sin(x / 9.0))
     for _ in range(6):
         top, left = rng.integers(0, 50), rng.integers(0, 70)
-        picture[top : top + 9, left : left + 7] += rng.uniform(0.2, 0.5) * span
-    return picture
+        image[top : top + 9, left : left + 7] += rng.uniform(0.2, 0.5) * span
+    return image
 
 
-def noisy(picture: np.ndarray, index: int, sigma: float = 5.0) -> np.ndarray:
+def noisy(image: np.ndarray, index: int, sigma: float = 5.0) -> np.ndarray:
     rng = np.random.default_rng(1000 + index)
-    return np.rint(picture + rng.normal(0, sigma, picture.shape)).astype(np.uint16)
+    return np.rint(image + rng.normal(0, sigma, image.shape)).astype(np.uint16)
 
 
 def flicker(config: SensorConfig, frames: int = 60) -> float:
@@ -39,10 +39,10 @@ def flicker(config: SensorConfig, frames: int = 60) -> float:
     gain, still = ThermalGain(config), scene()
     means = []
     for index in range(frames):
-        picture = still.copy()
+        image = still.copy()
         if index % 3 == 0:
-            picture[:6, :10] += 500
-        means.append(gain(noisy(picture, index), index * FRAME_NS)[10:].mean())
+            image[:6, :10] += 500
+        means.append(gain(noisy(image, index), index * FRAME_NS)[10:].mean())
     return float(np.std(np.diff(means[15:])))
 
 
@@ -69,7 +69,7 @@ def test_a_step_below_the_cut_is_followed_within_three_time_constants(kind):
 
 
 @pytest.mark.parametrize("kind", SMOOTHED)
-def test_a_cut_and_a_jump_back_in_time_begin_anew_with_that_very_picture(kind):
+def test_a_cut_and_a_jump_back_in_time_begin_anew_with_that_very_image(kind):
     config = SensorConfig(gain=kind)
     night, day = noisy(scene(), 0), noisy(scene(3, level=30500.0), 1)
     gain = ThermalGain(config)
@@ -143,7 +143,7 @@ def test_the_noise_of_a_scene_is_measured():
 
 @pytest.mark.parametrize("kind", ("percentiles", "minmax"))
 def test_a_median_that_jumps_between_sky_and_ground_is_no_cut(kind):
-    """Half the picture is cold and half is warm; one row more or less moves the median, and no limit."""
+    """Half the image is cold and half is warm; one row more or less moves the median, and no limit."""
     gain, changes = ThermalGain(SensorConfig(gain=kind)), []
     shown = None
     for index in range(60):
@@ -165,15 +165,15 @@ def test_a_jump_of_temperatures_counts_as_one_of_counts(kind):
 
 
 @pytest.mark.parametrize("kind", SMOOTHED)
-def test_the_noise_of_an_even_scene_is_not_stretched_to_a_picture(kind):
+def test_the_noise_of_an_even_scene_is_not_stretched_to_an_image(kind):
     even = noisy(np.full((60, 80), 29500.0), 0, sigma=4.0)
     quiet = ThermalGain(SensorConfig(gain=kind))(even, 0)
     assert quiet.std() < 12 and abs(float(quiet.mean()) - 128) < 20
 
 
-def test_the_first_picture_is_mapped_as_a_single_file_is():
-    picture = noisy(scene(), 0)
-    assert np.array_equal(ThermalGain(SensorConfig())(picture, 5), to_uint8(picture))
+def test_the_first_image_is_mapped_as_a_single_file_is():
+    image = noisy(scene(), 0)
+    assert np.array_equal(ThermalGain(SensorConfig())(image, 5), to_uint8(image))
 
 
 def test_a_fixed_range_is_the_same_for_counts_kelvin_and_celsius():
@@ -195,11 +195,11 @@ def test_a_fixed_range_is_the_same_for_counts_kelvin_and_celsius():
 def test_plateau_equalisation_shows_what_an_even_stretch_presses_together():
     """Two thirds sky and road in 60 counts, a furnace far away in counts: an even stretch leaves the street grey."""
     rng = np.random.default_rng(0)
-    picture = rng.integers(29000, 29060, (60, 80)).astype(np.uint16)
-    picture[:10, :10] = rng.integers(36000, 36020, (10, 10))
+    image = rng.integers(29000, 29060, (60, 80)).astype(np.uint16)
+    image[:10, :10] = rng.integers(36000, 36020, (10, 10))
     street = np.s_[20:]
-    flat = ThermalGain(SensorConfig())(picture, 0)
-    spread = ThermalGain(SensorConfig(gain="plateau", gain_plateau=20.0))(picture, 0)
+    flat = ThermalGain(SensorConfig())(image, 0)
+    spread = ThermalGain(SensorConfig(gain="plateau", gain_plateau=20.0))(image, 0)
     assert flat[street].std() < 2 and spread[street].std() > 4 * max(flat[street].std(), 0.5)
     assert spread[0, 0] > spread[street].max()
 
@@ -213,8 +213,8 @@ def test_plateau_equalisation_shows_what_an_even_stretch_presses_together():
     seed=st.integers(0, 99),
 )
 def test_a_plateau_curve_never_falls_and_keeps_its_contrast_limit(low, span, plateau, least, seed):
-    picture = np.random.default_rng(seed).integers(low, low + span + 1, (20, 30)).astype(np.uint16)
-    curve = plateau_curve(picture, low, low + span, plateau, least)
+    image = np.random.default_rng(seed).integers(low, low + span + 1, (20, 30)).astype(np.uint16)
+    curve = plateau_curve(image, low, low + span, plateau, least)
     steps = np.diff(curve)
     assert curve.min() >= 0 and curve.max() <= 1 and steps.min() >= -1e-6
     if least > 1:
@@ -230,7 +230,7 @@ def test_the_same_stream_gives_the_same_bytes(kind):
     assert play() == play()
 
 
-def test_eight_bits_pass_and_bad_pictures_are_refused():
+def test_eight_bits_pass_and_bad_images_are_refused():
     gain = ThermalGain(SensorConfig())
     eight = np.arange(64, dtype=np.uint8).reshape(8, 8)
     assert gain(eight, 0) is eight
@@ -250,5 +250,5 @@ def test_a_change_of_the_kind_of_gain_begins_anew():
     gain = ThermalGain(SensorConfig())
     gain(noisy(scene(), 0), 0)
     gain.config = SensorConfig(gain="plateau")
-    picture = noisy(scene(level=29530.0), 1)
-    assert np.array_equal(gain(picture, FRAME_NS), ThermalGain(gain.config)(picture, 0))
+    image = noisy(scene(level=29530.0), 1)
+    assert np.array_equal(gain(image, FRAME_NS), ThermalGain(gain.config)(image, 0))

@@ -20,14 +20,14 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from textdifuse_ros.config import FuserConfig
-from textdifuse_ros.diffusion.samplers import CutNoise, DrawnNoise, by_name, fork
+from textdifuse_ros.config.base import FuserConfig
+from textdifuse_ros.diffusion.samplers import NoiseCrop, NoiseTape, by_name, fork
 from textdifuse_ros.diffusion.samplers.base import draw_noise
 from textdifuse_ros.fusion.emphasis import Emphasis
 from textdifuse_ros.fusion.fuser import Fuser
 from textdifuse_ros.fusion.graphs import IDLE, MOST, Graphs
-from textdifuse_ros.fusion.modulated import Modulated
-from textdifuse_ros.fusion.pipeline import Kept, Pipeline
+from textdifuse_ros.fusion.modulation import Modulated
+from textdifuse_ros.fusion.pipeline import CachedFusion, Pipeline
 from textdifuse_ros.image.ranges import upload
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -49,8 +49,8 @@ def pipeline_of(fuser: Fuser, sampler: str = "ddim", steps: int = 2) -> Pipeline
     return Pipeline(fuser._open(), fuser.schedule, steps, by_name(sampler))
 
 
-def noise() -> DrawnNoise:
-    return DrawnNoise(torch.Generator().manual_seed(0))
+def noise() -> NoiseTape:
+    return NoiseTape(torch.Generator().manual_seed(0))
 
 
 def objects(shape: tuple[int, ...], second: float = -0.5) -> Emphasis:
@@ -62,7 +62,7 @@ def objects(shape: tuple[int, ...], second: float = -0.5) -> Emphasis:
 
 
 def enlarged(pair: Pair, times: int) -> Pair:
-    visible, infrared = (np.kron(picture, np.ones((times, times, 1)[: picture.ndim], np.uint8)) for picture in pair)
+    visible, infrared = (np.kron(image, np.ones((times, times, 1)[: image.ndim], np.uint8)) for image in pair)
     return visible, infrared
 
 
@@ -71,7 +71,7 @@ def test_drawn_noise_is_the_generators_and_comes_again() -> None:
     shapes = [(2, 3), (4,), (1, 5)]
     plain = torch.Generator().manual_seed(3)
     due = [draw_noise(shape, plain, like) for shape in shapes]
-    drawn = DrawnNoise(torch.Generator().manual_seed(3))
+    drawn = NoiseTape(torch.Generator().manual_seed(3))
     first = [draw_noise(shape, drawn, like) for shape in shapes[:2]]
     twin = fork(drawn)
     again = drawn.again()
@@ -81,10 +81,10 @@ def test_drawn_noise_is_the_generators_and_comes_again() -> None:
     assert all(torch.equal(x, y) for x, y in zip(first, due[:2], strict=True))
 
 
-def test_cut_noise_is_that_part_of_the_whole_pictures() -> None:
+def test_cut_noise_is_that_part_of_the_whole_images() -> None:
     like, shape = torch.empty(0), (1, 1, 8, 12)
     plain, whole = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
-    cut = CutNoise(plain, shape, slice(2, 5), slice(7, 11))
+    cut = NoiseCrop(plain, shape, slice(2, 5), slice(7, 11))
     for _ in range(3):
         part = draw_noise((1, 1, 3, 4), cut, like)
         assert torch.equal(part, draw_noise(shape, whole, like)[..., 2:5, 7:11])
@@ -93,7 +93,7 @@ def test_cut_noise_is_that_part_of_the_whole_pictures() -> None:
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm_solver"])
 def test_what_is_recorded_computes_what_the_fuser_does(fuser: Fuser, pair: Pair, sampler: str) -> None:
     pipeline = pipeline_of(fuser, sampler)
-    pictures = upload(pair[0]), upload(pair[1])
+    images = upload(pair[0]), upload(pair[1])
     emphasis = objects(pair[1].shape)
     plain = fuser(*pair, steps=2, sampler=sampler)
     due = fuser(*pair, steps=2, sampler=sampler, emphasis=emphasis)
@@ -101,17 +101,17 @@ def test_what_is_recorded_computes_what_the_fuser_does(fuser: Fuser, pair: Pair,
     drawn = noise()
     with torch.inference_mode():
         for _ in range(2):  # a recording is gone through again
-            assert np.array_equal(pipeline.picture(*pictures, drawn).numpy(), plain.image)
-            kept = pipeline.kept(*pictures, drawn)
+            assert np.array_equal(pipeline.image(*images, drawn).numpy(), plain.image)
+            kept = pipeline.kept(*images, drawn)
             networks = pipeline.networks
             assert networks.modulation is not None
             modulated = Modulated(networks.modulation, kept.sources, kept.infrared, emphasis)
             assert np.array_equal(pipeline.emphasized(kept, modulated).numpy(), due.image)
-            assert np.array_equal(kept.picture.numpy(), plain.image)
+            assert np.array_equal(kept.image.numpy(), plain.image)
 
 
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm_solver"])
-def test_the_whole_picture_is_decoded_for_objects_as_their_parts_are(fuser: Fuser, pair: Pair, sampler: str) -> None:
+def test_the_whole_image_is_decoded_for_objects_as_their_parts_are(fuser: Fuser, pair: Pair, sampler: str) -> None:
     """Recorded or operation by operation the same numbers; outside the objects those of the plain fusion."""
     emphasis = Emphasis(np.kron(objects(pair[1].shape, 1.0).strengths, np.ones((4, 4), np.float32)))
     pair = enlarged(pair, 4)
@@ -127,7 +127,7 @@ def test_the_whole_picture_is_decoded_for_objects_as_their_parts_are(fuser: Fuse
         for _ in range(2):
             tensors = pipeline.emphasized_everywhere(kept, amounts, modulated.soft).numpy()
             assert np.array_equal(tensors, found)
-    plain = kept.picture.numpy()
+    plain = kept.image.numpy()
     assert parts.mask is not None
     assert np.array_equal(found[parts.mask == 0], plain[parts.mask == 0])
     changed = np.abs(found.astype(int) - plain).mean()
@@ -149,21 +149,21 @@ class _NothingFromTheHost(TorchFunctionMode):
 
 
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm_solver"])
-@pytest.mark.parametrize("record", [Pipeline.picture, Pipeline.kept])
+@pytest.mark.parametrize("record", [Pipeline.image, Pipeline.kept])
 def test_what_is_recorded_brings_nothing_from_the_host(
-    config: FuserConfig, sampler: str, record: Callable[..., torch.Tensor | Kept]
+    config: FuserConfig, sampler: str, record: Callable[..., torch.Tensor | CachedFusion]
 ) -> None:
     fuser = Fuser.from_config(config)
     pipeline = pipeline_of(fuser, sampler)
     pipeline.networks.to("meta")
-    pictures = tuple(torch.empty(48, 70, planes, dtype=torch.uint8, device="meta") for planes in (3, 1))
+    images = tuple(torch.empty(48, 70, planes, dtype=torch.uint8, device="meta") for planes in (3, 1))
     drawn = noise()
     amounts, soft = (torch.empty(1, planes, 64, 96, device="meta") for planes in (3, 1))
     with torch.inference_mode():
-        record(pipeline, *pictures, drawn)
+        record(pipeline, *images, drawn)
         with _NothingFromTheHost():
-            kept = record(pipeline, *pictures, drawn)
-            if isinstance(kept, Kept):
+            kept = record(pipeline, *images, drawn)
+            if isinstance(kept, CachedFusion):
                 pipeline.emphasized_everywhere(kept, amounts, soft)
     for bring in (lambda: torch.tensor(1.0, device="meta"), lambda: torch.zeros(3).to("meta")):
         with pytest.raises(AssertionError, match="brings numbers"), _NothingFromTheHost():
@@ -216,8 +216,8 @@ def test_the_way_by_graphs_gives_the_bytes_of_the_way_without(
     emphasis = None if second is None else objects(pair[1].shape, second)
     other = pair[0][::-1].copy(), pair[1][::-1].copy()
     first, *later = (
-        copy.deepcopy(fuser(*pictures, steps=steps, emphasis=emphasis, plain=True))  # as what comes from a device is
-        for pictures in (pair, other) * 3
+        copy.deepcopy(fuser(*images, steps=steps, emphasis=emphasis, plain=True))  # as what comes from a device is
+        for images in (pair, other) * 3
     )
     assert (("graph" in later[-1].timings) and "graph" not in first.timings) == (steps <= 8)
     assert bool(graphs._entries) == (steps <= 8)
@@ -240,7 +240,7 @@ def test_a_graph_keeps_what_its_work_holds(mocked: Graphs) -> None:
     inputs = (torch.ones(2, 3),)
     assert mocked("size", list, inputs) is None
 
-    def record(seen: torch.Tensor, *, noise: DrawnNoise) -> torch.Tensor:
+    def record(seen: torch.Tensor, *, noise: NoiseTape) -> torch.Tensor:
         return seen + noise.again().next((2, 3), seen)
 
     works = [functools.partial(record, noise=drawn)]
@@ -254,7 +254,7 @@ def test_a_graph_keeps_what_its_work_holds(mocked: Graphs) -> None:
 
 
 def test_what_cannot_be_recorded_is_tried_once_and_goes_on_without(mocked: Graphs) -> None:
-    """Otherwise every second picture would be lost where memory is short."""
+    """Otherwise every second image would be lost where memory is short."""
     inputs, tries = (torch.ones(2),), []
 
     def greedy(seen: torch.Tensor) -> torch.Tensor:
@@ -375,11 +375,11 @@ def test_cuda_graphs_give_the_same_bytes(on_cuda: tuple[Fuser, Fuser], pair: Pai
     for emphasis in (None, objects(pair[1].shape), objects(pair[1].shape, 1.0)):
         first: dict[int, np.ndarray] = {}
         for _ in range(4):
-            for number, pictures in enumerate((pair, other)):
-                found = graphs(*pictures, emphasis=emphasis, plain=True, **way)  # type: ignore[arg-type]
+            for number, images in enumerate((pair, other)):
+                found = graphs(*images, emphasis=emphasis, plain=True, **way)  # type: ignore[arg-type]
                 # With a text the first one, operation by operation; without, those of a fuser that knows no graphs.
                 assert np.array_equal(found.image, first.setdefault(number, found.image))
-                due = eager(*pictures, **way)  # type: ignore[arg-type]
+                due = eager(*images, **way)  # type: ignore[arg-type]
                 plain = found.image if found.plain is None else found.plain
                 assert np.array_equal(plain, due.image) and "graph" not in due.timings
         assert "graph" in found.timings
@@ -401,9 +401,9 @@ def test_cuda_graphs_are_recorded_beside_another_threads_work(on_cuda: tuple[Fus
     thread.start()
     try:
         for rows in range(24, 48):  # more sizes than graphs are kept
-            pictures = pair[0][:rows].copy(), pair[1][:rows].copy()
+            images = pair[0][:rows].copy(), pair[1][:rows].copy()
             for _ in range(3):
-                assert np.array_equal(graphs(*pictures).image, eager(*pictures).image)
+                assert np.array_equal(graphs(*images).image, eager(*images).image)
     finally:
         stop.set()
         thread.join()

@@ -51,7 +51,7 @@ class TestLayouts:
         displays = {item["Name"]: item for item in layout["Visualization Manager"]["Displays"] if "Topic" in item}
         assert {item["Topic"]["Value"] for item in displays.values()} == SHOWN
         assert _of_the_node() >= SHOWN
-        assert set(displays) <= set(layout["Window Geometry"]), "each picture has a window"
+        assert set(displays) <= set(layout["Window Geometry"]), "each image has a window"
         for name, item in displays.items():
             # Drivers send best effort; a reliable subscription would see nothing and say so nowhere.
             best_effort = item["Topic"]["Reliability Policy"] == "Best Effort"

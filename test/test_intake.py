@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from test_registration import DISTORTIONS, info
 
-from textdifuse_ros.config_nodes import FusionNodeConfig
-from textdifuse_ros.config_sensors import SensorConfig
+from textdifuse_ros.config.nodes import FusionNodeConfig
+from textdifuse_ros.config.sensors import SensorConfig
 from textdifuse_ros.errors import ConfigError
 from textdifuse_ros.image import intake as reasons
 from textdifuse_ros.image.intake import IntakeError, SensorIntake
@@ -26,37 +26,37 @@ def header(stamp_ns: int = 1_000_000_000) -> Any:
     return SimpleNamespace(stamp=SimpleNamespace(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9), frame_id="camera")
 
 
-def raw(picture: np.ndarray, encoding: str, stamp_ns: int = 1_000_000_000) -> Any:
+def raw(image: np.ndarray, encoding: str, stamp_ns: int = 1_000_000_000) -> Any:
     return SimpleNamespace(
-        header=header(stamp_ns), height=picture.shape[0], width=picture.shape[1], encoding=encoding, is_bigendian=0,
-        step=picture.shape[1] * CHANNELS[encoding], data=np.frombuffer(picture.tobytes(), np.uint8),
+        header=header(stamp_ns), height=image.shape[0], width=image.shape[1], encoding=encoding, is_bigendian=0,
+        step=image.shape[1] * CHANNELS[encoding], data=np.frombuffer(image.tobytes(), np.uint8),
     )  # fmt: skip
 
 
-def compressed(picture: np.ndarray, form: str, ending: str, stamp_ns: int = 1_000_000_000) -> Any:
-    if picture.ndim == 3:
-        picture = picture[:, :, ::-1]
-    return SimpleNamespace(header=header(stamp_ns), format=form, data=cv2.imencode(ending, picture)[1].reshape(-1))
+def compressed(image: np.ndarray, form: str, ending: str, stamp_ns: int = 1_000_000_000) -> Any:
+    if image.ndim == 3:
+        image = image[:, :, ::-1]
+    return SimpleNamespace(header=header(stamp_ns), format=form, data=cv2.imencode(ending, image)[1].reshape(-1))
 
 
 @pytest.fixture
-def pictures() -> tuple[np.ndarray, np.ndarray]:
+def images() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     visible = cv2.GaussianBlur(rng.integers(0, 256, (120, 160, 3), dtype=np.uint8), (0, 0), 2)
     counts = cv2.GaussianBlur(rng.integers(28000, 31000, (120, 160)).astype(np.float32), (0, 0), 2)
     return visible, counts.astype(np.uint16)
 
 
-def test_raw_and_compressed_messages_give_the_same_pair(pictures):
-    visible, counts = pictures
+def test_raw_and_compressed_messages_give_the_same_pair(images):
+    visible, counts = images
     for sent in (raw(visible, "rgb8"), compressed(visible, "rgb8; png compressed bgr8", ".png")):
         for warm in (raw(counts, "mono16"), compressed(counts, "mono16; png compressed ", ".png")):
             pair = SensorIntake(SensorConfig())(sent, warm)
             assert np.array_equal(pair.visible, visible) and np.array_equal(pair.infrared, to_uint8(counts))
 
 
-def test_a_grey_camera_may_be_the_visible_and_floats_the_infrared(pictures):
-    visible, counts = pictures
+def test_a_grey_camera_may_be_the_visible_and_floats_the_infrared(images):
+    visible, counts = images
     grey = visible[..., 0].copy()
     kelvin = (counts * 0.01).astype(np.float32)
     intake = SensorIntake(SensorConfig(gain="fixed", gain_fixed_low=280.0, gain_fixed_high=310.0))
@@ -75,17 +75,17 @@ def test_a_grey_camera_may_be_the_visible_and_floats_the_infrared(pictures):
         (lambda v, i: setattr(i, "height", 4), reasons.BAD_INFRARED),
     ],
 )
-def test_a_bad_message_is_told_under_its_reason(pictures, spoil, reason):
-    visible, infrared = raw(pictures[0], "rgb8"), raw(pictures[1], "mono16")
+def test_a_bad_message_is_told_under_its_reason(images, spoil, reason):
+    visible, infrared = raw(images[0], "rgb8"), raw(images[1], "mono16")
     spoil(visible, infrared)
     with pytest.raises(IntakeError) as caught:
         SensorIntake(SensorConfig())(visible, infrared)
     assert caught.value.reason == reason and "must be" in str(caught.value)
 
 
-def test_a_missing_or_unfit_calibration_has_a_reason_of_its_own_and_is_mended_by_the_next(pictures):
+def test_a_missing_or_unfit_calibration_has_a_reason_of_its_own_and_is_mended_by_the_next(images):
     intake = SensorIntake(SensorConfig(rectify=True))
-    messages = raw(pictures[0], "rgb8"), raw(pictures[1], "mono16")
+    messages = raw(images[0], "rgb8"), raw(images[1], "mono16")
     assert intake.wanted_calibrations == ("visible", "infrared")
     intake.set_calibration("visible", info(d=DISTORTIONS["plumb_bob"]))
     intake.set_calibration("infrared", info(d=(0.1, 0.2)))
@@ -93,7 +93,7 @@ def test_a_missing_or_unfit_calibration_has_a_reason_of_its_own_and_is_mended_by
         if fit:
             intake.set_calibration("infrared", info(d=DISTORTIONS["equidistant"], model="equidistant"))
             pair = intake(*messages)
-            assert not np.array_equal(pair.visible, pictures[0]) and pair.infrared.shape == (120, 160)
+            assert not np.array_equal(pair.visible, images[0]) and pair.infrared.shape == (120, 160)
         else:
             with pytest.raises(IntakeError) as caught:
                 intake(*messages)
@@ -103,59 +103,59 @@ def test_a_missing_or_unfit_calibration_has_a_reason_of_its_own_and_is_mended_by
         intake(*messages)
 
 
-def test_pairs_without_a_fit_calibration_are_not_kept(pictures):
+def test_pairs_without_a_fit_calibration_are_not_kept(images):
     intake, kept = SensorIntake(SensorConfig(rectify=True)), []
     intake.set_calibration("visible", info())
     intake.set_calibration("infrared", info(k=(0.0,) * 9))
     for _ in range(5):
-        visible = raw(pictures[0], "rgb8")
+        visible = raw(images[0], "rgb8")
         visible.data = visible.data.copy()
         kept.append(weakref.ref(visible.data))
         with pytest.raises(IntakeError, match="calibrate the camera"):
-            intake(visible, raw(pictures[1], "mono16"))
+            intake(visible, raw(images[1], "mono16"))
     del visible
     gc.collect()
     assert sum(data() is not None for data in kept) <= 1
 
 
-def test_the_visible_alone_needs_no_calibration_of_the_infrared(pictures):
+def test_the_visible_alone_needs_no_calibration_of_the_infrared(images):
     intake = SensorIntake(SensorConfig(rectify=True))
     intake.set_calibration("visible", info())
     intake.set_calibration("infrared", info(k=(0.0,) * 9))
-    assert np.array_equal(intake(raw(pictures[0], "rgb8"), None).visible, pictures[0])
+    assert np.array_equal(intake(raw(images[0], "rgb8"), None).visible, images[0])
 
 
-def test_sixteen_bit_colour_of_the_infrared_is_scaled_and_not_stretched(pictures):
-    grey = np.repeat(pictures[1][..., None] // 8, 3, 2)
+def test_sixteen_bit_colour_of_the_infrared_is_scaled_and_not_stretched(images):
+    grey = np.repeat(images[1][..., None] // 8, 3, 2)
     alone = SensorIntake(SensorConfig())(None, raw(grey, "rgb16")).infrared
-    assert np.abs(alone.astype(int) - pictures[1] // 8 // 257).max() <= 1
+    assert np.abs(alone.astype(int) - images[1] // 8 // 257).max() <= 1
 
 
 @pytest.mark.parametrize("encoding", ["mono16", "rgb16"])
-def test_a_camera_of_twelve_bits_fills_the_range(pictures, encoding):
-    full = np.repeat(pictures[0][..., :1].astype(np.uint16) * 16, 1 if encoding == "mono16" else 3, 2).squeeze()
+def test_a_camera_of_twelve_bits_fills_the_range(images, encoding):
+    full = np.repeat(images[0][..., :1].astype(np.uint16) * 16, 1 if encoding == "mono16" else 3, 2).squeeze()
     shown = SensorIntake(SensorConfig(visible_bits=12))(raw(full, encoding), None).visible
     assert shown.dtype == np.uint16
-    assert np.abs(to_uint8(shown)[..., 0].astype(int) - pictures[0][..., 0]).max() <= 1
+    assert np.abs(to_uint8(shown)[..., 0].astype(int) - images[0][..., 0]).max() <= 1
 
 
-def test_a_black_hot_camera_is_turned_round(pictures):
-    _, counts = pictures
+def test_a_black_hot_camera_is_turned_round(images):
+    _, counts = images
     hot = SensorIntake(SensorConfig())(None, raw(counts, "mono16")).infrared
     turned = SensorIntake(SensorConfig(infrared_polarity="black_hot"))(None, raw(counts, "mono16")).infrared
     assert np.array_equal(turned, 255 - hot)
 
 
-def test_one_camera_alone_gives_its_picture(pictures):
+def test_one_camera_alone_gives_its_image(images):
     intake = SensorIntake(SensorConfig(registration="homography", infrared_homography=(1, 0, 9, 0, 1, 0, 0, 0, 1)))
-    alone = intake(None, raw(pictures[1], "mono16"))
-    assert alone.visible is None and np.array_equal(alone.infrared, to_uint8(pictures[1]))
-    alone = intake(raw(pictures[0], "rgb8"), None)
-    assert alone.infrared is None and np.array_equal(alone.visible, pictures[0])
+    alone = intake(None, raw(images[1], "mono16"))
+    assert alone.visible is None and np.array_equal(alone.infrared, to_uint8(images[1]))
+    alone = intake(raw(images[0], "rgb8"), None)
+    assert alone.infrared is None and np.array_equal(alone.visible, images[0])
 
 
-def test_the_gain_is_kept_between_pairs_and_forgotten_by_reset(pictures):
-    visible, counts = pictures
+def test_the_gain_is_kept_between_pairs_and_forgotten_by_reset(images):
+    visible, counts = images
     intake = SensorIntake(SensorConfig())
     warmer = (counts + 60).astype(np.uint16)
     intake(raw(visible, "rgb8"), raw(counts, "mono16", 1_000_000_000))

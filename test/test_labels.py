@@ -1,4 +1,4 @@
-"""The localiser's labels: what CamVid and boxes say, made-up thermal, the pack, crops that depend on their number."""
+"""The localizer's labels: what CamVid and boxes say, made-up thermal, the pack, crops that depend on their number."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SKY, ROAD = CLASSES.index("sky"), CLASSES.index("road")
 
 
 def labelled_street(seed: int, name: str = "camvid/street", infrared: bool = False) -> Labelled:
-    """A picture of sky and road with a person and a car of known extent, [96, 128]."""
+    """An image of sky and road with a person and a car of known extent, [96, 128]."""
     rng = np.random.default_rng(seed)
     codes = np.full((96, 128), ROAD, np.uint8)
     codes[:40] = SKY
@@ -74,9 +74,9 @@ def test_camvid_riders_become_a_person_on_a_bicycle(tmp_path: Path) -> None:
     labels[10:50, 30:50] = 10  # a bicyclist
     labels[0:5] = 11  # unlabelled
     labels[30:40, 60:63] = 8  # a car's sliver behind a pole: its extent is not known
-    for folder, picture in (("images", np.zeros((60, 80, 3), np.uint8)), ("labels", labels)):
+    for folder, image in (("images", np.zeros((60, 80, 3), np.uint8)), ("labels", labels)):
         (tmp_path / "camvid/train" / folder).mkdir(parents=True)
-        cv2.imwrite(str(tmp_path / "camvid/train" / folder / "a.png"), picture)
+        cv2.imwrite(str(tmp_path / "camvid/train" / folder / "a.png"), image)
     (item,) = camvid_items(tmp_path, "train")
     assert (item.codes[10:28, 30:50] == PERSON).all() and (item.codes[36:50, 30:50] == BICYCLE).all()
     assert (item.codes[29:35, 30:50] == RIDER).all() and (item.codes[:5] == UNKNOWN).all()

@@ -1,4 +1,4 @@
-"""What localisers give back, those that need no weights, and what is made of it."""
+"""What localizers give back, those that need no weights, and what is made of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from textdifuse_ros.config_localize import LocalizerConfig
+from textdifuse_ros.config.localizer import LocalizerConfig
 from textdifuse_ros.errors import CheckpointError, ConfigError, FileError, ImageError
 from textdifuse_ros.image.files import write_png
 from textdifuse_ros.localize.base import Instance, Localization, mask_box
@@ -19,7 +19,7 @@ from textdifuse_ros.localize.prompt import Prompt, parse_prompt
 from textdifuse_ros.localize.registry import make_localizer
 
 SIZE = (60, 80)
-PICTURES = np.full((*SIZE, 3), 50, np.uint8), np.full(SIZE, 60, np.uint8)
+IMAGES = np.full((*SIZE, 3), 50, np.uint8), np.full(SIZE, 60, np.uint8)
 
 
 def disc(x: float, y: float, radius: float, size: tuple[int, int] = SIZE) -> np.ndarray:
@@ -32,7 +32,7 @@ def instance(mask: np.ndarray, phrase: int, score: float = 0.9, track: int = 0) 
 
 
 def fixed(regions: str | Path, text: str) -> Localization:
-    return make_localizer(LocalizerConfig(localizer="fixed", regions=str(regions)))(*PICTURES, parse_prompt(text))
+    return make_localizer(LocalizerConfig(localizer="fixed", regions=str(regions)))(*IMAGES, parse_prompt(text))
 
 
 # The maps.
@@ -177,7 +177,7 @@ def test_boxes_from_a_file(tmp_path: Path) -> None:
     assert len(fixed(tmp_path / "boxes.txt", "person").instances) == 1
 
 
-def test_a_picture_of_labels_is_found_again(tmp_path: Path) -> None:
+def test_an_image_of_labels_is_found_again(tmp_path: Path) -> None:
     labels = np.zeros(SIZE, np.uint8)
     labels[disc(20, 20, 8)], labels[disc(60, 40, 8)], labels[disc(20, 50, 4)] = 1, 2, 2
     write_png(tmp_path / "labels.png", labels)
@@ -200,14 +200,14 @@ def test_regions_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="none"):
         fixed(tmp_path / "none.png", "person")
     write_png(tmp_path / "small.png", np.ones((20, 20), np.uint8))
-    with pytest.raises(ImageError, match=r"as large as the picture \(80 x 60 pixels\), got 20 x 20"):
+    with pytest.raises(ImageError, match=r"as large as the image \(80 x 60 pixels\), got 20 x 20"):
         fixed(tmp_path / "small.png", "person")
 
 
 # The registry, and weights that are not there.
 
 
-def test_weights_that_are_missing_are_named_before_the_first_picture(tmp_path: Path, monkeypatch) -> None:
+def test_weights_that_are_missing_are_named_before_the_first_image(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("TEXTDIFUSE_MODELS", str(tmp_path))
     with pytest.raises(CheckpointError, match=f"nothing in {tmp_path}"):
         make_localizer(LocalizerConfig(localizer="builtin", localizer_model="nowhere"))
@@ -238,9 +238,7 @@ def test_a_document_in_cocos_form_gives_the_masks_back() -> None:
     masks = disc(20, 20, 8), disc(70, 50, 15)
     document = CocoDocument(prompt, {"version": "1"})
     document.add("a.png", "b.png", Localization((), SIZE, prompt.phrases))
-    document.add(
-        "c.png", "c.jpg", Localization((instance(masks[0], 2), instance(masks[1], 1)), SIZE, prompt.phrases)
-    )
+    document.add("c.png", "c.jpg", Localization((instance(masks[0], 2), instance(masks[1], 1)), SIZE, prompt.phrases))
     content = document.content()
     assert [item["id"] for item in content["images"]] == [1, 2]
     assert content["categories"] == [
@@ -259,18 +257,18 @@ def test_a_document_in_cocos_form_gives_the_masks_back() -> None:
 
 def test_an_overlay_tints_what_was_found_and_leaves_the_rest() -> None:
     prompt = parse_prompt("person, car")
-    picture = np.full((120, 160, 3), 50, np.uint8)
+    image = np.full((120, 160, 3), 50, np.uint8)
     person, car = disc(40, 60, 20, (120, 160)), disc(120, 60, 20, (120, 160))
-    drawn = draw_overlay(picture, Localization((instance(person, 1), instance(car, 2)), (120, 160), prompt.phrases))
-    assert (picture == 50).all()
+    drawn = draw_overlay(image, Localization((instance(person, 1), instance(car, 2)), (120, 160), prompt.phrases))
+    assert (image == 50).all()
     for x, phrase in ((40, 1), (120, 2)):
         due = 0.6 * 50 + 0.4 * np.array(phrase_color(phrase))
         assert np.abs(drawn[60, x] - due).max() <= 1
     assert (drawn[90:] == 50).all()
     assert (drawn[20:38] != 50).any()  # captions
-    assert np.array_equal(draw_overlay(picture, Localization((), (120, 160), prompt.phrases)), picture)
+    assert np.array_equal(draw_overlay(image, Localization((), (120, 160), prompt.phrases)), image)
 
 
 def test_an_empty_prompt_finds_nothing() -> None:
     localizer = make_localizer(LocalizerConfig(localizer="fixed", regions="0 0 10 10"))
-    assert not localizer(*PICTURES, Prompt())
+    assert not localizer(*IMAGES, Prompt())

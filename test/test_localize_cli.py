@@ -75,8 +75,8 @@ def test_a_bad_pair_and_one_without_partner_are_said_and_do_not_stop_the_rest(fo
     status, said, errors = locate(visible, infrared, output, "car")
     assert status == 1
     assert "found 1 car in 1 of 2 pairs" in said
-    assert "1: the infrared picture must be as large as the visible one" in errors[0]
-    assert "1 visible without an infrared picture: 2" in errors[1]
+    assert "1: the infrared image must be as large as the visible one" in errors[0]
+    assert "1 visible without an infrared image: 2" in errors[1]
     assert len(json.loads((output / "instances.json").read_text())["images"]) == 1
 
 
@@ -114,5 +114,5 @@ def test_labels_given_by_hand_are_not_overwritten(folders, locate) -> None:
     flags = ("--localizer", "fixed", "--regions", mine)
     status, _, errors = locate(visible / "0.png", infrared / "0.png", output, "person, car", *flags)
     assert status == 2
-    assert "a folder where no input picture is overwritten" in errors[0]
+    assert "a folder where no input image is overwritten" in errors[0]
     assert mine.read_bytes() == before

@@ -1,6 +1,6 @@
-"""Pretrained localisers: the true loading, preprocessing and post-processing, on tiny models saved by the tests.
+"""Pretrained localizers: the true loading, preprocessing and post-processing, on tiny models saved by the tests.
 
-What they find means nothing; it must be what transformers' own code makes of the same weights and pictures.
+What they find means nothing; it must be what transformers' own code makes of the same weights and images.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from textdifuse_ros.config_localize import LocalizerConfig
+from textdifuse_ros.config.localizer import LocalizerConfig
 from textdifuse_ros.errors import CheckpointError, ConfigError, DeviceError
 from textdifuse_ros.localize.base import Localization
 from textdifuse_ros.localize.prompt import Prompt, parse_prompt
@@ -52,7 +52,7 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures() -> tuple[np.ndarray, np.ndarray]:
+def images() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (40, 60, 3), dtype=np.uint8), rng.integers(0, 256, (40, 60), dtype=np.uint8)
 
@@ -63,30 +63,30 @@ def same(found: Detections, boxes: np.ndarray, scores: np.ndarray, labels: np.nd
 
 
 def within(boxes: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes clipped to a picture, and which of them are at least a pixel wide and high."""
+    """Boxes clipped to an image, and which of them are at least a pixel wide and high."""
     clipped = np.clip(boxes, 0, (size[1], size[0], size[1], size[0]))
     return clipped, (clipped[:, 2] - clipped[:, 0] >= 1) & (clipped[:, 3] - clipped[:, 1] >= 1)
 
 
 @pytest.mark.parametrize(("kind", "name"), [("owlvit", "OwlViT"), ("owlv2", "Owlv2")])
-def test_owl_finds_what_transformers_finds(kind: str, name: str, models, pictures) -> None:
+def test_owl_finds_what_transformers_finds(kind: str, name: str, models, images) -> None:
     model = getattr(transformers, f"{name}ForObjectDetection").from_pretrained(models(kind)).eval()
     processor = getattr(transformers, f"{name}Processor").from_pretrained(models(kind))
     texts = ["a photo of a person", "a photo of a red car"]
-    inputs = processor(text=[texts], images=pictures[0], return_tensors="pt", padding="max_length", max_length=32)
+    inputs = processor(text=[texts], images=images[0], return_tensors="pt", padding="max_length", max_length=32)
     with torch.no_grad():
         outputs = model(**inputs)
     (due,) = processor.post_process_grounded_object_detection(outputs, threshold=0.3, target_sizes=[(40, 60)])
     boxes, real = within(due["boxes"].numpy(), (40, 60))
-    found = Detector.from_folder(str(models(kind)), "cpu")(pictures[0], PROMPT.names, 0.3)
+    found = Detector.from_folder(str(models(kind)), "cpu")(images[0], PROMPT.names, 0.3)
     assert same(found, boxes[real], due["scores"].numpy()[real], due["labels"].numpy()[real])
 
 
-def test_grounding_dino_scores_a_phrase_by_its_own_tokens(models, pictures) -> None:
+def test_grounding_dino_scores_a_phrase_by_its_own_tokens(models, images) -> None:
     folder = models("dino")
     model = transformers.GroundingDinoForObjectDetection.from_pretrained(folder).eval()
     processor = transformers.GroundingDinoProcessor.from_pretrained(folder)
-    inputs = processor(images=pictures[0], text="person. red car.", return_tensors="pt")
+    inputs = processor(images=images[0], text="person. red car.", return_tensors="pt")
     # [CLS] person . red car . [SEP]
     assert inputs["input_ids"].shape[1] == 7
     with torch.no_grad():
@@ -96,32 +96,32 @@ def test_grounding_dino_scores_a_phrase_by_its_own_tokens(models, pictures) -> N
     (due,) = processor.post_process_grounded_object_detection(
         outputs, inputs["input_ids"], threshold=0.0, text_threshold=0.0, target_sizes=[(40, 60)]
     )
-    found = Detector.from_folder(str(folder), "cpu")(pictures[0], PROMPT.names, 0.0)
+    found = Detector.from_folder(str(folder), "cpu")(images[0], PROMPT.names, 0.0)
     boxes, real = within(due["boxes"].numpy(), (40, 60))
     assert same(found, boxes[real], by_phrase.max(1)[real], by_phrase.argmax(1)[real])
 
 
-def test_a_sentence_too_long_for_the_detector_is_refused(models, pictures) -> None:
+def test_a_sentence_too_long_for_the_detector_is_refused(models, images) -> None:
     detector = Detector.from_folder(str(models("dino")), "cpu")
     with pytest.raises(ConfigError, match="at most 32 tokens for this detector"):
-        detector(pictures[0], tuple(f"red bus a{'.' * n} car" for n in range(9)), 0.0)
+        detector(images[0], tuple(f"red bus a{'.' * n} car" for n in range(9)), 0.0)
 
 
 @pytest.mark.parametrize("kind", ["owlvit", "dino"])
-def test_a_repeated_prompt_is_encoded_once(kind: str, models, pictures) -> None:
+def test_a_repeated_prompt_is_encoded_once(kind: str, models, images) -> None:
     detector = Detector.from_folder(str(models(kind)), "cpu")
     calls: list[int] = []
     (memory,) = (module for module in detector._model.modules() if type(module).__name__ == "Memory")
     memory.inner.register_forward_hook(lambda *_: calls.append(1))
-    first = detector(pictures[0], PROMPT.names, 0.0)
-    again = detector(pictures[0], PROMPT.names, 0.0)
-    detector(255 - pictures[0], PROMPT.names, 0.0)
+    first = detector(images[0], PROMPT.names, 0.0)
+    again = detector(images[0], PROMPT.names, 0.0)
+    detector(255 - images[0], PROMPT.names, 0.0)
     assert len(calls) == 1
     assert np.array_equal(first.scores, again.scores)
-    other = detector(pictures[0], ("bus", "red car"), 0.0)
+    other = detector(images[0], ("bus", "red car"), 0.0)
     assert len(calls) == 2
     assert not np.array_equal(first.scores, other.scores)
-    detector(pictures[0], PROMPT.names, 0.0)
+    detector(images[0], PROMPT.names, 0.0)
     assert len(calls) == 2
 
 
@@ -134,10 +134,10 @@ def test_suppression_keeps_the_best_of_each_phrase() -> None:
     assert suppress(found.take(np.zeros(0, int)), 0.5).tolist() == []
 
 
-def test_sam_outlines_what_transformers_outlines(models, pictures) -> None:
+def test_sam_outlines_what_transformers_outlines(models, images) -> None:
     model = transformers.SamModel.from_pretrained(models("sam")).eval()
     processor = transformers.SamProcessor.from_pretrained(models("sam"))
-    inputs = processor(images=pictures[0], input_boxes=[BOXES.tolist()], return_tensors="pt")
+    inputs = processor(images=images[0], input_boxes=[BOXES.tolist()], return_tensors="pt")
     with torch.no_grad():
         outputs = model(
             pixel_values=inputs["pixel_values"], input_boxes=inputs["input_boxes"].float(), multimask_output=False
@@ -145,18 +145,18 @@ def test_sam_outlines_what_transformers_outlines(models, pictures) -> None:
     (due,) = processor.post_process_masks(
         outputs.pred_masks, inputs["original_sizes"], inputs["reshaped_input_sizes"], binarize=True
     )
-    masks = make_segmenter(str(models("sam")), "cpu")(pictures[0], BOXES)
+    masks = make_segmenter(str(models("sam")), "cpu")(images[0], BOXES)
     assert (masks.dtype, masks.shape) == (bool, (2, 40, 60))
     assert np.array_equal(masks, due[:, 0].numpy())
     assert 0 < masks.mean() < 1
     assert not np.array_equal(masks[0], masks[1])
 
 
-def test_sam2_gets_its_pictures_and_boxes_as_its_processor_makes_them(models, pictures) -> None:
+def test_sam2_gets_its_images_and_boxes_as_its_processor_makes_them(models, images) -> None:
     segmenter = make_segmenter(str(models("sam2")), "cpu")
     seen: dict = {}
     segmenter._model.register_forward_pre_hook(lambda _, args, kwargs: seen.update(kwargs), with_kwargs=True)
-    masks = segmenter(pictures[0], BOXES)
+    masks = segmenter(images[0], BOXES)
     assert (masks.dtype, masks.shape) == (bool, (2, 40, 60))
     assert 0 < masks.mean() < 1
     assert not np.array_equal(masks[0], masks[1])
@@ -176,68 +176,68 @@ def config(models, segmenter: str = "", **options) -> LocalizerConfig:
 
 
 @pytest.mark.parametrize("segmenter", ["", "sam", "sam2"])
-def test_the_pair_of_models_answers_a_prompt(segmenter: str, models, pictures) -> None:
+def test_the_pair_of_models_answers_a_prompt(segmenter: str, models, images) -> None:
     localizer = make_localizer(config(models, segmenter))
     assert localizer.vocabulary is None
     assert localizer.name == f"detect_segment owlvit {segmenter or 'boxes'}"
-    found = localizer(*pictures, PROMPT)
+    found = localizer(*images, PROMPT)
     assert isinstance(found, Localization)
     assert found.size == (40, 60)
     assert {item.phrase for item in found.instances} <= {1, 2}
     assert found.label_map().any()
-    assert not localizer(*pictures, Prompt())
+    assert not localizer(*images, Prompt())
     localizer.close()
 
 
-def test_both_views_are_searched_and_each_box_is_outlined_where_it_was_found(models, pictures, monkeypatch) -> None:
+def test_both_views_are_searched_and_each_box_is_outlined_where_it_was_found(models, images, monkeypatch) -> None:
     localizer = make_localizer(config(models))
-    views = {"visible": pictures[0], "infrared": np.repeat(pictures[1][:, :, None], 3, 2)}
+    views = {"visible": images[0], "infrared": np.repeat(images[1][:, :, None], 3, 2)}
     boxes = {"visible": [[0, 0, 20, 20]], "infrared": [[0, 0, 20, 19.0], [30, 10, 50, 30]]}
     scores = {"visible": [0.5], "infrared": [0.4, 0.8]}
 
-    def which(picture):
-        return next(name for name, view in views.items() if np.array_equal(view, picture))
+    def which(image):
+        return next(name for name, view in views.items() if np.array_equal(view, image))
 
-    def detect(picture, phrases, threshold):
-        name = which(picture)
+    def detect(image, phrases, threshold):
+        name = which(image)
         return Detections(np.array(boxes[name], float), np.array(scores[name]), np.zeros(len(scores[name]), int))
 
     outlined = []
 
-    def segment(picture, given):
-        outlined.append((which(picture), given.tolist()))
+    def segment(image, given):
+        outlined.append((which(image), given.tolist()))
         return np.ones((len(given), 40, 60), bool)
 
     segment.name = ""
     monkeypatch.setattr(localizer, "_detector", detect)
     monkeypatch.setattr(localizer, "_segmenter", segment)
-    found = localizer(*pictures, PROMPT)
+    found = localizer(*images, PROMPT)
     assert sorted(outlined) == [("infrared", [[30, 10, 50, 30]]), ("visible", [[0, 0, 20, 20]])]
     assert sorted(item.score for item in found.instances) == [0.5, 0.8]
 
 
-def test_the_threshold_decides_what_is_reported(models, pictures) -> None:
-    every = make_localizer(config(models, nms_iou=1.0))(*pictures, PROMPT).instances
+def test_the_threshold_decides_what_is_reported(models, images) -> None:
+    every = make_localizer(config(models, nms_iou=1.0))(*images, PROMPT).instances
     scores = sorted(item.score for item in every)
     middle = (scores[0] + scores[-1]) / 2
-    some = make_localizer(config(models, nms_iou=1.0, box_threshold=middle))(*pictures, PROMPT).instances
+    some = make_localizer(config(models, nms_iou=1.0, box_threshold=middle))(*images, PROMPT).instances
     assert 0 < len(some) < len(every)
     assert all(item.score >= middle for item in some)
 
 
-def test_sam3_finds_masks_by_text_alone_and_remembers_the_phrases(models, pictures) -> None:
+def test_sam3_finds_masks_by_text_alone_and_remembers_the_phrases(models, images) -> None:
     localizer = make_localizer(
         LocalizerConfig(localizer="sam3", segmenter=str(models("sam3")), box_threshold=0.0, nms_iou=1.0)
     )
     calls: list[int] = []
     localizer._model.text_encoder.register_forward_hook(lambda *_: calls.append(1))
-    first = localizer(*pictures, PROMPT)
+    first = localizer(*images, PROMPT)
     assert {item.phrase for item in first.instances} == {1, 2}
     assert all(item.mask.shape == (40, 60) and 0 <= item.score <= 1 for item in first.instances)
-    again = localizer(*pictures, PROMPT)
+    again = localizer(*images, PROMPT)
     assert len(calls) == 2  # one for each phrase
     assert [item.score for item in first.instances] == [item.score for item in again.instances]
-    assert not localizer(*pictures, Prompt())
+    assert not localizer(*images, Prompt())
     localizer.close()
 
 
@@ -315,7 +315,7 @@ class Original(torch.nn.Module):
         self.bias = torch.nn.Parameter(torch.zeros(1))
 
 
-def test_a_checkpoint_of_segment_anything_is_loaded_strictly_and_asked_by_box(monkeypatch, tmp_path, pictures) -> None:
+def test_a_checkpoint_of_segment_anything_is_loaded_strictly_and_asked_by_box(monkeypatch, tmp_path, images) -> None:
     asked = []
 
     class Predictor:
@@ -338,7 +338,7 @@ def test_a_checkpoint_of_segment_anything_is_loaded_strictly_and_asked_by_box(mo
     path = tmp_path / "sam_vit_b_01ec64.pth"
     torch.save({"bias": torch.full((1,), 3.0)}, path)
     segmenter = make_segmenter(str(path), "cpu")
-    masks = segmenter(pictures[0], BOXES)
+    masks = segmenter(images[0], BOXES)
     assert asked == [(40, 60, 3), *BOXES.tolist()]
     assert masks.sum((1, 2)).tolist() == [25 * 24, 35 * 26]
     assert segmenter.name == "sam_vit_b_01ec64"

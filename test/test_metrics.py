@@ -12,8 +12,8 @@ import pytest
 from textdifuse_ros.errors import ImageError
 from textdifuse_ros.metrics.color import delta_e_2000
 from textdifuse_ros.metrics.detail import average_gradient, qabf
+from textdifuse_ros.metrics.images import to_grey
 from textdifuse_ros.metrics.information import entropy, standard_deviation
-from textdifuse_ros.metrics.pictures import to_grey
 from textdifuse_ros.metrics.similarity import psnr, scd, ssim, vif, vif_moments
 from textdifuse_ros.metrics.table import CLEAN_METRICS, clean_metrics
 
@@ -23,13 +23,13 @@ WHITE = np.full((48, 52), 255, np.uint8)
 
 @pytest.fixture
 def grey() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Two sources with structure and noise, and a fused picture: uint8 [61, 74] each."""
+    """Two sources with structure and noise, and a fused image: uint8 [61, 74] each."""
     rng = np.random.default_rng(1)
     y, x = np.mgrid[:61, :74]
     a = 120 + 60 * np.sin(x / 5) + 20 * np.cos(y / 9) + rng.normal(0, 6, x.shape)
     b = np.where((x - 40) ** 2 + (y - 30) ** 2 < 200, 210, 50) + rng.normal(0, 4, x.shape)
     fused = 0.6 * a + 0.5 * b - 20
-    return tuple(np.clip(np.rint(picture), 0, 255).astype(np.uint8) for picture in (fused, a, b))
+    return tuple(np.clip(np.rint(image), 0, 255).astype(np.uint8) for image in (fused, a, b))
 
 
 # EN, SD, AG
@@ -41,12 +41,12 @@ def test_entropy_of_equally_frequent_levels_is_the_logarithm_of_their_number() -
     assert entropy(np.arange(256, dtype=np.uint8).reshape(16, 16)) == 8
 
 
-def test_entropy_of_a_constant_picture_is_zero() -> None:
+def test_entropy_of_a_constant_image_is_zero() -> None:
     assert math.copysign(1, entropy(CONSTANT)) == 1
     assert entropy(CONSTANT) == 0
 
 
-def test_entropy_rounds_float_pictures_to_grey_levels() -> None:
+def test_entropy_rounds_float_images_to_grey_levels() -> None:
     assert entropy(np.array([[10.4, 9.6], [99.5001, 100.2]])) == 1
 
 
@@ -96,8 +96,8 @@ def naive_vif(fused: np.ndarray, source: np.ndarray) -> float:
         window = np.exp(-(at[:, None] ** 2 + at[None] ** 2) / (2 * (size / 5) ** 2))
         window /= window.sum()
 
-        def windows(picture: np.ndarray, size: int = size) -> np.ndarray:
-            return np.lib.stride_tricks.sliding_window_view(picture, (size, size))
+        def windows(image: np.ndarray, size: int = size) -> np.ndarray:
+            return np.lib.stride_tricks.sliding_window_view(image, (size, size))
 
         if scale > 1:
             fused, source = (np.sum(windows(each) * window, (2, 3))[::2, ::2] for each in (fused, source))
@@ -127,7 +127,7 @@ def test_vif_of_a_copy_is_one_and_more_contrast_gains(grey: tuple[np.ndarray, ..
     assert vif(a.astype(float) + 17, b) == pytest.approx(vif(a, b))  # the mean does not matter
 
 
-def test_vif_of_a_constant_source_is_nan_and_a_constant_fused_picture_keeps_nothing(
+def test_vif_of_a_constant_source_is_nan_and_a_constant_fused_image_keeps_nothing(
     grey: tuple[np.ndarray, ...],
 ) -> None:
     _, a, _ = grey
@@ -138,7 +138,7 @@ def test_vif_of_a_constant_source_is_nan_and_a_constant_fused_picture_keeps_noth
 
 
 @pytest.mark.parametrize("level", [254.0, 252.44147157190636])
-def test_rounding_makes_no_variance_of_a_bright_constant_picture(level: float) -> None:
+def test_rounding_makes_no_variance_of_a_bright_constant_image(level: float) -> None:
     assert all(moments.variance.max() < 1e-20 for moments in vif_moments(np.full((61, 74), level)))
 
 
@@ -170,8 +170,8 @@ def naive_qabf(fused: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
     """Pixel by pixel."""
     kept = total = 0.0
 
-    def edge(picture: np.ndarray, y: int, x: int) -> tuple[float, float]:
-        p = np.pad(picture.astype(float), 1, mode="edge")[y : y + 3, x : x + 3]
+    def edge(image: np.ndarray, y: int, x: int) -> tuple[float, float]:
+        p = np.pad(image.astype(float), 1, mode="edge")[y : y + 3, x : x + 3]
         sx = (p[0, 2] + 2 * p[1, 2] + p[2, 2]) - (p[0, 0] + 2 * p[1, 0] + p[2, 0])
         sy = (p[2, 0] + 2 * p[2, 1] + p[2, 2]) - (p[0, 0] + 2 * p[0, 1] + p[0, 2])
         return math.hypot(sx, sy), math.pi / 2 if sx == 0 else math.atan(sy / sx)
@@ -192,7 +192,7 @@ def naive_qabf(fused: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_qabf_agrees_with_its_definition_pixel_by_pixel(grey: tuple[np.ndarray, ...]) -> None:
-    fused, a, b = (picture[:20, :23] for picture in grey)
+    fused, a, b = (image[:20, :23] for image in grey)
     assert qabf(fused, a, b) == pytest.approx(naive_qabf(fused, a, b))
 
 
@@ -210,7 +210,7 @@ def test_qabf_of_two_constant_sources_is_nan(grey: tuple[np.ndarray, ...]) -> No
 # SSIM, PSNR
 
 
-def test_ssim_of_two_constant_pictures_is_its_term_of_brightness() -> None:
+def test_ssim_of_two_constant_images_is_its_term_of_brightness() -> None:
     c1 = (0.01 * 255) ** 2
     x, y = np.full((11, 11), 100, np.uint8), np.full((11, 11), 110, np.uint8)
     assert ssim(x, y) == pytest.approx((2 * 100 * 110 + c1) / (100**2 + 110**2 + c1))
@@ -232,7 +232,7 @@ def test_psnr_of_a_difference_of_one_level() -> None:
     assert psnr(np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 255, np.uint8)) == 0
 
 
-def test_psnr_of_equal_pictures_is_infinite() -> None:
+def test_psnr_of_equal_images_is_infinite() -> None:
     assert psnr(CONSTANT, CONSTANT) == math.inf
 
 
@@ -271,18 +271,18 @@ def test_the_table_holds_what_the_single_metrics_give(pair: tuple[np.ndarray, np
 
 
 @pytest.mark.filterwarnings("error")
-def test_constant_pictures_give_nan_where_a_metric_is_undefined_and_no_warning() -> None:
+def test_constant_images_give_nan_where_a_metric_is_undefined_and_no_warning() -> None:
     rng = np.random.default_rng(4)
-    picture = rng.integers(0, 256, (48, 52, 3), dtype=np.uint8)
+    image = rng.integers(0, 256, (48, 52, 3), dtype=np.uint8)
     dark = np.zeros((48, 52, 3), np.uint8)
 
     def undefined(fused: np.ndarray, visible: np.ndarray, infrared: np.ndarray) -> set[str]:
         return {name for name, value in clean_metrics(fused, visible, infrared).items() if math.isnan(value)}
 
-    assert undefined(picture, dark, to_grey(picture)) == {"SCD", "VIF", "VIF_visible", "VIF_min"}
-    assert undefined(picture, picture[::-1], CONSTANT) == {"SCD", "VIF", "VIF_infrared", "VIF_min"}
+    assert undefined(image, dark, to_grey(image)) == {"SCD", "VIF", "VIF_visible", "VIF_min"}
+    assert undefined(image, image[::-1], CONSTANT) == {"SCD", "VIF", "VIF_infrared", "VIF_min"}
     assert undefined(dark, dark, WHITE) == {"SCD", "VIF", "VIF_visible", "VIF_infrared", "VIF_min", "Qabf"}
-    assert undefined(dark, picture, to_grey(picture[::-1])) == set()
+    assert undefined(dark, image, to_grey(image[::-1])) == set()
 
 
 def test_the_grey_is_opencv_s(pair: tuple[np.ndarray, np.ndarray]) -> None:
@@ -298,21 +298,21 @@ def test_the_grey_is_opencv_s(pair: tuple[np.ndarray, np.ndarray]) -> None:
 
 @pytest.mark.parametrize("metric", [entropy, standard_deviation, average_gradient])
 @pytest.mark.parametrize(
-    "picture", [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint16), np.zeros((8, 8), np.float32)]
+    "image", [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint16), np.zeros((8, 8), np.float32)]
 )
-def test_a_picture_that_is_not_grey_is_refused(metric: Callable[[np.ndarray], float], picture: np.ndarray) -> None:
+def test_an_image_that_is_not_grey_is_refused(metric: Callable[[np.ndarray], float], image: np.ndarray) -> None:
     with pytest.raises(ImageError, match=r"uint8 or float64 \[H, W\]"):
-        metric(picture)
+        metric(image)
 
 
 @pytest.mark.parametrize("metric", [vif, ssim, psnr, lambda x, y: scd(x, x, y), lambda x, y: qabf(x, x, y)])
-def test_pictures_of_different_sizes_are_refused(metric: Callable[[np.ndarray, np.ndarray], float]) -> None:
+def test_images_of_different_sizes_are_refused(metric: Callable[[np.ndarray, np.ndarray], float]) -> None:
     with pytest.raises(ImageError, match="48 x 52"):
         metric(CONSTANT, CONSTANT[:, 1:])
 
 
 @pytest.mark.parametrize(("metric", "least"), [(vif, 41), (ssim, 11), (lambda x, _: average_gradient(x), 2)])
-def test_pictures_too_small_for_a_metric_are_refused(
+def test_images_too_small_for_a_metric_are_refused(
     metric: Callable[[np.ndarray, np.ndarray], float], least: int
 ) -> None:
     rng = np.random.default_rng(5)
@@ -324,11 +324,11 @@ def test_pictures_too_small_for_a_metric_are_refused(
 
 def test_the_table_refuses_other_sizes_and_colour_where_grey_is_due(pair: tuple[np.ndarray, np.ndarray]) -> None:
     visible, infrared = pair
-    with pytest.raises(ImageError, match="the infrared picture"):
+    with pytest.raises(ImageError, match="the infrared image"):
         clean_metrics(visible, visible, visible)
-    with pytest.raises(ImageError, match="the infrared picture"):
+    with pytest.raises(ImageError, match="the infrared image"):
         clean_metrics(visible, visible, infrared[1:])
-    with pytest.raises(ImageError, match="the fused picture"):
+    with pytest.raises(ImageError, match="the fused image"):
         clean_metrics(infrared, visible, infrared)
-    with pytest.raises(ImageError, match="the fused picture"):
+    with pytest.raises(ImageError, match="the fused image"):
         clean_metrics(visible[1:], visible, infrared)

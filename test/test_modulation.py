@@ -11,12 +11,12 @@ import torch
 from conftest import TINY, with_random_heads
 from test_data import street
 
-from textdifuse_ros.config import FuserConfig
-from textdifuse_ros.config_train import TrainConfig
+from textdifuse_ros.config.base import FuserConfig
+from textdifuse_ros.config.training import TrainConfig
 from textdifuse_ros.data.crops import CropBatches, Shape
 from textdifuse_ros.data.masks import random_masks
 from textdifuse_ros.data.pack import write_pack
-from textdifuse_ros.fusion.cost import count_flops, count_parameters, emphasis_gflops, picture_gflops
+from textdifuse_ros.fusion.cost import count_flops, count_parameters, emphasis_gflops, image_gflops
 from textdifuse_ros.fusion.emphasis import Emphasis, amounts, soften
 from textdifuse_ros.fusion.fuser import Fuser
 from textdifuse_ros.fusion.regions import MARGIN, alike, find_regions
@@ -56,7 +56,7 @@ class TestKappa:
         pair = networks.encode_pair(torch.rand(1, 1, 32, 48), torch.rand(1, 1, 32, 48))
         terms = networks.control.weigh_sources(*pair)
         for x, y, fused in zip(*terms, networks.control(*pair), strict=True):
-            assert torch.equal(x + y, fused), "to the bit, or the plain picture would change with a text"
+            assert torch.equal(x + y, fused), "to the bit, or the plain image would change with a text"
         assert not torch.equal(*(term[0] for term in terms))
 
     def test_an_untrained_block_does_nothing(self) -> None:
@@ -103,7 +103,7 @@ class TestKappa:
         for fused, plain in zip(block(visible, infrared, wanted, context), before, strict=True):
             assert 0 < (fused - plain).abs().max() < 1e-2
 
-    def test_the_context_of_a_part_is_that_part_of_the_whole_pictures(self) -> None:
+    def test_the_context_of_a_part_is_that_part_of_the_whole_images(self) -> None:
         visible, infrared = pyramids(side=512)
         block, wanted = trained_block(), torch.zeros(1, 3, 512, 512)
         wanted[:, 0, 40:90, 200:300] = 1.0
@@ -121,7 +121,7 @@ class TestKappa:
         wanted[:, 0, 24:40, 24:40] = 1.0
         plain = torch.zeros(1, 1, 64, 64)
         bright = torch.where(wanted[:, :1] > 0, plain, torch.ones(()))
-        one, other = (block.context(visible, infrared, wanted, picture) for picture in (plain, bright))
+        one, other = (block.context(visible, infrared, wanted, image) for image in (plain, bright))
         # The same object before a dark and before a bright background.
         assert not torch.allclose(
             block(visible, infrared, wanted, one)[0][..., 8, 8], block(visible, infrared, wanted, other)[0][..., 8, 8]
@@ -134,7 +134,7 @@ class TestMask:
         strengths[10:30, 20:60] = -0.5
         soft = soften(strengths)
         assert not soft[strengths == 0].any() and (soft[strengths != 0] > 0).all()
-        assert soft[20, 20] < 0.3 and (soft[14:26, 24:] == 1).all(), "no border where the picture ends"
+        assert soft[20, 20] < 0.3 and (soft[14:26, 24:] == 1).all(), "no border where the image ends"
 
     def test_regions_hold_every_object_with_its_margin(self) -> None:
         rng = np.random.default_rng(0)
@@ -180,7 +180,7 @@ class TestMask:
         strengths[100:400, 100:500] = 1  # one as large as that is not worth it
         assert sorted(len(group) for group in alike(find_regions(strengths), 480, 640)) == [1, 3]
 
-    def test_a_tenth_of_the_picture_costs_at_most_15_percent(self) -> None:
+    def test_a_tenth_of_the_image_costs_at_most_15_percent(self) -> None:
         with torch.device("meta"):
             networks = DriveNetworks(DriveConfig(modulation_width=32))
         counts = count_flops(networks, 480, 640)
@@ -192,7 +192,7 @@ class TestMask:
             assert strengths.mean() >= 0.099
             for steps in (1, 2, 4):
                 extra = emphasis_gflops(counts, strengths, steps)
-                assert 0 < extra <= 0.15 * picture_gflops(counts, steps)["total"]
+                assert 0 < extra <= 0.15 * image_gflops(counts, steps)["total"]
         assert emphasis_gflops(counts, np.zeros((480, 640), np.float32), 4) == 0
 
 
@@ -212,14 +212,14 @@ class TestAim:
     )
     def test_contrast_rises_with_strength_and_never_turns_over(self, inside: float, around: float) -> None:
         plain, infrared, mask = self.scene(inside, around)
-        pictures = [emphasised(plain, infrared, [mask], [strength]) for strength in STRENGTHS]
+        images = [emphasised(plain, infrared, [mask], [strength]) for strength in STRENGTHS]
         sign = np.sign(inside - around)
-        contrasts = [sign * float(p[mask].mean() - p[~mask].mean()) for p in pictures]
+        contrasts = [sign * float(p[mask].mean() - p[~mask].mean()) for p in images]
         assert all(low < high + 1e-6 for low, high in pairwise(contrasts))
         assert contrasts[0] > 0 and contrasts[-1] > contrasts[3]
-        for picture in pictures:
-            assert np.array_equal(picture[~mask], plain[~mask])
-        np.testing.assert_allclose(pictures[3], plain, atol=1e-6)
+        for image in images:
+            assert np.array_equal(image[~mask], plain[~mask])
+        np.testing.assert_allclose(images[3], plain, atol=1e-6)
 
     def test_texture_is_kept_while_it_is_moved(self) -> None:
         plain, infrared, mask = self.scene(0.55, 0.4)
@@ -287,7 +287,7 @@ class TestTraining:
 
     @pytest.fixture(scope="class")
     def lively(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """Small networks with random weights whose pictures hang on their features much, and not on the noise."""
+        """Small networks with random weights whose images hang on their features much, and not on the noise."""
         torch.manual_seed(0)
         networks = with_random_heads(DriveNetworks(DriveConfig(**TINY)))
         decoder = networks.luma.decoder
@@ -301,7 +301,7 @@ class TestTraining:
 
     @pytest.fixture(scope="class")
     def pack(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        path = tmp_path_factory.mktemp("pack") / "pictures.pack"
+        path = tmp_path_factory.mktemp("pack") / "images.pack"
         write_pack(path, [street(n, 100, 140) for n in range(3)])
         return path
 
@@ -312,7 +312,7 @@ class TestTraining:
     def test_the_block_is_added_and_learns_alone_what_raises_contrast(
         self, pack: Path, lively: Path, tmp_path: Path
     ) -> None:
-        """Weights that restore nothing serve: what is asked for is relative to their own plain picture."""
+        """Weights that restore nothing serve: what is asked for is relative to their own plain image."""
         training = Training(self.CONFIG, tmp_path, pack, lively)
         batch = CropBatches(str(pack), ModulationStage.shapes, seed=99, first=0, count=1)[0]
 

@@ -7,10 +7,11 @@ import copy
 import pytest
 import torch
 
-from textdifuse_ros.fusion.cost import count_flops, count_parameters, picture_gflops
+from textdifuse_ros.fusion.cost import count_flops, count_parameters, image_gflops
 from textdifuse_ros.networks.cbam import CBAM
-from textdifuse_ros.networks.drive import INFRARED, VISIBLE, DriveConfig, DriveNetworks
+from textdifuse_ros.networks.drive import SENSOR_INDEX, DriveConfig, DriveNetworks
 from textdifuse_ros.networks.fusion_control import LARGEST_WEIGHT, FusionControl
+from textdifuse_ros.sensors import INFRARED, VISIBLE
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def test_default_networks_keep_within_the_promised_cost(networks: DriveNetworks)
     parameters = count_parameters(networks)
     assert parameters["luma"] <= 7e6
     assert parameters["chroma"] <= 1e6 * 1.0
-    one = picture_gflops(count_flops(networks, 480, 640), 1)
+    one = image_gflops(count_flops(networks, 480, 640), 1)
     assert one["luma"] <= 60
     assert one["chroma"] <= 10
 
@@ -53,11 +54,11 @@ def test_flops_agree_with_a_count_by_hand() -> None:
     assert counts["luma_encode"] == pytest.approx((2 * encoder + control) / 1e9, rel=2e-3)
     assert counts["luma_step"] == pytest.approx(decoder / 1e9, rel=2e-3)
     assert not next(networks.parameters()).is_meta
-    four, one = picture_gflops(counts, 4), picture_gflops(counts, 1)
+    four, one = image_gflops(counts, 4), image_gflops(counts, 1)
     assert four["luma"] - one["luma"] == pytest.approx(3 * counts["luma_step"])
 
 
-def test_decoder_returns_float32_pictures_of_the_right_shape(networks: DriveNetworks) -> None:
+def test_decoder_returns_float32_images_of_the_right_shape(networks: DriveNetworks) -> None:
     features = networks.luma.fuse_features(torch.zeros(3, 1, 48, 64), torch.zeros(3, 1, 48, 64))
     assert [tuple(f.shape[1:]) for f in features] == [(48, 12, 16), (96, 6, 8), (192, 3, 4)]
     mean, variance = networks.luma.decoder(features, torch.zeros(3, 1, 48, 64), torch.tensor([999]))
@@ -65,26 +66,26 @@ def test_decoder_returns_float32_pictures_of_the_right_shape(networks: DriveNetw
     assert mean.dtype == variance.dtype == torch.float32
 
 
-def test_a_picture_is_encoded_alike_alone_and_in_a_batch(networks: DriveNetworks) -> None:
-    pictures = torch.rand(3, 1, 32, 48) * 2 - 1
-    source = torch.tensor([VISIBLE, INFRARED, VISIBLE])
-    together = networks.luma.encoder(pictures, source)
-    alone = networks.luma.encoder(pictures[1:2], source[1:2])
+def test_an_image_is_encoded_alike_alone_and_in_a_batch(networks: DriveNetworks) -> None:
+    images = torch.rand(3, 1, 32, 48) * 2 - 1
+    source = torch.tensor([SENSOR_INDEX[sensor] for sensor in (VISIBLE, INFRARED, VISIBLE)])
+    together = networks.luma.encoder(images, source)
+    alone = networks.luma.encoder(images[1:2], source[1:2])
     for batch, single in zip(together, alone, strict=True):
         torch.testing.assert_close(batch[1:2], single, rtol=1e-4, atol=1e-5)
 
 
-def test_encoder_knows_the_sensor_and_the_whole_picture() -> None:
+def test_encoder_knows_the_sensor_and_the_whole_image() -> None:
     torch.manual_seed(1)
     encoder = DriveNetworks(DriveConfig()).luma.encoder
     torch.nn.init.normal_(encoder.context[-1].weight, std=0.1)
-    picture = torch.rand(1, 1, 160, 160)
-    visible, infrared = (encoder(picture, torch.tensor([kind])) for kind in (VISIBLE, INFRARED))
+    image = torch.rand(1, 1, 160, 160)
+    visible, infrared = (encoder(image, torch.tensor([SENSOR_INDEX[kind]])) for kind in (VISIBLE, INFRARED))
     assert not torch.allclose(visible[0], infrared[0])
     # A far corner is beyond the reach of the first level's convolutions, yet it is felt: through the context.
-    changed = picture.clone()
+    changed = image.clone()
     changed[..., -16:, -16:] = 1
-    assert not torch.allclose(encoder(changed)[0][..., 0, 0], encoder(picture)[0][..., 0, 0])
+    assert not torch.allclose(encoder(changed)[0][..., 0, 0], encoder(image)[0][..., 0, 0])
 
 
 def test_decoder_hears_time_and_noise(networks: DriveNetworks) -> None:
@@ -124,12 +125,12 @@ def test_cbam_only_scales_down_what_is_positive() -> None:
 
 def test_without_the_variance_the_prediction_stays(networks: DriveNetworks) -> None:
     torch.manual_seed(0)
-    picture = torch.rand(1, 1, 48, 64) * 2 - 1
-    features, decoder = networks.luma.fuse_features(picture, -picture), copy.deepcopy(networks.luma.decoder)
+    image = torch.rand(1, 1, 48, 64) * 2 - 1
+    features, decoder = networks.luma.fuse_features(image, -image), copy.deepcopy(networks.luma.decoder)
     with torch.no_grad():
         torch.nn.init.normal_(decoder.head.weight, std=0.1)
-        mean, variance = decoder(features, picture, torch.tensor([499]))
-        alone, none = decoder(features, picture, torch.tensor([499]), variance=False)
+        mean, variance = decoder(features, image, torch.tensor([499]))
+        alone, none = decoder(features, image, torch.tensor([499]), variance=False)
     assert variance is not None and none is None
     torch.testing.assert_close(alone, mean)
     assert not torch.allclose(variance, mean)

@@ -29,9 +29,9 @@ import yaml
 
 import textdifuse_ros
 from textdifuse_ros.bags.writer import BagWriter
-from textdifuse_ros.config import parameters
-from textdifuse_ros.config_file import load_config
-from textdifuse_ros.config_nodes import FusionNodeConfig, PlayerConfig
+from textdifuse_ros.config.base import parameters
+from textdifuse_ros.config.files import load_config
+from textdifuse_ros.config.nodes import FusionNodeConfig, PlayerConfig
 from textdifuse_ros.image.encodings import ENCODINGS
 
 ROOT = Path(__file__).resolve().parents[1]

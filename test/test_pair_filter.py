@@ -14,17 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_pairing import MS, START, brute_force
 
-from textdifuse_ros.config_nodes import FusionNodeConfig
+from textdifuse_ros.config.nodes import FusionNodeConfig
 from textdifuse_ros.errors import ConfigError
+from textdifuse_ros.sensors import INFRARED, SENSORS, VISIBLE
 from textdifuse_ros.sync.filters import PairFilter, SimpleFilter
 from textdifuse_ros.sync.outcome import (
-    INFRARED,
+    COUNTERPART_MISSING,
     LATE,
-    PARTNER_MISSING,
     SAME_STAMP,
-    STREAMS,
     TIME_JUMP,
-    VISIBLE,
     ZERO_STAMP,
     Outcome,
 )
@@ -49,7 +47,7 @@ class Cameras:
     """Two filters that feed a pair filter, and what comes out of it."""
 
     def __init__(self, pairing: Any = None, source: Any = SimpleFilter, **options: Any) -> None:
-        self.sources = {stream: source() for stream in STREAMS}
+        self.sources = {stream: source() for stream in SENSORS}
         self.filter: PairFilter[Any] = PairFilter(
             list(self.sources.values()), pairing or NearestPairing(20 * MS), **options
         )
@@ -57,7 +55,7 @@ class Cameras:
         self.outcomes: list[Outcome[Any]] = []
         self.filter.registerCallback(lambda v, i: self.pairs.append((v.name, i.name)))
         self.filter.when_settled(self.outcomes.append)
-        self.sent = dict.fromkeys(STREAMS, 0)
+        self.sent = dict.fromkeys(SENSORS, 0)
 
     def send(self, stream: str, stamp_ns: int) -> None:
         number = self.sent[stream]
@@ -65,14 +63,14 @@ class Cameras:
         self.sources[stream].signalMessage(message(stamp_ns, number))
 
     def both(self, stamp_ns: int) -> None:
-        for stream in STREAMS:
+        for stream in SENSORS:
             self.send(stream, stamp_ns)
 
     def reasons(self, stream: str) -> dict[str, int]:
         return dict(self.filter.counters(stream).dropped)
 
     def check_books(self) -> None:
-        for stream in STREAMS:
+        for stream in SENSORS:
             own = self.filter.counters(stream)
             assert own.received == self.sent[stream] == own.paired + sum(own.dropped.values()) + own.waiting
             assert own.paired == len(self.pairs)
@@ -102,7 +100,7 @@ def test_what_goes_through_the_filter_pairs_as_the_definition_says_with_either_o
     visible, infrared, tolerance, offsets, order
 ):
     visible, infrared = ([START + at * MS for at in sorted(stamps)] for stamps in (visible, infrared))
-    shifts = dict(zip(STREAMS, (offset * MS for offset in offsets), strict=True))
+    shifts = dict(zip(SENSORS, (offset * MS for offset in offsets), strict=True))
     pairing = NearestPairing(tolerance * MS, shifts, queue=100, wait_ns=10**9, anticipate=False)
     now = [0]
     cameras = Cameras(pairing, clock=lambda: now[0])
@@ -124,7 +122,7 @@ def test_what_goes_through_the_filter_pairs_as_the_definition_says_with_either_o
                   max_size=4)
 )  # fmt: skip
 def test_each_lap_of_a_loop_pairs_as_the_definition_says(laps):
-    """Every picture is followed by its partner, so that nothing is undecided when time goes back."""
+    """Every image is followed by its partner, so that nothing is undecided when time goes back."""
     cameras = Cameras(NearestPairing(8 * MS, anticipate=False))
     expected, count = [], 0
     for lap in laps:
@@ -141,7 +139,7 @@ def test_each_lap_of_a_loop_pairs_as_the_definition_says(laps):
         expected.append((count, count))
         count += 1
     assert cameras.pairs == expected
-    assert all(set(cameras.reasons(stream)) <= {TIME_JUMP} for stream in STREAMS)
+    assert all(set(cameras.reasons(stream)) <= {TIME_JUMP} for stream in SENSORS)
     cameras.check_books()
 
 
@@ -202,7 +200,7 @@ def test_threads_may_feed_it_at_once_and_every_pair_comes_out_once_and_in_order(
         for number in range(300):
             cameras.send(stream, START + number * 33 * MS)
 
-    threads = [threading.Thread(target=feed, args=(stream,)) for stream in STREAMS]
+    threads = [threading.Thread(target=feed, args=(stream,)) for stream in SENSORS]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -225,7 +223,7 @@ def test_a_clock_that_goes_back_drops_what_is_ahead_of_it_and_keeps_the_new_lap(
     cameras.send(VISIBLE, START)
     cameras.filter.settle(lambda pairing: pairing.rewind(START - 5 * 10**9))
     assert cameras.reasons(VISIBLE) == {TIME_JUMP: 1}
-    cameras.send(VISIBLE, START - 5 * 10**9)  # the picture overtakes the clock
+    cameras.send(VISIBLE, START - 5 * 10**9)  # the image overtakes the clock
     cameras.filter.settle(lambda pairing: pairing.rewind(START - 5 * 10**9))
     cameras.send(INFRARED, START - 5 * 10**9)
     assert cameras.pairs == [(1, 0)]
@@ -247,7 +245,7 @@ def test_the_packages_own_filters_feed_it(size):
     got: list[Any] = []
     behind.registerCallback(lambda v, i: got.append((v.name, i.name)))
     for number in range(5):
-        for stream in STREAMS:
+        for stream in SENSORS:
             sec, nanosec = divmod(START + number * 33 * MS, 10**9)
             header = SimpleNamespace(stamp=Time(sec=sec, nanosec=nanosec))
             cameras.sources[stream].signalMessage(SimpleNamespace(header=header, name=number))
@@ -275,14 +273,14 @@ def test_exact_takes_equal_stamps_only_after_the_offset():
 @settings(max_examples=100, deadline=None)
 @given(
     arrivals=st.lists(
-        st.tuples(st.sampled_from(STREAMS), st.integers(0, 400), st.integers(0, 60)), min_size=1, max_size=50
+        st.tuples(st.sampled_from(SENSORS), st.integers(0, 400), st.integers(0, 60)), min_size=1, max_size=50
     )
 )
 def test_approximate_pairs_as_the_packages_own_synchronizer_where_nothing_special_happens(arrivals):
     """No zero stamps, no jumps back by more than half a second, no waiting: then the two are the same."""
     from builtin_interfaces.msg import Time
 
-    sources = [message_filters.SimpleFilter() for _ in STREAMS]
+    sources = [message_filters.SimpleFilter() for _ in SENSORS]
     original, expected = message_filters.ApproximateTimeSynchronizer(sources, 10, 0.02), []
     original.registerCallback(lambda v, i: expected.append((v.name, i.name)))
     cameras = Cameras(stock("approximate", wait_ns=10**18), clock=lambda: 0)
@@ -290,7 +288,7 @@ def test_approximate_pairs_as_the_packages_own_synchronizer_where_nothing_specia
         sec, nanosec = divmod(START + at * MS, 10**9)
         header = SimpleNamespace(stamp=Time(sec=sec, nanosec=nanosec))
         one = SimpleNamespace(header=header, name=cameras.sent[stream])
-        sources[STREAMS.index(stream)].signalMessage(one)
+        sources[SENSORS.index(stream)].signalMessage(one)
         cameras.send(stream, START + at * MS)
         cameras.check_books()
     assert cameras.pairs == expected
@@ -311,7 +309,7 @@ def test_around_a_stock_policy_stand_refusal_loops_waiting_and_books(policy):
     assert cameras.reasons(VISIBLE)[TIME_JUMP] == 2
     for n in range(21, 26):
         cameras.send(VISIBLE, START + n * 33 * MS)
-    assert cameras.reasons(VISIBLE)[PARTNER_MISSING] == 3, "the queue is bounded"
+    assert cameras.reasons(VISIBLE)[COUNTERPART_MISSING] == 3, "the queue is bounded"
     cameras.send(VISIBLE, START + 25 * 33 * MS)
     assert cameras.reasons(VISIBLE)[SAME_STAMP] == 1
     now[0] = 100 * MS
@@ -343,7 +341,7 @@ def test_where_the_package_is_absent_a_stock_policy_is_refused_by_name(monkeypat
     assert isinstance(inputs.make_pairing(FusionNodeConfig()), NearestPairing)
 
 
-def test_late_pictures_are_dropped_by_the_nearest_policy_only_when_their_pair_is_out():
+def test_late_images_are_dropped_by_the_nearest_policy_only_when_their_pair_is_out():
     cameras = Cameras()
     for n in range(5):
         cameras.both(START + n * 33 * MS)

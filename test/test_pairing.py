@@ -8,14 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from textdifuse_ros.config_nodes import FusionNodeConfig
+from textdifuse_ros.config.nodes import FusionNodeConfig
+from textdifuse_ros.sensors import INFRARED, VISIBLE
 from textdifuse_ros.sync.outcome import (
-    INFRARED,
+    COUNTERPART_MISSING,
     LATE,
-    PARTNER_MISSING,
     TIME_JUMP,
     UNMATCHED,
-    VISIBLE,
     ZERO_STAMP,
     Outcome,
 )
@@ -143,7 +142,7 @@ def test_whatever_arrives_the_books_balance_and_pairs_keep_order_and_tolerance(a
 
 
 def play(feed: Feed, count: int, period: int = 33, shift: int = 13, start: int = START) -> list[int]:
-    """Feed two cameras in the order of their stamps; the number of pairs that each infrared picture released."""
+    """Feed two cameras in the order of their stamps; the number of pairs that each infrared image released."""
     released = []
     for n in range(count):
         feed.add(VISIBLE, start + n * period * MS)
@@ -157,7 +156,7 @@ def test_a_pair_comes_out_with_its_second_half_once_the_rate_is_known():
     assert feed.pairs == [(n, n) for n in range(10)]
 
 
-def test_equal_stamps_pair_at_once_from_the_first_picture_on():
+def test_equal_stamps_pair_at_once_from_the_first_image_on():
     feed = Feed(NearestPairing(20 * MS))
     assert play(feed, 5, shift=0) == [1] * 5
 
@@ -182,7 +181,7 @@ def test_a_wrong_partner_within_tolerance_gives_way_to_the_nearer_one():
     assert feed.reasons(INFRARED) == {UNMATCHED: 1}
 
 
-def test_a_slower_infrared_camera_takes_the_nearest_visible_pictures():
+def test_a_slower_infrared_camera_takes_the_nearest_visible_images():
     visible = [START + n * 33 * MS for n in range(40)]
     infrared = [START + (5 + n * 111) * MS for n in range(12)]
     feed = Feed(NearestPairing(17 * MS, queue=10))
@@ -194,7 +193,7 @@ def test_a_slower_infrared_camera_takes_the_nearest_visible_pictures():
     assert feed.reasons(VISIBLE)[UNMATCHED] >= 25
 
 
-def test_the_last_pair_is_released_by_the_clock_where_no_picture_comes_any_more():
+def test_the_last_pair_is_released_by_the_clock_where_no_image_comes_any_more():
     feed = Feed(NearestPairing(20 * MS, wait_ns=500 * MS))
     feed.add(VISIBLE, START, 0)
     assert feed.add(INFRARED, START + 13 * MS, 13 * MS) == 0
@@ -202,21 +201,21 @@ def test_the_last_pair_is_released_by_the_clock_where_no_picture_comes_any_more(
     assert feed.poll(500 * MS) == 1
 
 
-def test_a_silent_camera_makes_the_other_ones_pictures_drop_and_bounds_the_queue():
+def test_a_silent_camera_makes_the_other_ones_images_drop_and_bounds_the_queue():
     feed = Feed(NearestPairing(20 * MS, queue=3, wait_ns=10**12))
     for n in range(10):
         feed.add(VISIBLE, START + n * 33 * MS)
-    assert feed.reasons(VISIBLE) == {PARTNER_MISSING: 7}
+    assert feed.reasons(VISIBLE) == {COUNTERPART_MISSING: 7}
     assert feed.matcher.counters(VISIBLE).waiting == 3
 
 
-def test_a_picture_without_partner_is_dropped_when_its_time_is_up():
+def test_an_image_without_partner_is_dropped_when_its_time_is_up():
     feed = Feed(NearestPairing(20 * MS, wait_ns=100 * MS))
     feed.add(VISIBLE, START, 0)
     feed.poll(99 * MS)
     assert feed.drops == []
     feed.poll(100 * MS)
-    assert feed.drops == [(VISIBLE, 0, PARTNER_MISSING)]
+    assert feed.drops == [(VISIBLE, 0, COUNTERPART_MISSING)]
 
 
 @pytest.mark.parametrize("stamp", [0, -5])
@@ -248,7 +247,7 @@ def test_a_change_of_the_offset_drops_what_waits_and_goes_on():
 @pytest.mark.parametrize("leader", [VISIBLE, INFRARED])
 @pytest.mark.parametrize("lag", [0, 1, 3])
 def test_a_looping_recording_gives_as_many_pairs_each_lap(leader, lag):
-    """The other stream is some pictures behind, and still sends these of the old lap when the leader has begun anew."""
+    """The other stream is some images behind, and still sends these of the old lap when the leader has begun anew."""
     follower = INFRARED if leader == VISIBLE else VISIBLE
     feed = Feed(NearestPairing(20 * MS))
     laps, length = 4, 60
@@ -267,7 +266,7 @@ def test_a_looping_recording_gives_as_many_pairs_each_lap(leader, lag):
     assert all(v == i for v, i in feed.pairs)
 
 
-def test_a_loop_whose_last_picture_is_lost_still_begins_anew():
+def test_a_loop_whose_last_image_is_lost_still_begins_anew():
     feed = Feed(NearestPairing(20 * MS))
     play(feed, 60)
     feed.add(VISIBLE, START)
@@ -313,7 +312,7 @@ def test_a_leap_forward_of_both_cameras_loses_at_most_what_waited():
     assert sum(play(feed, 10, start=START + 10**6 * MS)) >= 9
 
 
-def test_a_drop_tells_how_near_the_nearest_picture_of_the_other_stream_was() -> None:
+def test_a_drop_tells_how_near_the_nearest_image_of_the_other_stream_was() -> None:
     pairing: NearestPairing[str] = NearestPairing(20_000_000, {INFRARED: 5_000_000})
     drops = []
     for index in range(4):
@@ -330,10 +329,10 @@ def test_a_drop_without_anything_of_the_other_stream_tells_none() -> None:
     pairing: NearestPairing[str] = NearestPairing(20_000_000, wait_ns=10)
     pairing.add(VISIBLE, 10**9, "", 0)
     (drop,) = pairing.poll(10).drops
-    assert drop.reason == PARTNER_MISSING and drop.nearest_ns is None
+    assert drop.reason == COUNTERPART_MISSING and drop.nearest_ns is None
 
 
-def test_a_late_picture_tells_how_late_it_is() -> None:
+def test_a_late_image_tells_how_late_it_is() -> None:
     pairing: NearestPairing[str] = NearestPairing(20_000_000)
     for stamp in (10**9, 10**9 + 100_000_000):
         pairing.add(INFRARED, stamp, "", 0)

@@ -192,7 +192,7 @@ def test_a_loop_goes_on_until_told_to_stop_and_ends_cleanly(programs: Programs, 
 @needs_ros
 def test_a_folder_of_pairs_is_played_with_stamps_that_go_on_over_the_laps(programs: Programs, tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "data", 3)
-    (folder / "vis" / "001.png").write_bytes(b"no picture")
+    (folder / "vis" / "001.png").write_bytes(b"no image")
     recorder = programs.recorder("out", "visible/image,infrared/image")
     told = programs.player(source=folder, fps=20.0, loop="true", pairs=4, wait_for=1)
     _stopped(recorder)
@@ -317,8 +317,8 @@ def test_a_recorder_whose_disk_is_full_ends_with_its_counts_and_one_line(
     with BagWriter(tmp_path / "in") as bag:
         for index in range(20):
             for topic in ("/visible", "/infrared"):
-                picture = np.full((480, 640), index, np.uint8)
-                bag.write_image(topic, START + index * PERIOD, "camera", picture)
+                image = np.full((480, 640), index, np.uint8)
+                bag.write_image(topic, START + index * PERIOD, "camera", image)
     recorder = programs.recorder("out", "visible/image", storage=storage, most_bytes=2_500_000)
     programs.player(source=tmp_path / "in", wait_for=0, rate=0.5)
     out, err = recorder.communicate(timeout=30)
@@ -346,10 +346,10 @@ def test_a_topic_is_recorded_once_and_one_that_nobody_publishes_is_told_of(progr
 
 
 @needs_ros
-def test_compressed_pictures_and_calibrations_are_played_to_where_the_node_listens(
+def test_compressed_images_and_calibrations_are_played_to_where_the_node_listens(
     programs: Programs, tmp_path: Path
 ) -> None:
-    """By the remapping of the raw pictures, as ``fusion_node`` has it."""
+    """By the remapping of the raw images, as ``fusion_node`` has it."""
     kinds = {"/rgb/image/compressed": COMPRESSED_TYPE, "/rgb/camera_info": INFO_TYPE, "/ir/image": IMAGE_TYPE}
     contents = {}
     with BagWriter(tmp_path / "in") as bag:

@@ -157,19 +157,19 @@ def test_a_consumer_can_stop_the_loop_and_no_step_more_is_computed() -> None:
     assert called == [999]
 
 
-def test_the_loop_can_start_from_a_noised_picture() -> None:
-    """Fewer timesteps than the full set: begin at the highest of them, from the previous picture noised to it."""
+def test_the_loop_can_start_from_a_noised_image() -> None:
+    """Fewer timesteps than the full set: begin at the highest of them, from the previous image noised to it."""
     run = respace(FULL, FOUR.timesteps[:2])
-    picture, noise = randn(1, 1, 3, 3).tanh(), randn(1, 1, 3, 3, seed=1)
-    start = process.q_sample(picture, len(run) - 1, noise, run)
-    torch.testing.assert_close(start, process.q_sample(picture, 499, noise, FULL))
+    image, noise = randn(1, 1, 3, 3).tanh(), randn(1, 1, 3, 3, seed=1)
+    start = process.q_sample(image, len(run) - 1, noise, run)
+    torch.testing.assert_close(start, process.q_sample(image, 499, noise, FULL))
 
     def denoise(z: Tensor, t: int | Tensor) -> Denoised:
         return make_denoised("eps", noise, z, t, FULL)
 
     steps = list(process.reverse(denoise, start, run, samplers.Ddim()))
     assert [step.timestep for step in steps] == [499, 249]
-    torch.testing.assert_close(steps[-1].z, picture)
+    torch.testing.assert_close(steps[-1].z, image)
 
 
 def test_sixteen_bit_starts_and_estimates_run_in_float32() -> None:

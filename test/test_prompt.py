@@ -33,7 +33,7 @@ def read(text: str) -> list[tuple[str, float]]:
         "the person, and a car",
         "Please highlight the person and the car",
         "Highlight the person and the car, please!",
-        "please show me all person and every car in the picture.",
+        "please show me all person and every car in the image.",
         "Make the person and the car stand out.",
         "Please, focus on the person and the car!",
         "Highlight: person, car",

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from textdifuse_ros.sync.outcome import INFRARED, STREAMS, UNMATCHED, VISIBLE, ZERO_STAMP
+from textdifuse_ros.sensors import INFRARED, SENSORS, VISIBLE
+from textdifuse_ros.sync.outcome import UNMATCHED, ZERO_STAMP
 from textdifuse_ros.sync.recorded import RecordedPairs, pair_recording
 from textdifuse_ros.sync.stamps import StampSeries
 
@@ -72,7 +73,7 @@ def test_every_lap_of_a_loop_gives_all_its_pairs(laps: int, count: int, skew: in
 
 
 def test_one_clock_set_back_costs_no_pair_that_the_stamps_still_give() -> None:
-    """The visible camera's clock goes back by 2 s at its tenth picture; the infrared one's does not."""
+    """The visible camera's clock goes back by 2 s at its tenth image; the infrared one's does not."""
     good = [index * 100.0 for index in range(40)]
     visible = StampSeries(_series([at if at < 1000 else at - 2000 for at in good]).stamps_ns, _series(good).arrived_ns)
     found = pair_recording(visible, _series(good), 20 * MS, {})
@@ -100,7 +101,7 @@ def test_zero_stamps_are_in_no_pair_and_counted() -> None:
     zero = StampSeries(np.array([0, START], np.int64), np.array([START, START + 1], np.int64))
     found = pair_recording(zero, zero, 10 * MS, {})
     assert _indices(found) == [(1, 1)]
-    assert all(found.dropped[stream] == Counter({ZERO_STAMP: 1}) for stream in STREAMS)
+    assert all(found.dropped[stream] == Counter({ZERO_STAMP: 1}) for stream in SENSORS)
 
 
 def test_small_steps_back_are_sorted_and_lose_nothing() -> None:

@@ -86,13 +86,13 @@ def test_gain_without_objects_or_contrast_is_nan() -> None:
 
 def test_change_outside_sees_one_level_in_one_channel_and_nothing_inside() -> None:
     plain = np.full((10, 10, 3), 200, np.uint8)
-    picture, mask = plain.copy(), np.zeros((10, 10), bool)
+    image, mask = plain.copy(), np.zeros((10, 10), bool)
     mask[:5] = True
-    picture[:5] = 0
-    assert change_outside(picture, plain, mask) == OutsideChange(0, 0)
-    picture[7, 7, 1] = 203
-    picture[8, 7] = (199, 199, 199)
-    assert change_outside(picture, plain, mask) == OutsideChange(2 / 50, 3)
+    image[:5] = 0
+    assert change_outside(image, plain, mask) == OutsideChange(0, 0)
+    image[7, 7, 1] = 203
+    image[8, 7] = (199, 199, 199)
+    assert change_outside(image, plain, mask) == OutsideChange(2 / 50, 3)
     assert change_outside(plain[..., 0], plain[..., 0], mask) == OutsideChange(0, 0)
 
 
@@ -119,7 +119,7 @@ def test_flicker_follows_the_motion(scene: np.ndarray) -> None:
     motion = find_motion(before, now)
     assert np.median(motion.flow[..., 0]) == pytest.approx(-4, abs=0.1)
     assert motion.known[10:-10, 10:-10].mean() > 0.95
-    assert not motion.known[:, :2].any()  # came into the picture
+    assert not motion.known[:, :2].any()  # came into the image
     still = np.abs(now.astype(float) - before).mean()
     assert flicker(before, now, motion) < 0.1 * still
     assert flicker(before, now + np.uint8(9), motion) == pytest.approx(9, abs=1)
@@ -148,7 +148,7 @@ def test_flicker_without_known_motion_is_nan(scene: np.ndarray) -> None:
     assert math.isnan(flicker(scene, scene, motion))
 
 
-def test_pictures_that_do_not_fit_are_refused(scene: np.ndarray) -> None:
+def test_images_that_do_not_fit_are_refused(scene: np.ndarray) -> None:
     with pytest.raises(ImageError, match=r"bool \[N, 120, 160\]"):
         object_contrast(scene, np.zeros((1, 60, 80), bool))
     with pytest.raises(ImageError, match="the mask"):

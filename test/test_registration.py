@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from textdifuse_ros.config_sensors import SensorConfig, check_sensors
+from textdifuse_ros.config.sensors import SensorConfig, check_sensors
 from textdifuse_ros.errors import CalibrationError, ConfigError, FileError, ImageError
 from textdifuse_ros.image.camera import Camera, camera_from, read_camera
 from textdifuse_ros.image.registration import alignment, rectification
@@ -40,25 +40,25 @@ def camera(**fields) -> Camera:
     return camera_from(info(**fields), "the visible camera")
 
 
-def smooth_picture(size=(160, 120), seed=0) -> np.ndarray:
+def smooth_image(size=(160, 120), seed=0) -> np.ndarray:
     noise = np.random.default_rng(seed).uniform(0, 255, (size[1], size[0])).astype(np.float32)
     soft = cv2.GaussianBlur(noise, (0, 0), 3)
     return cv2.normalize(soft, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
 
 
 def dots(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A picture that is black but for soft dots."""
+    """An image that is black but for soft dots."""
     y, x = np.mgrid[: size[1], : size[0]]
-    picture = np.zeros((size[1], size[0]))
+    image = np.zeros((size[1], size[0]))
     for px, py in points:
-        picture += 250 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * 1.5**2))
-    return np.clip(picture, 0, 255).astype(np.uint8)
+        image += 250 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * 1.5**2))
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def found_at(picture: np.ndarray, near: np.ndarray) -> np.ndarray:
+def found_at(image: np.ndarray, near: np.ndarray) -> np.ndarray:
     """Centre of mass within 6 pixels of a place."""
     left, top = np.round(near).astype(int) - 6
-    part = picture[max(top, 0) : top + 13, max(left, 0) : left + 13].astype(float)
+    part = image[max(top, 0) : top + 13, max(left, 0) : left + 13].astype(float)
     y, x = np.mgrid[: part.shape[0], : part.shape[1]]
     return np.array([max(left, 0) + (part * x).sum() / part.sum(), max(top, 0) + (part * y).sum() / part.sum()])
 
@@ -93,9 +93,9 @@ def test_a_camera_without_distortion_is_left_as_it_is(d, model):
     plain = camera(d=d, model=model)
     assert plain.is_plain and rectification(plain) is None
     config = SensorConfig(rectify=True)
-    picture, colour = smooth_picture(), np.repeat(smooth_picture()[..., None], 3, 2)
-    seen, warm = alignment(config, (160, 120), (160, 120), plain, plain).apply(colour, picture)
-    assert seen is colour and warm is picture
+    image, colour = smooth_image(), np.repeat(smooth_image()[..., None], 3, 2)
+    seen, warm = alignment(config, (160, 120), (160, 120), plain, plain).apply(colour, image)
+    assert seen is colour and warm is image
 
 
 def test_binning_and_region_of_interest_are_worked_into_the_matrix():
@@ -186,8 +186,8 @@ def test_rays_are_the_way_back_of_project(model):
     assert np.abs(lens.project(3.0 * lens.rays(pixels)) - pixels).max() < 1e-3
 
 
-def test_a_fisheye_whose_circle_lies_within_the_picture_is_rectified():
-    """At the border of the picture it sees nothing at all."""
+def test_a_fisheye_whose_circle_lies_within_the_image_is_rectified():
+    """At the border of the image it sees nothing at all."""
     lens = camera(d=(0.0,) * 4, model="equidistant", k=(40.0, 0.0, 80.0, 0.0, 40.0, 60.0, 0.0, 0.0, 1.0))
     assert rectification(lens) is not None
     assert np.isnan(lens.rays(np.array([[0.0, 0.0], [159.0, 119.0]]))).all()
@@ -208,10 +208,10 @@ def test_an_ideal_fisheye_is_no_pinhole():
 def test_a_homography_is_for_the_sizes_that_it_was_found_at():
     config = SensorConfig(registration="homography", homography_sizes=(160, 120, 80, 60))
     assert alignment(config, (160, 120), (80, 60), None, None).infrared is not None
-    with pytest.raises(ImageError, match=r"the infrared picture must be as homography_sizes says \(80 x 60 pixels\)"):
+    with pytest.raises(ImageError, match=r"the infrared image must be as homography_sizes says \(80 x 60 pixels\)"):
         alignment(config, (160, 120), (40, 30), None, None)
     assert alignment(replace(config, homography_sizes=(160, 0, 0, 0)), (160, 120), (40, 30), None, None).infrared
-    with pytest.raises(ImageError, match="the visible picture must be as homography_sizes"):
+    with pytest.raises(ImageError, match="the visible image must be as homography_sizes"):
         alignment(config, (320, 240), (80, 60), None, None)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from textdifuse_ros.cli.main import main
+from textdifuse_ros.evaluate.images import choose_examples, embedded, embedded_detail, zoom_window
 from textdifuse_ros.evaluate.methods import Row
-from textdifuse_ros.evaluate.pictures import choose_examples, embedded, embedded_detail, zoom_window
 from textdifuse_ros.evaluate.plots import Mark, Point, interval_plot, scatter_plot
 from textdifuse_ros.evaluate.report import to_html
 from textdifuse_ros.evaluate.results import UNDEFINED, Evaluation, Record, summarise
@@ -87,7 +87,7 @@ class TestReport:
         assert page.addresses and all(address.startswith("data:image/jpeg;base64,") for address in page.addresses)
         assert "url(" not in text and "@import" not in text and "http" not in text
 
-    def test_it_shows_tables_plots_and_pictures_of_every_method(self, folders) -> None:
+    def test_it_shows_tables_plots_and_images_of_every_method(self, folders) -> None:
         text = (report(folders, "--method", f"Peer={folders[2]}") / "index.html").read_text(encoding="utf-8")
         page = Page(text)
         for word in ("Peer", "clahe+sum", "VIF_", "Against max", "minus max+noise15", "proves nothing here", "Qabf"):
@@ -95,23 +95,23 @@ class TestReport:
         # Visible, infrared, the method and three controls, whole and in detail, for two pairs.
         assert page.tags.count("img") == 2 * 2 * 6
         assert page.tags.count("svg") == 11
-        picture = base64.b64decode(page.addresses[0].split(",")[1])
-        assert cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR).shape == (64, 96, 3)
+        image = base64.b64decode(page.addresses[0].split(",")[1])
+        assert cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR).shape == (64, 96, 3)
 
     def test_contact_sheets_and_all_tables_lie_beside_it(self, folders) -> None:
         folder = report(folders)
         names = {path.name for path in folder.iterdir()}
-        assert names == {"index.html", "pictures.png", "details.png", "summary.json", "summary.md", "pictures.csv"}
-        sheet = read_visible(folder / "pictures.png")
+        assert names == {"index.html", "images.png", "details.png", "summary.json", "summary.md", "images.csv"}
+        sheet = read_visible(folder / "images.png")
         assert sheet.shape[1] > 5 * 260 and sheet.std() > 10
         assert json.loads((folder / "summary.json").read_text())["pairs"] == 2
 
     def test_sheets_of_an_earlier_report_do_not_stay(self, folders) -> None:
         folder = folders[0].parent / "report"
         folder.mkdir()
-        (folder / "pictures.png").write_bytes(b"somebody's own")
+        (folder / "images.png").write_bytes(b"somebody's own")
         report(folders, "--examples", 0)
-        assert (folder / "pictures.png").read_bytes() == b"somebody's own"
+        assert (folder / "images.png").read_bytes() == b"somebody's own"
         report(folders)
         report(folders, "--examples", 0)
         assert not list(folder.glob("*.png"))
@@ -154,8 +154,7 @@ class TestReport:
         page = Page(to_html(Evaluation("clean", "s", 1, rows, records, summarise(records, rows)), ()))
         assert "NaN" in page.words
 
-
-    def test_a_figure_over_some_of_the_pictures_says_so_and_leads_nothing(self) -> None:
+    def test_a_figure_over_some_of_the_images_says_so_and_leads_nothing(self) -> None:
         rows = (Row("max"), Row("max+noise15"), Row("Peer", Path("x")), Row("Other", Path("y")))
         records = tuple(
             Record("", row.name, str(n), {"EN": float("nan") if row.name == "Other" and n else value})
@@ -171,8 +170,8 @@ class TestReport:
         rows = (Row("max"), Row("max+noise15"), Row("Peer", Path("x")))
         records = tuple(Record("", row.name, "0", {"contrast": 2.0}, n) for row in rows for n in (1, 2))
         words = Page(to_html(Evaluation("text", "s", 1, rows, records, summarise(records, rows)), ())).words
-        assert "Mean over the objects (of what is outside them: over the pictures)" in words
-        assert "difference on the same objects" in words and "interval over pictures" in words
+        assert "Mean over the objects (of what is outside them: over the images)" in words
+        assert "difference on the same objects" in words and "interval over images" in words
 
 
 class TestPlots:
@@ -221,8 +220,8 @@ class TestPlots:
         assert self.parse(scatter_plot("t", "x", "y", [Point("a", float("nan"), 1, "method")])) is not None
 
 
-class TestPictures:
-    def test_the_detail_is_where_something_warm_is_not_seen_in_the_visible_picture(self) -> None:
+class TestImages:
+    def test_the_detail_is_where_something_warm_is_not_seen_in_the_visible_image(self) -> None:
         visible = np.full((100, 200, 3), 60, np.uint8)
         infrared = np.full((100, 200), 40, np.uint8)
         visible[:40] = 220  # a bright, cold sky
@@ -234,7 +233,7 @@ class TestPictures:
         assert window.top <= 60 and window.top + window.height >= 70
 
     @pytest.mark.parametrize("size", [(41, 41), (41, 300), (300, 41), (8, 9)])
-    def test_the_detail_lies_inside_a_picture_of_any_shape(self, size) -> None:
+    def test_the_detail_lies_inside_an_image_of_any_shape(self, size) -> None:
         rng = np.random.default_rng(0)
         infrared = rng.integers(0, 256, size, dtype=np.uint8)
         window = zoom_window(rng.integers(0, 256, (*size, 3), dtype=np.uint8), infrared)
@@ -242,12 +241,12 @@ class TestPictures:
         assert window.top >= 0 and window.top + window.height <= size[0]
         assert window.cut(infrared).shape == (window.height, window.width)
 
-    def test_embedded_pictures_keep_their_colours_and_mark_the_detail(self) -> None:
-        picture = np.full((300, 920, 3), (200, 40, 90), np.uint8)
-        window = zoom_window(picture, picture[..., 0])
+    def test_embedded_images_keep_their_colours_and_mark_the_detail(self) -> None:
+        image = np.full((300, 920, 3), (200, 40, 90), np.uint8)
+        window = zoom_window(image, image[..., 0])
         small, plain, part = (
             cv2.imdecode(np.frombuffer(base64.b64decode(text.split(",")[1]), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-            for text in (embedded(picture, window), embedded(picture), embedded_detail(picture, window))
+            for text in (embedded(image, window), embedded(image), embedded_detail(image, window))
         )
         assert small.shape == (150, 460, 3) and part.shape[1] == 460
         assert np.abs(plain.astype(int) - (200, 40, 90)).max() < 12

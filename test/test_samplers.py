@@ -272,7 +272,7 @@ def test_a_step_leaves_its_inputs_as_they_were(name: str) -> None:
 
 
 @pytest.mark.parametrize("sampler", [Ancestral(), Ddim(eta=0.5)], ids=["ancestral", "ddim eta=0.5"])
-def test_same_seed_same_bytes_other_seed_other_picture(sampler: Sampler) -> None:
+def test_same_seed_same_bytes_other_seed_other_image(sampler: Sampler) -> None:
     z = grid().float()
     torch.manual_seed(0)
     one = final(sampler, z, spaced(4), seed=1)

@@ -109,7 +109,7 @@ class TestTruth:
             assert (frame.labels[:10] == NAMES["sky"]).any()
             assert not (frame.labels[100:] == NAMES["sky"]).any()
 
-    def test_boxes_of_an_empty_picture(self) -> None:
+    def test_boxes_of_an_empty_image(self) -> None:
         assert find_boxes(np.zeros((4, 5), np.uint8), np.zeros((4, 5), np.uint16)) == []
 
 
@@ -126,7 +126,7 @@ class TestSensors:
         assert np.median(contrasts) > 40.0
 
     def test_persons_beyond_the_headlights_hardly_show_in_the_visible(self, frames: dict[int, Frame]) -> None:
-        """Far persons differ from their surround by little in the dark picture, and plainly in the thermal one."""
+        """Far persons differ from their surround by little in the dark image, and plainly in the thermal one."""
         pairs = []
         for frame in frames.values():
             for height, mask in _persons(frame):
@@ -140,7 +140,7 @@ class TestSensors:
         assert visible < 12.0
         assert infrared > 5.0 * visible
 
-    def test_the_clean_picture_is_the_same_scene_well_lit(self, frames: dict[int, Frame]) -> None:
+    def test_the_clean_image_is_the_same_scene_well_lit(self, frames: dict[int, Frame]) -> None:
         for frame in frames.values():
             assert frame.visible_clean.mean() > 3.0 * frame.visible.mean()
 
@@ -166,20 +166,20 @@ class TestSensors:
             np.testing.assert_array_equal(other.labels, plain.labels)
             np.testing.assert_array_equal(other.visible_clean, plain.visible_clean)
 
-    def test_netd_is_the_noise_of_the_thermal_picture(self) -> None:
+    def test_netd_is_the_noise_of_the_thermal_image(self) -> None:
         config = replace(SMALL, netd=0.5, stripes=0.0)
         flat = np.full((192, 256), black(285.0), np.float32)
-        picture = ThermalSensor(config).picture(flat, np.random.default_rng(1)).astype(float)
-        quiet = ThermalSensor(replace(config, netd=0.0)).picture(flat, np.random.default_rng(1))
+        image = ThermalSensor(config).image(flat, np.random.default_rng(1)).astype(float)
+        quiet = ThermalSensor(replace(config, netd=0.0)).image(flat, np.random.default_rng(1))
         assert quiet.std() == 0.0
-        step = ThermalSensor(replace(config, netd=0.0)).picture(flat * 0 + np.float32(black(286.0)), None)  # type: ignore[arg-type]
+        step = ThermalSensor(replace(config, netd=0.0)).image(flat * 0 + np.float32(black(286.0)), None)  # type: ignore[arg-type]
         levels_per_kelvin = float(step.mean()) - float(quiet.mean())
-        assert picture.std() == pytest.approx(0.5 * levels_per_kelvin, rel=0.1)
+        assert image.std() == pytest.approx(0.5 * levels_per_kelvin, rel=0.1)
 
     def test_stripes_stand_still(self) -> None:
         sensor = ThermalSensor(replace(SMALL, netd=0.0, stripes=1.0))
         flat = np.full((192, 256), black(285.0), np.float32)
-        one, two = (sensor.picture(flat, np.random.default_rng(seed)) for seed in (1, 2))
+        one, two = (sensor.image(flat, np.random.default_rng(seed)) for seed in (1, 2))
         np.testing.assert_array_equal(one, two)
         assert one.mean(axis=0).std() > 2.0 * one.mean(axis=1).std()
 
@@ -323,7 +323,7 @@ class TestVerb:
 
     def test_the_recording_and_the_truth_are_written(self, tmp_path: Path) -> None:
         out = tmp_path / "deep" / "out"
-        assert self._run("-o", str(out), *self.ARGUMENTS, "--pictures", "--clean") == 0
+        assert self._run("-o", str(out), *self.ARGUMENTS, "--images", "--clean") == 0
         expected = list(NightDrive(DriveSceneConfig(frames=3, width=64, height=48)))
         truth = json.loads((out / "truth" / "boxes.json").read_text())
         assert truth["labels"]["7"] == "person"

@@ -1,4 +1,4 @@
-"""Contact sheets and videos of pictures."""
+"""Contact sheets and videos of images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _flat(height: int, width: int, colour: tuple[int, int, int]) -> np.ndarray:
 
 
 class TestContactSheet:
-    def test_pictures_stand_in_their_rows_and_columns(self) -> None:
+    def test_images_stand_in_their_rows_and_columns(self) -> None:
         rows = [
             [_flat(30, 40, (200, 0, 0)), _flat(30, 40, (0, 200, 0))],
             [_flat(30, 40, (0, 0, 200)), np.full((30, 40), 90, np.uint8)],
@@ -55,9 +55,9 @@ class TestContactSheet:
 
     def test_sixteen_bit_infrared_is_stretched_lest_it_be_black(self) -> None:
         thermal = np.tile(np.linspace(7000, 7400, 40).astype(np.uint16), (30, 1))
-        picture = shown(thermal)
-        assert picture.dtype == np.uint8 and picture.shape == (30, 40, 3)
-        assert picture.min() < 10 and picture.max() > 245
+        image = shown(thermal)
+        assert image.dtype == np.uint8 and image.shape == (30, 40, 3)
+        assert image.min() < 10 and image.max() > 245
         sheet = contact_sheet([[thermal]], ["infrared"], cell_width=40)[26:-4, 4:-4]
         assert sheet.min() < 10 and sheet.max() > 245
 
@@ -65,7 +65,7 @@ class TestContactSheet:
         ("rows", "columns", "labels", "message"),
         [
             ([], ["a"], (), "at least one row"),
-            ([[np.zeros((8, 8), np.uint8)]], ["a", "b"], (), "row 0 of a contact sheet must be 2 pictures long, got 1"),
+            ([[np.zeros((8, 8), np.uint8)]], ["a", "b"], (), "row 0 of a contact sheet must be 2 images long, got 1"),
             ([[np.zeros((8, 8), np.uint8)]], ["a"], ("x", "y"), "as many as its rows"),
             ([[np.zeros((8, 8), np.float32)]], ["a"], (), "got float32"),
         ],
@@ -102,7 +102,7 @@ class TestVideo:
         with pytest.raises(ImageError, match="as large as the first"):
             write_video(tmp_path / "drive.mp4", frames, 10.0)
 
-    def test_a_frame_that_is_no_rgb_picture_is_refused(self, tmp_path: Path) -> None:
+    def test_a_frame_that_is_no_rgb_image_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ImageError, match="got uint16"):
             write_video(tmp_path / "drive.mp4", [np.zeros((48, 64, 3), np.uint16)], 10.0)
 

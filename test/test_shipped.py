@@ -1,14 +1,14 @@
-"""The weights that ship, on pictures that the project draws: they restore, fuse, and heed a text."""
+"""The weights that ship, on images that the project draws: they restore, fuse, and heed a text."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from textdifuse_ros.config import FuserConfig
+from textdifuse_ros.config.base import FuserConfig
 from textdifuse_ros.fusion.emphasis import Emphasis
 from textdifuse_ros.fusion.fuser import Fuser
-from textdifuse_ros.metrics.pictures import to_grey
+from textdifuse_ros.metrics.images import to_grey
 from textdifuse_ros.metrics.regions import contrast_gain, instance_masks, object_contrast
 from textdifuse_ros.metrics.similarity import scd, vif
 from textdifuse_ros.scenes.config import DriveSceneConfig

@@ -48,7 +48,7 @@ class TestSources:
         with pytest.raises(BagError, match="two topics, got /cam/color for both"):
             BagSource(source, visible="/cam/color", infrared="/cam/color")
 
-    def test_the_calibration_beside_the_pictures_goes_with_them(self, tmp_path: Path) -> None:
+    def test_the_calibration_beside_the_images_goes_with_them(self, tmp_path: Path) -> None:
         def source(name: str, *topics: str, infos: tuple[str, ...]) -> tuple[BagSource, list[str]]:
             said: list[str] = []
             with BagWriter(tmp_path / name) as bag:
@@ -66,11 +66,11 @@ class TestSources:
         assert one.topics().keys() == {VISIBLE, INFRARED, "infrared/camera_info"} and not said
         shared, said = source("c", "/cam/rgb", "/cam/ir", infos=("/cam/camera_info",))
         assert shared.topics().keys() == {VISIBLE, INFRARED}
-        assert said == ["left out: /cam/camera_info, which is beside the pictures of both cameras"]
+        assert said == ["left out: /cam/camera_info, which is beside the images of both cameras"]
         for opened in (apart, one, shared):
             opened.close()
 
-    def test_raw_pictures_go_before_other_compressed_ones_of_the_same_camera(self, tmp_path: Path) -> None:
+    def test_raw_images_go_before_other_compressed_ones_of_the_same_camera(self, tmp_path: Path) -> None:
         kinds = {"/rgb/image_raw": IMAGE_TYPE, "/thermal/image_raw": IMAGE_TYPE}
         kinds["/rgb/rect/compressed"] = COMPRESSED_TYPE
         with BagWriter(tmp_path / "bag") as bag:
@@ -80,7 +80,7 @@ class TestSources:
         with BagReader(tmp_path / "bag") as bag:
             assert find_cameras(bag) == ("/rgb/image_raw", "/thermal/image_raw")
 
-    def test_compressed_pictures_are_found_by_their_type_whatever_their_topic_is_called(self, tmp_path: Path) -> None:
+    def test_compressed_images_are_found_by_their_type_whatever_their_topic_is_called(self, tmp_path: Path) -> None:
         compressed = {"/rgb/jpeg", "/ir/image/compressed", "/rgb/depth/compressedDepth", "/ir/image/zstd"}
         with BagWriter(tmp_path / "bag") as bag:
             for topic in compressed:
@@ -109,7 +109,7 @@ class TestSources:
         moved = stamped_now(Entry(VISIBLE, 0, START, content), START + 10**9 + 5)
         assert moved == b"\x00\x01\x00\x00" + struct.pack("<iI", 1_600_000_001, 12) + b"rest"
 
-    def test_a_folder_with_vis_is_pictures_and_another_is_refused(self, tmp_path: Path) -> None:
+    def test_a_folder_with_vis_is_images_and_another_is_refused(self, tmp_path: Path) -> None:
         options = {"fps": 10.0, "visible": "", "infrared": "", "others": "", "report": print}
         assert isinstance(open_source(str(make_folder(tmp_path / "data", 1)), **options), FolderSource)
         (tmp_path / "empty").mkdir()

@@ -67,20 +67,20 @@ def test_one_value_has_a_mean_but_no_interval() -> None:
     assert (interval.defined, interval.undefined) == (1, 1)
 
 
-def test_a_picture_is_drawn_with_all_of_its_objects() -> None:
+def test_an_image_is_drawn_with_all_of_its_objects() -> None:
     alike = [[value] * 20 for value in np.random.default_rng(5).normal(0, 1, 30)]
-    pictures = bootstrap_interval([objects[0] for objects in alike])
+    images = bootstrap_interval([objects[0] for objects in alike])
     together = bootstrap_interval(alike)
-    assert (together.low, together.high) == pytest.approx((pictures.low, pictures.high))
-    assert (together.defined, together.mean) == (600, pytest.approx(pictures.mean))
+    assert (together.low, together.high) == pytest.approx((images.low, images.high))
+    assert (together.defined, together.mean) == (600, pytest.approx(images.mean))
     apart = bootstrap_interval(np.concatenate(alike))
     assert together.high - together.low > 3 * (apart.high - apart.low)
 
 
-def test_the_mean_is_over_objects_also_where_pictures_have_unequally_many() -> None:
+def test_the_mean_is_over_objects_also_where_images_have_unequally_many() -> None:
     interval = bootstrap_interval([[1.0, 1.0, 1.0], [5.0], [math.nan, math.nan]])
     assert interval == Interval(2, 1, 5, 4, 2)
-    assert math.isnan(bootstrap_interval([[1.0, 2.0, 3.0]]).low), "objects of one picture tell of no other picture"
+    assert math.isnan(bootstrap_interval([[1.0, 2.0, 3.0]]).low), "objects of one image tell of no other image"
 
 
 def test_draws_of_a_ratio_without_a_denominator_do_not_count() -> None:

@@ -13,8 +13,8 @@ from textdifuse_ros.bags.reader import BagMessage, BagReader
 from textdifuse_ros.bags.writer import BagWriter
 from textdifuse_ros.cli.main import main
 from textdifuse_ros.errors import BagError
+from textdifuse_ros.sensors import INFRARED, VISIBLE
 from textdifuse_ros.sync.doctor import Diagnosis, diagnose
-from textdifuse_ros.sync.outcome import INFRARED, VISIBLE
 from textdifuse_ros.sync.pairing import NearestPairing
 from textdifuse_ros.sync.stamps import StampSeries, StampWindow
 
@@ -24,9 +24,9 @@ START = 1_700_000_000 * S
 
 def camera(rate: float, count: int, *, shift: float = 0.0, jitter: float = 0.0, lost: float = 0.0, seed: int = 0,
            clock: float = 0.0) -> StampSeries:  # fmt: skip
-    """Times in seconds; pictures arrive 5 ms after they were taken, by a clock that the stamps are ``clock`` ahead of.
+    """Times in seconds; images arrive 5 ms after they were taken, by a clock that the stamps are ``clock`` ahead of.
 
-    ``jitter`` is the standard deviation of a stamp, ``lost`` the share of pictures that are missing.
+    ``jitter`` is the standard deviation of a stamp, ``lost`` the share of images that are missing.
     """
     rng = np.random.default_rng(seed)
     times = np.arange(count) / rate + shift + jitter * rng.standard_normal(count)
@@ -80,7 +80,7 @@ def test_of_equal_peaks_the_one_nearest_to_zero_is_taken():
 
 
 def test_the_share_with_a_partner_counts_each_partner_once():
-    """Of three visible pictures at a time the infrared camera has one."""
+    """Of three visible images at a time the infrared camera has one."""
     base = START + np.arange(60, dtype=np.int64) * 100_000_000
     visible = np.sort(np.concatenate((base, base + 2_000_000, base + 4_000_000)))
     infrared = np.sort(np.concatenate((base + 1_000_000, base[:30] + 50_000_000, base + 60_000_000, base + 80_000_000)))
@@ -94,7 +94,7 @@ def test_clocks_that_differ_by_hours_are_found_by_the_arrivals():
     visible, infrared = camera(20.0, 200, jitter=0.0005), camera(20.0, 200, shift=0.007, jitter=0.0005, clock=7200.0)
     found = diagnose(visible, infrared)
     assert found.suggestion is not None
-    # To the nearest picture: which of them belong together nobody can tell from the stamps.
+    # To the nearest image: which of them belong together nobody can tell from the stamps.
     assert found.suggestion.infrared_offset == pytest.approx(-7200.007, abs=0.001)
     assert any("set them to the same time" in remark for remark in found.remarks)
     assert diagnose(visible, camera(20.0, 200, clock=3.0)).suggestion.infrared_offset == pytest.approx(-3.0, abs=0.001)
@@ -119,7 +119,7 @@ def test_streams_are_reported_with_their_faults():
     assert (report.count, report.zero, report.duplicate, report.backward) == (len(stamps), 1, 1, 1)
     assert report.rate_hz == 20.0 and report.jitter_ms == 0.0
     assert (report.gaps, report.missing, report.longest_gap_ms) == (2, 4, 200.0)
-    for words in ("no stamp", "repeat", "go back", "about 4 visible pictures are missing in 2 gaps"):
+    for words in ("no stamp", "repeat", "go back", "about 4 visible images are missing in 2 gaps"):
         assert any(words in remark for remark in found.remarks), found.remarks
 
 
@@ -131,7 +131,7 @@ def test_too_few_stamps_are_said_to_be_too_few(count):
     json.dumps(found.to_mapping())
 
 
-def test_the_histogram_holds_every_picture_of_the_slower_stream():
+def test_the_histogram_holds_every_image_of_the_slower_stream():
     found = diagnose(camera(30.0, 300, jitter=0.002), camera(10.0, 100, shift=0.003, jitter=0.002, seed=3))
     assert found.histogram is not None
     assert sum(found.histogram.counts) == 100
@@ -155,20 +155,20 @@ def test_a_window_forgets_what_is_old():
 @pytest.fixture
 def bag(tmp_path: Path) -> Path:
     path = tmp_path / "drive"
-    picture = np.zeros((4, 6), np.uint8)
+    image = np.zeros((4, 6), np.uint8)
     with BagWriter(path) as writer:
         for n in range(60):
             at = START + n * 50_000_000
-            color = np.repeat(picture[..., None], 3, 2)
+            color = np.repeat(image[..., None], 3, 2)
             writer.write_image("/camera/rgb/image_raw", at + 1_000_000, "color", color, at)
-            writer.write_image("/thermal/image_raw", at + 12_000_000, "thermal", picture, at + 9_000_000)
+            writer.write_image("/thermal/image_raw", at + 12_000_000, "thermal", image, at + 9_000_000)
     return path
 
 
 def test_the_verb_prints_histogram_rates_and_the_suggestion(bag, capsys):
     assert main(["sync-doctor", str(bag)]) == 0
     page = capsys.readouterr().out
-    assert "visible   /camera/rgb/image_raw" in page and "60 pictures at 20 Hz" in page
+    assert "visible   /camera/rgb/image_raw" in page and "60 images at 20 Hz" in page
     assert "infrared_offset: -0.0090" in page and "tolerance: 0.0" in page
     assert "median 9.0 ms" in page and "60 ###" in page
     assert max(map(len, page.splitlines())) <= 120
@@ -216,5 +216,5 @@ def test_header_stamps_are_read_in_either_byte_order_and_short_messages_refused(
 def test_cameras_are_found_in_the_recording(bag):
     with BagReader(bag) as reader:
         assert find_cameras(reader) == ("/camera/rgb/image_raw", "/thermal/image_raw")
-        with pytest.raises(BagError, match="a picture topic of"):
+        with pytest.raises(BagError, match="an image topic of"):
             find_cameras(reader, infrared="/camera/rgb/image_raw", visible="/nothing")

@@ -16,10 +16,10 @@ from geometry_msgs.msg import PoseWithCovariance
 from std_msgs.msg import Header
 
 from textdifuse_ros.localize.base import Instance, Localization, mask_box
-from textdifuse_ros.localize.keyframes import MaskProvenance
 from textdifuse_ros.localize.prompt import parse_prompt
 from textdifuse_ros.nodes.text_outputs import detection_array, label_info, objects_document
-from textdifuse_ros.nodes.text_target import Found
+from textdifuse_ros.runtime.key_frames import MaskProvenance
+from textdifuse_ros.runtime.text_target import Found
 
 DEFINITIONS = {
     "Detection2DArray": "std_msgs/Header header|Detection2D[] detections",

@@ -1,4 +1,4 @@
-"""The text in service, without ROS: loading, changing and losing localisers, and fusing with what they found."""
+"""The text in service, without ROS: loading, changing and losing localizers, and fusing with what they found."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from textdifuse_ros.config import FuserConfig, from_mapping
-from textdifuse_ros.config_nodes import FusionNodeConfig
+from textdifuse_ros.config.base import FuserConfig, from_mapping
+from textdifuse_ros.config.nodes import FusionNodeConfig
 from textdifuse_ros.errors import CheckpointError, ConfigError
-from textdifuse_ros.fusion.budget import Effort
 from textdifuse_ros.fusion.fuser import Fuser
 from textdifuse_ros.localize.base import Instance, Localization, mask_box
-from textdifuse_ros.localize.keyframes import MaskProvenance
 from textdifuse_ros.localize.prompt import Prompt, parse_prompt
-from textdifuse_ros.nodes import text_target
-from textdifuse_ros.nodes.engine import Engine
-from textdifuse_ros.nodes.text_target import Found, TextTarget
+from textdifuse_ros.runtime import text_target
+from textdifuse_ros.runtime.engine import Engine
+from textdifuse_ros.runtime.key_frames import MaskProvenance
+from textdifuse_ros.runtime.latency_budget import Effort
+from textdifuse_ros.runtime.text_target import Found, TextTarget
 
 FIXED = FusionNodeConfig(
     localizer="fixed", regions="person 5 5 25 25; car 40 10 60 30", target_text="person", localize_rate=100.0
@@ -29,7 +29,7 @@ FIXED = FusionNodeConfig(
 
 
 class Gate:
-    """A localiser that finds one square, and looks until it is let go."""
+    """A localizer that finds one square, and looks until it is let go."""
 
     name, vocabulary = "gate", None
 
@@ -67,7 +67,7 @@ def until(condition: Callable[[], Any]) -> None:
 
 
 class Stream:
-    """Looks at one picture again and again, a tenth of a second apart."""
+    """Looks at one image again and again, a tenth of a second apart."""
 
     def __init__(self, target: TextTarget, pair: tuple[np.ndarray, np.ndarray]) -> None:
         self.target, self.pair, self.stamp = target, pair, 100.0
@@ -178,7 +178,7 @@ def test_a_changed_localizer_replaces_the_old_one_and_one_that_cannot_be_had_is_
     assert target.trouble == ""
 
 
-def test_forgetting_everything_makes_the_next_picture_a_key_frame(target, pair):
+def test_forgetting_everything_makes_the_next_image_a_key_frame(target, pair):
     target.open(FIXED)
     stream = Stream(target, pair)
     stream.until("located")
@@ -187,7 +187,7 @@ def test_forgetting_everything_makes_the_next_picture_a_key_frame(target, pair):
     assert stream.until("located").localization
 
 
-def test_a_picture_that_was_restored_alone_has_empty_masks_and_says_so(target, pair):
+def test_an_image_that_was_restored_alone_has_empty_masks_and_says_so(target, pair):
     target.open(FIXED)
     for alone in ((pair[0], None), (None, pair[1])):
         found = target.find(*alone, 1.0)
@@ -250,7 +250,7 @@ def test_a_smaller_fusion_emphasises_the_same_objects(tiny_text_checkpoint, pair
     engine = Engine(lambda *told: None)
     config = FusionNodeConfig(model=str(tiny_text_checkpoint), device="cpu")
     engine.open(config, (48, 64))
-    visible, infrared = (np.repeat(np.repeat(picture, 2, 0), 2, 1) for picture in pair)
+    visible, infrared = (np.repeat(np.repeat(image, 2, 0), 2, 1) for image in pair)
     found = found_square(infrared.shape)
     plain = engine.fuse(visible, infrared, config, Effort(1, 0.5))
     result = engine.fuse(visible, infrared, config, Effort(1, 0.5), found.emphasis())

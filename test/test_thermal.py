@@ -1,4 +1,4 @@
-"""Sixteen-bit and float pictures to eight bits."""
+"""Sixteen-bit and float images to eight bits."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from textdifuse_ros.image.thermal import stretch, stretch_limits, to_uint8
 
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3)])
 def test_eight_bits_pass_untouched(shape):
-    picture = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
-    assert to_uint8(picture) is picture
+    image = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    assert to_uint8(image) is image
 
 
 def test_visible_sixteen_bits_are_scaled_and_never_stretched():
@@ -44,13 +44,13 @@ def test_a_hot_pixel_does_not_darken_the_scene():
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.float64])
 @pytest.mark.parametrize("value", [0, 300, 65535])
-def test_a_constant_infrared_picture_becomes_mid_grey(dtype, value):
+def test_a_constant_infrared_image_becomes_mid_grey(dtype, value):
     assert np.all(to_uint8(np.full((9, 9), value, dtype)) == 128)
 
 
 def test_a_small_warm_object_on_an_even_background_stays():
     counts = np.full((100, 100), 7000, np.uint16)
-    counts[50, 50:53] = 7400  # 0.03 % of the picture: both percentiles are the background's
+    counts[50, 50:53] = 7400  # 0.03 % of the image: both percentiles are the background's
     result = to_uint8(counts)
     assert np.all(result[50, 50:53] == 255) and result[0, 0] == 0
 
@@ -62,14 +62,14 @@ def test_temperatures_and_counts_of_the_same_scene_agree():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_non_finite_pixels_are_refused_with_their_number(bad):
-    picture = np.ones((4, 5), np.float32)
-    picture[1, :2] = bad
+    image = np.ones((4, 5), np.float32)
+    image[1, :2] = bad
     with pytest.raises(ImageError, match="the thermal frame must be finite everywhere, got 2 of 20 pixels"):
-        to_uint8(picture, "the thermal frame")
+        to_uint8(image, "the thermal frame")
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [
         np.zeros((4, 4), np.int16),
         np.zeros((4, 4, 4), np.uint8),
@@ -78,9 +78,9 @@ def test_non_finite_pixels_are_refused_with_their_number(bad):
         np.zeros(4, np.uint16),
     ],
 )
-def test_other_types_and_shapes_are_refused(picture):
-    with pytest.raises(ImageError, match="the picture must be"):
-        to_uint8(picture)
+def test_other_types_and_shapes_are_refused(image):
+    with pytest.raises(ImageError, match="the image must be"):
+        to_uint8(image)
 
 
 @settings(max_examples=80, deadline=None)
@@ -89,15 +89,15 @@ def test_other_types_and_shapes_are_refused(picture):
     | arrays(np.float64, (6, 7), elements=st.floats(allow_nan=False, allow_infinity=False))
     | arrays(np.uint16, (6, 7))
 )
-def test_stretching_keeps_the_order_of_any_finite_picture(picture):
+def test_stretching_keeps_the_order_of_any_finite_image(image):
     with np.errstate(all="raise", under="ignore"):
-        result = to_uint8(picture)
-    order = np.argsort(picture, axis=None, kind="stable")
+        result = to_uint8(image)
+    order = np.argsort(image, axis=None, kind="stable")
     assert np.all(np.diff(result.reshape(-1)[order].astype(int)) >= 0)
-    if picture.min() != picture.max():
+    if image.min() != image.max():
         assert result.min() == 0 and result.max() == 255
 
 
 def test_stretch_takes_limits_from_elsewhere():
-    picture = np.array([[0, 100, 200, 300]], np.uint16)
-    assert stretch(picture, 100.0, 200.0).tolist() == [[0, 0, 255, 255]]
+    image = np.array([[0, 100, 200, 300]], np.uint16)
+    assert stretch(image, 100.0, 200.0).tolist() == [[0, 0, 255, 255]]

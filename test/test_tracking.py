@@ -7,16 +7,16 @@ import pytest
 from moving_square import SIZE, frame, instance, overlap, square, texture
 
 from textdifuse_ros.localize.base import Instance
-from textdifuse_ros.localize.tracking import Identities, Tracks, flow_picture
+from textdifuse_ros.localize.tracking import Identities, Tracks, flow_image
 from textdifuse_ros.scenes.config import DriveSceneConfig
 from textdifuse_ros.scenes.drive import NightDrive
 
 
 @pytest.mark.parametrize("night", [False, True])
 def test_a_mask_follows_its_object_by_day_and_by_night(night: bool) -> None:
-    tracks = Tracks([instance(square(60), track=7)], SIZE, flow_picture(*frame(60, night=night)))
+    tracks = Tracks([instance(square(60), track=7)], SIZE, flow_image(*frame(60, night=night)))
     for left in range(64, 121, 4):
-        tracks.advance(flow_picture(*frame(left, night=night)))
+        tracks.advance(flow_image(*frame(left, night=night)))
     (found,) = tracks.carried()
     assert overlap(found.mask, square(120)) > 0.9  # standing still it would be 0
     assert found.track == 7
@@ -25,11 +25,11 @@ def test_a_mask_follows_its_object_by_day_and_by_night(night: bool) -> None:
 
 def test_a_box_that_is_not_its_masks_is_carried_as_it_is() -> None:
     found = Instance(square(60), (50.0, 80.0, 140.0, 160.0), 0.9, 1, 7, 0.0)
-    tracks = Tracks([found], SIZE, flow_picture(*frame(60)))
-    tracks.advance(flow_picture(*frame(66)))
+    tracks = Tracks([found], SIZE, flow_image(*frame(60)))
+    tracks.advance(flow_image(*frame(66)))
     assert tracks.carried()[0].box == pytest.approx((56, 80, 146, 160), abs=1.5)
     for left in range(70, 251, 4):
-        tracks.advance(flow_picture(*frame(left)))
+        tracks.advance(flow_image(*frame(left)))
     assert tracks.carried()[0].box == pytest.approx((240, 80, 320, 160), abs=3)  # cut at the border
 
 
@@ -38,9 +38,9 @@ def test_on_the_synthetic_drive_carried_masks_stay_with_their_objects() -> None:
     first, *between, last = (drive.frame(index) for index in range(40, 46))
     numbers = [n for n in np.unique(first.instances) if n and np.count_nonzero(last.instances == n) > 40]
     found = [instance(first.instances == n, track=int(n)) for n in numbers]
-    tracks = Tracks(found, SIZE, flow_picture(first.visible, first.infrared))
+    tracks = Tracks(found, SIZE, flow_image(first.visible, first.infrared))
     for item in (*between, last):
-        tracks.advance(flow_picture(item.visible, item.infrared))
+        tracks.advance(flow_image(item.visible, item.infrared))
     carried = {item.track: item.mask for item in tracks.carried()}
     standing = np.mean([overlap(first.instances == n, last.instances == n) for n in numbers])
     following = np.mean([overlap(carried[n], last.instances == n) if n in carried else 0.0 for n in numbers])
@@ -49,10 +49,10 @@ def test_on_the_synthetic_drive_carried_masks_stay_with_their_objects() -> None:
     assert following > standing + 0.25
 
 
-def test_a_mask_that_leaves_the_picture_is_dropped() -> None:
-    tracks = Tracks([instance(square(240), track=1), instance(square(20), track=2)], SIZE, flow_picture(*frame(240)))
+def test_a_mask_that_leaves_the_image_is_dropped() -> None:
+    tracks = Tracks([instance(square(240), track=1), instance(square(20), track=2)], SIZE, flow_image(*frame(240)))
     for left in range(244, 317, 4):
-        tracks.advance(flow_picture(*frame(left)))
+        tracks.advance(flow_image(*frame(left)))
         if left == 280:
             assert [item.track for item in tracks.carried()] == [1, 2]
     (stays,) = tracks.carried()
@@ -61,10 +61,10 @@ def test_a_mask_that_leaves_the_picture_is_dropped() -> None:
 
 
 def test_an_object_that_jumps_away_is_lost_and_leaves_no_mask_on_the_ground() -> None:
-    tracks = Tracks([instance(square(20), track=1)], SIZE, flow_picture(*frame(20)))
-    tracks.advance(flow_picture(*frame(230)))
+    tracks = Tracks([instance(square(20), track=1)], SIZE, flow_image(*frame(20)))
+    tracks.advance(flow_image(*frame(230)))
     assert not tracks.carried()
-    tracks.advance(flow_picture(*frame(20)))
+    tracks.advance(flow_image(*frame(20)))
     assert not tracks.carried()  # only a key frame can tell what it is that came back
 
 
@@ -78,29 +78,29 @@ def covered(left: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_an_object_that_something_covers_is_lost_and_its_mask_does_not_go_along() -> None:
-    tracks = Tracks([instance(square(60))], SIZE, flow_picture(*covered(140)))
+    tracks = Tracks([instance(square(60))], SIZE, flow_image(*covered(140)))
     for left in range(134, 121, -6):
-        tracks.advance(flow_picture(*covered(left)))
+        tracks.advance(flow_image(*covered(left)))
     assert overlap(tracks.carried()[0].mask, square(60)) > 0.9  # nothing is before it yet
     for left in range(116, 40, -6):
-        tracks.advance(flow_picture(*covered(left)))
+        tracks.advance(flow_image(*covered(left)))
     assert not tracks.carried()
 
 
 def test_light_on_an_object_and_another_gain_of_the_infrared_leave_it() -> None:
     visible, infrared = frame(60)
     dark = visible // 3
-    tracks = Tracks([instance(square(60))], SIZE, flow_picture(dark, infrared))
+    tracks = Tracks([instance(square(60))], SIZE, flow_image(dark, infrared))
     lit = np.where(square(60)[:, :, None], visible, dark)
-    tracks.advance(flow_picture(lit, infrared))
+    tracks.advance(flow_image(lit, infrared))
     for gain, offset in ((1.0, 30.0), (0.6, 0.0), (1.3, -20.0), (0.5, 90.0)):
         other = (gain * infrared + offset).clip(0, 255).astype(np.uint8)
-        tracks.advance(flow_picture(lit, other))
+        tracks.advance(flow_image(lit, other))
         assert overlap(tracks.carried()[0].mask, square(60)) > 0.9
 
 
 def test_a_horizon_that_rises_leaves_an_object_as_warm_as_it_was() -> None:
-    """Half sky and half ground: the median of such a picture is the one or the other."""
+    """Half sky and half ground: the median of such an image is the one or the other."""
     infrared = np.full(SIZE, 110, np.uint8)
     infrared[150:190, 100:140] = 150 + texture(5)[150:190, 100:140].clip(-20, 20).astype(np.int16)
     visible = np.repeat(infrared[:, :, None], 3, 2)
@@ -110,19 +110,19 @@ def test_a_horizon_that_rises_leaves_an_object_as_warm_as_it_was() -> None:
         seen = infrared.copy()
         seen[: SIZE[0] * share // 100] = 30
         if share == 44:
-            tracks = Tracks([instance(mask)], SIZE, flow_picture(visible, seen))
-        tracks.advance(flow_picture(visible, seen))
+            tracks = Tracks([instance(mask)], SIZE, flow_image(visible, seen))
+        tracks.advance(flow_image(visible, seen))
         assert overlap(tracks.carried()[0].mask, mask) > 0.9, share
 
 
 def test_what_was_found_anew_takes_the_place_of_what_was_carried_also_at_the_same_stamp() -> None:
-    picture = flow_picture(*frame(60))
-    first = Tracks([instance(square(60), track=3)], SIZE, picture)
+    image = flow_image(*frame(60))
+    first = Tracks([instance(square(60), track=3)], SIZE, image)
     (carried,) = first.carried()
     found = instance(square(66), track=3)
     assert found.stamp == carried.stamp
-    assert np.array_equal(Tracks([found], SIZE, picture, first).carried()[0].mask, square(66))
-    assert Tracks([carried], SIZE, picture, first)._movers == first._movers
+    assert np.array_equal(Tracks([found], SIZE, image, first).carried()[0].mask, square(66))
+    assert Tracks([carried], SIZE, image, first)._movers == first._movers
 
 
 def test_an_even_object_that_nothing_can_be_followed_in_stays() -> None:
@@ -131,8 +131,8 @@ def test_an_even_object_that_nothing_can_be_followed_in_stays() -> None:
     visible = np.repeat(infrared[:, :, None], 3, 2)
     mask = np.zeros(SIZE, bool)
     mask[90:150, 130:190] = True  # far from every edge
-    tracks = Tracks([instance(mask)], SIZE, flow_picture(visible, infrared))
-    tracks.advance(flow_picture(visible, infrared))
+    tracks = Tracks([instance(mask)], SIZE, flow_image(visible, infrared))
+    tracks.advance(flow_image(visible, infrared))
     assert np.array_equal(tracks.carried()[0].mask, mask)
 
 
@@ -161,12 +161,12 @@ def test_an_object_is_not_recognised_under_another_phrase() -> None:
     assert [item.track for item in identities.merge(old, [instance(square(20), phrase=2)])] == [2]
 
 
-def test_small_and_large_pictures_have_a_flow() -> None:
+def test_small_and_large_images_have_a_flow() -> None:
     for height, width in ((8, 8), (20, 900), (1200, 1920)):
         infrared = np.random.default_rng(0).integers(0, 256, (height, width), dtype=np.uint8)
-        picture = flow_picture(np.repeat(infrared[:, :, None], 3, 2), infrared)
-        assert max(picture.shape) <= 480
+        image = flow_image(np.repeat(infrared[:, :, None], 3, 2), infrared)
+        assert max(image.shape) <= 480
         mask = np.ones((height, width), bool)
-        tracks = Tracks([instance(mask)], (height, width), picture)
-        tracks.advance(picture)
+        tracks = Tracks([instance(mask)], (height, width), image)
+        tracks.advance(image)
         assert tracks.carried()[0].mask.shape == (height, width)

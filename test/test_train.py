@@ -16,13 +16,13 @@ import torch
 from test_data import street
 from tiny_training import CONFIG
 
-from textdifuse_ros.config_train import TrainConfig
+from textdifuse_ros.config.training import TrainConfig
 from textdifuse_ros.data.crops import CropBatches
 from textdifuse_ros.data.pack import write_pack
 from textdifuse_ros.errors import CheckpointError, ConfigError, FileError, TextDifuseError
-from textdifuse_ros.fusion.losses import fusion_loss
 from textdifuse_ros.fusion.weights import join_networks, load_networks
 from textdifuse_ros.image.gradients import sobel
+from textdifuse_ros.train.fusion_losses import fusion_loss
 from textdifuse_ros.train.log import BOARD, LOG, SHEETS
 from textdifuse_ros.train.loop import WEIGHTS, Training
 from textdifuse_ros.train.state import BEFORE, STATE, Identity, left_to_one
@@ -30,7 +30,7 @@ from textdifuse_ros.train.state import BEFORE, STATE, Identity, left_to_one
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pack") / "pictures.pack"
+    path = tmp_path_factory.mktemp("pack") / "images.pack"
     write_pack(path, [street(n, 100, 140) for n in range(3)])
     return path
 
@@ -190,7 +190,7 @@ def test_a_run_of_something_else_is_refused(pack: Path, tiny_checkpoint: Path, t
         Training(replace(CONFIG, learning_rate=1e-5), run, pack, tiny_checkpoint)
     with pytest.raises(ConfigError, match="degradations must be 'road'"):
         Training(replace(CONFIG, degradations="medical"), run, pack, tiny_checkpoint)
-    with pytest.raises(ConfigError, match="the picture pack must be sha256"):
+    with pytest.raises(ConfigError, match="the image pack must be sha256"):
         Training(CONFIG, run, other_pack, tiny_checkpoint)
     with pytest.raises(ConfigError, match="the start checkpoint must be sha256"):
         Training(CONFIG, run, pack, other_start / WEIGHTS)

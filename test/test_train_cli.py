@@ -1,4 +1,4 @@
-"""``textdifuse train``: one's own pictures, one YAML for a model, the plan of a run."""
+"""``textdifuse train``: one's own images, one YAML for a model, the plan of a run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from conftest import TINY
 from test_data import street
 
 from textdifuse_ros.cli.main import main
-from textdifuse_ros.config import FuserConfig
-from textdifuse_ros.data.pack import PicturePack, write_pack
+from textdifuse_ros.config.base import FuserConfig
+from textdifuse_ros.data.pack import ImagePack, write_pack
 from textdifuse_ros.errors import ConfigError, FileError, ImageError
 from textdifuse_ros.fusion.fuser import Fuser
 from textdifuse_ros.fusion.weights import grown, load_networks
@@ -33,9 +33,9 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """vis/ and ir/ with three pairs, one of 16 bits; more/ with two visible pictures, one too large."""
-    root = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """vis/ and ir/ with three pairs, one of 16 bits; more/ with two visible images, one too large."""
+    root = tmp_path_factory.mktemp("images")
     for number in range(3):
         item = street(number, 60, 80)
         assert item.infrared is not None
@@ -56,12 +56,12 @@ def write_yaml(path: Path, content: dict[str, Any]) -> Path:
     return path
 
 
-def test_own_pictures_are_packed(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_images_are_packed(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pack = tmp_path / "own.pack"
-    words = ["--pairs", pictures / "vis", pictures / "ir", "--clean", pictures / "more", "-o", pack]
+    words = ["--pairs", images / "vis", images / "ir", "--clean", images / "more", "-o", pack]
     assert run("train", "pack", *words) == 0
-    assert "packed 5 pictures, 3 of them pairs" in capsys.readouterr().out
-    opened = PicturePack(pack)
+    assert "packed 5 images, 3 of them pairs" in capsys.readouterr().out
+    opened = ImagePack(pack)
     by_name = {entry.name: entry for entry in opened.entries}
     assert set(by_name) == {"pairs/0", "pairs/1", "pairs/2", "clean/more/a", "clean/more/b"}
     item = street(1, 60, 80)
@@ -78,37 +78,37 @@ def test_medical_pairs_are_packed_from_the_training_parts(tmp_path: Path) -> Non
         write_png(tmp_path / kind / part / "a" / f"{stem}.png", item.visible)
         write_png(tmp_path / kind / part / "b" / f"{stem}.png", item.infrared)
     assert run("train", "pack", "--harvard", tmp_path, "-o", tmp_path / "medical.pack") == 0
-    opened = PicturePack(tmp_path / "medical.pack")
+    opened = ImagePack(tmp_path / "medical.pack")
     assert {entry.name for entry in opened.entries} == {"ct-mri/1", "pet-mri/2"}
     (ct,) = (entry for entry in opened.entries if entry.name == "ct-mri/1")
     assert np.array_equal(opened.infrared(ct), street(1, 50, 50).infrared)  # b, MRI, stands for infrared
 
 
-def test_pictures_that_do_not_fit_are_refused(pictures: Path, tmp_path: Path) -> None:
+def test_images_that_do_not_fit_are_refused(images: Path, tmp_path: Path) -> None:
     from textdifuse_ros.data.pairs import Source, harvard_sources, pair_sources
 
     write_png(tmp_path / "ir" / "0.png", np.zeros((60, 80), np.uint8))
-    with pytest.raises(FileError, match="2 missing: 1, 2; visible pictures without a partner"):
-        pair_sources(pictures / "vis", tmp_path / "ir")
+    with pytest.raises(FileError, match="2 missing: 1, 2; visible images without a partner"):
+        pair_sources(images / "vis", tmp_path / "ir")
     write_png(tmp_path / "small" / "0.png", np.zeros((30, 80), np.uint8))
     with pytest.raises(ImageError, match="80 x 60 pixels"):
-        Source("0", pictures / "vis" / "0.png", tmp_path / "small" / "0.png").load()
+        Source("0", images / "vis" / "0.png", tmp_path / "small" / "0.png").load()
     with pytest.raises(FileError, match="ct-mri"):
         harvard_sources(tmp_path)
     assert run("train", "pack", "-o", tmp_path / "none.pack") == 2
     assert not (tmp_path / "none.pack").exists()
 
 
-def test_one_file_takes_a_model_from_pictures_to_a_fused_pair(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_one_file_takes_a_model_from_images_to_a_fused_pair(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     file = write_yaml(
         tmp_path / "run.yaml",
         {
             "data": {
-                "pairs": [{"visible": str(pictures / "vis"), "infrared": str(pictures / "ir")}],
-                "clean": [str(pictures / "more")],
+                "pairs": [{"visible": str(images / "vis"), "infrared": str(images / "ir")}],
+                "clean": [str(images / "more")],
             },
             "pack": "own.pack",
             "runs": "runs",
@@ -193,7 +193,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     plan = {line.split()[0]: line.split(maxsplit=1)[1] for line in out.splitlines()}
     learning = sum(p.numel() for p in grown(load_networks(tiny_checkpoint)[0], "joint").luma.parameters())
     assert plan["stage"].startswith("joint, objective few_step, from weights sha256 ")
-    assert plan["pictures"].startswith(f"3 in {pack}, 3 of them pairs; degradations: road")
+    assert plan["images"].startswith(f"3 in {pack}, 3 of them pairs; degradations: road")
     assert plan["batches"] == "in turn 3 visible + 3 infrared (pairs) of 32 px, 4 visible of 32 px"
     assert plan["learning"].startswith(f"{learning:,} of ")
     assert plan["steps"] == "500"
@@ -203,7 +203,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
 
 
 def test_ablation_trains_alike_and_measures_alike(
-    pictures: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from textdifuse_ros.train.ablation import VARIANTS
 
@@ -211,14 +211,14 @@ def test_ablation_trains_alike_and_measures_alike(
     write_pack(pack, [street(0), street(1), street(2)])
     flags = [x for name, value in SHORT.items() for x in (f"--{name.replace('_', '-')}", value)]
     words = ["train", "ablate", "--pack", pack, "--start", tiny_checkpoint, "-o", out, "--device", "cpu", "--jobs", 1]
-    measured = ["--visible", pictures / "vis", "--infrared", pictures / "ir", "--limit", 1]
+    measured = ["--visible", images / "vis", "--infrared", images / "ir", "--limit", 1]
     assert run(*words, *measured, *flags, "--steps", 3, "--learning-rate", 0.003) == 0
     content = json.loads((out / "ablation.json").read_text())
     (name,) = content["sets"]
     rows = content["sets"][name]["rows"]
     assert set(VARIANTS) < set(rows) and "max" in rows  # and the controls beside them
     figures = {variant: rows[variant]["AG"]["mean"] for variant in VARIANTS}
-    assert len(set(figures.values())) == len(VARIANTS)  # no two variants came to the same pictures
+    assert len(set(figures.values())) == len(VARIANTS)  # no two variants came to the same images
     table = (out / "ablation.md").read_text()
     assert all(f"| {variant} " in table and f"- `{variant}`: " in table for variant in VARIANTS)
     assert capsys.readouterr().out == table
@@ -255,7 +255,7 @@ def test_a_stage_that_trains_a_part_asks_for_what_the_rest_is(
 
 
 def test_what_is_no_pack_of_its_kind_and_what_cannot_be_written_is_said_in_a_line(
-    pictures: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pack = tmp_path / "p.pack"
     write_pack(pack, [street(0)])
@@ -264,9 +264,9 @@ def test_what_is_no_pack_of_its_kind_and_what_cannot_be_written_is_said_in_a_lin
     assert "must be the index of a label pack, got something else" in capsys.readouterr().err
     (tmp_path / "p.pack.json").write_text("{}")
     assert run("train", "luma", "--pack", pack, "--run", folder, "--device", "cpu") == 2
-    assert "must be the index of a picture pack, got something else ('bytes')" in capsys.readouterr().err
+    assert "must be the index of an image pack, got something else ('bytes')" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
-    words = ["--pairs", pictures / "vis", pictures / "ir", "-o", tmp_path / "file" / "own.pack"]
+    words = ["--pairs", images / "vis", images / "ir", "-o", tmp_path / "file" / "own.pack"]
     assert run("train", "pack", *words) == 2
     assert "file must be a path that can be read or written, got" in capsys.readouterr().err
     assert run("train", "localizer", "--pack", pack, "--run", folder, "--crop", 100) == 2

@@ -9,7 +9,7 @@ import torch
 from conftest import TINY
 from torch import Tensor
 
-from textdifuse_ros.config_train import TrainConfig
+from textdifuse_ros.config.training import TrainConfig
 from textdifuse_ros.diffusion.denoiser import Denoised, make_denoised
 from textdifuse_ros.diffusion.losses import VLB_WEIGHT, vlb_term
 from textdifuse_ros.diffusion.process import q_sample
@@ -105,12 +105,12 @@ def test_without_diffusion_neither_noise_nor_timestep_is_seen() -> None:
             return features[0] + z_t + timestep, z_t if variance else None
 
     plain = WithoutNoise(Echo())
-    picture = torch.rand(1, 1, 4, 4)
-    made, told = plain((picture,), torch.randn(1, 1, 4, 4), torch.tensor([999]))
-    assert torch.equal(made, picture) and told is not None
-    assert plain((picture,), torch.randn(1, 1, 4, 4), torch.tensor([999]), variance=False)[1] is None
-    spy = Spy(picture, 0.25)
-    loss = OnePass()(spy, picture, lambda x0: (x0 - picture).flatten(1).mean(1), torch.Generator())
+    image = torch.rand(1, 1, 4, 4)
+    made, told = plain((image,), torch.randn(1, 1, 4, 4), torch.tensor([999]))
+    assert torch.equal(made, image) and told is not None
+    assert plain((image,), torch.randn(1, 1, 4, 4), torch.tensor([999]), variance=False)[1] is None
+    spy = Spy(image, 0.25)
+    loss = OnePass()(spy, image, lambda x0: (x0 - image).flatten(1).mean(1), torch.Generator())
     assert loss["loss"].item() == pytest.approx(0.25) and len(spy.z) == 1
 
 

@@ -28,7 +28,7 @@ STEPS = 40
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pack") / "pictures.pack"
+    path = tmp_path_factory.mktemp("pack") / "images.pack"
     write_pack(path, [street(n, 100, 140) for n in range(3)])
     return path
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from textdifuse_ros.config_train import TrainConfig
+from textdifuse_ros.config.training import TrainConfig
 from textdifuse_ros.data.crops import Shape
 
 CONFIG = TrainConfig(steps=4, warm_up=1, workers=0, log_every=2, save_every=100, sheet_every=0, precision="float32")
@@ -32,7 +32,7 @@ def shapes() -> dict[type, tuple[Shape, ...]]:
         ChromaStage: (Shape(64, 3, 0),),
         ControlStage: (pairs,),
         AblationStage: (pairs,),
-        # As the stage itself: pairs, and now and then visible pictures alone.
+        # As the stage itself: pairs, and now and then visible images alone.
         JointStage: (pairs, Shape(32, 4, 0)),
     }
 

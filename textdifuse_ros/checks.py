@@ -20,29 +20,29 @@ def describe(array: object) -> str:
     return f"{str(dtype).removeprefix('torch.')} {[int(n) for n in shape]}"
 
 
-def check_visible(picture: np.ndarray, what: str = "the visible picture") -> None:
+def check_visible(image: np.ndarray, what: str = "the visible image") -> None:
     """Refuse anything but ``uint8`` or ``uint16`` [H, W, 3], H and W at least 8.
 
     :raises ImageError: another type, shape or size
     """
-    if getattr(picture, "ndim", 0) != 3 or picture.shape[2] != 3 or picture.dtype.name not in ("uint8", "uint16"):
-        raise ImageError(what, "uint8 or uint16 [H, W, 3] (RGB)", describe(picture))
-    _check_size(picture, what)
+    if getattr(image, "ndim", 0) != 3 or image.shape[2] != 3 or image.dtype.name not in ("uint8", "uint16"):
+        raise ImageError(what, "uint8 or uint16 [H, W, 3] (RGB)", describe(image))
+    _check_size(image, what)
 
 
-def check_infrared(picture: np.ndarray, what: str = "the infrared picture") -> None:
+def check_infrared(image: np.ndarray, what: str = "the infrared image") -> None:
     """Refuse anything but ``uint8`` or ``uint16`` [H, W], H and W at least 8.
 
     :raises ImageError: another type, shape or size
     """
-    if getattr(picture, "ndim", 0) != 2 or picture.dtype.name not in ("uint8", "uint16"):
-        raise ImageError(what, "uint8 or uint16 [H, W] (grey)", describe(picture))
-    _check_size(picture, what)
+    if getattr(image, "ndim", 0) != 2 or image.dtype.name not in ("uint8", "uint16"):
+        raise ImageError(what, "uint8 or uint16 [H, W] (grey)", describe(image))
+    _check_size(image, what)
 
 
-def _check_size(picture: np.ndarray, what: str) -> None:
-    if min(picture.shape[:2]) < 8:
-        raise ImageError(what, "at least 8 x 8 pixels", describe(picture))
+def _check_size(image: np.ndarray, what: str) -> None:
+    if min(image.shape[:2]) < 8:
+        raise ImageError(what, "at least 8 x 8 pixels", describe(image))
 
 
 def check_same_size(visible: np.ndarray, infrared: np.ndarray) -> None:
@@ -53,7 +53,7 @@ def check_same_size(visible: np.ndarray, infrared: np.ndarray) -> None:
     if visible.shape[:2] != infrared.shape[:2]:
         (vh, vw), (ih, iw) = visible.shape[:2], infrared.shape[:2]
         raise ImageError(
-            "the infrared picture",
+            "the infrared image",
             f"as large as the visible one ({vw} x {vh} pixels)",
             f"{iw} x {ih}",
             "register the pair to one size first",

@@ -2,10 +2,10 @@
 
     TextDifuseError
     +-- InputError (also a ValueError)    something handed in is not what it must be
-    |   +-- ImageError                    a picture's shape, data type, range or content
+    |   +-- ImageError                    an image's shape, data type, range or content
     |   +-- FileError                     a file or folder: missing, truncated, of another kind
     |   +-- EncodingError                 the encoding or the bytes of an image message
-    |   +-- CalibrationError              a camera's calibration: missing, or not for these pictures
+    |   +-- CalibrationError              a camera's calibration: missing, or not for these images
     |   +-- BagError                      a recording
     +-- ConfigError (also a ValueError)   a parameter: out of range, of another type, misspelt
     +-- CheckpointError                   weights: another kind, another version, damaged
@@ -43,7 +43,7 @@ class InputError(TextDifuseError, ValueError):
 
 
 class ImageError(InputError):
-    """A picture has another shape, data type, range or content than it must have."""
+    """An image has another shape, data type, range or content than it must have."""
 
 
 class FileError(InputError):
@@ -55,7 +55,7 @@ class EncodingError(InputError):
 
 
 class CalibrationError(InputError):
-    """A camera's calibration is missing, is of a kind that is not handled, or is not for these pictures."""
+    """A camera's calibration is missing, is of a kind that is not handled, or is not for these images."""
 
 
 class BagError(InputError):

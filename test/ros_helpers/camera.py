@@ -1,7 +1,7 @@
-"""A camera as a process of its own, to be killed: ``visible`` or ``infrared``, 20 pictures a second, best effort.
+"""A camera as a process of its own, to be killed: ``visible`` or ``infrared``, 20 images a second, best effort.
 
 Stamps are wall-clock times on a common grid, so that two cameras pair exactly, however they were started. Prints when
-its first picture was sent [s, the steady clock of this machine].
+its first image was sent [s, the steady clock of this machine].
 """
 
 from __future__ import annotations

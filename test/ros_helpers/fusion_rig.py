@@ -32,6 +32,7 @@ from std_srvs.srv import Trigger
 
 import textdifuse_ros
 from textdifuse_ros.nodes.qos import input_profile, output_profile
+from textdifuse_ros.sensors import INFRARED, SENSORS, VISIBLE
 
 FAST = ("statistics_period:=0.2", "silence_after:=0.5", "pairing_wait:=0.2", "warm_up_size:=[48, 64]")
 START_TIMEOUT = 60.0
@@ -86,7 +87,7 @@ class Rig:
         self.node = rclpy.create_node("rig", context=self.context, use_global_arguments=False)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
-        self.cameras = {s: self.node.create_publisher(Image, f"/{s}/image", output_profile(50)) for s in STREAMS}
+        self.cameras = {s: self.node.create_publisher(Image, f"/{s}/image", output_profile(50)) for s in SENSORS}
         self.fused: list[Image] = []
         self.fused_best_effort: list[Image] = []
         self.provenance: list[DiagnosticArray] = []
@@ -158,7 +159,7 @@ class Rig:
         numbers = json.loads(self.call(Trigger, "statistics", Trigger.Request()).message)
         out = numbers["fused"] + numbers["restored"]
         assert numbers["received"] == out + sum(numbers["dropped"].values()) + numbers["waiting"], numbers
-        for stream in STREAMS:
+        for stream in SENSORS:
             own = numbers[stream]
             out = own["paired"] + own["alone"]
             assert own["received"] == out + sum(own["dropped"].values()) + own["waiting"], numbers
@@ -195,15 +196,14 @@ class Rig:
         rclpy.shutdown(context=self.context)
 
 
-VISIBLE, INFRARED = STREAMS = ("visible", "infrared")
 
 
-def image(picture: np.ndarray, stamp_ns: int, frame: str = "frame", encoding: str = "") -> Image:
-    message = Image(height=picture.shape[0], width=picture.shape[1], step=picture[0].nbytes)
-    message.encoding = encoding or ("rgb8" if picture.ndim == 3 else "mono8")
+def image(pixels: np.ndarray, stamp_ns: int, frame: str = "frame", encoding: str = "") -> Image:
+    message = Image(height=pixels.shape[0], width=pixels.shape[1], step=pixels[0].nbytes)
+    message.encoding = encoding or ("rgb8" if pixels.ndim == 3 else "mono8")
     message.header.frame_id = frame
     message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 10**9)
-    message.data = array("B", np.ascontiguousarray(picture).tobytes())
+    message.data = array("B", np.ascontiguousarray(pixels).tobytes())
     return message
 
 

@@ -16,17 +16,17 @@ from sensor_msgs.msg import Image
 
 from textdifuse_ros.nodes.qos import input_profile
 
-STREAMS = {"visible": ("rgb8", 3), "infrared": ("mono8", 1)}
+SENSORS = {"visible": ("rgb8", 3), "infrared": ("mono8", 1)}
 PROFILE = input_profile(5, "best_effort")
 
 
 def send(node: Node, count: int) -> None:
-    publishers = {stream: node.create_publisher(Image, f"{stream}/image", PROFILE) for stream in STREAMS}
+    publishers = {stream: node.create_publisher(Image, f"{stream}/image", PROFILE) for stream in SENSORS}
     while any(publisher.get_subscription_count() == 0 for publisher in publishers.values()):
         time.sleep(0.05)
     time.sleep(0.5)
     for _ in range(count):
-        for stream, (encoding, channels) in STREAMS.items():
+        for stream, (encoding, channels) in SENSORS.items():
             data = array("B", bytes(480 * 640 * channels))
             message = Image(height=480, width=640, step=640 * channels, encoding=encoding, data=data)
             publishers[stream].publish(message)
@@ -35,7 +35,7 @@ def send(node: Node, count: int) -> None:
 
 
 def listen(node: Node, count: int) -> None:
-    heard = dict.fromkeys(STREAMS, 0)
+    heard = dict.fromkeys(SENSORS, 0)
     last = time.monotonic() + 20.0
 
     def take(stream: str) -> None:
@@ -43,7 +43,7 @@ def listen(node: Node, count: int) -> None:
         heard[stream] += 1
         last = time.monotonic()
 
-    for stream in STREAMS:
+    for stream in SENSORS:
         node.create_subscription(Image, f"{stream}/image", lambda _, stream=stream: take(stream), PROFILE)
     while min(heard.values()) < count and time.monotonic() < last + 2.0:
         rclpy.spin_once(node, timeout_sec=0.1)

@@ -10,12 +10,12 @@ from pathlib import Path
 from textdifuse_ros.bags.definitions import IMAGE_TYPE
 from textdifuse_ros.bags.reader import BagMessage, BagReader
 from textdifuse_ros.errors import BagError
+from textdifuse_ros.sensors import INFRARED, VISIBLE
 
-VISIBLE, INFRARED = "visible", "infrared"
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 CALIBRATION_TYPE = "sensor_msgs/msg/CameraInfo"
 COMPRESSED = "/compressed"
-"""What image_transport adds to the name of the raw pictures' topic."""
+"""What image_transport adds to the name of the raw images' topic."""
 
 _OTHER_TRANSPORTS = ("/compressedDepth", "/zstd")
 """Topics of the compressed type that hold no JPEG or PNG."""
@@ -45,7 +45,7 @@ def find_camera(camera: str, candidates: list[str], path: Path, remedy: str = ""
         return found[0]
     listed = ", ".join(found or candidates) or "none"
     remedy = remedy or f"name it by the parameter {camera}_topic"
-    raise BagError(f"the {camera} pictures of {path}", "one topic of pictures", listed, remedy)
+    raise BagError(f"the {camera} images of {path}", "one topic of images", listed, remedy)
 
 
 def header_stamp(message: BagMessage) -> int:
@@ -76,38 +76,38 @@ def find_cameras(
     named = {VISIBLE: visible, INFRARED: infrared}
     for topic in filter(None, named.values()):
         if known.get(topic) not in kinds:
-            pictures = ", ".join(name for name, kind in known.items() if kind in kinds) or "nothing: it has no pictures"
-            raise BagError(f"a picture topic of {bag.path}", f"one of {pictures}", repr(topic))
+            images = ", ".join(name for name, kind in known.items() if kind in kinds) or "nothing: it has no images"
+            raise BagError(f"an image topic of {bag.path}", f"one of {images}", repr(topic))
     if visible and visible == infrared:
         raise BagError(f"the two cameras of {bag.path}", "two topics", f"{visible} for both")
     for camera in (VISIBLE, INFRARED):
         if not named[camera]:
-            raw, coded = ([name for name in names if name not in named.values()] for names in _pictures(known))
+            raw, coded = ([name for name in names if name not in named.values()] for names in _images(known))
             advice = remedy.format(camera=camera)
-            # What is compressed only counts where no raw pictures are this camera's.
+            # What is compressed only counts where no raw images are this camera's.
             with suppress(BagError):
                 named[camera] = find_camera(camera, raw, bag.path, advice)
             named[camera] = named[camera] or find_camera(camera, raw + coded, bag.path, advice)
     return named[VISIBLE], named[INFRARED]
 
 
-def _pictures(known: dict[str, str]) -> tuple[list[str], list[str]]:
-    """The topics of raw and of compressed pictures that may be a camera; who sends both counts by the raw ones."""
+def _images(known: dict[str, str]) -> tuple[list[str], list[str]]:
+    """The topics of raw and of compressed images that may be a camera; who sends both counts by the raw ones."""
     raw = [name for name, kind in known.items() if kind == IMAGE_TYPE]
     coded = [name for name, kind in known.items() if kind == COMPRESSED_TYPE and not name.endswith(_OTHER_TRANSPORTS)]
     return raw, [name for name in coded if not name.endswith(COMPRESSED) or name.removesuffix(COMPRESSED) not in raw]
 
 
-def calibration_beside(pictures: str) -> str:
-    """The topic of the CameraInfo that goes with a topic of raw or compressed pictures, as image_transport has it."""
-    return pictures.removesuffix(COMPRESSED).rpartition("/")[0] + "/camera_info"
+def calibration_beside(images: str) -> str:
+    """The topic of the CameraInfo that goes with a topic of raw or compressed images, as image_transport has it."""
+    return images.removesuffix(COMPRESSED).rpartition("/")[0] + "/camera_info"
 
 
 def find_calibrations(bag: BagReader, cameras: tuple[str, str]) -> dict[str, str]:
-    """The CameraInfo beside the pictures of each camera, where there is one.
+    """The CameraInfo beside the images of each camera, where there is one.
 
-    :param cameras: the topics of the visible and of the infrared pictures
-    :return: topic by ``visible`` and ``infrared``; the same one twice where both pictures lie under one parent
+    :param cameras: the topics of the visible and of the infrared images
+    :returns: topic by ``visible`` and ``infrared``; the same one twice where both images lie under one parent
     """
     known = bag.topics()
     beside = {camera: calibration_beside(topic) for camera, topic in zip((VISIBLE, INFRARED), cameras, strict=True)}

@@ -194,7 +194,7 @@ class BagReader:
             yield BagMessage(connection.topic, connection.msgtype, stamp, data)
 
     def images(self, topic: str) -> Iterator[BagImage]:
-        """The pictures of one topic in order of their log time.
+        """The images of one topic in order of their log time.
 
         :raises BagError: no such topic, one of another type, or a damaged message
         """

@@ -127,9 +127,7 @@ class BagWriter:
         """Put a note into the ``custom_data`` of the metadata."""
         self._open_writer().set_custom_data(name, text)
 
-    def add_topic(
-        self, topic: str, type: str, like: Connection | None = None, offered: Sequence[Qos] = ()
-    ) -> None:
+    def add_topic(self, topic: str, type: str, like: Connection | None = None, offered: Sequence[Qos] = ()) -> None:
         """Announce a topic. The same topic and type again changes nothing.
 
         :param type: as ``sensor_msgs/msg/Image``
@@ -169,29 +167,29 @@ class BagWriter:
             writer.write(self._topics[topic], stamp_ns, data)
 
     def write_image(
-        self, topic: str, stamp_ns: int, frame_id: str, picture: np.ndarray, header_stamp: int | None = None
+        self, topic: str, stamp_ns: int, frame_id: str, image: np.ndarray, header_stamp: int | None = None
     ) -> None:
-        """Write one picture as ``sensor_msgs/msg/Image``, mono8 or rgb8; the topic is added where it is new.
+        """Write one image as ``sensor_msgs/msg/Image``, mono8 or rgb8; the topic is added where it is new.
 
         :param stamp_ns: log time [ns]
-        :param picture: uint8 [H, W] or [H, W, 3] RGB
+        :param image: uint8 [H, W] or [H, W, 3] RGB
         :param header_stamp: time in the header [ns]; the log time where it is None
         :raises ImageError: another type or shape
         :raises BagError: the topic has another type
         """
         self.add_topic(topic, IMAGE_TYPE)
         header_stamp = stamp_ns if header_stamp is None else header_stamp
-        self.write_raw(topic, stamp_ns, _image_bytes(picture, header_stamp, frame_id))
+        self.write_raw(topic, stamp_ns, _image_bytes(image, header_stamp, frame_id))
 
 
-def _image_bytes(picture: np.ndarray, stamp_ns: int, frame_id: str) -> memoryview | bytes:
-    grey = getattr(picture, "ndim", 0) == 2
-    if picture.dtype != np.uint8 or not (grey or (picture.ndim == 3 and picture.shape[2] == 3)):
-        raise ImageError("a picture to record", "uint8 [H, W] or [H, W, 3] (RGB)", describe(picture))
+def _image_bytes(image: np.ndarray, stamp_ns: int, frame_id: str) -> memoryview | bytes:
+    grey = getattr(image, "ndim", 0) == 2
+    if image.dtype != np.uint8 or not (grey or (image.ndim == 3 and image.shape[2] == 3)):
+        raise ImageError("an image to record", "uint8 [H, W] or [H, W, 3] (RGB)", describe(image))
     types: Any = _STORE.types
     seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
     stamp = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     message = types[IMAGE_TYPE](
         header=types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame_id),
         height=height,
@@ -199,7 +197,7 @@ def _image_bytes(picture: np.ndarray, stamp_ns: int, frame_id: str) -> memoryvie
         encoding="mono8" if grey else "rgb8",
         is_bigendian=0,
         step=width if grey else width * 3,
-        data=np.ascontiguousarray(picture).reshape(-1),
+        data=np.ascontiguousarray(image).reshape(-1),
     )
     return _STORE.serialize_cdr(message, IMAGE_TYPE)
 

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textdifuse_ros.checks import check_number
-from textdifuse_ros.config import FuserConfig, VideoConfig, add_arguments, from_arguments, parameters, to_mapping
-from textdifuse_ros.config_file import load_config
-from textdifuse_ros.config_localize import LocalizerConfig
-from textdifuse_ros.config_nodes import FusionNodeConfig
-from textdifuse_ros.config_sensors import NAMES
+from textdifuse_ros.config.base import FuserConfig, VideoConfig, add_arguments, from_arguments, parameters, to_mapping
+from textdifuse_ros.config.files import load_config
+from textdifuse_ros.config.localizer import LocalizerConfig
+from textdifuse_ros.config.nodes import FusionNodeConfig
+from textdifuse_ros.config.sensors import NAMES
 from textdifuse_ros.errors import ConfigError, TextDifuseError
 
 if TYPE_CHECKING:
-    from textdifuse_ros.fusion.recording import RecordingJob
+    from textdifuse_ros.offline.recording import RecordingJob
 
 NAME = "bag"
 HELP = "Fuse whole recordings (rosbag2: mcap, sqlite3) without ROS: every pair, resumable, several at once."
@@ -39,8 +39,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="The recording to make; of several inputs the folder for OUT/NAME of each. What a run that was killed has "
         "finished lies in OUT.partial, and the same command goes on with it.",
     )
-    add("--visible", default="", metavar="TOPIC", help="The visible pictures; looked for by default.")
-    add("--infrared", default="", metavar="TOPIC", help="The infrared pictures; looked for by default.")
+    add("--visible", default="", metavar="TOPIC", help="The visible images; looked for by default.")
+    add("--infrared", default="", metavar="TOPIC", help="The infrared images; looked for by default.")
     add("--copy-topics", action="store_true", help="Copy all topics of the input beside the fused ones.")
     add("--storage", choices=("mcap", "sqlite3"), default="mcap", help="Storage of the output. Default: mcap.")
     add("--name", default="fusion_node", help="Topics are /NAME/fused and so on. Default: fusion_node.")
@@ -58,7 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fuse all recordings.
 
-    :return: 0, or 1 where a pair or one of several recordings failed
+    :returns: 0, or 1 where a pair or one of several recordings failed
     :raises TextDifuseError: the only recording, or all of them, could not be fused
     """
     check_number("--workers", arguments.workers, 1, 1024, integer=True)
@@ -66,8 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from textdifuse_ros.fusion.cluster import fuse_recordings
-    from textdifuse_ros.fusion.recording import Progress
+    from textdifuse_ros.offline.cluster import fuse_recordings
+    from textdifuse_ros.offline.recording import Progress
 
     summaries: dict[int, dict[str, Any]] = {}
     errors: dict[int, TextDifuseError] = {}
@@ -100,7 +100,7 @@ def _jobs(arguments: argparse.Namespace) -> list[RecordingJob]:
     :raises ConfigError: a parameter, or two inputs of one name
     """
     from textdifuse_ros.checkpoint import SUFFIX
-    from textdifuse_ros.fusion.recording import RecordingJob
+    from textdifuse_ros.offline.recording import RecordingJob
 
     given = {name: value for name, value in vars(arguments).items() if name in _TAKEN}
     if arguments.params_file:
@@ -140,4 +140,4 @@ def _tell(job: RecordingJob, summary: dict[str, Any]) -> None:
         print(f"textdifuse: {job.source.name}: {what['count']} {reason}: {what['first']}", file=sys.stderr)
     for stream in ("visible", "infrared"):
         for reason, count in summary[stream]["dropped"].items():
-            print(f"  {count} of {summary[stream]['received']} {stream} pictures without a partner: {reason}")
+            print(f"  {count} of {summary[stream]['received']} {stream} images without a partner: {reason}")

@@ -1,4 +1,4 @@
-"""``textdifuse benchmark``: seconds a picture, beside a yardstick timed in the same run."""
+"""``textdifuse benchmark``: seconds an image, beside a yardstick timed in the same run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from textdifuse_ros.checks import check_number
 from textdifuse_ros.cli.info import TEXT_SHARE, example_strengths, parse_size
 from textdifuse_ros.cli.outputs import try_outputs
-from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments
+from textdifuse_ros.config.base import FuserConfig, add_arguments, from_arguments
 
 NAME = "benchmark"
 HELP = "Time the fusion at 1, 2 and 4 steps, and with a text, as seconds and as ratios to a convolution yardstick."
@@ -26,7 +26,7 @@ TEXT_STEPS = (1, 4)
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_arguments(parser, FuserConfig, skip=("steps",))
-    parser.add_argument("--size", default="640x480", metavar="WxH", help="Picture size. Default: 640x480.")
+    parser.add_argument("--size", default="640x480", metavar="WxH", help="Image size. Default: 640x480.")
     parser.add_argument("--rounds", type=int, default=9, help="Timed rounds, of which the median counts. Default: 9.")
     parser.add_argument("--objects", type=int, default=1, help="Objects that the text finds, 1 to 100. Default: 1.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="Also write the figures to FILE.")
@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Time and print a table.
 
-    :return: 0
+    :returns: 0
     :raises ConfigError: a size, number of rounds or of objects that is none
     :raises FileError: the figures cannot be written
     """
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     from textdifuse_ros.evaluate.tables import write_text
     from textdifuse_ros.fusion.emphasis import Emphasis
     from textdifuse_ros.fusion.fuser import Fuser
-    from textdifuse_ros.fusion.stream import LEAST_SIDE, VideoState
+    from textdifuse_ros.runtime.video_state import LEAST_SIDE, VideoState
 
     width, height = parse_size(arguments.size)
     objects: int = arguments.objects
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     rng = np.random.default_rng(0)
     visible = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     # The objects are warmer than what is around them: of one that differs in nothing it is open which way it has to go,
-    # and both ways are computed. In pictures that is rare.
+    # and both ways are computed. In images that is rare.
     strengths = example_strengths(height, width, objects)
     infrared = rng.integers(0, 128, (height, width), dtype=np.uint8) + 127 * (strengths > 0).astype(np.uint8)
     emphasis = Emphasis(strengths)
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         work[_name(steps)] = partial(fuser, visible, infrared, steps=steps)
         if fuser.has_modulation and steps in TEXT_STEPS:  # next to it, for a share of the time
             work[f"{steps} with text"] = partial(fuser, visible, infrared, steps=steps, emphasis=emphasis)
-    if min(width, height) >= LEAST_SIDE:  # a smaller picture is left as it is
+    if min(width, height) >= LEAST_SIDE:  # a smaller image is left as it is
         work["video state"] = partial(VideoState(), visible, infrared, fuser(visible, infrared, steps=1))
     work["yardstick"] = yardstick(fuser.device)
     times = _time_in_turn(work, arguments.rounds)
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{name:12} {value:9.4f}  {value / seconds['yardstick']:6.3f}")
     if fuser.has_modulation:
         more = " and ".join(f"{share:+.0%} at {_name(steps)}" for steps, share in shares.items())
-        print(f"\ntext: {objects} object(s) of together {TEXT_SHARE:.0%} of the picture, found already: {more}")
+        print(f"\ntext: {objects} object(s) of together {TEXT_SHARE:.0%} of the image, found already: {more}")
     print("\none step [ms]: " + ", ".join(f"{name} {1e3 * value:.1f}" for name, value in parts.items()))
     if arguments.json:
         write_text(arguments.json, json.dumps(table, indent=2) + "\n")
@@ -108,18 +108,18 @@ def yardstick(device: str) -> Callable[[], Any]:
     from textdifuse_ros.networks.blocks import channels_last
 
     layer = channels_last(torch.nn.Conv2d(64, 64, 3, padding=1).to(device))
-    picture = torch.randn(1, 64, 480, 640, device=device).contiguous(memory_format=torch.channels_last)
-    # 3.53 convolutions of the whole picture: three, and one of the rows that are left.
+    image = torch.randn(1, 64, 480, 640, device=device).contiguous(memory_format=torch.channels_last)
+    # 3.53 convolutions of the whole image: three, and one of the rows that are left.
     each = 2 * 9 * 64 * 64 * 480 * 640 / 1e9
     whole = int(YARDSTICK_GFLOP / each)
-    rest = picture[:, :, : round(480 * (YARDSTICK_GFLOP / each - whole))]
+    rest = image[:, :, : round(480 * (YARDSTICK_GFLOP / each - whole))]
 
     def convolve() -> None:
         with torch.inference_mode():
             for _ in range(whole):
-                layer(picture)
+                layer(image)
             layer(rest)
-        if picture.is_cuda:
+        if image.is_cuda:
             torch.cuda.synchronize()
 
     return convolve

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments, parameters
+from textdifuse_ros.config.base import FuserConfig, add_arguments, from_arguments, parameters
 from textdifuse_ros.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,10 +27,8 @@ SHEET_ROWS = 6
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add = parser.add_argument
-    add("source", type=Path, metavar="SOURCE", help="A recording, or visible pictures (a folder or a file).")
-    add(
-        "infrared", type=Path, nargs="?", metavar="IR", help="Infrared pictures of the same names; not for a recording."
-    )
+    add("source", type=Path, metavar="SOURCE", help="A recording, or visible images (a folder or a file).")
+    add("infrared", type=Path, nargs="?", metavar="IR", help="Infrared images of the same names; not for a recording.")
     add("-o", "--output", type=Path, metavar="FILE", help="Write the parameters to this YAML file of fusion_node.")
     add("--sheet", type=Path, metavar="FILE", help="Write overlays before and after to this PNG file.")
     add("--json", type=Path, metavar="FILE", help="Write the figures to this file.")
@@ -40,8 +38,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--infrared-topic", default="", metavar="TOPIC", help="Of a recording; looked for by default.")
     add("--tolerance", type=float, default=0.05, metavar="S", help="Of a recording: largest difference of the stamps "
         "of a pair. Default: 0.05 s.")  # fmt: skip
-    add("--visible-calibration", type=Path, metavar="FILE", help="Undistort the visible pictures by this file first.")
-    add("--infrared-calibration", type=Path, metavar="FILE", help="Undistort the infrared pictures by this file first.")
+    add("--visible-calibration", type=Path, metavar="FILE", help="Undistort the visible images by this file first.")
+    add("--infrared-calibration", type=Path, metavar="FILE", help="Undistort the infrared images by this file first.")
     add("--check", action="append", default=[], metavar="DX,DY[,DEG[,SCALE]]", help="In place of calibrating: of "
         "aligned pairs, move the infrared so, calibrate, register, fuse, and compare Qabf; repeatable.")  # fmt: skip
     add_arguments(parser, FuserConfig)
@@ -50,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Calibrate, or check; 0.
 
-    :raises TextDifuseError: the input or an option is wrong, or no homography brings the pictures together
+    :raises TextDifuseError: the input or an option is wrong, or no homography brings the images together
     """
     from textdifuse_ros.checks import check_number
     from textdifuse_ros.evaluate.pair_sources import read_pairs
@@ -131,7 +129,7 @@ def _calibrate(arguments: argparse.Namespace, pairs: list[tuple[np.ndarray, np.n
 
 
 LEAST_SCORE = 0.12
-"""Edges of aligned street scenes agree by 0.2 to 0.4, of unrelated pictures by less than 0.1."""
+"""Edges of aligned street scenes agree by 0.2 to 0.4, of unrelated images by less than 0.1."""
 MOST_SPREAD = 3.0
 """Single pairs of one rig agree within about a pixel [pixels]."""
 

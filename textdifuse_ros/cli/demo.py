@@ -28,7 +28,7 @@ from textdifuse_ros.cli.live_run import (
     supervise,
     transport_profile,
 )
-from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments, to_mapping
+from textdifuse_ros.config.base import FuserConfig, add_arguments, from_arguments, to_mapping
 from textdifuse_ros.errors import ConfigError, FileError, ImageError, InputError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ MOST_RATE = 10.0  # [Hz]
 SHARE_OF_TIME = 0.7  # of a period that fusing one pair may take, measured while nothing else runs
 MOST_MEASURED, MOST_MEASURING = 7, 4.0  # pairs and seconds
 TEXT, TEXT_LATER = "person", "car"
-PAIRS_PER_LOOK = 3  # of the localiser, at least: it shares the processor with the fusion
+PAIRS_PER_LOOK = 3  # of the localizer, at least: it shares the processor with the fusion
 MADE = ("contact_sheet.png", "drive.mp4", "fused_bag", "input_bag", "logs", "summary.json")
 
 
@@ -60,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--pairs", type=int, default=56, help=f"Pairs to play, at least {LEAST_PAIRS}. Default: 56.")
     parser.add_argument(
-        "--size", metavar="WxH", default="640x480", help="Size of the synthetic pictures. Default: 640x480."
+        "--size", metavar="WxH", default="640x480", help="Size of the synthetic images. Default: 640x480."
     )
     parser.add_argument(
         "--rate",
@@ -85,10 +85,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prepare, run, show.
 
-    :return: 0, or 1 where the books do not balance or nothing was fused
+    :returns: 0, or 1 where the books do not balance or nothing was fused
     :raises TextDifuseError: something is missing or wrong
     """
-    from textdifuse_ros.cli.demo_report import Books, make_pictures, read_texts, table
+    from textdifuse_ros.cli.demo_report import Books, make_images, read_texts, table
     from textdifuse_ros.fusion.fuser import Fuser
 
     config = from_arguments(FuserConfig, arguments)
@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     recorded = 0
     if sum(told["recorder"]["recorded"].values()):
-        recorded = make_pictures(_input(prepared, rate, told["player"]["start_ns"]), output)
+        recorded = make_images(_input(prepared, rate, told["player"]["start_ns"]), output)
     books = Books.of(told, recorded, read_texts(output) if recorded else [], texts)
     summary = {
         **books.summary(),
@@ -156,7 +156,7 @@ def _texts(arguments: argparse.Namespace) -> list[str]:
     """The texts of the run in their order: none, one or two.
 
     :raises ConfigError: a text is none, or has a word that is not known
-    :raises CheckpointError: the localiser's weights are not there
+    :raises CheckpointError: the localizer's weights are not there
     """
     first = arguments.text if arguments.text is not None else ("" if arguments.data else TEXT)
     later = arguments.text_later if arguments.text_later is not None else (TEXT_LATER if first == TEXT else "")
@@ -232,7 +232,7 @@ def _plan(config: FuserConfig, output: Path, prepared: Prepared, rate: float, te
         player["rate"] = rate / prepared.recorded_hz
     else:
         player.update(fps=rate, loop=True)
-    # Reliable: where the machine's shared memory is small, pictures go by way of the network stack, and losses with it.
+    # Reliable: where the machine's shared memory is small, images go by way of the network stack, and losses with it.
     node = {**to_mapping(config), "input_reliability": "reliable", "warm_up_size": [height, width]}
     if texts:
         node.update(target_text=texts[0], localize_rate=min(2.0, max(0.01, rate / PAIRS_PER_LOOK)))

@@ -23,11 +23,11 @@ FUSED_TOPIC, OVERLAY_TOPIC = "/fusion_node/fused", "/fusion_node/overlay"
 OBJECTS_TOPIC = "/fusion_node/objects"
 COLUMNS = ("visible", "infrared", "fused", "overlay")
 SHEET_ROWS = 6
-CELL = (480, 360)  # width and height of one of the video's pictures [pixels]
+CELL = (480, 360)  # width and height of one of the video's images [pixels]
 
 
 class Input(Protocol):
-    """The pictures that went into the node, found again by the stamp of what came out."""
+    """The images that went into the node, found again by the stamp of what came out."""
 
     def pair(self, stamp_ns: int) -> tuple[np.ndarray, np.ndarray]:
         """Visible and infrared: uint8 or uint16 [H, W, 3] RGB and [H, W]; stamps must not go back."""
@@ -35,7 +35,7 @@ class Input(Protocol):
 
 
 class RecordedInput:
-    """Pictures of a recording, read along with the stamps that are asked for."""
+    """Images of a recording, read along with the stamps that are asked for."""
 
     def __init__(self, bag: Path, visible: str, infrared: str) -> None:
         self._reader = BagReader(bag)
@@ -45,17 +45,17 @@ class RecordedInput:
     def pair(self, stamp_ns: int) -> tuple[np.ndarray, np.ndarray]:
         """See :class:`Input`.
 
-        :raises InputError: no visible picture has this stamp
+        :raises InputError: no visible image has this stamp
         """
         visible = next((image for image in self._visible if image.stamp_ns == stamp_ns), None)
         if visible is None:
             remedy = "another node seems to publish in the run's ROS domain; run again, which takes another"
-            raise InputError("the stamp of a fused picture", "that of a picture that was played", stamp_ns, remedy)
+            raise InputError("the stamp of a fused image", "that of an image that was played", stamp_ns, remedy)
         return to_visible(pixels(visible)), to_infrared(pixels(self._infrared.at(stamp_ns)))
 
 
 class _Nearest:
-    """The picture nearest to a stamp; stamps must not go back."""
+    """The image nearest to a stamp; stamps must not go back."""
 
     def __init__(self, images: Iterator[BagImage]) -> None:
         self._images = images
@@ -87,16 +87,16 @@ class FolderInput:
 
 
 def pixels(image: BagImage) -> np.ndarray:
-    """The picture of a recorded message: [H, W] or [H, W, 3] RGB, uint8 or uint16."""
+    """The image of a recorded message: [H, W] or [H, W, 3] RGB, uint8 or uint16."""
     return decode_image(image.data, image.height, image.width, image.step, image.encoding, image.is_bigendian)
 
 
-def make_pictures(source: Input, output: Path) -> int:
+def make_images(source: Input, output: Path) -> int:
     """Write ``contact_sheet.png`` and ``drive.mp4`` from ``fused_bag`` and its inputs; with overlays, if there are any.
 
-    :return: number of fused pictures in ``fused_bag``
-    :raises BagError: a fused picture cannot be read
-    :raises InputError: a fused picture is not of this source
+    :returns: number of fused images in ``fused_bag``
+    :raises BagError: a fused image cannot be read
+    :raises InputError: a fused image is not of this source
     """
     with BagReader(output / "fused_bag") as bag, BagReader(output / "fused_bag") as second:
         topic = FUSED_TOPIC
@@ -120,7 +120,7 @@ def make_pictures(source: Input, output: Path) -> int:
                     rows.append(row)
                     text = f" '{texts[image.stamp_ns]}'" if image.stamp_ns in texts else ""
                     labels.append(f"{(image.stamp_ns - stamps[0]) / 1e9:.1f} s{text}")
-                yield np.concatenate([_cell(picture) for picture in row], axis=1)
+                yield np.concatenate([_cell(image) for image in row], axis=1)
 
         seconds = (stamps[-1] - stamps[0]) / 1e9
         write_video(output / "drive.mp4", frames(), min(max((count - 1) / seconds, 1.0), 60.0) if seconds > 0 else 1.0)
@@ -129,9 +129,9 @@ def make_pictures(source: Input, output: Path) -> int:
 
 
 def read_texts(output: Path) -> list[dict[str, Any]]:
-    """Which fused pictures carried which text, as ``fused_bag`` tells; one entry for each run of one text.
+    """Which fused images carried which text, as ``fused_bag`` tells; one entry for each run of one text.
 
-    :return: ``text``, ``frames``, ``waiting`` (of them before its first result), ``with_objects``,
+    :returns: ``text``, ``frames``, ``waiting`` (of them before its first result), ``with_objects``,
         ``first_stamp_ns``, ``last_stamp_ns``
     """
     runs: list[dict[str, Any]] = []
@@ -147,7 +147,7 @@ def read_texts(output: Path) -> list[dict[str, Any]]:
 
 
 def _told(output: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Stamp [ns], text, and what the node told of the objects, of each picture."""
+    """Stamp [ns], text, and what the node told of the objects, of each image."""
     store = common_types()
     with BagReader(output / "fused_bag") as bag:
         if not bag.counts().get(OBJECTS_TOPIC):
@@ -159,14 +159,14 @@ def _told(output: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
             yield stamp["sec"] * 10**9 + stamp["nanosec"], told["text"], told
 
 
-def _cell(picture: np.ndarray | None) -> np.ndarray:
-    """The whole picture within a cell of the video, black around it: uint8 [H, W, 3]."""
-    if picture is None:
+def _cell(image: np.ndarray | None) -> np.ndarray:
+    """The whole image within a cell of the video, black around it: uint8 [H, W, 3]."""
+    if image is None:
         return np.zeros((CELL[1], CELL[0], 3), np.uint8)
-    picture = shown(picture)
-    scale = min(CELL[0] / picture.shape[1], CELL[1] / picture.shape[0])
-    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
-    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    image = shown(image)
+    scale = min(CELL[0] / image.shape[1], CELL[1] / image.shape[0])
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     cell = np.zeros((CELL[1], CELL[0], 3), np.uint8)
     top, left = (CELL[1] - size[1]) // 2, (CELL[0] - size[0]) // 2
     cell[top : top + size[1], left : left + size[0]] = small
@@ -181,9 +181,9 @@ class Books:
     :ivar fused: by the node
     :ivar dropped: pairs by reason; ``transport`` never reached the node, ``superseded`` gave way to a newer one
     :ivar waiting: neither, at the end
-    :ivar recorded: pictures in ``fused_bag``
+    :ivar recorded: images in ``fused_bag``
     :ivar node: all that the node told
-    :ivar texts: which of the recorded pictures carried which text, as :func:`read_texts` gives it
+    :ivar texts: which of the recorded images carried which text, as :func:`read_texts` gives it
     :ivar asked: the texts that were set, in their order
     """
 
@@ -221,12 +221,12 @@ class Books:
         if not self.fused:
             faults.append("at least one pair must be fused, got none; the logs tell why")
         if self.recorded != self.fused:
-            faults.append(f"fused_bag must hold every fused picture ({self.fused}), got {self.recorded}")
+            faults.append(f"fused_bag must hold every fused image ({self.fused}), got {self.recorded}")
         carried = [run["text"] for run in self.texts]
         if self.asked and (carried != list(self.asked) or sum(run["frames"] for run in self.texts) != self.fused):
             told = ", ".join(f"{run['frames']} with {run['text']!r}" for run in self.texts) or "none"
             due = ", then ".join(map(repr, self.asked))
-            faults.append(f"each of the {self.fused} fused pictures must tell its text, {due}, got {told}")
+            faults.append(f"each of the {self.fused} fused images must tell its text, {due}, got {told}")
         return faults
 
     def summary(self) -> dict[str, Any]:
@@ -259,4 +259,4 @@ def table(summary: Mapping[str, Any], output: Path) -> str:
 
 
 def _told_of(run: Mapping[str, Any]) -> str:
-    return f"'{run['text']}' in {run['frames']} pictures, {run['with_objects']} of them with objects"
+    return f"'{run['text']}' in {run['frames']} images, {run['with_objects']} of them with objects"

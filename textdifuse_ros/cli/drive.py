@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from textdifuse_ros.config import add_arguments, from_arguments, to_mapping
+from textdifuse_ros.config.base import add_arguments, from_arguments, to_mapping
 from textdifuse_ros.errors import FileError
 from textdifuse_ros.scenes.config import LABELS, DriveSceneConfig
 
@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="Folder to make or to fill: OUT/bag (the recording), OUT/truth (labels and instances as PNG, boxes.json).",
     )
     parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="Storage of the recording.")
-    parser.add_argument("--pictures", action="store_true", help="Write OUT/vis/*.png and OUT/ir/*.png as well.")
+    parser.add_argument("--images", action="store_true", help="Write OUT/vis/*.png and OUT/ir/*.png as well.")
     parser.add_argument(
         "--clean", action="store_true", help="Write OUT/truth/clean/*.png as well: the scene well lit, without noise."
     )
@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Render and write the drive.
 
-    :return: 0
+    :returns: 0
     :raises TextDifuseError: a parameter is out of range, or the output cannot be written
     """
     config = from_arguments(DriveSceneConfig, arguments)
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     with BagWriter(output / "bag", arguments.storage, overwrite=arguments.overwrite) as bag:
         for index, frame in enumerate(tqdm(drive, total=len(drive), desc="rendering", unit="frame", file=sys.stderr)):
             stamps = record_frame(bag, frame, random)
-            _write_pictures(output, f"{index:06d}", frame, arguments.pictures, arguments.clean)
+            _write_images(output, f"{index:06d}", frame, arguments.images, arguments.clean)
             found = [dataclasses.asdict(box) for box in frame.boxes]
             boxes.append({"frame": index, "visible_ns": stamps[0], "infrared_ns": stamps[1], "boxes": found})
     labels = {str(value): name for value, name in LABELS.items()}
@@ -80,12 +80,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def record_frame(bag: BagWriter, frame: Frame, random: np.random.Generator) -> tuple[int, int]:
-    """Write both pictures of a frame with stamps as two free-running cameras give them.
+    """Write both images of a frame with stamps as two free-running cameras give them.
 
     The infrared camera fires 4 ms after the visible one; both waver by about 1 ms. Messages are recorded 2 ms after
     their stamps.
 
-    :return: the header stamps of the visible and of the infrared picture [ns]
+    :returns: the header stamps of the visible and of the infrared image [ns]
     """
     jitter = [round(float(value)) for value in random.normal(0.0, _JITTER_NS, 2).clip(-1.9e6, 1.9e6)]
     visible, infrared = frame.stamp_ns + jitter[0], frame.stamp_ns + _OFFSET_NS + jitter[1]
@@ -94,12 +94,12 @@ def record_frame(bag: BagWriter, frame: Frame, random: np.random.Generator) -> t
     return visible, infrared
 
 
-def _write_pictures(output: Path, stem: str, frame: Frame, pictures: bool, clean: bool) -> None:
+def _write_images(output: Path, stem: str, frame: Frame, images: bool, clean: bool) -> None:
     from textdifuse_ros.image.files import write_png
 
     write_png(output / "truth" / "labels" / f"{stem}.png", frame.labels)
     write_png(output / "truth" / "instances" / f"{stem}.png", frame.instances)
-    if pictures:
+    if images:
         write_png(output / "vis" / f"{stem}.png", frame.visible)
         write_png(output / "ir" / f"{stem}.png", frame.infrared)
     if clean:

@@ -24,7 +24,7 @@ from textdifuse_ros.cli.live_run import (
     supervise,
     transport_profile,
 )
-from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments, to_mapping
+from textdifuse_ros.config.base import FuserConfig, add_arguments, from_arguments, to_mapping
 from textdifuse_ros.errors import ConfigError, FileError
 
 NAME = "endurance"
@@ -51,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="How long to play [min]. Default: 10.")
     parser.add_argument("--rate", type=float, default=30.0, help="Pairs a second to play [Hz]. Default: 30.")
     parser.add_argument(
-        "--size", metavar="WxH", default="640x480", help="Size of the synthetic pictures. Default: 640x480."
+        "--size", metavar="WxH", default="640x480", help="Size of the synthetic images. Default: 640x480."
     )
     parser.add_argument("--text", metavar="T", default="", help="What stands out. Default: nothing.")
     add_arguments(parser, FuserConfig)
@@ -60,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prepare, run, judge.
 
-    :return: 0, or 1 where the books do not balance, nothing was fused or the pictures are too old
+    :returns: 0, or 1 where the books do not balance, nothing was fused or the images are too old
     :raises TextDifuseError: something is missing or wrong
     """
     from textdifuse_ros.networks.device import resolve_device
@@ -125,9 +125,9 @@ def _played(source: Path, rate: float) -> dict[str, Any]:
 
 
 def recorded_hz(source: Path) -> float:
-    """Pictures a second of the camera of a recording that sends most [Hz].
+    """Images a second of the camera of a recording that sends most [Hz].
 
-    :raises BagError: no recording, no two cameras with raw pictures in it, or fewer than two pictures
+    :raises BagError: no recording, no two cameras with raw images in it, or fewer than two images
     """
     from textdifuse_ros.bags.cameras import COMPRESSED_TYPE, find_cameras
     from textdifuse_ros.bags.reader import BagReader
@@ -136,18 +136,18 @@ def recorded_hz(source: Path) -> float:
     with BagReader(source) as bag:
         cameras = find_cameras(bag, remedy="leave one {camera} camera in it")  # as the player will choose them
         kinds, counts = bag.topics(), bag.counts()
-        pictures = max(counts[topic] for topic in cameras)
-        if pictures < 2 or bag.duration_ns <= 0:
-            raise BagError(str(source), "a recording of at least two pictures of a camera", f"{pictures}")
+        images = max(counts[topic] for topic in cameras)
+        if images < 2 or bag.duration_ns <= 0:
+            raise BagError(str(source), "a recording of at least two images of a camera", f"{images}")
         if coded := [topic for topic in cameras if kinds[topic] == COMPRESSED_TYPE]:
-            raise BagError(str(source), "a recording of raw pictures", f"compressed ones on {coded[0]}")
-        return (pictures - 1) / (bag.duration_ns / 1e9)
+            raise BagError(str(source), "a recording of raw images", f"compressed ones on {coded[0]}")
+        return (images - 1) / (bag.duration_ns / 1e9)
 
 
 def judged(told: Mapping[str, Any], rate: float) -> dict[str, Any]:
     """What was measured, in a few numbers, and under ``faults`` what is not as it must be, a line each.
 
-    A picture may be as old as one period and one inference: it waits at most until the next pair takes its place, and
+    An image may be as old as one period and one inference: it waits at most until the next pair takes its place, and
     is then worked on. An inference is what the node needs for one pair under this very load, from taking it up to
     publishing it; that of the slowest hundredth is what the slowest hundredth of the ages is held against.
 
@@ -166,7 +166,7 @@ def judged(told: Mapping[str, Any], rate: float) -> dict[str, Any]:
             f"the pairs must add up: {pairs_in} in, {node['fused']} fused, {node['waiting']} waiting, dropped {dropped}"
         )
     if told["heard"] != node["fused"]:
-        faults.append(f"each fused picture ({node['fused']}) must be heard of, got {told['heard']}")
+        faults.append(f"each fused image ({node['fused']}) must be heard of, got {told['heard']}")
     bound, within, within_own = None, None, None
     if ages["p99"] is None or works["p99"] is None:
         faults.append("at least one pair must be fused, got none; the logs tell why")
@@ -177,7 +177,7 @@ def judged(told: Mapping[str, Any], rate: float) -> dict[str, Any]:
         within_own = _share(age <= work + period for age, work in pairs)
         if ages["p99"] > bound:
             faults.append(
-                f"the age must be at most one inference and one period ({bound:.1f} ms) for 99 % of the pictures, got "
+                f"the age must be at most one inference and one period ({bound:.1f} ms) for 99 % of the images, got "
                 f"{ages['p99']:.1f} ms"
             )
     return {
@@ -193,7 +193,7 @@ def judged(told: Mapping[str, Any], rate: float) -> dict[str, Any]:
         "bound_ms": bound,
         "share_within_bound": within,
         "share_within_own_inference_and_period": within_own,
-        "delivered": told["pictures"],
+        "delivered": told["images"],
         "memory": memory_slope(told["memory"]),
         **{name: node[name] for name in ("device", "steps", "sampler", "seed", "model", "weights")},
         "faults": faults,
@@ -204,7 +204,7 @@ def memory_slope(samples: Sequence[Sequence[float]]) -> dict[str, float | int | 
     """First and last resident memory [MB], and its slope by least squares [MB/h] without the first minute.
 
     :param samples: seconds since the start, and MB
-    :return: ``mb_per_hour`` is None where less than three samples are later than that
+    :returns: ``mb_per_hour`` is None where less than three samples are later than that
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""``textdifuse evaluate``: fused pictures of a set, measured beside the controls."""
+"""``textdifuse evaluate``: fused images of a set, measured beside the controls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textdifuse_ros.cli.outputs import try_outputs
-from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments, parameters
+from textdifuse_ros.config.base import FuserConfig, add_arguments, from_arguments, parameters
 from textdifuse_ros.errors import ConfigError, FileError
 
 if TYPE_CHECKING:
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from textdifuse_ros.fusion.fuser import Fuser
 
 NAME = "evaluate"
-HELP = "Measure fused pictures: metrics with intervals, degradations, flicker, text contrast; tables and a report."
+HELP = "Measure fused images: metrics with intervals, degradations, flicker, text contrast; tables and a report."
 DATA = "TEXTDIFUSE_DATA"
 EXAMPLES = 6
-_METHOD = """A method's fused pictures, FOLDER/STEM.png; repeatable. Panel degraded: FOLDER/clean/STEM.png and
-FOLDER/CONDITION/STEM.png, made from what --save-inputs writes; name it NAME+pre where the pre-processed pictures were
+_METHOD = """A method's fused images, FOLDER/STEM.png; repeatable. Panel degraded: FOLDER/clean/STEM.png and
+FOLDER/CONDITION/STEM.png, made from what --save-inputs writes; name it NAME+pre where the pre-processed images were
 fused. Panel text: NAME=FOLDER with the text and NAME_plain=FOLDER without it."""
 
-_PRE = """Add the row NAME+pre: the pictures denoised, white-balanced and brightened by OpenCV, then fused by NAME, a
+_PRE = """Add the row NAME+pre: the images denoised, white-balanced and brightened by OpenCV, then fused by NAME, a
 control or textdifuse; repeatable. Default: max in the panel degraded, none elsewhere."""
 
 
@@ -40,8 +40,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--visible", type=Path, metavar="DIR", help="Folder of clean visible pictures (panel video: frames).")
-    add("--infrared", type=Path, metavar="DIR", help="Folder of infrared pictures of the same names.")
+    add("--visible", type=Path, metavar="DIR", help="Folder of clean visible images (panel video: frames).")
+    add("--infrared", type=Path, metavar="DIR", help="Folder of infrared images of the same names.")
     add("--set", metavar="NAME", help="A named set of the data folder, in place of the two folders.")
     add("--data", type=Path, metavar="DIR", help=f"The data folder of --set. Default: what {DATA} names.")
     add("--method", action="append", default=[], metavar="NAME=DIR", help=_METHOD)
@@ -52,7 +52,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add("--boxes", type=Path, metavar="DIR", help="Panel text: STEM.txt, lines 'class left top right bottom'.")
     add("--masks", type=Path, metavar="DIR", help="Panel text: objects as STEM.png, one grey level an object, 0 none.")
     add("--strength", type=float, metavar="S", help="Panel text: how much the objects are to stand out in "
-        "the model's pictures, in [-1, 2]. Default: 1.")  # fmt: skip
+        "the model's images, in [-1, 2]. Default: 1.")  # fmt: skip
     add("--limit", type=int, default=0, metavar="N", help="Only N pairs, evenly spread over the names; panel video: "
         "the first N frames; panel text: of those with objects. Default: all.")  # fmt: skip
     add("--jobs", type=int, default=0, metavar="N", help="Processes for the metrics. Default: one a processor core.")
@@ -61,12 +61,12 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--json", type=Path, metavar="FILE", help="Write means and intervals to FILE.")
-    add("--csv", type=Path, metavar="FILE", help="Write the figures of every picture to FILE.")
+    add("--csv", type=Path, metavar="FILE", help="Write the figures of every image to FILE.")
     add("--markdown", type=Path, metavar="FILE", help="Write the summary tables to FILE.")
     add("--report", type=Path, metavar="DIR", help="Write a report to DIR: index.html, contact sheets and all tables.")
     add("--examples", type=int, metavar="N", help=f"Scenes shown in the report. Default: {EXAMPLES}. Panel "
         "degraded: one a condition, or none where N is 0.")  # fmt: skip
-    add("--save-fused", type=Path, metavar="DIR", help="Keep the model's pictures in DIR/textdifuse.")
+    add("--save-fused", type=Path, metavar="DIR", help="Keep the model's images in DIR/textdifuse.")
     add("--save-inputs", type=Path, metavar="DIR", help="Write DIR/CONDITION/{visible,infrared}[+pre]/STEM.png (panel "
         "clean: DIR/clean/...), from which other methods can be run.")  # fmt: skip
 
@@ -74,8 +74,8 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print the summary, write what was asked for.
 
-    :return: 0
-    :raises TextDifuseError: wrong options, a missing or unfit picture; nothing is left out silently
+    :returns: 0
+    :raises TextDifuseError: wrong options, a missing or unfit image; nothing is left out silently
     """
     from textdifuse_ros.evaluate.run import run as evaluate
     from textdifuse_ros.evaluate.tables import to_csv, to_json, to_markdown, write_text
@@ -108,11 +108,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_files(arguments: argparse.Namespace, request: Request) -> None:
-    """Refuse to write a table over a picture, or two into one file.
+    """Refuse to write a table over an image, or two into one file.
 
     :raises FileError: names the option
     """
-    taken = {path.resolve(): "a picture that is read" for pair in request.pairs.pairs
+    taken = {path.resolve(): "an image that is read" for pair in request.pairs.pairs
              for path in (pair.visible, pair.infrared)}  # fmt: skip
     for option in ("json", "csv", "markdown"):
         path = getattr(arguments, option)

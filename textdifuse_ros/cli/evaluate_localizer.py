@@ -1,4 +1,4 @@
-"""``textdifuse evaluate-localizer``: what the built-in localiser finds, and what it misses."""
+"""``textdifuse evaluate-localizer``: what the built-in localizer finds, and what it misses."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure, and print a table.
 
-    :return: 0
+    :returns: 0
     :raises ConfigError: no data folder, or a threshold outside [0, 1]
-    :raises FileError: the pictures are not in the data folder, or the figures cannot be written
+    :raises FileError: the images are not in the data folder, or the figures cannot be written
     """
     from textdifuse_ros.evaluate.localization import (
         BLIND,

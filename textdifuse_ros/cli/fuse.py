@@ -1,4 +1,4 @@
-"""``textdifuse fuse VIS IR -o OUT``: fuse picture files."""
+"""``textdifuse fuse VIS IR -o OUT``: fuse image files."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textdifuse_ros.cli.outputs import check_output, prepare_output, regions_read, unmatched
-from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments
-from textdifuse_ros.config_localize import LocalizerConfig
+from textdifuse_ros.config.base import FuserConfig, add_arguments, from_arguments
+from textdifuse_ros.config.localizer import LocalizerConfig
 from textdifuse_ros.errors import FileError, TextDifuseError
 
 if TYPE_CHECKING:
     from textdifuse_ros.fusion.fuser import Fuser
-    from textdifuse_ros.fusion.target import Target
     from textdifuse_ros.image.files import Pair, PairListing
+    from textdifuse_ros.runtime.target import Target
 
 NAME = "fuse"
-HELP = "Fuse a pair of picture files, or two folders of them paired by name."
+HELP = "Fuse a pair of image files, or two folders of them paired by name."
 FUSED, MASK = ".png", "_mask.png"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add = parser.add_argument
-    add("visible", metavar="VIS", type=Path, help="Visible picture, or a folder of them.")
-    add("infrared", metavar="IR", type=Path, help="Infrared picture, or a folder of them.")
+    add("visible", metavar="VIS", type=Path, help="Visible image, or a folder of them.")
+    add("infrared", metavar="IR", type=Path, help="Infrared image, or a folder of them.")
     add(
         "-o",
         "--output",
         metavar="OUT",
         type=Path,
         required=True,
-        help="Folder for the fused pictures OUT/STEM.png, STEM being the visible file's name without suffix; "
-        "made where it is missing, existing pictures of these names are overwritten.",
+        help="Folder for the fused images OUT/STEM.png, STEM being the visible file's name without suffix; "
+        "made where it is missing, existing images of these names are overwritten.",
     )
     add("--text", default="", metavar="T", help="What is to stand out, as in 'person, car:0.5'. Default: nothing.")
     add(
@@ -56,7 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fuse all pairs; a bad one is reported at the end and does not stop the others.
 
-    :return: 0, or 1 where a pair failed or a picture has no partner
+    :returns: 0, or 1 where a pair failed or an image has no partner
     :raises TextDifuseError: text, configuration, folders or weights are wrong; nothing was written
     """
     config = from_arguments(FuserConfig, arguments)
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         _check_masks(listing)
 
     from textdifuse_ros.fusion.fuser import Fuser
-    from textdifuse_ros.fusion.target import Target
+    from textdifuse_ros.runtime.target import Target
 
     target = Target.of(arguments.text, arguments.strength, localize)
 
@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_masks(listing: PairListing) -> None:
-    """Refuse names of which the mask of one pair would be the fused picture of another."""
+    """Refuse names of which the mask of one pair would be the fused image of another."""
     names = {f"{pair.stem}{FUSED}" for pair in listing}
     for pair in listing:
         if f"{pair.stem}{MASK}" in names:
@@ -103,9 +103,7 @@ def _check_masks(listing: PairListing) -> None:
             raise FileError("the names of the pairs", f"such that no other ends in {MASK}", found, "rename one")
 
 
-def _fuse_all(
-    fuser: Fuser, target: Target | None, listing: PairListing, output: Path, *, save_mask: bool
-) -> list[str]:
+def _fuse_all(fuser: Fuser, target: Target | None, listing: PairListing, output: Path, *, save_mask: bool) -> list[str]:
     """Fuse the pairs one by one; the failures, a line each."""
     from tqdm import tqdm
 

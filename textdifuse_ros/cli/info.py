@@ -15,13 +15,13 @@ NAME = "info"
 HELP = "Show a model: size, cost at each number of steps, configuration and where it comes from."
 STEPS = (1, 2, 4)
 TEXT_SHARE = 0.1
-"""Of the picture, for which the cost of a text is told."""
+"""Of the image, for which the cost of a text is told."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument("--model", default="drive", help="Name in the model folders, or a path. Default: drive.")
-    parser.add_argument("--size", default="640x480", metavar="WxH", help="Picture size. Default: 640x480.")
+    parser.add_argument("--size", default="640x480", metavar="WxH", help="Image size. Default: 640x480.")
     parser.add_argument("--json", action="store_true", help="Print JSON in place of a table.")
 
 
@@ -30,14 +30,14 @@ def run(arguments: argparse.Namespace) -> int:
     width, height = parse_size(arguments.size)
 
     from textdifuse_ros.checkpoint import find_checkpoint
-    from textdifuse_ros.fusion.cost import count_flops, count_parameters, picture_gflops
+    from textdifuse_ros.fusion.cost import count_flops, count_parameters, image_gflops
     from textdifuse_ros.fusion.weights import load_networks
 
     path = find_checkpoint(arguments.model)
     networks, checkpoint = load_networks(path)
     parameters = count_parameters(networks)
     counts = count_flops(networks, height, width)
-    steps = {str(n): {k: round(v, 2) for k, v in picture_gflops(counts, n).items()} for n in STEPS}
+    steps = {str(n): {k: round(v, 2) for k, v in image_gflops(counts, n).items()} for n in STEPS}
     description = {
         "model": arguments.model,
         "file": str(path),
@@ -63,9 +63,9 @@ def _text_gflops(counts: dict[str, float], height: int, width: int) -> dict[str,
 
 
 def example_strengths(height: int, width: int, objects: int = 1) -> Any:
-    """Strengths, float32 [H, W], of objects of together ``TEXT_SHARE`` of the picture, spread over it.
+    """Strengths, float32 [H, W], of objects of together ``TEXT_SHARE`` of the image, spread over it.
 
-    One alone has the picture's proportions; of several some are upright and some lie.
+    One alone has the image's proportions; of several some are upright and some lie.
     """
     import numpy as np
 
@@ -110,7 +110,7 @@ def _table(description: dict) -> str:
         lines.append(f"{steps:>5}  {cost['luma']:6.1f}  {cost['chroma']:6.1f}  {cost['total']:6.1f}")
     if description["text_gflops"]:
         added = ", ".join(f"{cost:.1f}" for cost in description["text_gflops"].values())
-        lines.append(f"a text that names {TEXT_SHARE:.0%} of the picture in one piece adds {added}")
+        lines.append(f"a text that names {TEXT_SHARE:.0%} of the image in one piece adds {added}")
     lines += ["", "trained"]
     for stage in description["provenance"].get("history", []):
         if stage["stage"] == AVERAGE:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from textdifuse_ros.checkpoint import find_checkpoint
 from textdifuse_ros.cli.drive import record_frame
-from textdifuse_ros.config_localize import LocalizerConfig
+from textdifuse_ros.config.localizer import LocalizerConfig
 from textdifuse_ros.errors import FileError, InputError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def drive_scene(size: str, pairs: int) -> DriveSceneConfig:
     :raises ConfigError: a size or a number of pairs that cannot be rendered
     """
     from textdifuse_ros.cli.info import parse_size
-    from textdifuse_ros.config import from_mapping
+    from textdifuse_ros.config.base import from_mapping
     from textdifuse_ros.scenes.config import DriveSceneConfig
 
     width, height = parse_size(size)

@@ -1,4 +1,4 @@
-"""``textdifuse locate VIS IR --text T -o OUT``: find what a text names in picture files."""
+"""``textdifuse locate VIS IR --text T -o OUT``: find what a text names in image files."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 
 from textdifuse_ros import __version__
 from textdifuse_ros.cli.outputs import check_output, prepare_output, regions_read, unmatched
-from textdifuse_ros.config import add_arguments, from_arguments
-from textdifuse_ros.config_localize import LocalizerConfig
+from textdifuse_ros.config.base import add_arguments, from_arguments
+from textdifuse_ros.config.localizer import LocalizerConfig
 from textdifuse_ros.errors import ConfigError, FileError, TextDifuseError
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from textdifuse_ros.localize.prompt import Prompt
 
 NAME = "locate"
-HELP = "Find what a text names in a pair of picture files, or in two folders of them paired by name."
+HELP = "Find what a text names in a pair of image files, or in two folders of them paired by name."
 OVERLAY, LABELS, INSTANCES = "_overlay.png", "_labels.png", "instances.json"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    parser.add_argument("visible", metavar="VIS", type=Path, help="Visible picture, or a folder of them.")
-    parser.add_argument("infrared", metavar="IR", type=Path, help="Infrared picture, or a folder of them.")
+    parser.add_argument("visible", metavar="VIS", type=Path, help="Visible image, or a folder of them.")
+    parser.add_argument("infrared", metavar="IR", type=Path, help="Infrared image, or a folder of them.")
     parser.add_argument(
         "--text", required=True, metavar="T", help="What to find, as in 'person, car'; docs/text.md has the grammar."
     )
@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Locate in all pairs; a bad one is reported at the end and does not stop the others.
 
-    :return: 0, or 1 where a pair failed or a picture has no partner
+    :returns: 0, or 1 where a pair failed or an image has no partner
     :raises TextDifuseError: text, configuration, folders or weights are wrong; nothing was written
     """
     config = from_arguments(LocalizerConfig, arguments)

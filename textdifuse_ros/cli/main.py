@@ -37,9 +37,7 @@ class Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; the namespace it fills carries the verb's ``run``."""
-    parser = Parser(
-        prog="textdifuse", description="Fuse infrared and visible pictures by diffusion.", allow_abbrev=False
-    )
+    parser = Parser(prog="textdifuse", description="Fuse infrared and visible images by diffusion.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"textdifuse {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for name in VERBS:
@@ -54,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb.
 
     :param argv: the arguments without the program's name; None takes those of the process
-    :return: the exit status
+    :returns: the exit status
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name need not be UTF-8, and may be printed for all that.

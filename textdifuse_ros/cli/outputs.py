@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from textdifuse_ros.errors import ConfigError, FileError
 
 if TYPE_CHECKING:
-    from textdifuse_ros.config_localize import LocalizerConfig
+    from textdifuse_ros.config.localizer import LocalizerConfig
     from textdifuse_ros.image.files import PairListing
 
 
@@ -21,7 +21,7 @@ def check_output(
     endings: tuple[str, ...],
     others: Sequence[Path] = (),
 ) -> None:
-    """Refuse an output that is no folder, an input folder, or one where an input picture would be overwritten.
+    """Refuse an output that is no folder, an input folder, or one where an input image would be overwritten.
 
     :param endings: what is written for each pair: ``STEM + ending``
     :param others: files beside the pairs that are read too
@@ -39,7 +39,7 @@ def check_output(
         for target in (output / f"{pair.stem}{ending}" for ending in endings):
             sources = (pair.visible, pair.infrared, *(path for path in others if path.exists()))
             if target.exists() and any(target.samefile(source) for source in sources):
-                raise FileError(what, "a folder where no input picture is overwritten", target)
+                raise FileError(what, "a folder where no input image is overwritten", target)
 
 
 def regions_read(config: LocalizerConfig) -> tuple[Path, ...]:
@@ -104,8 +104,8 @@ def unmatched(listing: PairListing) -> list[str]:
     """What found no partner, a line for each side."""
     lines = []
     for stems, what in (
-        (listing.visible_only, "visible without an infrared picture"),
-        (listing.infrared_only, "infrared without a visible picture"),
+        (listing.visible_only, "visible without an infrared image"),
+        (listing.infrared_only, "infrared without a visible image"),
     ):
         if stems:
             lines.append(f"unmatched: {len(stems)} {what}: {', '.join(stems)}")

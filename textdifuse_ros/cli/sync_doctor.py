@@ -20,8 +20,8 @@ WIDTH = 40
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument("bag", type=Path, metavar="BAG", help="A rosbag2 folder, or an .mcap or .db3 file.")
-    parser.add_argument("--visible", default="", metavar="TOPIC", help="The visible pictures; looked for by default.")
-    parser.add_argument("--infrared", default="", metavar="TOPIC", help="The infrared pictures; looked for by default.")
+    parser.add_argument("--visible", default="", metavar="TOPIC", help="The visible images; looked for by default.")
+    parser.add_argument("--infrared", default="", metavar="TOPIC", help="The infrared images; looked for by default.")
     parser.add_argument("--json", action="store_true", help="Print JSON in place of a page.")
 
 
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 def read_stamps(bag: BagReader, topics: tuple[str, str]) -> tuple[list[StampSeries], dict[str, int]]:
     """The header stamps and the log times of two topics, in the order of the recording.
 
-    :return: with them, by topic, how many messages are too short for a stamp; theirs is 0
+    :returns: with them, by topic, how many messages are too short for a stamp; theirs is 0
     """
     import numpy as np
 
@@ -73,7 +73,7 @@ def page(found: Diagnosis, topics: dict[str, str]) -> str:
     for name, report in (("visible", found.visible), ("infrared", found.infrared)):
         lines += [f"{name:<9} {topics[name]}", *(f"          {line}" for line in _stream(report)), ""]
     if found.histogram is not None and found.difference_ms is not None:
-        lines.append("infrared minus visible, nearest pictures")
+        lines.append("infrared minus visible, nearest images")
         most = max(found.histogram.counts)
         for low, count in zip(found.histogram.edges_ms, found.histogram.counts, strict=False):
             lines.append(f"{low:10.2f} ms {count:7d} {'#' * round(WIDTH * count / most)}".rstrip())
@@ -91,9 +91,9 @@ def page(found: Diagnosis, topics: dict[str, str]) -> str:
 
 def _stream(report: StreamReport) -> list[str]:
     if report.rate_hz is None:
-        return [f"{report.count} pictures, too few to tell a rate; {report.zero} without stamp"]
+        return [f"{report.count} images, too few to tell a rate; {report.zero} without stamp"]
     return [
-        f"{report.count} pictures at {report.rate_hz:g} Hz: {report.period_ms:g} ms, jitter {report.jitter_ms:g} ms",
-        f"gaps {report.gaps} (longest {report.longest_gap_ms:g} ms, about {report.missing} pictures missing)",
+        f"{report.count} images at {report.rate_hz:g} Hz: {report.period_ms:g} ms, jitter {report.jitter_ms:g} ms",
+        f"gaps {report.gaps} (longest {report.longest_gap_ms:g} ms, about {report.missing} images missing)",
         f"stamps: {report.zero} zero, {report.duplicate} duplicate, {report.backward} backward",
     ]

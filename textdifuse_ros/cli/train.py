@@ -1,4 +1,4 @@
-"""``textdifuse train``: pack pictures, train the stages one after the other, join what they give, ablate."""
+"""``textdifuse train``: pack images, train the stages one after the other, join what they give, ablate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textdifuse_ros.cli import train_ablate, train_localizer
-from textdifuse_ros.config import add_arguments, parameters
+from textdifuse_ros.config.base import add_arguments, parameters
 from textdifuse_ros.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 NAME = "train"
 HELP = (
-    "Train a stage of the networks, resumable (luma, chroma, control, joint, modulation); pack pictures; join, "
+    "Train a stage of the networks, resumable (luma, chroma, control, joint, modulation); pack images; join, "
     "average, ablate."
 )
 INTERRUPTED = 130
 
 _PAIRS = "Two folders of aligned pairs of the same names; repeatable."
-_CONFIG = "Run file (YAML): pictures, networks, and parameters of all stages; flags come before it."
+_CONFIG = "Run file (YAML): images, networks, and parameters of all stages; flags come before it."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    from textdifuse_ros.config_train import TrainConfig
+    from textdifuse_ros.config.training import TrainConfig
 
     what = parser.add_subparsers(metavar="WHAT", required=True)
-    _configure_pack(what.add_parser("pack", help="Write all training pictures into one file.", allow_abbrev=False))
+    _configure_pack(what.add_parser("pack", help="Write all training images into one file.", allow_abbrev=False))
     for stage, text in (
         ("luma", "Restoration of luma, visible and infrared through one encoder."),
         ("chroma", "Restoration of chroma."),
@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         verb = what.add_parser(stage, help=text, description=text, allow_abbrev=False)
         add = verb.add_argument
         add("--config", type=Path, metavar="FILE", help=_CONFIG)
-        add("--pack", type=Path, metavar="FILE", help="Picture pack.")
+        add("--pack", type=Path, metavar="FILE", help="Image pack.")
         add("--run", type=Path, metavar="DIR", dest="folder", help="Folder of the run; what is in it is taken up.")
         add("--start", type=Path, metavar="CHECKPOINT", help="Weights of the stage before.")
         add("--device", help="auto, cpu, cuda or cuda:N. Default: auto.")
@@ -68,7 +68,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Pack, train, join, average or ablate.
 
-    :return: 0; 130 where a run was interrupted, with its state saved
+    :returns: 0; 130 where a run was interrupted, with its state saved
     """
     status: int = arguments.train(arguments)
     return status
@@ -78,7 +78,7 @@ def _configure_pack(parser: argparse.ArgumentParser) -> None:
     add, pair = parser.add_argument, ("VISIBLE", "INFRARED")
     add("data", type=Path, nargs="?", metavar="DATA", help="Folder with some of roadscene, camvid and bsds500.")
     add("--pairs", type=Path, nargs=2, action="append", default=[], metavar=pair, help=_PAIRS)
-    add("--clean", type=Path, action="append", default=[], metavar="DIR", help="Clean visible pictures; repeatable.")
+    add("--clean", type=Path, action="append", default=[], metavar="DIR", help="Clean visible images; repeatable.")
     add("--harvard", type=Path, metavar="DIR", help="Medical pairs: folder with some of ct-mri, pet-mri, spect-mri.")
     add("--config", type=Path, metavar="FILE", help="Run file whose data and pack hold where flags say nothing.")
     add("-o", "--output", type=Path, metavar="FILE", help="The pack.")
@@ -96,18 +96,18 @@ def _pack(arguments: argparse.Namespace) -> int:
 
     from textdifuse_ros.data.pack import write_pack
     from textdifuse_ros.data.pairs import load_shuffled
-    from textdifuse_ros.train.run_file import Pictures
+    from textdifuse_ros.train.run_file import Images
 
     file = _run_file(arguments)
-    named = Pictures(tuple(map(tuple, arguments.pairs)), tuple(arguments.clean), arguments.data, arguments.harvard)
-    pictures = file.pictures if named == Pictures() else named
+    named = Images(tuple(map(tuple, arguments.pairs)), tuple(arguments.clean), arguments.data, arguments.harvard)
+    images = file.images if named == Images() else named
     output = arguments.output or file.pack
     if output is None:
         raise ConfigError("the pack to write", "named by --output, or by pack in --config", "nothing")
-    sources = pictures.sources()
-    count = write_pack(output, tqdm(load_shuffled(sources), total=len(sources), unit="picture"))
+    sources = images.sources()
+    count = write_pack(output, tqdm(load_shuffled(sources), total=len(sources), unit="image"))
     pairs = sum(source.infrared is not None for source in sources)
-    print(f"packed {count} pictures, {pairs} of them pairs, into {output}")
+    print(f"packed {count} images, {pairs} of them pairs, into {output}")
     return 0
 
 
@@ -129,7 +129,7 @@ def _average(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from textdifuse_ros.config_train import TrainConfig
+    from textdifuse_ros.config.training import TrainConfig
     from textdifuse_ros.fusion.device import keep_memory
     from textdifuse_ros.networks.device import resolve_device
     from textdifuse_ros.train.loop import Training

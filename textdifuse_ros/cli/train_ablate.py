@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textdifuse_ros.cli.evaluate import DATA
-from textdifuse_ros.config import FuserConfig, add_arguments, from_arguments
+from textdifuse_ros.config.base import FuserConfig, add_arguments, from_arguments
 from textdifuse_ros.errors import ConfigError
 
 if TYPE_CHECKING:
-    from textdifuse_ros.config_train import TrainConfig
+    from textdifuse_ros.config.training import TrainConfig
     from textdifuse_ros.evaluate.methods import Row
     from textdifuse_ros.evaluate.results import Evaluation
     from textdifuse_ros.evaluate.sets import PairSet
@@ -26,18 +26,18 @@ INTERRUPTED = 130
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    from textdifuse_ros.config_train import AblationConfig
+    from textdifuse_ros.config.training import AblationConfig
 
     add = parser.add_argument
-    add("--pack", type=Path, required=True, metavar="FILE", help="Picture pack with pairs.")
+    add("--pack", type=Path, required=True, metavar="FILE", help="Image pack with pairs.")
     add("--start", type=Path, required=True, metavar="CHECKPOINT", help="Weights that every variant begins with.")
-    add("-o", "--output", type=Path, required=True, metavar="DIR", help="Folder of the runs, the pictures and the "
+    add("-o", "--output", type=Path, required=True, metavar="DIR", help="Folder of the runs, the images and the "
         "tables; what is in it is taken up.")  # fmt: skip
     add("--variant", action="append", default=[], metavar="NAME", help="Only this variant; repeatable. Default: all.")
     add("--set", action="append", default=[], metavar="NAME", help="A named set to measure on; repeatable.")
     add("--data", type=Path, metavar="DIR", help=f"The data folder of --set. Default: what {DATA} names.")
-    add("--visible", type=Path, metavar="DIR", help="Or: folder of clean visible pictures to measure on.")
-    add("--infrared", type=Path, metavar="DIR", help="Folder of infrared pictures of the same names.")
+    add("--visible", type=Path, metavar="DIR", help="Or: folder of clean visible images to measure on.")
+    add("--infrared", type=Path, metavar="DIR", help="Folder of infrared images of the same names.")
     add("--limit", type=int, default=0, metavar="N", help="Measure on N pairs, evenly spread. Default: all.")
     add("--jobs", type=int, default=0, metavar="N", help="Processes for the metrics. Default: one a processor core.")
     add("--fuse-steps", type=int, default=4, metavar="N", help="Steps in which the variants fuse (one without "
@@ -49,9 +49,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train, fuse, measure; write ``ablation.md`` and ``ablation.json``.
 
-    :return: 0; 130 where the training was interrupted
+    :returns: 0; 130 where the training was interrupted
     """
-    from textdifuse_ros.config_train import AblationConfig
+    from textdifuse_ros.config.training import AblationConfig
     from textdifuse_ros.evaluate.tables import write_text
     from textdifuse_ros.train.ablation import VARIANTS
 
@@ -163,7 +163,7 @@ def _markdown(names: tuple[str, ...], config: TrainConfig, evaluations: list[Eva
 
 
 def _json(names: tuple[str, ...], config: TrainConfig, evaluations: list[Evaluation]) -> str:
-    from textdifuse_ros.config import to_mapping
+    from textdifuse_ros.config.base import to_mapping
     from textdifuse_ros.evaluate.tables import to_json
     from textdifuse_ros.train.ablation import VARIANTS
 

@@ -1,4 +1,4 @@
-"""The parts of ``textdifuse train`` that belong to the built-in localiser."""
+"""The parts of ``textdifuse train`` that belong to the built-in localizer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from textdifuse_ros.config import add_arguments, from_arguments
+from textdifuse_ros.config.base import add_arguments, from_arguments
 from textdifuse_ros.errors import ConfigError
 
 INTERRUPTED = 130
@@ -18,16 +18,16 @@ def add_verbs(what: Any) -> None:
 
     :param what: the sub-parsers of ``textdifuse train``
     """
-    from textdifuse_ros.config_train import LocalizerTrainConfig
+    from textdifuse_ros.config.training import LocalizerTrainConfig
 
-    pack = what.add_parser("labels", help="Write the localiser's labelled pictures into one file.")
+    pack = what.add_parser("labels", help="Write the localizer's labelled images into one file.")
     pack.add_argument("data", type=Path, metavar="DATA", help="Folder with camvid and roadscene.")
     pack.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="The label pack.")
     pack.add_argument("--drives", type=int, default=24, metavar="N", help="Rendered drives of 16 frames. Default: 24.")
     text = "A localizer that labels the real pairs that have no boxes; without it these are left out."
     pack.add_argument("--teacher", metavar="CHECKPOINT", help=text)
     pack.set_defaults(train=_pack)
-    text = "The built-in localiser, from a label pack."
+    text = "The built-in localizer, from a label pack."
     verb = what.add_parser("localizer", help=text, description=text)
     verb.add_argument("--pack", type=Path, required=True, metavar="FILE", help="Label pack.")
     verb.add_argument("--run", type=Path, required=True, metavar="DIR", dest="folder", help="Folder of the run.")
@@ -47,14 +47,14 @@ def _pack(arguments: argparse.Namespace) -> int:
     if arguments.drives < 0:
         raise ConfigError("--drives", "0 or more", arguments.drives)
     teacher = BuiltinLocalizer(arguments.teacher) if arguments.teacher else None
-    items = tqdm(training_labels(arguments.data, arguments.drives, teacher), unit="picture")
+    items = tqdm(training_labels(arguments.data, arguments.drives, teacher), unit="image")
     count = write_label_pack(arguments.output, items)
-    print(f"packed {count} labelled pictures into {arguments.output}")
+    print(f"packed {count} labelled images into {arguments.output}")
     return 0
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from textdifuse_ros.config_train import LocalizerTrainConfig
+    from textdifuse_ros.config.training import LocalizerTrainConfig
     from textdifuse_ros.fusion.device import keep_memory
     from textdifuse_ros.networks.device import resolve_device
     from textdifuse_ros.train.localizer import LocalizerTraining

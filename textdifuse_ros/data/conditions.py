@@ -1,9 +1,9 @@
 """The degraded suite: thirteen fixed conditions under which fusion is judged.
 
 A condition is a name, a sentence and fixed parameters. Its random parts are drawn from a generator seeded by the
-condition's name and the picture's, so that a picture meets the same noise in every run, alone or among others.
+condition's name and the image's, so that an image meets the same noise in every run, alone or among others.
 
-Conditions of the visible camera leave the infrared picture as it is and the other way round, save the last one: what a
+Conditions of the visible camera leave the infrared image as it is and the other way round, save the last one: what a
 method loses can then be told apart by source.
 """
 
@@ -29,7 +29,7 @@ class Condition:
     """One known degradation of a pair.
 
     :ivar meaning: what happened to the cameras, with the parameters
-    :ivar visible: float32 [H, W, 3] in [0, 1] and a generator -> the same, degraded; None leaves the picture
+    :ivar visible: float32 [H, W, 3] in [0, 1] and a generator -> the same, degraded; None leaves the image
     :ivar infrared: the same for [H, W]
     """
 
@@ -77,7 +77,7 @@ _SUITE = (
     ),
     Condition(
         "haze",
-        "Haze in the visible picture: optical depth 1.2 at the horizon, airlight 0.8.",
+        "Haze in the visible image: optical depth 1.2 at the horizon, airlight 0.8.",
         lambda v, rng: d.haze(v, 1.2, 0.8, rng),
     ),
     Condition(
@@ -117,8 +117,8 @@ def degrade_pair(name: str, visible: np.ndarray, infrared: np.ndarray, stem: str
     :param name: of a condition
     :param visible: uint8 [H, W, 3] RGB
     :param infrared: uint8 [H, W]
-    :param stem: the picture's name, from which, with the condition's, the generator is seeded
-    :return: the degraded visible and infrared picture, like the clean ones
+    :param stem: the image's name, from which, with the condition's, the generator is seeded
+    :returns: the degraded visible and infrared image, like the clean ones
     :raises ConfigError: no condition of that name
     :raises ImageError: types or sizes are not as said
     """
@@ -132,14 +132,14 @@ def degrade_pair(name: str, visible: np.ndarray, infrared: np.ndarray, stem: str
     return _apply(condition.visible, visible, rng), _apply(condition.infrared, infrared, rng)
 
 
-def _apply(degradation: Degradation | None, picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    if picture.dtype != np.uint8:
-        raise ImageError("a picture to degrade", "of 8 bits", describe(picture))
+def _apply(degradation: Degradation | None, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    if image.dtype != np.uint8:
+        raise ImageError("an image to degrade", "of 8 bits", describe(image))
     if degradation is None:
-        return picture
-    return np.rint(degradation(picture.astype(np.float32) / np.float32(255), rng) * 255).astype(np.uint8)
+        return image
+    return np.rint(degradation(image.astype(np.float32) / np.float32(255), rng) * 255).astype(np.uint8)
 
 
-def _dark_and_noisy(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    dark = d.low_light(picture, 0.05)
+def _dark_and_noisy(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    dark = d.low_light(image, 0.05)
     return d.gaussian_noise(d.poisson_noise(dark, 300, rng), 0.02, rng)

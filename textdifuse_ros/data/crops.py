@@ -1,4 +1,4 @@
-"""Random crops of a picture pack, degraded, batch by batch.
+"""Random crops of an image pack, degraded, batch by batch.
 
 Batch number ``i`` is a function of the seed, ``i`` and the rank alone, so that training resumes at any batch, and
 several workers and processes need no coordination.
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from textdifuse_ros.data.medical import degrade_functional, degrade_mri
-from textdifuse_ros.data.pack import Entry, PicturePack
+from textdifuse_ros.data.pack import Entry, ImagePack
 from textdifuse_ros.data.recipes import degrade_infrared, degrade_visible
 from textdifuse_ros.errors import FileError
 
@@ -45,8 +45,8 @@ class Shape:
     """Size and number of the crops of a batch.
 
     :ivar size: side in pixels, a multiple of 16
-    :ivar visible: crops of visible pictures
-    :ivar infrared: crops of infrared pictures
+    :ivar visible: crops of visible images
+    :ivar infrared: crops of infrared images
     :ivar pairs: whether the n-th visible and the n-th infrared crop show the same place
     """
 
@@ -77,7 +77,7 @@ RECIPES: dict[str, tuple[DegradeVisible, DegradeInfrared]] = {
 class CropBatches(Dataset[Sample]):
     """Batches by number.
 
-    :param pack: path of a picture pack
+    :param pack: path of an image pack
     :param shapes: batch ``i`` takes shape ``i % len(shapes)``
     :param first: number of the first batch
     :param count: how many batches
@@ -96,14 +96,12 @@ class CropBatches(Dataset[Sample]):
         recipe: str = "road",
         rank: int = 0,
     ) -> None:
-        self.pack = PicturePack(pack)
+        self.pack = ImagePack(pack)
         self.shapes, self.seed, self.first, self.count, self.rank = shapes, seed, first, count, rank
         self.degrade_visible, self.degrade_infrared = RECIPES[recipe]
         self.pairs = [entry for entry in self.pack.entries if entry.infrared >= 0]
         if not self.pairs and any(shape.infrared for shape in shapes):
-            raise FileError(
-                pack, "a pack with pairs", "only visible pictures", "pack two folders of pairs with --pairs"
-            )
+            raise FileError(pack, "a pack with pairs", "only visible images", "pack two folders of pairs with --pairs")
 
     def __len__(self) -> int:
         return self.count
@@ -144,11 +142,11 @@ class _Window:
     size: int
     mirrored: bool
 
-    def cut(self, picture: np.ndarray) -> np.ndarray:
-        return self.cut_mask(picture).astype(np.float32) / np.float32(255)
+    def cut(self, image: np.ndarray) -> np.ndarray:
+        return self.cut_mask(image).astype(np.float32) / np.float32(255)
 
-    def cut_mask(self, picture: np.ndarray) -> np.ndarray:
-        part = picture[self.top : self.top + self.side, self.left : self.left + self.side]
+    def cut_mask(self, image: np.ndarray) -> np.ndarray:
+        part = image[self.top : self.top + self.side, self.left : self.left + self.side]
         if self.side != self.size:
             shrink = self.side > self.size
             part = cv2.resize(part, (self.size, self.size), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
@@ -160,7 +158,7 @@ def _choose(entries: list[Entry], rng: np.random.Generator) -> Entry:
 
 
 def _window(entry: Entry, size: int, rng: np.random.Generator) -> _Window:
-    """A square of the picture that becomes a crop, often most of the picture: exposure is judged by the whole."""
+    """A square of the image that becomes a crop, often most of the image: exposure is judged by the whole."""
     side = min(round(size / rng.uniform(SMALLEST_SCALE, 1.0)), entry.height, entry.width)
     top = int(rng.integers(entry.height - side + 1))
     left = int(rng.integers(entry.width - side + 1))
@@ -173,6 +171,6 @@ def _stack(samples: list[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor
     return _batch([sample[0] for sample in samples]), _batch([sample[1] for sample in samples])
 
 
-def _batch(pictures: list[np.ndarray]) -> Tensor:
-    stack = np.stack(pictures)
+def _batch(images: list[np.ndarray]) -> Tensor:
+    stack = np.stack(images)
     return torch.from_numpy(np.ascontiguousarray(stack.transpose(0, 3, 1, 2) if stack.ndim == 4 else stack[:, None]))

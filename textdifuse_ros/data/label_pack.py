@@ -1,4 +1,4 @@
-"""Labelled pictures in one memory-mapped file, and random degraded crops of them, batch by batch.
+"""Labelled images in one memory-mapped file, and random degraded crops of them, batch by batch.
 
 Batch number ``i`` is a function of the seed and ``i`` alone, as those of :mod:`textdifuse_ros.data.crops`.
 """
@@ -76,7 +76,7 @@ class LabelEntry:
 def write_label_pack(path: str | Path, items: Iterable[Labelled]) -> int:
     """Write a pack and its index ``PATH.json``; an existing one is replaced only when the new one is whole.
 
-    :return: number of items
+    :returns: number of items
     """
     entries, offset, checksum = [], 0, 0
     with new_pack(Path(path)) as (file, index):
@@ -106,7 +106,7 @@ def _objects(item: Labelled) -> list[tuple[int, float | None, float | None, floa
 class LabelPack:
     """A written pack, open for reading.
 
-    :ivar digest: sha256 of its index, in which the bytes of the pictures have a checksum
+    :ivar digest: sha256 of its index, in which the bytes of the images have a checksum
     :raises FileError: missing, or shorter than its index says
     """
 
@@ -225,7 +225,7 @@ def box_distances(instances: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
     :param instances: uint8 [H, W], H and W multiples of 4
     :param boxes: float32 [N, 4], NaN where unknown
-    :return: float32 [H / 4, W / 4, 4]
+    :returns: float32 [H / 4, W / 4, 4]
     """
     cells = instances[CELL // 2 :: CELL, CELL // 2 :: CELL]
     rows, columns = cells.shape
@@ -240,20 +240,20 @@ def box_distances(instances: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return distances
 
 
-def _jitter(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _jitter(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Other cameras: saturation, contrast, level, gamma."""
     if rng.random() < 0.4:
-        return picture
-    grey = picture.mean(2, keepdims=True)
-    picture = grey + np.float32(rng.uniform(0.0, 1.3)) * (picture - grey)
-    picture = (picture - 0.5) * np.float32(rng.uniform(0.5, 1.25)) + np.float32(0.5 + rng.normal(0, 0.08))
-    return np.clip(picture, 0, 1) ** np.float32(np.exp(rng.normal(0, 0.25)))
+        return image
+    grey = image.mean(2, keepdims=True)
+    image = grey + np.float32(rng.uniform(0.0, 1.3)) * (image - grey)
+    image = (image - 0.5) * np.float32(rng.uniform(0.5, 1.25)) + np.float32(0.5 + rng.normal(0, 0.08))
+    return np.clip(image, 0, 1) ** np.float32(np.exp(rng.normal(0, 0.25)))
 
 
 def _blind(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """What a sensor that sees nothing sends: one level, with or without noise."""
     level = 0.0 if rng.random() < 0.5 else rng.uniform(0, 1)
-    picture = np.full(shape, level, np.float32)
+    image = np.full(shape, level, np.float32)
     if rng.random() < 0.5:
-        picture = d.gaussian_noise(picture, float(np.exp(rng.uniform(np.log(0.004), np.log(0.2)))), rng)
-    return picture
+        image = d.gaussian_noise(image, float(np.exp(rng.uniform(np.log(0.004), np.log(0.2)))), rng)
+    return image

@@ -1,6 +1,6 @@
-"""Pictures with labels for the localiser: its classes, CamVid's labels, RoadScene's boxes.
+"""Images with labels for the localizer: its classes, CamVid's labels, RoadScene's boxes.
 
-A label picture holds codes. The first ones are the classes; the codes beyond allow several classes, where the source
+A label image holds codes. The first ones are the classes; the codes beyond allow several classes, where the source
 of the labels does not say which: CamVid labels a bicyclist as a whole, a box says nothing of what lies outside it.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from textdifuse_ros.errors import FileError
 
 CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "person", "bicycle")
-"""What the localiser tells apart, in the order of its channels."""
+"""What the localizer tells apart, in the order of its channels."""
 
 CAR, PERSON, BICYCLE = (CLASSES.index(name) for name in ("car", "person", "bicycle"))
 THINGS = (CAR, PERSON, BICYCLE)
@@ -37,7 +37,7 @@ _LEAST_FILL = {CAR: 0.55, PERSON: 0.35, RIDER: 0.35}
 
 @dataclass(frozen=True)
 class Labelled:
-    """One picture or pair with what is known of its content.
+    """One image or pair with what is known of its content.
 
     :ivar visible: uint8 [H, W, 3] RGB
     :ivar infrared: uint8 [H, W], or None where one has to be made up
@@ -74,12 +74,12 @@ def camvid_items(root: Path, split: str) -> Iterator[Labelled]:
     :raises FileError: not there, or a frame without labels
     """
     folder = root / "camvid" / split
-    pictures = sorted((folder / "images").glob("*"))
-    if not pictures:
+    images = sorted((folder / "images").glob("*"))
+    if not images:
         raise FileError(str(folder), "a folder with CamVid's images and labels", "none")
-    for path in pictures:
-        labels = read_picture(folder / "labels" / f"{path.stem}.png", cv2.IMREAD_UNCHANGED)
-        visible = np.ascontiguousarray(read_picture(path, cv2.IMREAD_COLOR)[:, :, ::-1])
+    for path in images:
+        labels = read_image(folder / "labels" / f"{path.stem}.png", cv2.IMREAD_UNCHANGED)
+        visible = np.ascontiguousarray(read_image(path, cv2.IMREAD_COLOR)[:, :, ::-1])
         codes, instances, boxes = _camvid_objects(camvid_codes(labels))
         yield Labelled(f"camvid/{split}/{path.stem}", visible, None, codes, instances, boxes)
 
@@ -93,7 +93,7 @@ def camvid_codes(labels: np.ndarray) -> np.ndarray:
 
 
 def _camvid_objects(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Objects from the connected regions of a label picture; a rider becomes a person above a bicycle."""
+    """Objects from the connected regions of a label image; a rider becomes a person above a bicycle."""
     split = codes.copy()
     instances = np.zeros_like(codes)
     boxes: list[tuple[float, ...]] = []
@@ -155,8 +155,8 @@ def roadscene_names(root: Path) -> list[str]:
 
 def read_road_pair(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Visible uint8 [H, W, 3] RGB and infrared uint8 [H, W] of a RoadScene pair."""
-    visible = read_picture(folder / "vis" / f"{name}.jpg", cv2.IMREAD_COLOR)[:, :, ::-1]
-    return np.ascontiguousarray(visible), read_picture(folder / "ir" / f"{name}.jpg", cv2.IMREAD_GRAYSCALE)
+    visible = read_image(folder / "vis" / f"{name}.jpg", cv2.IMREAD_COLOR)[:, :, ::-1]
+    return np.ascontiguousarray(visible), read_image(folder / "ir" / f"{name}.jpg", cv2.IMREAD_GRAYSCALE)
 
 
 def read_boxes(path: Path) -> list[tuple[str, tuple[float, float, float, float]]]:
@@ -231,23 +231,23 @@ def _cut_out(visible: np.ndarray, infrared: np.ndarray, box: tuple[float, float,
         slice(max(0, columns.start - margin), columns.stop + margin),
     )
     colour = cv2.cvtColor(np.ascontiguousarray(visible[area]), cv2.COLOR_RGB2YCrCb)
-    picture = np.dstack((colour[..., 0], infrared[area], colour[..., 1]))
-    guess = np.full(picture.shape[:2], cv2.GC_BGD, np.uint8)
+    image = np.dstack((colour[..., 0], infrared[area], colour[..., 1]))
+    guess = np.full(image.shape[:2], cv2.GC_BGD, np.uint8)
     top, left = rows.start - area[0].start, columns.start - area[1].start
     guess[top : top + height, left : left + width] = np.where(ellipse, cv2.GC_PR_FGD, cv2.GC_PR_BGD)
     cv2.setRNGSeed(0)
-    cv2.grabCut(picture, guess, None, np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
+    cv2.grabCut(image, guess, None, np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
     found = np.isin(guess[top : top + height, left : left + width], (cv2.GC_FGD, cv2.GC_PR_FGD))
     overlap = (found & ellipse).sum() / max(1, (found | ellipse).sum())
     return found if overlap > 0.5 else ellipse
 
 
-def read_picture(path: Path, flags: int) -> np.ndarray:
-    """A picture as OpenCV reads it.
+def read_image(path: Path, flags: int) -> np.ndarray:
+    """An image as OpenCV reads it.
 
     :raises FileError: missing or unreadable
     """
-    picture = cv2.imread(str(path), flags)
-    if picture is None:
-        raise FileError(str(path), "a readable picture", "none")
-    return picture
+    image = cv2.imread(str(path), flags)
+    if image is None:
+        raise FileError(str(path), "a readable image", "none")
+    return image

@@ -1,7 +1,7 @@
 """Random objects for training what is done to objects: their masks, whatever they show.
 
-A localiser gives masks that follow borders, boxes, and masks that are wrong. So half of these are grown from the
-picture and follow its borders, and the rest knows nothing of it.
+A localizer gives masks that follow borders, boxes, and masks that are wrong. So half of these are grown from the
+image and follow its borders, and the rest knows nothing of it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def random_masks(visible: np.ndarray, infrared: np.ndarray, rng: np.random.Gener
 
     :param visible: float32 [H, W] in [0, 1], luma
     :param infrared: float32 [H, W] in [0, 1]
-    :return: bool [H, W] each; seldom none at all
+    :returns: bool [H, W] each; seldom none at all
     """
     free = np.ones(visible.shape, bool)
     masks = []
@@ -45,13 +45,13 @@ def random_masks(visible: np.ndarray, infrared: np.ndarray, rng: np.random.Gener
     return masks
 
 
-def _grown(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _grown(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A region of nearly one grey level around a place that stands out from its surroundings."""
-    smooth = cv2.GaussianBlur(picture, (0, 0), 1.2)
+    smooth = cv2.GaussianBlur(image, (0, 0), 1.2)
     apart = np.abs(smooth - cv2.blur(smooth, (41, 41)))
-    rows, columns = rng.integers(picture.shape[0], size=12), rng.integers(picture.shape[1], size=12)
+    rows, columns = rng.integers(image.shape[0], size=12), rng.integers(image.shape[1], size=12)
     best = int(apart[rows, columns].argmax())
-    mask = np.zeros((picture.shape[0] + 2, picture.shape[1] + 2), np.uint8)
+    mask = np.zeros((image.shape[0] + 2, image.shape[1] + 2), np.uint8)
     width = float(rng.uniform(0.05, 0.2))
     flags = 4 | cv2.FLOODFILL_FIXED_RANGE | cv2.FLOODFILL_MASK_ONLY | (1 << 8)
     cv2.floodFill(smooth, mask, (int(columns[best]), int(rows[best])), 0.0, width, width, flags)

@@ -1,4 +1,4 @@
-"""All training pictures in one file, written once and memory-mapped: a crop reads only its own bytes."""
+"""All training images in one file, written once and memory-mapped: a crop reads only its own bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Entry:
-    """Where one item's pictures stand in the file.
+    """Where one item's images stand in the file.
 
     :ivar visible, infrared, sky: offset in bytes; -1 where there is none
     """
@@ -73,17 +73,17 @@ def new_pack(path: Path) -> Iterator[tuple[BinaryIO, dict[str, Any]]]:
         partial.unlink(missing_ok=True)
 
 
-class PicturePack:
+class ImagePack:
     """A written pack, open for reading; may be opened by several processes at once.
 
     :param path: of the pack; ``PATH.json`` beside it is its index
-    :ivar digest: sha256 of the index, which holds that of the pictures
+    :ivar digest: sha256 of the index, which holds that of the images
     :raises FileError: missing, or shorter than its index says
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.digest, self.entries = read_index(self.path, "picture pack", Entry)
+        self.digest, self.entries = read_index(self.path, "image pack", Entry)
         self._bytes = np.memmap(self.path, np.uint8, mode="r")
 
     def visible(self, entry: Entry) -> np.ndarray:
@@ -105,7 +105,7 @@ class PicturePack:
 def write_pack(path: str | Path, items: Iterable[Item]) -> int:
     """Write a pack and its index; an existing one is replaced only when the new one is whole.
 
-    :return: number of items
+    :returns: number of items
     """
     entries = []
     offset = 0
@@ -113,10 +113,10 @@ def write_pack(path: str | Path, items: Iterable[Item]) -> int:
     with new_pack(Path(path)) as (file, content):
         for item in items:
             places = []
-            for picture in (item.visible, item.infrared, item.sky):
-                places.append(-1 if picture is None else offset)
-                if picture is not None:
-                    data = np.ascontiguousarray(picture, np.uint8).tobytes()
+            for image in (item.visible, item.infrared, item.sky):
+                places.append(-1 if image is None else offset)
+                if image is not None:
+                    data = np.ascontiguousarray(image, np.uint8).tobytes()
                     digest.update(data)
                     offset += file.write(data)
             entries.append(Entry(item.name, *item.visible.shape[:2], *places))

@@ -1,6 +1,6 @@
-"""Where the pictures for training lie: pairs and clean pictures of one's own, and public sets by their folders.
+"""Where the images for training lie: pairs and clean images of one's own, and public sets by their folders.
 
-A :class:`Source` is a picture still on disk; lists of them are put together, shuffled and then read one by one.
+A :class:`Source` is an image still on disk; lists of them are put together, shuffled and then read one by one.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from textdifuse_ros.image.thermal import to_uint8
 
 CAMVID_SKY = 0
 LONGEST_SIDE = 960
-"""Larger pictures are scaled down to this [px]: a crop is to show a good part of the scene."""
+"""Larger images are scaled down to this [px]: a crop is to show a good part of the scene."""
 
 HARVARD = ("ct-mri", "pet-mri", "spect-mri")
 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture, or one aligned pair, for training.
+    """One image, or one aligned pair, for training.
 
     :ivar name: tells where it comes from
     :ivar visible: uint8 [H, W, 3] RGB
@@ -44,7 +44,7 @@ class Item:
 class Source:
     """One item still on disk.
 
-    :ivar labels: CamVid's picture of classes, from which the sky is taken
+    :ivar labels: CamVid's image of classes, from which the sky is taken
     :ivar street: whether a bright region at the upper border is the sky
     """
 
@@ -55,10 +55,10 @@ class Source:
     street: bool = False
 
     def load(self) -> Item:
-        """Read the pictures, scaled down where they are larger than :data:`LONGEST_SIDE`.
+        """Read the images, scaled down where they are larger than :data:`LONGEST_SIDE`.
 
         :raises FileError: not readable
-        :raises ImageError: the pictures of a pair are not of one size
+        :raises ImageError: the images of a pair are not of one size
         """
         visible = to_uint8(read_visible(self.visible), str(self.visible))
         infrared = None
@@ -90,7 +90,7 @@ def load_shuffled(sources: Sequence[Source], seed: int = 0) -> Iterator[Item]:
 def pair_sources(visible: Path, infrared: Path) -> list[Source]:
     """The pairs of two folders, by stem.
 
-    :raises FileError: a folder is missing or empty, or a picture has no partner
+    :raises FileError: a folder is missing or empty, or an image has no partner
     """
     listing = find_pairs(visible, infrared)
     for stems, folder in ((listing.visible_only, infrared), (listing.infrared_only, visible)):
@@ -98,19 +98,19 @@ def pair_sources(visible: Path, infrared: Path) -> list[Source]:
             some = f"{', '.join(stems[:5])}{', ...' if len(stems) > 5 else ''}"
             raise FileError(
                 f"the folder {folder}",
-                "one with a partner for every picture of the other",
+                "one with a partner for every image of the other",
                 f"{len(stems)} missing: {some}",
-                "visible pictures without a partner can be given as clean ones",
+                "visible images without a partner can be given as clean ones",
             )
     return [Source(f"pairs/{pair.stem}", pair.visible, pair.infrared, street=True) for pair in listing]
 
 
 def clean_sources(folder: Path) -> list[Source]:
-    """The visible pictures of a folder, without degradations of their own.
+    """The visible images of a folder, without degradations of their own.
 
     :raises FileError: the folder is missing or empty
     """
-    return [Source(f"clean/{folder.name}/{path.stem}", path) for path in _pictures(folder)]
+    return [Source(f"clean/{folder.name}/{path.stem}", path) for path in _images(folder)]
 
 
 def harvard_sources(root: Path) -> list[Source]:
@@ -130,10 +130,10 @@ def harvard_sources(root: Path) -> list[Source]:
 
 
 def road_sources(root: Path) -> list[Source]:
-    """The pictures of roads in a data folder with some of ``roadscene``, ``camvid`` and ``bsds500``.
+    """The images of roads in a data folder with some of ``roadscene``, ``camvid`` and ``bsds500``.
 
     RoadScene's training pairs without those that lie near a test frame, their larger visible originals, CamVid's
-    training frames with their sky, and the BSDS pictures.
+    training frames with their sky, and the BSDS images.
 
     :raises FileError: the folder holds none of the sets
     """
@@ -147,33 +147,33 @@ def road_sources(root: Path) -> list[Source]:
             if pair.stem not in near:
                 sources.append(Source(f"pair/vis/{pair.stem}", pair.visible, pair.infrared, street=True))
     if (road / "train" / "vis_hr").is_dir():
-        large = [path for path in _pictures(road / "train" / "vis_hr") if path.stem not in near]
+        large = [path for path in _images(road / "train" / "vis_hr") if path.stem not in near]
         sources.extend(Source(f"large/vis_hr/{path.stem}", path, street=True) for path in large)
     if (camvid / "images").is_dir():
         for pair in find_pairs(camvid / "images", camvid / "labels"):
             sources.append(Source(f"camvid/images/{pair.stem}", pair.visible, labels=pair.infrared))
     for folder in (root / "bsds500" / "train", root / "bsds500" / "val"):
         if folder.is_dir():
-            sources.extend(Source(f"bsds/{folder.name}/{path.stem}", path) for path in _pictures(folder))
+            sources.extend(Source(f"bsds/{folder.name}/{path.stem}", path) for path in _images(folder))
     if not sources:
         raise FileError(str(root), "a data folder with roadscene, camvid or bsds500", "none of them")
     return sources
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """The pictures of a folder, sorted by stem."""
+def _images(folder: Path) -> list[Path]:
+    """The images of a folder, sorted by stem."""
     return [pair.visible for pair in find_pairs(folder, folder)]
 
 
-def _check_size(path: Path, picture: np.ndarray, visible: np.ndarray) -> None:
-    if picture.shape != visible.shape[:2]:
+def _check_size(path: Path, image: np.ndarray, visible: np.ndarray) -> None:
+    if image.shape != visible.shape[:2]:
         height, width = visible.shape[:2]
-        due = f"as large as the visible picture of its pair ({width} x {height} pixels)"
-        raise ImageError(f"the picture {path}", due, f"{picture.shape[1]} x {picture.shape[0]}")
+        due = f"as large as the visible image of its pair ({width} x {height} pixels)"
+        raise ImageError(f"the image {path}", due, f"{image.shape[1]} x {image.shape[0]}")
 
 
-def _shrink(picture: np.ndarray, scale: float) -> np.ndarray:
-    return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+def _shrink(image: np.ndarray, scale: float) -> np.ndarray:
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
 def _bright_sky(visible: np.ndarray) -> np.ndarray:

@@ -19,52 +19,52 @@ GAIN = 20.0
 def degrade_visible(
     clean: np.ndarray, sky: np.ndarray | None, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One random degradation of a visible picture.
+    """One random degradation of a visible image.
 
     :param clean: float32 [H, W, 3] in [0, 1]
     :param sky: uint8 [H, W], 255 in the sky, or None
-    :return: the degraded picture and its target, like ``clean``
+    :returns: the degraded image and its target, like ``clean``
     """
     if rng.random() < 0.25:
         return clean, clean
-    picture = target = clean
+    image = target = clean
     light = rng.random()
     dark = light < 0.6
     if dark:
-        picture, target = _night(clean, sky, rng)
+        image, target = _night(clean, sky, rng)
     elif light < 0.72:
-        picture = d.over_exposure(picture, rng.uniform(0.3, 1.8))
+        image = d.over_exposure(image, rng.uniform(0.3, 1.8))
     if rng.random() < 0.45:
         gains = _cast(rng)
-        picture = d.color_cast(picture, gains / gains.max() if dark else gains / gains.mean())
+        image = d.color_cast(image, gains / gains.max() if dark else gains / gains.mean())
     if rng.random() < 0.09:
-        picture = d.haze(picture, rng.uniform(0.4, 2.0), rng.uniform(0.5, 0.9), rng)
+        image = d.haze(image, rng.uniform(0.4, 2.0), rng.uniform(0.5, 0.9), rng)
     if rng.random() < 0.09:
-        picture = d.rain_streaks(picture, rng.uniform(0.002, 0.01), rng.uniform(7, 21), rng.uniform(1.2, 1.9), rng)
-    picture = _blur(picture, rng)
+        image = d.rain_streaks(image, rng.uniform(0.002, 0.01), rng.uniform(7, 21), rng.uniform(1.2, 1.9), rng)
+    image = _blur(image, rng)
     if rng.random() < (0.85 if dark else 0.65):
-        picture = d.poisson_noise(picture, float(np.exp(rng.uniform(np.log(150), np.log(6000)))), rng)
-        picture = d.gaussian_noise(picture, float(np.exp(rng.uniform(np.log(0.004), np.log(0.09)))), rng)
-    return d.quantize(picture), target
+        image = d.poisson_noise(image, float(np.exp(rng.uniform(np.log(150), np.log(6000)))), rng)
+        image = d.gaussian_noise(image, float(np.exp(rng.uniform(np.log(0.004), np.log(0.09)))), rng)
+    return d.quantize(image), target
 
 
 def degrade_infrared(clean: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One random degradation of an infrared picture; the clean one is the target.
+    """One random degradation of an infrared image; the clean one is the target.
 
     :param clean: float32 [H, W] in [0, 1]
-    :return: the degraded picture and its target, like ``clean``
+    :returns: the degraded image and its target, like ``clean``
     """
     if rng.random() < 0.4:
         return clean, clean
-    picture = clean
+    image = clean
     if rng.random() < 0.35:
-        picture = d.low_contrast(picture, rng.uniform(0.35, 0.9), rng.uniform(0.2, 0.6))
-    picture = _blur(picture, rng)
+        image = d.low_contrast(image, rng.uniform(0.35, 0.9), rng.uniform(0.2, 0.6))
+    image = _blur(image, rng)
     if rng.random() < 0.35:
-        picture = d.stripe_noise(picture, rng.uniform(0.004, 0.04), rng, rows=bool(rng.random() < 0.25))
+        image = d.stripe_noise(image, rng.uniform(0.004, 0.04), rng, rows=bool(rng.random() < 0.25))
     if rng.random() < 0.5:
-        picture = d.gaussian_noise(picture, float(np.exp(rng.uniform(np.log(0.004), np.log(0.07)))), rng)
-    return d.quantize(picture), clean
+        image = d.gaussian_noise(image, float(np.exp(rng.uniform(np.log(0.004), np.log(0.07)))), rng)
+    return d.quantize(image), clean
 
 
 def _cast(rng: np.random.Generator) -> np.ndarray:
@@ -75,20 +75,20 @@ def _cast(rng: np.random.Generator) -> np.ndarray:
     return np.exp(gains)
 
 
-def _blur(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     chance = rng.random()
     if chance < 0.07:
-        return d.gaussian_blur(picture, rng.uniform(0.5, 1.4))
+        return d.gaussian_blur(image, rng.uniform(0.5, 1.4))
     if chance < 0.12:
-        return d.motion_blur(picture, rng.uniform(3, 9), rng.uniform(0, np.pi))
-    return picture
+        return d.motion_blur(image, rng.uniform(3, 9), rng.uniform(0, np.pi))
+    return image
 
 
 def _night(clean: np.ndarray, sky: np.ndarray | None, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Darkness over a scene, and the same scene as bright as it can be restored."""
     height, width = clean.shape[:2]
     base = float(np.exp(rng.uniform(np.log(0.006), np.log(0.4))))
-    # Uneven over the picture: a factor of up to e^1.5 both ways.
+    # Uneven over the image: a factor of up to e^1.5 both ways.
     unevenness = rng.uniform(0, 1.5)
     field = base * np.exp(unevenness * 2 * (d.smooth_field(height, width, int(rng.integers(2, 6)), rng) - 0.5))
     for _ in range(int(rng.integers(0, 4))):

@@ -33,7 +33,7 @@ class Denoiser(Protocol):
 
         :param z_t: float32 [N, C, H, W]; must not be written to
         :param t: original timestep, one for all or int64 [N]
-        :return: tensors of its own, which later calls do not overwrite
+        :returns: tensors of its own, which later calls do not overwrite
         """
         ...
 

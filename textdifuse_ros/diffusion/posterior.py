@@ -27,7 +27,7 @@ class Gaussian:
 def coefficient(values: np.ndarray, index: int | Tensor, like: Tensor) -> Tensor:
     """A row of a schedule at an index, looked up in float64, ready to be multiplied with ``like``.
 
-    :return: tensor of ``like``'s type and device that broadcasts to it
+    :returns: tensor of ``like``'s type and device that broadcasts to it
     """
     found = per_sample(values, index, like.ndim)
     # Filled on the device: a copy to it would be waited for.

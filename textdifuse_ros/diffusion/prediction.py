@@ -30,7 +30,7 @@ def per_sample(values: np.ndarray, index: int | Tensor, ndim: int = 4) -> float 
 
     :param values: float64 [S], a row of a schedule
     :param index: int, or int64 [N]
-    :return: float, or float64 [N, 1, 1, 1] (``ndim`` axes) on the index's device
+    :returns: float, or float64 [N, 1, 1, 1] (``ndim`` axes) on the index's device
     """
     if not isinstance(index, Tensor):
         return float(values[index])

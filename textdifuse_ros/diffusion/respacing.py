@@ -37,7 +37,7 @@ def respace(schedule: NoiseSchedule, timesteps: Sequence[int]) -> NoiseSchedule:
     """The schedule that visits only the given timesteps and has the full one's ``abar`` there.
 
     ``timesteps`` of the result maps its step indices to original timesteps. The highest need not be the schedule's
-    last: a loop that starts from a noised picture in place of pure noise takes fewer.
+    last: a loop that starts from a noised image in place of pure noise takes fewer.
 
     :param schedule: a full schedule, or one respaced before
     :param timesteps: original timesteps, any order, each of them in ``schedule.timesteps``

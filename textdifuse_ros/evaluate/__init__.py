@@ -1,1 +1,1 @@
-"""How methods are judged: controls, panels of pictures, statistics, reports."""
+"""How methods are judged: controls, panels of images, statistics, reports."""

@@ -1,9 +1,9 @@
 """What any fusion has to beat: eight controls without a network.
 
-Each makes a luma from the two sources and keeps the visible picture's chroma. A metric on which one of them comes first
-proves nothing for that set of pictures.
+Each makes a luma from the two sources and keeps the visible image's chroma. A metric on which one of them comes first
+proves nothing for that set of images.
 
-The recipe, to the bit: luma and chroma of the visible picture are OpenCV's 8-bit YCrCb (BT.601, full range); the new
+The recipe, to the bit: luma and chroma of the visible image are OpenCV's 8-bit YCrCb (BT.601, full range); the new
 luma is computed in float64, rounded (halves to even), clipped to 0 .. 255; OpenCV turns it back to RGB. How halves are
 rounded matters for ``mean`` alone: half of its values are halves, which fill the even levels, and always rounding up
 would give 0.19 bit more entropy.
@@ -36,7 +36,7 @@ def visible_itself(visible: Luma, infrared: Luma) -> Luma:
 
 
 def infrared_itself(visible: Luma, infrared: Luma) -> Luma:
-    """The infrared picture in the visible picture's colours."""
+    """The infrared image in the visible image's colours."""
     return infrared
 
 
@@ -53,7 +53,7 @@ def maximum(visible: Luma, infrared: Luma) -> Luma:
 def noisy_maximum(visible: Luma, infrared: Luma) -> Luma:
     """max(A, B) with white Gaussian noise of sigma 15.
 
-    The seed is taken from the pictures: the same pair gives the same bytes, while the frames of a sequence get noise of
+    The seed is taken from the images: the same pair gives the same bytes, while the frames of a sequence get noise of
     their own, as a sensor's would be.
     """
     seed = zlib.crc32(infrared.tobytes(), zlib.crc32(visible.tobytes()))
@@ -67,7 +67,7 @@ def equalized_maximum(visible: Luma, infrared: Luma) -> Luma:
 
 
 def centred_sum(visible: Luma, infrared: Luma) -> Luma:
-    """A + B, its mean over the picture moved to 127.5; clipped when saved."""
+    """A + B, its mean over the image moved to 127.5; clipped when saved."""
     total = visible.astype(np.float64) + infrared
     return total - total.mean() + 127.5
 
@@ -91,7 +91,7 @@ def keep_chroma(fuse_luma: Callable[[Luma, Luma], Luma]) -> Control:
     """A control from a rule for the luma.
 
     :param fuse_luma: visible and infrared luma, uint8 [H, W], to the fused one, uint8 or float64 [H, W], any range
-    :return: visible uint8 [H, W, 3] RGB and infrared uint8 [H, W] to the fused picture, uint8 [H, W, 3] RGB; raises
+    :returns: visible uint8 [H, W, 3] RGB and infrared uint8 [H, W] to the fused image, uint8 [H, W, 3] RGB; raises
         ImageError for another type or shape, different sizes, or less than 8 x 8 pixels
     """
 
@@ -99,9 +99,9 @@ def keep_chroma(fuse_luma: Callable[[Luma, Luma], Luma]) -> Control:
         check_visible(visible_rgb)
         check_infrared(infrared)
         check_same_size(visible_rgb, infrared)
-        for picture, what in ((visible_rgb, "the visible picture"), (infrared, "the infrared picture")):
-            if picture.dtype != np.uint8:
-                raise ImageError(what, "uint8 for a control", describe(picture))
+        for image, what in ((visible_rgb, "the visible image"), (infrared, "the infrared image")):
+            if image.dtype != np.uint8:
+                raise ImageError(what, "uint8 for a control", describe(image))
         coded = cv2.cvtColor(visible_rgb, cv2.COLOR_RGB2YCrCb)
         coded[..., 0] = np.clip(np.rint(fuse_luma(coded[..., 0].copy(), infrared)), 0, 255)
         return cv2.cvtColor(coded, cv2.COLOR_YCrCb2RGB)

@@ -1,7 +1,7 @@
 """The panel "text": how much more the named objects stand out, and whether anything else changed.
 
-A method is two folders of pictures of the same pairs: ``NAME`` made with the text, ``NAME_plain`` without it. The model
-under test makes both itself. It is given the objects, in place of what a localiser finds: this panel measures what
+A method is two folders of images of the same pairs: ``NAME`` made with the text, ``NAME_plain`` without it. The model
+under test makes both itself. It is given the objects, in place of what a localizer finds: this panel measures what
 becomes of them, not whether they are found.
 """
 
@@ -22,7 +22,7 @@ from textdifuse_ros.evaluate.results import Evaluation, Record, rank, summarise
 from textdifuse_ros.evaluate.sets import PairSet, check_size, read_grey, read_pair
 from textdifuse_ros.evaluate.statistics import Interval, bootstrap_ratio
 from textdifuse_ros.image.files import Pair
-from textdifuse_ros.metrics.pictures import to_grey
+from textdifuse_ros.metrics.images import to_grey
 from textdifuse_ros.metrics.regions import box_masks, change_outside, contrast_gain, instance_masks, object_contrast
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ PLAIN = "_plain"
 
 @dataclass(frozen=True)
 class Objects:
-    """Where the objects of the pictures are.
+    """Where the objects of the images are.
 
     :ivar folder: with ``STEM.txt``, a line ``class left top right bottom`` [pixels] for each object, or with
         ``STEM.png``, grey, a level for each object and 0 where there is none
@@ -44,13 +44,13 @@ class Objects:
     masks: bool
 
     def path(self, stem: str) -> Path:
-        """The file of a picture's objects."""
+        """The file of an image's objects."""
         return self.folder / f"{stem}{'.png' if self.masks else '.txt'}"
 
     def read(self, stem: str, visible: np.ndarray) -> np.ndarray:
-        """One mask for each object of a picture, bool [N, H, W].
+        """One mask for each object of an image, bool [N, H, W].
 
-        :param visible: the picture, for its size
+        :param visible: the image, for its size
         :raises FileError: missing or not in the form said
         :raises ImageError: a mask of another size, or in colours
         """
@@ -78,7 +78,7 @@ def labelled(pairs: PairSet, objects: Objects) -> PairSet:
     :raises FileError: no folder, or none of them
     """
     if not objects.folder.is_dir():
-        raise FileError(str(objects.folder), "a folder with the objects of the pictures", "no such folder")
+        raise FileError(str(objects.folder), "a folder with the objects of the images", "no such folder")
     known = tuple(pair for pair in pairs.pairs if objects.path(pair.stem).is_file())
     if not known:
         raise FileError(str(objects.folder), f"a folder with {objects.path(pairs.pairs[0].stem).name}", "none such")
@@ -97,11 +97,11 @@ def run_text(
 
     :param plan: its rows hold ``NAME`` and ``NAME_plain`` for every method; its pairs are those of :func:`labelled`
     :param fuser: fuses the rows that the plan gives to the model
-    :param strength: of the objects in the model's pictures, in [-1, 2]
+    :param strength: of the objects in the model's images, in [-1, 2]
     :param progress: called once for each pair
     :raises CheckpointError: the model has no text re-modulation
-    :raises ConfigError: a method without its plain pictures
-    :raises FileError: a picture is missing
+    :raises ConfigError: a method without its plain images
+    :raises FileError: an image is missing
     """
     plain = tuple(row for row in plan.rows if row.folder is not None and row.name.endswith(PLAIN))
     rows = tuple(row for row in plan.rows if row not in plain)
@@ -120,8 +120,8 @@ def run_text(
     many = len({record.name for record in records if record.number})
     covered = "the masks" if objects.masks else "the boxes"
     notes = (
-        f"{many} objects in {len(plan.pairs.pairs)} pictures. Contrast and gain are means over objects, their "
-        "intervals over pictures, for objects of one picture are not independent.",
+        f"{many} objects in {len(plan.pairs.pairs)} images. Contrast and gain are means over objects, their "
+        "intervals over images, for objects of one image are not independent.",
         f"Changed is counted outside {covered}. A control has no text: its contrast is what the objects have anyway.",
     )
     return Evaluation("text", plan.pairs.name, len(plan.pairs.pairs), rows, records, rank(table, rows), notes=notes)
@@ -148,7 +148,7 @@ def _fused(jobs: Iterator[Job], plan: Plan, fuser: Fuser | None, strength: float
 def measure_objects(job: Job) -> tuple[str, list[Record]]:
     """Contrast of every object, and what changed elsewhere.
 
-    :return: the pair's stem; for each row a record for each object, and for a method one of the picture
+    :returns: the pair's stem; for each row a record for each object, and for a method one of the image
     """
     visible, infrared = read_pair(job.pair)
     stem = job.pair.stem
@@ -157,13 +157,13 @@ def measure_objects(job: Job) -> tuple[str, list[Record]]:
     plain = {row.name: row for row in job.plain}
     records = []
     for row in job.rows:
-        picture = inputs.fused(row)
-        figures = [{"contrast": float(value)} for value in object_contrast(to_grey(picture), masks)]
+        image = inputs.fused(row)
+        figures = [{"contrast": float(value)} for value in object_contrast(to_grey(image), masks)]
         if row.folder is not None:
             without = inputs.fused(plain[row.name + PLAIN])
             for values, contrast in zip(figures, object_contrast(to_grey(without), masks), strict=True):
                 values["contrast_plain"] = float(contrast)
-            change = change_outside(picture, without, np.asarray(masks.any(0)))
+            change = change_outside(image, without, np.asarray(masks.any(0)))
             outside = {"changed_outside": change.share, "largest_outside": change.largest}
             records.append(Record("", row.name, stem, outside))
         records.extend(Record("", row.name, stem, values, n + 1) for n, values in enumerate(figures))
@@ -171,23 +171,23 @@ def measure_objects(job: Job) -> tuple[str, list[Record]]:
 
 
 def gain_interval(records: Sequence[Record], row: str, seed: int = 0) -> Interval:
-    """The contrast gain over all objects with its bootstrap interval over pictures.
+    """The contrast gain over all objects with its bootstrap interval over images.
 
     :param records: of :func:`measure_objects`
     """
-    by_picture: dict[str, list[tuple[float, float]]] = {}
+    by_image: dict[str, list[tuple[float, float]]] = {}
     for record in records:
         if record.row == row and "contrast_plain" in record.values:
             pair = (record.values["contrast"], record.values["contrast_plain"])
-            by_picture.setdefault(record.stem, []).append(pair)
-    pictures = [np.array(pairs) for pairs in by_picture.values()]
-    if not pictures:
+            by_image.setdefault(record.stem, []).append(pair)
+    images = [np.array(pairs) for pairs in by_image.values()]
+    if not images:
         return Interval(np.nan, np.nan, np.nan, 0)
-    together = np.concatenate(pictures)
+    together = np.concatenate(images)
     gain = contrast_gain(together[:, 0], together[:, 1])
     undefined = int(np.isnan(together).any(1).sum())
     defined = len(together) - undefined
-    sums = np.array([pairs[~np.isnan(pairs).any(1)].sum(0) for pairs in pictures])
+    sums = np.array([pairs[~np.isnan(pairs).any(1)].sum(0) for pairs in images])
     low, high = bootstrap_ratio(sums[:, 0], sums[:, 1], seed=seed)
     return Interval(gain, low - 1, high - 1, defined, undefined)
 
@@ -197,7 +197,7 @@ def _check_partners(rows: Sequence[Row], plain: Sequence[Row]) -> None:
     partners = {row.name.removesuffix(PLAIN) for row in plain}
     for name in sorted(names ^ partners):
         missing = name + PLAIN if name in names else name
-        remedy = "the panel compares pictures made with the text and without it"
+        remedy = "the panel compares images made with the text and without it"
         raise ConfigError("--method", f"given for {missing} too", "its partner only", remedy)
     if not names:
         due = f"given with --model, or with --method NAME=DIR and NAME{PLAIN}=DIR"

@@ -1,4 +1,4 @@
-"""What the built-in localiser finds: classes on CamVid, objects on RoadScene and on rendered drives."""
+"""What the built-in localizer finds: classes on CamVid, objects on RoadScene and on rendered drives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from textdifuse_ros.data.labels import (
     UNKNOWN,
     camvid_codes,
     read_boxes,
-    read_picture,
+    read_image,
     read_road_pair,
 )
 from textdifuse_ros.errors import FileError
@@ -61,7 +61,7 @@ def camvid_overlaps(
     ``bicycle`` is CamVid's bicyclist: a pixel of one is right as person and as bicycle. For ``person`` a person found
     on a bicyclist is wrong, as in CamVid's own eleven classes; for ``person, riders aside`` bicyclists do not count.
 
-    :return: by class, and ``mean`` over the eleven
+    :returns: by class, and ``mean`` over the eleven
     :raises FileError: CamVid is not in the data folder
     """
     folder = root / "camvid" / split
@@ -70,8 +70,8 @@ def camvid_overlaps(
         raise FileError(str(folder), "a folder with CamVid's images and labels", "none")
     table = np.zeros((RIDER + 1, len(CLASSES)), np.int64)
     for path in paths:
-        visible = np.ascontiguousarray(read_picture(path, cv2.IMREAD_COLOR)[:, :, ::-1])
-        codes = camvid_codes(read_picture(folder / "labels" / f"{path.stem}.png", cv2.IMREAD_UNCHANGED))
+        visible = np.ascontiguousarray(read_image(path, cv2.IMREAD_COLOR)[:, :, ::-1])
+        codes = camvid_codes(read_image(folder / "labels" / f"{path.stem}.png", cv2.IMREAD_UNCHANGED))
         found = localizer.classes(visible, np.zeros_like(codes)).probability.argmax(0)
         table += confusion(np.where(codes == UNKNOWN, 255, codes), found, RIDER + 1, len(CLASSES))
         progress()
@@ -122,8 +122,8 @@ def find_objects(
     found = []
     for sample in samples:
         visible, infrared = (
-            picture if sees else np.zeros_like(picture)
-            for picture, sees in zip((sample.visible, sample.infrared), seen, strict=True)
+            image if sees else np.zeros_like(image)
+            for image, sees in zip((sample.visible, sample.infrared), seen, strict=True)
         )
         found.append(localizer(visible, infrared, prompt).instances)
     return found

@@ -1,10 +1,10 @@
-"""The rows of a table: where the fused pictures of each come from.
+"""The rows of a table: where the fused images of each come from.
 
 A control is computed, the results of any other method lie in a folder. The model under test is one of these: it fuses
-in one process (:func:`fuse_into`) and its pictures are then read back as anyone else's, so that exactly what was saved
+in one process (:func:`fuse_into`) and its images are then read back as anyone else's, so that exactly what was saved
 is judged.
 
-A folder holds ``STEM.png`` (or another picture format) for each pair; for the degraded panel ``clean/STEM.png`` and
+A folder holds ``STEM.png`` (or another image format) for each pair; for the degraded panel ``clean/STEM.png`` and
 ``CONDITION/STEM.png``.
 """
 
@@ -84,10 +84,10 @@ def parse_method(text: str) -> Row:
 
 
 def check_results(row: Row, pairs: Sequence[Pair], conditions: Sequence[str]) -> None:
-    """Refuse a folder that lacks a picture, before hours are spent on the others.
+    """Refuse a folder that lacks an image, before hours are spent on the others.
 
     :param conditions: as for :func:`result_path`
-    :raises FileError: names the first missing picture, and says how many are
+    :raises FileError: names the first missing image, and says how many are
     """
     missing = []
     for condition in conditions or ("",):
@@ -99,11 +99,11 @@ def check_results(row: Row, pairs: Sequence[Pair], conditions: Sequence[str]) ->
     if missing:
         first = missing[0]
         total = len(pairs) * len(conditions or ("",))
-        raise FileError(first.what, first.expected, f"{first.actual} ({len(missing)} of {total} pictures are missing)")
+        raise FileError(first.what, first.expected, f"{first.actual} ({len(missing)} of {total} images are missing)")
 
 
 def result_path(row: Row, stem: str, condition: str = "") -> Path:
-    """The file of a fused picture in a row's folder.
+    """The file of a fused image in a row's folder.
 
     :param condition: ``clean`` or that of a condition, for the degraded panel; "" where there are no such folders
     :raises FileError: there is none
@@ -118,7 +118,7 @@ def result_path(row: Row, stem: str, condition: str = "") -> Path:
 
 
 class Inputs:
-    """One pair under one condition, pre-processed at most once, and its rows' fused pictures.
+    """One pair under one condition, pre-processed at most once, and its rows' fused images.
 
     :param condition: as for :func:`result_path`
     :param visible: uint8 [H, W, 3] RGB, clean
@@ -139,11 +139,11 @@ class Inputs:
         return self._preprocessed
 
     def of(self, row: Row) -> tuple[np.ndarray, np.ndarray]:
-        """The visible and infrared picture that a row's method is given."""
+        """The visible and infrared image that a row's method is given."""
         return self.preprocessed if row.preprocessed else self.pair
 
     def fused(self, row: Row) -> np.ndarray:
-        """A row's picture of this pair, uint8 [H, W, 3] RGB.
+        """A row's image of this pair, uint8 [H, W, 3] RGB.
 
         :raises FileError: a method's file is missing or not readable
         :raises ImageError: it has another size than the pair
@@ -154,7 +154,7 @@ class Inputs:
 
 
 def fuse_into(row: Row, fuser: Fuser, inputs: Inputs, pair: Pair) -> None:
-    """Let the model fuse one pair, and save the picture where the row looks for it.
+    """Let the model fuse one pair, and save the image where the row looks for it.
 
     The file says what made it; of a degraded or pre-processed pair also ``given``: ``haze+pre``, say.
 
@@ -166,7 +166,7 @@ def fuse_into(row: Row, fuser: Fuser, inputs: Inputs, pair: Pair) -> None:
 
 
 def save_fused(row: Row, pair: Pair, result: FusionResult, *, part: str = "", **more: str) -> None:
-    """Save a picture of the model where its row looks for it.
+    """Save an image of the model where its row looks for it.
 
     :param part: of the row's folder, as ``condition`` of :func:`result_path`
     :param more: as for :func:`.result.png_texts`
@@ -190,6 +190,6 @@ def save_inputs(folder: Path, inputs: Inputs) -> None:
     Written are ``CONDITION/{visible,infrared,visible+pre,infrared+pre}/STEM.png``, CONDITION being ``clean`` in the
     clean panel.
     """
-    pictures = (*inputs.pair, *inputs.preprocessed)
-    for place, picture in zip(input_folders(folder, inputs.condition), pictures, strict=True):
-        write_png(place / f"{inputs.stem}.png", picture)
+    images = (*inputs.pair, *inputs.preprocessed)
+    for place, image in zip(input_folders(folder, inputs.condition), images, strict=True):
+        write_png(place / f"{inputs.stem}.png", image)

@@ -1,4 +1,4 @@
-"""Two pictures over one another, for the eye."""
+"""Two images over one another, for the eye."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from textdifuse_ros.config_sensors import SensorConfig
+from textdifuse_ros.config.sensors import SensorConfig
 from textdifuse_ros.image.registration import alignment
 from textdifuse_ros.image.sheets import contact_sheet
 
@@ -15,11 +15,11 @@ INK = (255, 90, 0)
 
 
 def overlay(visible: np.ndarray, infrared: np.ndarray) -> np.ndarray:
-    """The infrared picture's edges, orange, over the visible's luma.
+    """The infrared image's edges, orange, over the visible's luma.
 
     :param visible: uint8 [H, W, 3] RGB
     :param infrared: uint8 [H, W], of the same size
-    :return: uint8 [H, W, 3] RGB
+    :returns: uint8 [H, W, 3] RGB
     """
     smooth = cv2.GaussianBlur(infrared, (0, 0), 1.2).astype(np.float32)
     strength = np.hypot(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1))
@@ -34,7 +34,7 @@ def overlay_sheet(pairs: Sequence[tuple[np.ndarray, np.ndarray]], before: np.nda
     :param pairs: visible uint8 [H, W, 3] RGB and infrared uint8 [h, w]
     :param before: float64 [3, 3], infrared to visible pixels
     :param after: the same, calibrated
-    :return: uint8 [H, W, 3] RGB
+    :returns: uint8 [H, W, 3] RGB
     """
     rows = [
         (visible, infrared, overlay(visible, _onto(visible, infrared, before)),
@@ -46,5 +46,5 @@ def overlay_sheet(pairs: Sequence[tuple[np.ndarray, np.ndarray]], before: np.nda
 
 def _onto(visible: np.ndarray, infrared: np.ndarray, homography: np.ndarray) -> np.ndarray:
     config = SensorConfig(registration="homography", infrared_homography=tuple(homography.reshape(-1).tolist()))
-    sizes = [(picture.shape[1], picture.shape[0]) for picture in (visible, infrared)]
+    sizes = [(image.shape[1], image.shape[0]) for image in (visible, infrared)]
     return alignment(config, sizes[0], sizes[1], None, None).apply(visible, infrared)[1]

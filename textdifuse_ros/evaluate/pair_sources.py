@@ -1,4 +1,4 @@
-"""Pairs of pictures of two cameras that are not aligned yet: from two folders, or from a recording."""
+"""Pairs of images of two cameras that are not aligned yet: from two folders, or from a recording."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from textdifuse_ros.bags.cameras import find_cameras, header_stamp
 from textdifuse_ros.bags.definitions import common_types
 from textdifuse_ros.bags.reader import BagReader
-from textdifuse_ros.config_sensors import SensorConfig
+from textdifuse_ros.config.sensors import SensorConfig
 from textdifuse_ros.errors import BagError, ConfigError
 from textdifuse_ros.image.camera import read_camera
 from textdifuse_ros.image.encodings import to_infrared, to_visible
@@ -36,11 +36,11 @@ def read_pairs(
 ) -> list[Pair]:
     """Pairs, evenly spread over the source, all of one visible and one infrared size where they are of one rig.
 
-    :param source: a recording; or the visible pictures, where ``infrared`` is given
+    :param source: a recording; or the visible images, where ``infrared`` is given
     :param limit: how many at most; 0 takes all
     :param topics: of a recording, visible and infrared; empty looks for them
     :param tolerance: of a recording, largest difference of the header stamps of a pair [s]
-    :param calibrations: files by which the pictures are undistorted; None leaves them
+    :param calibrations: files by which the images are undistorted; None leaves them
     :raises TextDifuseError: nothing there, not readable, or no pair
     """
     if infrared is not None:
@@ -67,7 +67,7 @@ def _from_files(visible: Path, infrared: Path, limit: int) -> list[Pair]:
 def _from_recording(path: Path, limit: int, topics: tuple[str, str], tolerance_ns: int) -> list[Pair]:
     if path.is_dir() and not (path / "metadata.yaml").is_file():
         remedy = "give two folders, or a rosbag2 recording"
-        raise ConfigError("the infrared pictures", "given beside a folder of visible ones", "nothing", remedy)
+        raise ConfigError("the infrared images", "given beside a folder of visible ones", "nothing", remedy)
     store = common_types()
     with BagReader(path) as bag:
         names = find_cameras(bag, *topics)
@@ -77,7 +77,7 @@ def _from_recording(path: Path, limit: int, topics: tuple[str, str], tolerance_n
         partners = _nearest(stamps[names[0]], stamps[names[1]], tolerance_ns)
         if not partners:
             remedy = "textdifuse sync-doctor tells how far they are apart"
-            raise BagError(f"the pictures of {path}", f"within {tolerance_ns / 1e9:g} s of one another", "none", remedy)
+            raise BagError(f"the images of {path}", f"within {tolerance_ns / 1e9:g} s of one another", "none", remedy)
         chosen = [partners[index] for index in _spread(len(partners), limit)]
         wanted = {name: {pair[side] for pair in chosen} for side, name in enumerate(names)}
         found: dict[str, dict[int, np.ndarray]] = {name: {} for name in names}
@@ -97,7 +97,7 @@ def _from_recording(path: Path, limit: int, topics: tuple[str, str], tolerance_n
 
 
 def _nearest(visible: Iterable[int], infrared: Iterable[int], tolerance_ns: int) -> list[tuple[int, int]]:
-    """Indices of each visible picture and of the infrared one nearest to it in time, within the tolerance."""
+    """Indices of each visible image and of the infrared one nearest to it in time, within the tolerance."""
     one, other = (np.array(list(stamps), np.int64) for stamps in (visible, infrared))
     if not len(one) or not len(other):
         return []

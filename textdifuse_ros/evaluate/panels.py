@@ -1,4 +1,4 @@
-"""The panels "clean" and "degraded": every row's picture of every pair against the clean sources."""
+"""The panels "clean" and "degraded": every row's image of every pair against the clean sources."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def run_pairs(
     :param workers: processes for the metrics; the model stays in this one
     :param progress: called once for each pair measured
     :raises FileError: a result is missing
-    :raises ImageError: a picture is of another size than its pair, or an infrared one coloured
+    :raises ImageError: an image is of another size than its pair, or an infrared one coloured
     """
     for row in plan.rows:
         if row.folder is not None and row not in plan.modelled:
@@ -89,9 +89,9 @@ def gather(
     workers: int,
     progress: Callable[[], object],
 ) -> tuple[Record, ...]:
-    """All records of a panel in the order of the pictures' names, whatever the order in which they were measured.
+    """All records of a panel in the order of the images' names, whatever the order in which they were measured.
 
-    :param function: gives a picture's stem and its records
+    :param function: gives an image's stem and its records
     """
     found = dict(spread(function, jobs, workers, progress))
     return tuple(record for stem in sorted(found) for record in found[stem])
@@ -100,13 +100,13 @@ def gather(
 def measure_pair(job: Job) -> tuple[str, list[Record]]:
     """All figures of one pair.
 
-    :return: its stem, and a record for each condition and row
+    :returns: its stem, and a record for each condition and row
     """
     visible, infrared = read_pair(job.pair)
     stem = job.pair.stem
     if min(infrared.shape) < VIF_LEAST:
         found = f"{infrared.shape[1]} x {infrared.shape[0]}"
-        raise ImageError(f"the picture {job.pair.visible}", f"at least {VIF_LEAST} x {VIF_LEAST} pixels", found)
+        raise ImageError(f"the image {job.pair.visible}", f"at least {VIF_LEAST} x {VIF_LEAST} pixels", found)
     records = []
     if not job.conditions:
         inputs = Inputs(stem, "", visible, infrared)
@@ -138,4 +138,3 @@ def _jobs(plan: Plan, fuser: Fuser | None) -> Iterator[Job]:
                 if plan.inputs:
                     save_inputs(plan.inputs, inputs)
         yield Job(pair, plan.rows, plan.conditions)
-

@@ -33,7 +33,7 @@ def interval_plot(title: str, hint: str, marks: Sequence[Mark], digits: int) -> 
 
     :param hint: which way is better, at the right of the title
     :param digits: behind the point of the numbers that a pointer shows
-    :return: an ``svg`` element; its colours come from the page's CSS classes
+    :returns: an ``svg`` element; its colours come from the page's CSS classes
     """
     shown = [mark for mark in marks if not math.isnan(mark.interval.mean)]
     height = _TOP + _LINE * len(marks) + _BOTTOM
@@ -77,7 +77,7 @@ def scatter_plot(title: str, across: str, up: str, points: Sequence[Point]) -> s
 
     :param across: what the horizontal axis is, and which way is better
     :param up: likewise of the vertical one
-    :return: an ``svg`` element
+    :returns: an ``svg`` element
     """
     points = [point for point in points if math.isfinite(point.x) and math.isfinite(point.y)]
     left, right, top, bottom = 34, _WIDTH - 78, 40, 236

@@ -1,6 +1,6 @@
 """The pre-processing of the rows ``NAME+pre``: what OpenCV does about noise, colour and darkness before any fusion.
 
-Each step looks at the picture and does nothing where there is nothing to do, as a careful user would set it up: a
+Each step looks at the image and does nothing where there is nothing to do, as a careful user would set it up: a
 blind chain of filters would be an easy opponent.
 """
 
@@ -11,26 +11,26 @@ import numpy as np
 
 SUFFIX = "+pre"
 NOISE_FLOOR = 3.0
-"""Noise [levels] below which a picture is taken as clean."""
+"""Noise [levels] below which an image is taken as clean."""
 TARGET_LUMA = 110.0
-"""Mean luma up to which a dark picture is raised."""
+"""Mean luma up to which a dark image is raised."""
 LARGEST_GAIN = 3.0
 """Of a colour channel in the white balance."""
 
 
 def preprocess(visible: np.ndarray, infrared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Denoise both pictures, balance the visible one's white, raise it where it is dark.
+    """Denoise both images, balance the visible one's white, raise it where it is dark.
 
     :param visible: uint8 [H, W, 3] RGB
     :param infrared: uint8 [H, W]
-    :return: like the arguments
+    :returns: like the arguments
     """
     visible = enhance_low_light(balance_white(denoise(visible)))
     return visible, denoise(infrared)
 
 
 def noise_level(grey: np.ndarray) -> float:
-    """Standard deviation of white noise in a picture [levels]: Immerkaer's mask, with the median for the mean.
+    """Standard deviation of white noise in an image [levels]: Immerkaer's mask, with the median for the mean.
 
     :param grey: uint8 [H, W]
     """
@@ -40,18 +40,18 @@ def noise_level(grey: np.ndarray) -> float:
     return float(np.median(np.abs(residual)) / 6 / 0.6745)
 
 
-def denoise(picture: np.ndarray) -> np.ndarray:
-    """Non-local means (Buades et al. 2005, OpenCV), by 1.2 times the measured noise; a clean picture is left alone.
+def denoise(image: np.ndarray) -> np.ndarray:
+    """Non-local means (Buades et al. 2005, OpenCV), by 1.2 times the measured noise; a clean image is left alone.
 
-    :param picture: uint8 [H, W] or [H, W, 3]
+    :param image: uint8 [H, W] or [H, W, 3]
     """
-    grey = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     sigma = noise_level(grey)
     if sigma < NOISE_FLOOR:
-        return picture
-    if picture.ndim == 2:
-        return cv2.fastNlMeansDenoising(picture, None, 1.2 * sigma, 5, 15)
-    return cv2.fastNlMeansDenoisingColored(picture, None, 1.2 * sigma, 1.5 * sigma, 5, 15)
+        return image
+    if image.ndim == 2:
+        return cv2.fastNlMeansDenoising(image, None, 1.2 * sigma, 5, 15)
+    return cv2.fastNlMeansDenoisingColored(image, None, 1.2 * sigma, 1.5 * sigma, 5, 15)
 
 
 def balance_white(visible: np.ndarray) -> np.ndarray:
@@ -65,7 +65,7 @@ def balance_white(visible: np.ndarray) -> np.ndarray:
 
 
 def enhance_low_light(visible: np.ndarray) -> np.ndarray:
-    """Gamma on the luma of a dark picture, up to a mean of 110, then CLAHE (limit 1.5); others are left alone.
+    """Gamma on the luma of a dark image, up to a mean of 110, then CLAHE (limit 1.5); others are left alone.
 
     :param visible: uint8 [H, W, 3] RGB
     """

@@ -1,9 +1,9 @@
 """What registration gives back of a fusion whose infrared camera was moved: a measurement on aligned pairs.
 
-The infrared pictures of aligned pairs are moved by a known displacement, the homography is estimated from the moved
+The infrared images of aligned pairs are moved by a known displacement, the homography is estimated from the moved
 pairs alone (:mod:`textdifuse_ros.image.calibration`), and the pairs are fused aligned, moved, and registered. Each
-result is compared with the *aligned* sources by Qabf. What the displacement pushes out of the infrared picture is lost;
-the figures over the whole picture contain that loss, those of the common view do not.
+result is compared with the *aligned* sources by Qabf. What the displacement pushes out of the infrared image is lost;
+the figures over the whole image contain that loss, those of the common view do not.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from textdifuse_ros.config_sensors import SensorConfig
+from textdifuse_ros.config.sensors import SensorConfig
 from textdifuse_ros.errors import ConfigError
 from textdifuse_ros.image.calibration import estimate
 from textdifuse_ros.image.registration import alignment, through
@@ -34,8 +34,8 @@ class Recovery:
     """Means over the pairs.
 
     :ivar displacement: in words
-    :ivar error_px: largest distance over the picture between the homography found and the true one [pixels]
-    :ivar qabf: ``aligned``, ``moved``, ``registered``, over the whole picture
+    :ivar error_px: largest distance over the image between the homography found and the true one [pixels]
+    :ivar qabf: ``aligned``, ``moved``, ``registered``, over the whole image
     :ivar qabf_common: the same over what both cameras see
     """
 
@@ -47,7 +47,7 @@ class Recovery:
 
     @property
     def loss(self) -> float:
-        """Share of Qabf that is lost after registration, over the whole picture."""
+        """Share of Qabf that is lost after registration, over the whole image."""
         return 1 - self.qabf["registered"] / self.qabf["aligned"]
 
 
@@ -117,7 +117,7 @@ def _corners(size: tuple[int, int]) -> np.ndarray:
 
 
 def _inner(size: tuple[int, int], displacement: np.ndarray) -> tuple[slice, slice]:
-    """The picture without a border as wide as its corners are moved."""
+    """The image without a border as wide as its corners are moved."""
     corners = _corners(size)
     x, y = np.ceil(np.abs(through(displacement, corners) - corners).max(0)).astype(int)
     return slice(y, size[1] - y), slice(x, size[0] - x)

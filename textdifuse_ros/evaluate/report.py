@@ -1,4 +1,4 @@
-"""The report that people look at: verdict, tables, plots with intervals, pictures with details, definitions."""
+"""The report that people look at: verdict, tables, plots with intervals, images with details, definitions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from textdifuse_ros.data.conditions import CONDITIONS
 from textdifuse_ros.evaluate import page
+from textdifuse_ros.evaluate.images import SHEETS, Example, embedded, embedded_detail, sheets
 from textdifuse_ros.evaluate.methods import Row
-from textdifuse_ros.evaluate.pictures import SHEETS, Example, embedded, embedded_detail, sheets
 from textdifuse_ros.evaluate.plots import Mark, Point, interval_plot, scatter_plot
 from textdifuse_ros.evaluate.results import METRICS, REFERENCES, UNDEFINED, Evaluation, Table, differences, first
 from textdifuse_ros.evaluate.statistics import Interval
@@ -26,18 +26,18 @@ _PLAIN, _HUE = (255, 255, 255), (120, 173, 232)
 def write_report(folder: Path, evaluation: Evaluation, examples: Sequence[Example]) -> Path:
     """Write ``index.html``, the contact sheets and the tables into a folder; those of an earlier report are replaced.
 
-    :return: the page
+    :returns: the page
     :raises FileError: a file cannot be written
     """
-    if not examples and (folder / PAGE).is_file():  # the sheets of the report that was here show other pictures
+    if not examples and (folder / PAGE).is_file():  # the sheets of the report that was here show other images
         for name in SHEETS:
             (folder / f"{name}.png").unlink(missing_ok=True)
     if examples:
-        for name, picture in sheets(examples, f"{evaluation.set_name}, {evaluation.panel}").items():
-            write_png(folder / f"{name}.png", picture)
+        for name, image in sheets(examples, f"{evaluation.set_name}, {evaluation.panel}").items():
+            write_png(folder / f"{name}.png", image)
     write_text(folder / "summary.json", to_json(evaluation))
     write_text(folder / "summary.md", to_markdown(evaluation))
-    write_text(folder / "pictures.csv", to_csv(evaluation))
+    write_text(folder / "images.csv", to_csv(evaluation))
     write_text(folder / PAGE, to_html(evaluation, examples))
     return folder / PAGE
 
@@ -48,13 +48,13 @@ def to_html(evaluation: Evaluation, examples: Sequence[Example]) -> str:
     if evaluation.conditions:
         sections.append(_heat_tables(evaluation))
     if examples:
-        sections.append(_pictures(evaluation, examples))
+        sections.append(_images(evaluation, examples))
     sections += [_against(evaluation), _plots(evaluation)]
     if evaluation.conditions:
         sections.append(_condition_tables(evaluation))
     sections.append(_definitions(evaluation))
     many = f" under {len(evaluation.conditions)} known degradations" if evaluation.conditions else ""
-    unit = {"video": "frames", "text": "pictures"}.get(evaluation.panel, "pairs")
+    unit = {"video": "frames", "text": "images"}.get(evaluation.panel, "pairs")
     subtitle = f"Panel {evaluation.panel} over {evaluation.pairs} {unit}{many}"
     return page.page(f"Fusion on {evaluation.set_name}", subtitle, evaluation.about, filter(None, sections))
 
@@ -82,7 +82,7 @@ def _verdict(evaluation: Evaluation) -> str:
         )
     lead = (
         "Which row leads each metric. Where a control, which is a few lines without any learning, comes first, the "
-        "metric says nothing about who fuses better on this set; look at the others, and at the pictures."
+        "metric says nothing about who fuses better on this set; look at the others, and at the images."
     )
     return page.section("What the figures can tell", lead, f'<div class="verdict">{"".join(tiles)}</div>')
 
@@ -90,7 +90,7 @@ def _verdict(evaluation: Evaluation) -> str:
 def _main_table(evaluation: Evaluation) -> str:
     over = " and all conditions" if evaluation.conditions else ""
     lead = (
-        f"Mean over the {evaluation.mean_over}{over}, below it the bootstrap 95 % interval over pictures. The best "
+        f"Mean over the {evaluation.mean_over}{over}, below it the bootstrap 95 % interval over images. The best "
         "of each column is marked: blue for a method, yellow where a control reaches it. An arrow says which way is "
         "better."
     )
@@ -163,8 +163,8 @@ def _plots(evaluation: Evaluation) -> str:
         ]
         plots.append(scatter_plot("flicker beside sharpness", "AG \u2192", "flicker, less is better \u2193", points))
     lead = (
-        "Points are means, bars their bootstrap 95 % intervals over the pictures: methods blue, controls grey. Two "
-        "rows meet the same pictures, so that their difference is surer than the overlap of their bars suggests."
+        "Points are means, bars their bootstrap 95 % intervals over the images: methods blue, controls grey. Two "
+        "rows meet the same images, so that their difference is surer than the overlap of their bars suggests."
     )
     return page.section("Intervals", lead, f'<div class="plots">{"".join(plots)}</div>')
 
@@ -183,11 +183,11 @@ def _against(evaluation: Evaluation) -> str:
     if not methods or not metrics:
         return ""
     lead = (
-        f"Mean difference on the same {'objects' if evaluation.panel == 'text' else 'pictures'} and its bootstrap 95 % "
-        "interval over pictures: green where the method is surely ahead, red where it is surely behind, grey where the "
+        f"Mean difference on the same {'objects' if evaluation.panel == 'text' else 'images'} and its bootstrap 95 % "
+        "interval over images: green where the method is surely ahead, red where it is surely behind, grey where the "
         "interval holds zero. A figure in which noise is ahead of max rewards noise."
     )
-    return page.section("Against max, picture by picture", lead, page.table(_head(metrics), lines))
+    return page.section("Against max, image by image", lead, page.table(_head(metrics), lines))
 
 
 def _difference(interval: Interval, name: str) -> str:
@@ -246,7 +246,7 @@ def _condition_tables(evaluation: Evaluation) -> str:
     return page.section("All figures by condition", lead, "".join(parts))
 
 
-def _pictures(evaluation: Evaluation, examples: Sequence[Example]) -> str:
+def _images(evaluation: Evaluation, examples: Sequence[Example]) -> str:
     values = {(record.condition, record.row, record.stem): record.values for record in evaluation.records}
 
     def caption(example: Example, row: str) -> str:
@@ -255,10 +255,10 @@ def _pictures(evaluation: Evaluation, examples: Sequence[Example]) -> str:
 
     parts = [_example(example, caption) for example in examples]
     lead = (
-        "The same pair by every method; below each picture the detail in the yellow frame, placed where the infrared "
-        "picture shows most that the visible one does not. All controls stand in the tables, some of them here."
+        "The same pair by every method; below each image the detail in the yellow frame, placed where the infrared "
+        "image shows most that the visible one does not. All controls stand in the tables, some of them here."
     )
-    return page.section("Pictures", lead, "".join(parts))
+    return page.section("Images", lead, "".join(parts))
 
 
 def _example(example: Example, caption: Callable[[Example, str], str]) -> str:
@@ -269,16 +269,16 @@ def _example(example: Example, caption: Callable[[Example, str], str]) -> str:
         tall |= bool(figures)
         cells.append(
             f'<figure class="{cell.role}"><figcaption>{name}<small>{escape(figures)}</small></figcaption>'
-            f'<img alt="{name}" src="{embedded(cell.picture, example.window)}">'
-            f'<img alt="{name}, detail" src="{embedded_detail(cell.picture, example.window)}"></figure>'
+            f'<img alt="{name}" src="{embedded(cell.image, example.window)}">'
+            f'<img alt="{name}, detail" src="{embedded_detail(cell.image, example.window)}"></figure>'
         )
-    # Two lines of pictures as large as fit.
+    # Two lines of images as large as fit.
     columns = f"by{min(5, max(3, math.ceil(len(cells) / 2)))}{' tall' if tall else ''}"
     title = example.condition or example.stem
     meaning = CONDITIONS[example.condition].meaning + " " if example.condition else ""
-    under = f"<p>{escape(meaning)}Picture {escape(example.stem)}.</p>" if example.condition else ""
-    pictures = f'<div class="cells {columns}">{"".join(cells)}</div>'
-    return f'<div class="example"><h3>{escape(title)}</h3>{under}{pictures}</div>'
+    under = f"<p>{escape(meaning)}Image {escape(example.stem)}.</p>" if example.condition else ""
+    images = f'<div class="cells {columns}">{"".join(cells)}</div>'
+    return f'<div class="example"><h3>{escape(title)}</h3>{under}{images}</div>'
 
 
 def _definitions(evaluation: Evaluation) -> str:
@@ -287,7 +287,7 @@ def _definitions(evaluation: Evaluation) -> str:
     )
     notes = "".join(f"<p>{escape(note)}</p>" for note in evaluation.notes)
     lead = (
-        "Grey is the 8-bit BT.601 luma of the saved colour picture. Figures of the same method differ between papers, "
+        "Grey is the 8-bit BT.601 luma of the saved colour image. Figures of the same method differ between papers, "
         "which crop, quantise and define differently: compare only what was measured in one run."
     )
     return page.section("Definitions", lead, f'{notes}<dl class="about">{lines}</dl>')

@@ -10,7 +10,7 @@ from textdifuse_ros.evaluate.methods import Row
 from textdifuse_ros.evaluate.statistics import Interval, bootstrap_interval
 
 EQUAL_PSNR = 100.0
-"""What two equal pictures count as [dB]: infinity would be the mean of whatever it enters."""
+"""What two equal images count as [dB]: infinity would be the mean of whatever it enters."""
 
 UNDEFINED = (
     "(3 of 4) behind a figure: it is defined for so many only. Such a row does not lead one that is defined for more."
@@ -18,7 +18,7 @@ UNDEFINED = (
 """Stands beside tables in which there are such figures."""
 
 REFERENCES = ("max", "max+noise15")
-"""The controls with which every method is compared picture by picture."""
+"""The controls with which every method is compared image by image."""
 
 
 @dataclass(frozen=True)
@@ -37,26 +37,26 @@ class Metric:
 
 
 _METRICS = (
-    Metric("EN", "Entropy of the fused grey picture [bit]. Noise raises it.", digits=2),
+    Metric("EN", "Entropy of the fused grey image [bit]. Noise raises it.", digits=2),
     Metric("AG", "Average gradient [levels a pixel], 0 to 255. Noise and halos raise it.", digits=2),
-    Metric("SD", "Standard deviation of the fused grey picture [levels]. Clipping and noise raise it.", digits=2),
+    Metric("SD", "Standard deviation of the fused grey image [levels]. Clipping and noise raise it.", digits=2),
     Metric("SCD", "Sum of the correlations of differences, at most 2. A plain sum of the sources comes near it."),
     Metric("VIF", "Visual information fidelity (pixel domain), visible plus infrared. A copy of one source gets 1."),
-    Metric("VIF_visible", "The part of VIF that compares with the clean visible picture."),
-    Metric("VIF_infrared", "The part of VIF that compares with the clean infrared picture."),
-    Metric("VIF_min", "The lesser of the two parts, picture by picture. A copy of one source gains nothing."),
+    Metric("VIF_visible", "The part of VIF that compares with the clean visible image."),
+    Metric("VIF_infrared", "The part of VIF that compares with the clean infrared image."),
+    Metric("VIF_min", "The lesser of the two parts, image by image. A copy of one source gains nothing."),
     Metric("Qabf", "Edges carried over from either source (Xydeas and Petrovic), 0 to 1."),
     Metric("SSIM", "Structural similarity to the clean sources, mean of both, at most 1."),
     Metric(
         "PSNR_consistency",
         "PSNR of the fusion of the degraded pair against the same method's fusion of the clean one [dB]; equal "
-        "pictures count as 100. A method that ignores its input gains by it.",
+        "images count as 100. A method that ignores its input gains by it.",
         digits=2,
     ),
-    Metric("dE00", "Chroma error, CIEDE2000 against the clean visible picture with its luma. Less is better.", -1, 2),
+    Metric("dE00", "Chroma error, CIEDE2000 against the clean visible image with its luma. Less is better.", -1, 2),
     Metric("flicker", "Mean change [levels] from frame to frame along the scene's motion. Less is better.", -1, 2),
     Metric("contrast", "Contrast of the objects [levels]: luma inside against a ring of 10 px around.", digits=2),
-    Metric("contrast_plain", "The same in the picture made without the text.", 0, 2),
+    Metric("contrast_plain", "The same in the image made without the text.", 0, 2),
     Metric("gain", "Contrast of the objects with the text over that without, minus 1."),
     Metric("changed_outside", "Share of the pixels outside the objects that the text changed. Must be 0.", -1, 6),
     Metric("largest_outside", "Largest change outside the objects [levels]. Must be 0.", -1, 0),
@@ -67,11 +67,11 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
 
 @dataclass(frozen=True)
 class Record:
-    """The figures of one picture, or of one object in it.
+    """The figures of one image, or of one object in it.
 
     :ivar condition: of the degraded panel, else ""
-    :ivar stem: the picture's name
-    :ivar number: of the object, from 1; 0 for the picture
+    :ivar stem: the image's name
+    :ivar number: of the object, from 1; 0 for the image
     """
 
     condition: str
@@ -82,7 +82,7 @@ class Record:
 
     @property
     def name(self) -> str:
-        """Of the picture, or of the object: ``STEM#NUMBER``."""
+        """Of the image, or of the object: ``STEM#NUMBER``."""
         return f"{self.stem}#{self.number}" if self.number else self.stem
 
 
@@ -109,7 +109,7 @@ class Table:
 class Evaluation:
     """One run of one panel over one set.
 
-    :ivar table: over all pictures; in the degraded panel over all conditions too
+    :ivar table: over all images; in the degraded panel over all conditions too
     :ivar conditions: a table for each condition of the degraded panel
     :ivar about: what was measured with what, for people: name to text
     :ivar notes: sentences that belong beside the tables
@@ -127,12 +127,12 @@ class Evaluation:
 
     @property
     def mean_over(self) -> str:
-        """What a mean is taken over, in words; its interval is over pictures always."""
-        return "objects (of what is outside them: over the pictures)" if self.panel == "text" else "pictures"
+        """What a mean is taken over, in words; its interval is over images always."""
+        return "objects (of what is outside them: over the images)" if self.panel == "text" else "images"
 
     @property
     def partly_undefined(self) -> bool:
-        """Whether some figure is over fewer pictures than there are."""
+        """Whether some figure is over fewer images than there are."""
         tables = (self.table, *self.conditions.values())
         return any(figure.undefined for table in tables for row in table.rows.values() for figure in row.values())
 
@@ -140,24 +140,22 @@ class Evaluation:
 def summarise(records: Iterable[Record], rows: Sequence[Row]) -> Table:
     """Mean and bootstrap interval of every row and metric.
 
-    A picture that has several records of one row (one for each condition) counts once, with their mean: the interval
-    is over pictures. So it is where the mean is over objects. A value that is not defined (NaN) leaves the mean and is
+    An image that has several records of one row (one for each condition) counts once, with their mean: the interval
+    is over images. So it is where the mean is over objects. A value that is not defined (NaN) leaves the mean and is
     counted in it; a mean over conditions is not defined where one of them is not.
     """
     values: dict[str, dict[str, _Values]] = {row.name: {} for row in rows}
     for record in records:
         for metric, value in record.values.items():
             values[record.row].setdefault(metric, {}).setdefault((record.stem, record.number), []).append(value)
-    table = {
-        row: {metric: _interval(found) for metric, found in metrics.items()} for row, metrics in values.items()
-    }
+    table = {row: {metric: _interval(found) for metric, found in metrics.items()} for row, metrics in values.items()}
     return rank(table, rows)
 
 
 def differences(records: Sequence[Record], row: str, reference: str) -> dict[str, Interval]:
-    """How far a row is ahead of another, picture by picture: mean difference and interval of each common metric.
+    """How far a row is ahead of another, image by image: mean difference and interval of each common metric.
 
-    :return: by metric, the row's figure minus the reference's; over objects where the metric is of objects
+    :returns: by metric, the row's figure minus the reference's; over objects where the metric is of objects
     """
     apart: dict[str, _Values] = {}
     known = {
@@ -193,7 +191,7 @@ def rank(table: dict[str, dict[str, Interval]], rows: Sequence[Row]) -> Table:
 def first(table: dict[str, dict[str, Interval]], rows: Sequence[Row], metric: str) -> str:
     """The name of the row that is best in a metric; "" where no row has it.
 
-    Only rows compete that are undefined for the fewest pictures: a mean over some of the pictures says nothing about
+    Only rows compete that are undefined for the fewest images: a mean over some of the images says nothing about
     who is better on all of them.
     """
     means = {row.name: _mean_of(table, row, metric) for row in rows}
@@ -204,7 +202,7 @@ def first(table: dict[str, dict[str, Interval]], rows: Sequence[Row], metric: st
 
 
 _Values = dict[tuple[str, int], list[float]]
-"""Figures by picture and number of the object; several where there are conditions."""
+"""Figures by image and number of the object; several where there are conditions."""
 
 
 def _mean_of(table: dict[str, dict[str, Interval]], row: Row, metric: str) -> float:
@@ -212,8 +210,8 @@ def _mean_of(table: dict[str, dict[str, Interval]], row: Row, metric: str) -> fl
 
 
 def _interval(values: _Values) -> Interval:
-    pictures: dict[str, list[float]] = {}
-    for (stem, number) in sorted(values):
+    images: dict[str, list[float]] = {}
+    for stem, number in sorted(values):
         found = values[stem, number]
-        pictures.setdefault(stem, []).append(sum(found) / len(found))
-    return bootstrap_interval(list(pictures.values()))
+        images.setdefault(stem, []).append(sum(found) / len(found))
+    return bootstrap_interval(list(images.values()))

@@ -13,9 +13,9 @@ from textdifuse_ros import __version__
 from textdifuse_ros.data.conditions import CONDITIONS
 from textdifuse_ros.errors import ConfigError, FileError
 from textdifuse_ros.evaluate.highlight import PLAIN, Objects, labelled, run_text
+from textdifuse_ros.evaluate.images import Example, choose_examples, make_example
 from textdifuse_ros.evaluate.methods import MODEL, PRE, Row, control_rows, input_folders
 from textdifuse_ros.evaluate.panels import Plan, run_pairs
-from textdifuse_ros.evaluate.pictures import Example, choose_examples, make_example
 from textdifuse_ros.evaluate.report import write_report
 from textdifuse_ros.evaluate.results import Evaluation
 from textdifuse_ros.evaluate.sequence import EACH, run_video, with_gain
@@ -36,10 +36,10 @@ class Request:
     :ivar preprocessed: names of controls, or the model's, that get a row ``NAME+pre``
     :ivar conditions: of the degraded panel; () for all
     :ivar workers: processes
-    :ivar fused: folder where the model's pictures stay, below it one folder a row; None for a temporary one
+    :ivar fused: folder where the model's images stay, below it one folder a row; None for a temporary one
     :ivar inputs: folder to save what the methods are given (clean and degraded panel), or None
     :ivar objects: boxes or masks, for the text panel
-    :ivar strength: of the objects in the model's pictures, for the text panel
+    :ivar strength: of the objects in the model's images, for the text panel
     :ivar report: folder of the report, or None
     :ivar examples: scenes in the report; in the degraded panel one a condition, unless this is 0
     """
@@ -84,9 +84,9 @@ def run(
     :param progress: called once for each pair (in the video panel: frame after the first) measured
     :param measured: called with the figures before the report is written, lest they are lost where it cannot be
     :raises ConfigError: options that do not go together
-    :raises FileError: a picture is missing or unreadable, pictures would be saved over those that are read, or a file
+    :raises FileError: an image is missing or unreadable, images would be saved over those that are read, or a file
         cannot be written
-    :raises ImageError: a picture of another size than its pair, or a coloured infrared one
+    :raises ImageError: an image of another size than its pair, or a coloured infrared one
     """
     _check(request, fuser)
     unlabelled: set[str] = set()
@@ -111,7 +111,7 @@ def run(
             evaluation = run_pairs(plan, fuser, request.workers, progress)
         if unlabelled:
             names = ", ".join(sorted(unlabelled))
-            left = f"Left out for want of labelled objects: {len(unlabelled)} pictures ({names})."
+            left = f"Left out for want of labelled objects: {len(unlabelled)} images ({names})."
             evaluation = replace(evaluation, notes=(*evaluation.notes, left))
         evaluation = replace(evaluation, about=_about(request, evaluation, fuser))
         measured(evaluation)
@@ -144,7 +144,7 @@ def _check(request: Request, fuser: Fuser | None) -> None:
 
 
 def _check_targets(request: Request, plan: Plan) -> None:
-    """Refuse to save pictures in a folder that others are read from: they would be replaced by them."""
+    """Refuse to save images in a folder that others are read from: they would be replaced by them."""
     read = {path.parent for pair in plan.pairs.pairs for path in (pair.visible, pair.infrared)}
     if request.objects is not None:
         read.add(request.objects.folder)
@@ -160,8 +160,8 @@ def _check_targets(request: Request, plan: Plan) -> None:
     for option, folders in saved.items():
         for folder in folders:
             if folder.resolve() in known:
-                remedy = "pictures there would be overwritten; name another one"
-                raise FileError(option, "a folder in which no pictures are that are read", folder, remedy)
+                remedy = "images there would be overwritten; name another one"
+                raise FileError(option, "a folder in which no images are that are read", folder, remedy)
 
 
 def _plan(request: Request, model_folder: Path | None) -> Plan:

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from textdifuse_ros.config_sensors import SensorConfig
+from textdifuse_ros.config.sensors import SensorConfig
 from textdifuse_ros.errors import FileError
 from textdifuse_ros.evaluate.methods import MODEL, Inputs, Row, check_results, save_fused
 from textdifuse_ros.evaluate.panels import Plan, gather
 from textdifuse_ros.evaluate.results import Evaluation, Record, summarise
 from textdifuse_ros.evaluate.sets import PairSet, check_size, read_pair
-from textdifuse_ros.fusion.stream import VideoState
 from textdifuse_ros.image.files import Pair, read_stored, write_png
 from textdifuse_ros.image.gain import ThermalGain
 from textdifuse_ros.metrics.detail import average_gradient
-from textdifuse_ros.metrics.pictures import to_grey
+from textdifuse_ros.metrics.images import to_grey
 from textdifuse_ros.metrics.regions import Motion, find_motion, flicker
+from textdifuse_ros.runtime.video_state import VideoState
 
 if TYPE_CHECKING:
     from textdifuse_ros.fusion.fuser import Fuser
@@ -35,7 +35,7 @@ NOTES = (
     "The frames are taken in the order of their names. The motion between two frames is that of the source, visible or "
     "infrared, in which more of it can be told; it is the same for all rows.",
     "A blurred or dull sequence flickers less: a lower flicker counts only beside an AG that is not lower. "
-    "Neighbouring frames are alike, so the intervals are narrower than those over independent pictures.",
+    "Neighbouring frames are alike, so the intervals are narrower than those over independent images.",
     "Infrared of more than 8 bits is mapped by one gain that follows the scene, as the node does it, the frames "
     "being 0.1 s apart.",
     f"{MODEL} is steadied as the node and textdifuse bag do it; in {MODEL + EACH} each frame is fused for itself.",
@@ -56,8 +56,8 @@ def with_gain(frames: PairSet, folder: Path) -> PairSet:
 
     Each frame stretched for itself would flicker by that alone, the sources as well as every method.
 
-    :param folder: gets the pictures that had to be mapped, under their names; it must be there as long as they are read
-    :raises FileError: a picture is not readable
+    :param folder: gets the images that had to be mapped, under their names; it must be there as long as they are read
+    :raises FileError: an image is not readable
     :raises ImageError: temperatures that are NaN or infinite
     """
     gain = ThermalGain(SensorConfig())
@@ -100,12 +100,12 @@ def run_video(
 def measure_transition(job: Transition) -> tuple[str, list[Record]]:
     """Flicker between two frames, and the gradient of the second.
 
-    :return: the second frame's stem, and a record for each row
+    :returns: the second frame's stem, and a record for each row
     """
-    pictures = [read_pair(pair) for pair in (job.before, job.now)]
-    check_size(job.now.visible, pictures[1][0], pictures[0][0])
-    motion = _motion(*pictures)
-    inputs = [Inputs(pair.stem, "", *sources) for pair, sources in zip((job.before, job.now), pictures, strict=True)]
+    images = [read_pair(pair) for pair in (job.before, job.now)]
+    check_size(job.now.visible, images[1][0], images[0][0])
+    motion = _motion(*images)
+    inputs = [Inputs(pair.stem, "", *sources) for pair, sources in zip((job.before, job.now), images, strict=True)]
     records = []
     for row in job.rows:
         before, now = (to_grey(frame.fused(row)) for frame in inputs)

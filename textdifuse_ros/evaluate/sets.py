@@ -12,7 +12,7 @@ from textdifuse_ros.image.files import Pair, find_pairs, read_infrared, read_vis
 from textdifuse_ros.image.thermal import to_uint8
 
 GREY_TOLERANCE = 8
-"""Largest difference [levels] between the channels of a grey picture stored in colour (lossy coding leaves some)."""
+"""Largest difference [levels] between the channels of a grey image stored in colour (lossy coding leaves some)."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def folder_set(visible: Path, infrared: Path, limit: int = 0) -> PairSet:
     """The pairs of two folders (or two files), by stem.
 
     :param limit: take only so many, evenly spread over the sorted names; 0 for all
-    :raises FileError: a folder is missing or empty, or a picture has no partner
+    :raises FileError: a folder is missing or empty, or an image has no partner
     """
     name = visible.stem if visible.is_file() else visible.resolve().parent.name or visible.name
     return _pair_set(name, visible, infrared, limit)
@@ -82,13 +82,13 @@ def _pair_set(name: str, visible: Path, infrared: Path, limit: int, ending: str 
         if stems:
             raise FileError(
                 f"the folder {where}",
-                f"one with a partner for every picture of {other}",
+                f"one with a partner for every image of {other}",
                 f"{len(stems)} missing: {', '.join(stems[:5])}{', ...' if len(stems) > 5 else ''}",
                 "a mean over a part would be taken for that over the set",
             )
     pairs = tuple(pair for pair in listing if pair.stem.endswith(ending))
     if not pairs:
-        raise FileError(f"the folder {visible}", f"one with pictures whose names end in {ending}", "none")
+        raise FileError(f"the folder {visible}", f"one with images whose names end in {ending}", "none")
     return limited(PairSet(name, pairs), limit)
 
 
@@ -106,59 +106,59 @@ def limited(pairs: PairSet, limit: int, *, first: bool = False) -> PairSet:
 
 
 def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-    """The two pictures of a pair, reduced to 8 bits as the fuser does it.
+    """The two images of a pair, reduced to 8 bits as the fuser does it.
 
-    :return: visible uint8 [H, W, 3] RGB, infrared uint8 [H, W]
+    :returns: visible uint8 [H, W, 3] RGB, infrared uint8 [H, W]
     :raises FileError: not readable
-    :raises ImageError: the infrared picture is coloured, or of another size than the visible one
+    :raises ImageError: the infrared image is coloured, or of another size than the visible one
     """
     visible = to_uint8(read_visible(pair.visible), str(pair.visible))
-    grey = read_grey(pair.infrared, "the infrared picture", "are visible and infrared swapped?")
+    grey = read_grey(pair.infrared, "the infrared image", "are visible and infrared swapped?")
     infrared = to_uint8(grey, str(pair.infrared))
     check_size(pair.infrared, infrared, visible)
     return visible, infrared
 
 
 def read_result(path: Path, visible: np.ndarray) -> np.ndarray:
-    """A fused picture of a method.
+    """A fused image of a method.
 
-    :param visible: picture of the size that it must have
-    :return: uint8 [H, W, 3] RGB; a grey file is repeated
+    :param visible: image of the size that it must have
+    :returns: uint8 [H, W, 3] RGB; a grey file is repeated
     :raises FileError: not readable
     :raises ImageError: of another size
     """
-    picture = to_uint8(read_visible(path), str(path))
-    check_size(path, picture, visible)
-    return picture
+    image = to_uint8(read_visible(path), str(path))
+    check_size(path, image, visible)
+    return image
 
 
-def check_size(path: Path, picture: np.ndarray, like: np.ndarray) -> None:
-    """Refuse a picture of another size than its pair.
+def check_size(path: Path, image: np.ndarray, like: np.ndarray) -> None:
+    """Refuse an image of another size than its pair.
 
     :raises ImageError: names the file
     """
-    (height, width), (expected_height, expected_width) = picture.shape[:2], like.shape[:2]
+    (height, width), (expected_height, expected_width) = image.shape[:2], like.shape[:2]
     if (height, width) != (expected_height, expected_width):
         raise ImageError(
-            f"the picture {path}",
-            f"as large as the visible picture of its pair ({expected_width} x {expected_height} pixels)",
+            f"the image {path}",
+            f"as large as the visible image of its pair ({expected_width} x {expected_height} pixels)",
             f"{width} x {height}",
         )
 
 
 def read_grey(path: Path, what: str, remedy: str, tolerance: int = GREY_TOLERANCE) -> np.ndarray:
-    """A grey picture; one stored in three channels is taken, a coloured one is not.
+    """A grey image; one stored in three channels is taken, a coloured one is not.
 
-    :param what: names the picture in the error
+    :param what: names the image in the error
     :param tolerance: largest difference between the channels [levels of 8 bits]
-    :return: uint8 or uint16 [H, W]
+    :returns: uint8 or uint16 [H, W]
     :raises FileError: not readable
     :raises ImageError: coloured
     """
     grey = read_infrared(path)
     try:
         colour = read_visible(path)
-    except FileError:  # temperatures as floats, which only an infrared picture may be
+    except FileError:  # temperatures as floats, which only an infrared image may be
         return grey
     scale = 257 if colour.dtype == np.uint16 else 1
     spread = int((colour.max(2) - colour.min(2)).max())

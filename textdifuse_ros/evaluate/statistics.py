@@ -1,7 +1,7 @@
-"""Means over pictures with bootstrap intervals.
+"""Means over images with bootstrap intervals.
 
-An interval tells how much the mean would move with other pictures of the same kind. Two overlapping intervals do not
-say that two methods are alike: the pictures are the same, so compare the differences picture by picture, whose interval
+An interval tells how much the mean would move with other images of the same kind. Two overlapping intervals do not
+say that two methods are alike: the images are the same, so compare the differences image by image, whose interval
 :func:`bootstrap_interval` gives as well.
 """
 
@@ -19,10 +19,10 @@ _AT_ONCE = 1 << 20  # resampled values held at a time
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over pictures, or over the objects in them, and where it may lie.
+    """A mean over images, or over the objects in them, and where it may lie.
 
     :ivar mean: over the defined values; NaN without any
-    :ivar low: lower end of the interval; NaN with fewer than two pictures that have defined values
+    :ivar low: lower end of the interval; NaN with fewer than two images that have defined values
     :ivar high: upper end
     :ivar defined: number of values that went into the mean
     :ivar undefined: number of values that were NaN and did not
@@ -36,26 +36,26 @@ class Interval:
 
 
 def bootstrap_interval(
-    pictures: Sequence[float | Sequence[float]] | np.ndarray,
+    images: Sequence[float | Sequence[float]] | np.ndarray,
     *,
     level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """The mean of a metric with its percentile bootstrap interval over pictures.
+    """The mean of a metric with its percentile bootstrap interval over images.
 
-    Efron, Tibshirani, "An introduction to the bootstrap", 1993, chapter 13: as many pictures as have a defined value
+    Efron, Tibshirani, "An introduction to the bootstrap", 1993, chapter 13: as many images as have a defined value
     are drawn from these with replacement, ``resamples`` times over, and the interval holds the middle ``level`` of the
-    means (nearest rank). A picture of several values, those of its objects, is drawn with all of them: objects of one
-    picture are not independent. NaN is left out of the mean and counted in ``undefined``. An infinite value (PSNR of
-    equal pictures) is a value: it makes the mean infinite.
+    means (nearest rank). An image of several values, those of its objects, is drawn with all of them: objects of one
+    image are not independent. NaN is left out of the mean and counted in ``undefined``. An infinite value (PSNR of
+    equal images) is a value: it makes the mean infinite.
 
-    :param pictures: of each its value, or the values of its objects
+    :param images: of each its value, or the values of its objects
     :param level: share of the means inside, in (0, 1)
     :param resamples: number of resampled sets, at least 1
     :param seed: the same values, in the same order, and seed give the same interval
     """
-    given = [np.asarray(values, np.float64).reshape(-1) for values in pictures]
+    given = [np.asarray(values, np.float64).reshape(-1) for values in images]
     kept = [values[~np.isnan(values)] for values in given]
     defined = sum(map(len, kept))
     undefined = sum(map(len, given)) - defined
@@ -70,11 +70,11 @@ def bootstrap_interval(
 def bootstrap_ratio(
     above: np.ndarray, below: np.ndarray, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """The bootstrap interval over pictures of a ratio of sums, as :func:`bootstrap_interval` draws them.
+    """The bootstrap interval over images of a ratio of sums, as :func:`bootstrap_interval` draws them.
 
-    :param above: [N], of each picture what it adds to the numerator
+    :param above: [N], of each image what it adds to the numerator
     :param below: [N], at least 0, and what it adds to the denominator; draws in which that is 0 do not count
-    :return: lower and upper end; NaN twice with fewer than two pictures, or where all denominators are 0
+    :returns: lower and upper end; NaN twice with fewer than two images, or where all denominators are 0
     """
     count = len(above)
     if count < 2 or not below.any():

@@ -21,8 +21,8 @@ def to_json(evaluation: Evaluation) -> str:
     """Means and intervals by row and metric; what is not defined is null.
 
     ``{"rows": {ROW: {METRIC: {"mean", "low", "high"}}}, "pairs": N, ...}``; a metric that was not defined for some
-    pictures says for how many (``"undefined"``). ``against`` holds for each of two controls the mean differences of
-    the methods to it, picture by picture. The degraded panel adds
+    images says for how many (``"undefined"``). ``against`` holds for each of two controls the mean differences of
+    the methods to it, image by image. The degraded panel adds
     ``"conditions": {NAME: {"rows": ...}}``, and its ``rows`` are over all conditions.
     """
     content: dict[str, Any] = {
@@ -46,11 +46,11 @@ def to_json(evaluation: Evaluation) -> str:
 
 
 def to_csv(evaluation: Evaluation) -> str:
-    """One line for each picture (or object, ``STEM#NUMBER``), row and condition; what is not defined is ``nan``."""
+    """One line for each image (or object, ``STEM#NUMBER``), row and condition; what is not defined is ``nan``."""
     metrics = [name for name in METRICS if any(name in record.values for record in evaluation.records)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["set", "condition", "row", "picture", *metrics])
+    writer.writerow(["set", "condition", "row", "IMAGECOL", *metrics])
     for record in evaluation.records:
         figures = [f"{record.values[name]:.6g}" if name in record.values else "" for name in metrics]
         writer.writerow([evaluation.set_name, record.condition, record.row, record.name, *figures])
@@ -62,7 +62,7 @@ def to_markdown(evaluation: Evaluation) -> str:
     many = f", mean over {len(evaluation.conditions)} conditions" if evaluation.conditions else ""
     title = f"# {evaluation.set_name}, panel {evaluation.panel}: {evaluation.pairs} pairs{many}"
     parts = [title, *(f"- {name}: {text}" for name, text in evaluation.about.items())]
-    over = f"Mean over the {evaluation.mean_over} [bootstrap 95 % interval over pictures]"
+    over = f"Mean over the {evaluation.mean_over} [bootstrap 95 % interval over images]"
     parts += ["", f"{over}; the best of a column is bold.", *([UNDEFINED] if evaluation.partly_undefined else [])]
     parts += ["", markdown_table(evaluation.table, intervals=True), "", verdict(evaluation.table)]
     for name, table in evaluation.conditions.items():
@@ -126,7 +126,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a file, its folder too; an existing one is replaced as a whole or not at all.
 
     What is written to and not replaced: where a link points to, a pipe, a terminal (``/dev/stdout`` may be any of
-    them). A name of a picture that is no UTF-8 is written with escapes (``caf\\udce9``), so that the file is UTF-8.
+    them). A name of an image that is no UTF-8 is written with escapes (``caf\\udce9``), so that the file is UTF-8.
 
     :raises FileError: the file cannot be written
     """

@@ -1,1 +1,1 @@
-"""Diffusion fusion: the networks in the reverse loop, from a pair of pictures to a fused one."""
+"""Diffusion fusion: the networks in the reverse loop, from a pair of images to a fused one."""

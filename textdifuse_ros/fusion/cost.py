@@ -1,4 +1,4 @@
-"""What a fused picture costs: parameters and arithmetic, counted on the networks themselves."""
+"""What a fused image costs: parameters and arithmetic, counted on the networks themselves."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def count_parameters(networks: DriveNetworks) -> dict[str, int]:
 
 
 def count_flops(networks: DriveNetworks, height: int, width: int) -> dict[str, float]:
-    """GFLOP of the parts for one picture (one multiply-add is 2 FLOP; convolutions and linear layers).
+    """GFLOP of the parts for one image (one multiply-add is 2 FLOP; convolutions and linear layers).
 
     Steps are those of a sampler that does without the learned variance, as ``ddim`` does.
 
-    :return: ``luma_encode`` (both sources and the fusion control), ``luma_step``, ``chroma_encode``, ``chroma_step``,
-        and ``modulation``, kappa of the whole picture (0 without a re-modulation)
+    :returns: ``luma_encode`` (both sources and the fusion control), ``luma_step``, ``chroma_encode``, ``chroma_step``,
+        and ``modulation``, kappa of the whole image (0 without a re-modulation)
     """
     with torch.device("meta"):
         networks = DriveNetworks(networks.config)
@@ -62,23 +62,23 @@ def count_flops(networks: DriveNetworks, height: int, width: int) -> dict[str, f
     return counts
 
 
-def picture_gflops(counts: dict[str, float], steps: int) -> dict[str, float]:
-    """GFLOP of a whole picture in so many steps: ``luma``, ``chroma``, ``total``."""
+def image_gflops(counts: dict[str, float], steps: int) -> dict[str, float]:
+    """GFLOP of a whole image in so many steps: ``luma``, ``chroma``, ``total``."""
     luma = counts["luma_encode"] + steps * counts["luma_step"]
     chroma = counts["chroma_encode"] + steps * counts["chroma_step"]
     return {"luma": luma, "chroma": chroma, "total": luma + chroma}
 
 
 def emphasis_gflops(counts: dict[str, float], strengths: np.ndarray, steps: int) -> float:
-    """GFLOP that emphasised objects add to a picture.
+    """GFLOP that emphasised objects add to an image.
 
-    :param counts: of :func:`count_flops`, for a picture of this size
+    :param counts: of :func:`count_flops`, for an image of this size
     :param strengths: float32 [H, W]
     """
     multiple = 2 * MULTIPLE
     height, width = (side + -side % multiple for side in strengths.shape)
     padded = np.pad(strengths, ((0, height - strengths.shape[0]), (0, width - strengths.shape[1])))
-    # Convolutions cost in proportion to their area; kappa's context alone is taken over the whole picture.
+    # Convolutions cost in proportion to their area; kappa's context alone is taken over the whole image.
     groups = alike(find_regions(padded), height, width)
     share = sum(region.pixels for regions in groups for region in regions) / (height * width)
     return share * (counts["modulation"] + steps * counts["luma_step"])

@@ -69,7 +69,7 @@ class FeatureDenoiser:
         return make_denoised("x0", x0, z_t, t, self.schedule, fraction, clip=self.clip)
 
 
-class Remembering:
+class RecordingDenoiser:
     """A denoiser that keeps what it gave.
 
     :ivar estimates: what it gave and nobody has taken yet
@@ -91,7 +91,7 @@ class Remembering:
         return self.estimates.popleft()
 
 
-class Recalled:
+class ReplayDenoiser:
     """A denoiser that gives again what one has given before, for the same process.
 
     :param estimates: one a step

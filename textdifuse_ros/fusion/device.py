@@ -36,13 +36,13 @@ def _cpu_computes_bfloat16() -> bool:
 
 
 def keep_memory() -> str:
-    """Tell the C library's allocator to keep freed memory for the next picture.
+    """Tell the C library's allocator to keep freed memory for the next image.
 
     By default it gives large blocks back to the system at once, and faulting the pages in again costs as much as the
     arithmetic. The same as ``MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647 MALLOC_TOP_PAD_=67108864
     MALLOC_ARENA_MAX=1`` in the environment, but set from inside; the whole process is concerned.
 
-    :return: the settings that took effect, for reports; empty where there are none (glibc only)
+    :returns: the settings that took effect, for reports; empty where there are none (glibc only)
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt

@@ -1,4 +1,4 @@
-"""What is to stand out in a picture, where its borders soften, and which way each object goes; without PyTorch."""
+"""What is to stand out in an image, where its borders soften, and which way each object goes; without PyTorch."""
 
 from __future__ import annotations
 
@@ -63,21 +63,21 @@ class Emphasis:
 
     @classmethod
     def of(cls, found: Localization, strength: float, text: str, localizer: str) -> Emphasis:
-        """What a localiser found, at the strengths of its phrases times a general one.
+        """What a localizer found, at the strengths of its phrases times a general one.
 
         :param strength: in [-1, 2]
         """
         return cls(found.strength_map(strength), text, strength, localizer, found.instance_map())
 
     def resized(self, width: int, height: int) -> Emphasis:
-        """The same for a picture of another size [pixels]."""
+        """The same for an image of another size [pixels]."""
         size, nearest = (width, height), cv2.INTER_NEAREST
         strengths = cv2.resize(self.strengths, size, interpolation=nearest)
         objects = None if self.objects is None else cv2.resize(self.objects, size, interpolation=nearest)
         return replace(self, strengths=strengths, objects=objects)
 
     def mask(self) -> np.ndarray:
-        """Where the picture changes, uint8 [H, W]: 0 where it does not at all, 255 where the border is far enough."""
+        """Where the image changes, uint8 [H, W]: 0 where it does not at all, 255 where the border is far enough."""
         return np.ceil(self.soft * 255).astype(np.uint8)
 
     @cached_property
@@ -87,18 +87,18 @@ class Emphasis:
 
     @property
     def provenance(self) -> dict[str, str | int | float]:
-        """What to note beside the picture: ``text``, ``strength``, ``localizer``."""
+        """What to note beside the image: ``text``, ``strength``, ``localizer``."""
         return {"text": self.text, "strength": self.strength, "localizer": self.localizer}
 
 
-def check_strengths(strengths: np.ndarray, picture: np.ndarray) -> None:
-    """Refuse strengths of another size than the picture's.
+def check_strengths(strengths: np.ndarray, image: np.ndarray) -> None:
+    """Refuse strengths of another size than the image's.
 
     :raises ImageError: of another size
     """
-    if strengths.shape != picture.shape[:2]:
-        (height, width), (own_height, own_width) = picture.shape[:2], strengths.shape
-        due = f"as large as the picture ({width} x {height} pixels)"
+    if strengths.shape != image.shape[:2]:
+        (height, width), (own_height, own_width) = image.shape[:2], strengths.shape
+        due = f"as large as the image ({width} x {height} pixels)"
         raise ImageError("the strengths", due, f"{own_width} x {own_height}")
 
 
@@ -114,11 +114,11 @@ def amounts(
     :param infrared: float32 [H, W] in [0, 1]
     :param strengths: float32 [H, W] in [-1, 2]
     :param objects: uint16 [H, W], see :class:`Emphasis`
-    :return: float32 [3, H, W] in [0, 2]; all 0 where the strength is
+    :returns: float32 [3, H, W] in [0, 2]; all 0 where the strength is
     """
     found = np.zeros((3, *strengths.shape), np.float32)
     around = with_ring(cv2.boundingRect((strengths != 0).view(np.uint8)))
-    plain, infrared, strengths = (picture[around] for picture in (plain, infrared, strengths))
+    plain, infrared, strengths = (image[around] for image in (plain, infrared, strengths))
     objects = None if objects is None else objects[around]
     named = named_pixels(strengths, objects)
     brighter, darker, fainter = found[:, *around]
@@ -171,15 +171,15 @@ def brighter_share(plain: np.ndarray, infrared: np.ndarray, mask: np.ndarray, na
     ring = surroundings(mask, named)
     if not ring.any():
         return 1.0
-    contrast, warmth = (_mean(picture, mask) - _mean(picture, ring) for picture in (plain, infrared))
+    contrast, warmth = (_mean(image, mask) - _mean(image, ring) for image in (plain, infrared))
     lead = contrast + 0.3 * warmth * float(np.exp(-((contrast / FAINT) ** 2)))
     # Exactly 0 or 1 where there is no doubt: the other way is then not computed.
     return round(0.5 + 0.5 * float(np.tanh(lead / SURE)), 3)
 
 
-def _mean(picture: np.ndarray, mask: np.ndarray) -> float:
+def _mean(image: np.ndarray, mask: np.ndarray) -> float:
     """Of the pixels of a mask, bool [H, W]; OpenCV's takes a tenth of the time of picking them out."""
-    return cv2.mean(np.ascontiguousarray(picture), mask.view(np.uint8))[0]
+    return cv2.mean(np.ascontiguousarray(image), mask.view(np.uint8))[0]
 
 
 def surroundings(mask: np.ndarray, named: np.ndarray) -> np.ndarray:
@@ -193,12 +193,12 @@ def soften(strengths: np.ndarray) -> np.ndarray:
     """The mask M of equation (13): exactly 0 where the strength is, rising to 1 over 2 pixels within the border.
 
     :param strengths: float32 [H, W]
-    :return: float32 [H, W] in [0, 1]
+    :returns: float32 [H, W] in [0, 1]
     """
     # Exact distances take longer; up to 2 pixels these are right to 2 % (OpenCV's 5x5 mask: 2.197 for the root of 5).
     named = (strengths != 0).view(np.uint8)
     left, top, across, down = cv2.boundingRect(named)
-    # With a pixel around it that is not named, unless the picture ends there.
+    # With a pixel around it that is not named, unless the image ends there.
     part = slice(max(0, top - 1), top + down + 1), slice(max(0, left - 1), left + across + 1)
     depth = cv2.distanceTransform(np.ascontiguousarray(named[part]), cv2.DIST_L2, cv2.DIST_MASK_5)
     ramp = np.zeros(strengths.shape, np.float32)

@@ -1,4 +1,4 @@
-"""From a pair of pictures to a fused one."""
+"""From a pair of images to a fused one."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from torch import Tensor
 from textdifuse_ros import __version__
 from textdifuse_ros.checkpoint import SUFFIX, find_checkpoint
 from textdifuse_ros.checks import check_infrared, check_same_size, check_visible
-from textdifuse_ros.config import FuserConfig, parameters, validate
+from textdifuse_ros.config.base import FuserConfig, parameters, validate
 from textdifuse_ros.diffusion import samplers
-from textdifuse_ros.diffusion.samplers import DrawnNoise, Sampler
+from textdifuse_ros.diffusion.samplers import NoiseTape, Sampler
 from textdifuse_ros.diffusion.schedule import by_name
 from textdifuse_ros.errors import CheckpointError, DeviceError
 from textdifuse_ros.fusion.device import keep_memory, resolve_precision
 from textdifuse_ros.fusion.emphasis import Emphasis, check_strengths
 from textdifuse_ros.fusion.graphs import Graphs, give_back
-from textdifuse_ros.fusion.modulated import AHEAD, Modulated
-from textdifuse_ros.fusion.pipeline import Kept, Pipeline, levels, padded, split
+from textdifuse_ros.fusion.modulation import AHEAD, Modulated
+from textdifuse_ros.fusion.pipeline import CachedFusion, Pipeline, levels, padded, split
 from textdifuse_ros.fusion.result import FusionResult
 from textdifuse_ros.fusion.weights import load_networks
 from textdifuse_ros.image.ranges import unit_to_signed, upload
 from textdifuse_ros.image.thermal import to_uint8
 from textdifuse_ros.networks.blocks import channels_last
 from textdifuse_ros.networks.device import resolve_device
-from textdifuse_ros.networks.drive import INFRARED, VISIBLE, DriveNetworks
+from textdifuse_ros.networks.drive import DriveNetworks
+from textdifuse_ros.sensors import INFRARED, VISIBLE
 
 _CHECKS = {item.name: item.check for item in parameters(FuserConfig)}
 
@@ -101,7 +102,7 @@ class Fuser:
     def warm_up(self, height: int, width: int) -> None:
         """Fuse a grey pair of a size [pixels], so that the first real one is not slowed by first-time set-up.
 
-        A CUDA graph is recorded of 8-bit pictures without a text; any other one when it is first needed.
+        A CUDA graph is recorded of 8-bit images without a text; any other one when it is first needed.
         """
         grey = np.full((height, width), 127, np.uint8)
         for _ in range(1 if self._graphs is None else 2):  # the second one is recorded
@@ -124,11 +125,11 @@ class Fuser:
         :param infrared: uint8 or uint16 [H, W]; 16 bits are stretched to 8 by percentiles (:mod:`image.thermal`)
         :param steps: reverse steps, and so on: the configuration's where not given
         :param emphasis: what is to stand out; where its strength is 0, the bytes are those without it
-        :param plain: give the picture without what stands out as well
+        :param plain: give the image without what stands out as well
         :raises CheckpointError: something is to stand out, and the model has no text re-modulation
         :raises ImageError: types or sizes are not as said
         :raises ConfigError: steps, sampler or seed out of range
-        :raises DeviceError: closed, or out of memory; other pictures can be fused afterwards
+        :raises DeviceError: closed, or out of memory; other images can be fused afterwards
         """
         check_visible(visible)
         check_infrared(infrared)
@@ -153,7 +154,7 @@ class Fuser:
     ) -> FusionResult:
         """Restore one source alone, for where the other camera is missing.
 
-        Its own features take the place of Phi^f, as in the restoration diffusion (equation 1); a visible picture keeps
+        Its own features take the place of Phi^f, as in the restoration diffusion (equation 1); a visible image keeps
         its restored colour, an infrared one comes out grey. The provenance says ``sources``: ``visible`` or
         ``infrared``.
 
@@ -163,17 +164,17 @@ class Fuser:
         :raises TextDifuseError: as a fusion does
         """
         if (visible is None) == (infrared is None):
-            raise ValueError("restore takes the visible or the infrared picture, one of them")
+            raise ValueError("restore takes the visible or the infrared image, one of them")
         run = self._run(steps, sampler, seed)
         if visible is not None:
             check_visible(visible)
-            picture, kind = visible, VISIBLE
+            source, kind = visible, VISIBLE
         else:
             assert infrared is not None
             check_infrared(infrared)
-            picture, kind = np.repeat(to_uint8(infrared)[:, :, None], 3, 2), INFRARED
+            source, kind = np.repeat(to_uint8(infrared)[:, :, None], 3, 2), INFRARED
         networks = self._open()
-        return self._within_memory(lambda: self._restore(networks, picture, kind, run), *picture.shape[:2])
+        return self._within_memory(lambda: self._restore(networks, source, kind, run), *source.shape[:2])
 
     @property
     def has_modulation(self) -> bool:
@@ -224,7 +225,7 @@ class Fuser:
                     raise
         # Only here, where the error no longer keeps the tensors of its frames alive.
         self._release()
-        remedy = "fuse smaller pictures, or on another device"
+        remedy = "fuse smaller images, or on another device"
         raise DeviceError(f"the memory of {self.device}", "enough", f"too little for {width} x {height} pixels", remedy)
 
     def _fuse(
@@ -237,12 +238,12 @@ class Fuser:
         plain: bool,
     ) -> FusionResult:
         clock = _Stopwatch(self._device)
-        pictures = upload(visible, self._device), upload(to_uint8(infrared), self._device)
+        images = upload(visible, self._device), upload(to_uint8(infrared), self._device)
         pipeline = Pipeline(networks, self.schedule, run.steps, run.rule)
         graphs = self._graphs if run.steps <= AHEAD else None
-        found = None if graphs is None else self._recorded(graphs, pipeline, pictures, run, emphasis, clock)
+        found = None if graphs is None else self._recorded(graphs, pipeline, images, run, emphasis, clock)
         if found is None:
-            found = _computed(pipeline, pictures, run, emphasis, clock, plain=plain, whole=graphs is not None)
+            found = _computed(pipeline, images, run, emphasis, clock, plain=plain, whole=graphs is not None)
         fused, without = found
         image = fused.cpu().numpy()
         bare = without.cpu().numpy() if plain and without is not None else None
@@ -254,19 +255,19 @@ class Fuser:
         self,
         graphs: Graphs,
         pipeline: Pipeline,
-        pictures: tuple[Tensor, Tensor],
+        images: tuple[Tensor, Tensor],
         run: _Run,
         emphasis: Emphasis | None,
         clock: _Stopwatch,
     ) -> tuple[Tensor, Tensor | None] | None:
         """What :func:`_computed` gives, by way of graphs; None where there is none yet."""
         clock.lap("prepare")
-        key = (bool(emphasis), run.key, *((item.shape, item.dtype) for item in pictures))
-        record = pipeline.kept if emphasis else pipeline.picture
-        found = graphs(key, lambda: functools.partial(record, noise=DrawnNoise(run.generator())), pictures)
+        key = (bool(emphasis), run.key, *((item.shape, item.dtype) for item in images))
+        record = pipeline.kept if emphasis else pipeline.image
+        found = graphs(key, lambda: functools.partial(record, noise=NoiseTape(run.generator())), images)
         if found is None:
             return None
-        if not isinstance(found, Kept):
+        if not isinstance(found, CachedFusion):
             clock.lap("graph")
             return found, None
         assert emphasis and pipeline.networks.modulation is not None
@@ -283,14 +284,14 @@ class Fuser:
         if fused is None:
             fused = pipeline.emphasized(found, modulated)
         clock.lap("objects")
-        return fused, found.picture
+        return fused, found.image
 
-    def _restore(self, networks: DriveNetworks, picture: np.ndarray, kind: int, run: _Run) -> FusionResult:
+    def _restore(self, networks: DriveNetworks, source: np.ndarray, kind: str, run: _Run) -> FusionResult:
         clock = _Stopwatch(self._device)
         grey = kind == INFRARED
         pipeline = Pipeline(networks, self.schedule, run.steps, run.rule)
         noise = run.generator()
-        seen = split(padded(upload(picture, self._device)))
+        seen = split(padded(upload(source, self._device)))
         clock.lap("prepare")
         denoiser = pipeline.alone(seen, kind)
         clock.lap("encode")
@@ -298,7 +299,7 @@ class Fuser:
         clock.lap("steps")
         color = torch.zeros_like(seen.chroma) if grey else pipeline.color(seen, noise)
         clock.lap("chroma")
-        image = levels(restored, color, *picture.shape[:2]).cpu().numpy()
+        image = levels(restored, color, *source.shape[:2]).cpu().numpy()
         clock.lap("finish")
         provenance = {**self._provenance(run), "sources": "infrared" if grey else "visible"}
         return FusionResult(image, provenance, clock.laps())
@@ -320,7 +321,7 @@ class Fuser:
 
 def _computed(
     pipeline: Pipeline,
-    pictures: tuple[Tensor, Tensor],
+    images: tuple[Tensor, Tensor],
     run: _Run,
     emphasis: Emphasis | None,
     clock: _Stopwatch,
@@ -328,12 +329,12 @@ def _computed(
     plain: bool,
     whole: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """The fused picture, uint8 [H, W, 3], and, where that is asked for, the one without what stands out.
+    """The fused image, uint8 [H, W, 3], and, where that is asked for, the one without what stands out.
 
     :param whole: as of :class:`.Modulated`
     """
     noise = run.generator()
-    seen, warm = split(padded(pictures[0])), padded(pictures[1])
+    seen, warm = split(padded(images[0])), padded(images[1])
     clock.lap("prepare")
     modulated = None
     if emphasis:
@@ -347,7 +348,7 @@ def _computed(
     clock.lap("steps")
     color = pipeline.color(seen, noise)
     clock.lap("chroma")
-    size = pictures[1].shape[:2]
+    size = images[1].shape[:2]
     fused = levels(luma, color, *size)
     without = levels(modulated.plain.clamp(-1, 1), color, *size) if plain and modulated is not None else None
     return fused, without

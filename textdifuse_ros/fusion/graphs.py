@@ -1,6 +1,6 @@
-"""CUDA graphs: what a picture takes again and again is launched as one.
+"""CUDA graphs: what an image takes again and again is launched as one.
 
-At the size of a camera's picture a GPU needs less time for its hundreds of small operations than a processor for
+At the size of a camera's image a GPU needs less time for its hundreds of small operations than a processor for
 launching them one by one.
 """
 
@@ -87,11 +87,11 @@ class Graphs:
         self._calls = 0
 
     def __call__(self, key: Hashable, work: Callable[[], Work], inputs: tuple[Tensor, ...]) -> Any:
-        """Do the work that goes by this key; the first time not at all, for pictures may have a size each.
+        """Do the work that goes by this key; the first time not at all, for images may have a size each.
 
         :param key: what the computation hangs on, beside the inputs' values
         :param work: makes what is recorded, see :class:`_Graph`
-        :return: what the work returns, overwritten the next time; None the first time that the key is met, where the
+        :returns: what the work returns, overwritten the next time; None the first time that the key is met, where the
             places are taken by others that are in use, and where it cannot be recorded (a warning says why): for want
             of memory, mostly, of which a graph takes more
         """
@@ -112,7 +112,7 @@ class Graphs:
         """Do what follows on the work that goes by this key, and was just done.
 
         :param work: takes the outputs of that, and gives what is recorded
-        :return: what that returns; None where it cannot be recorded
+        :returns: what that returns; None where it cannot be recorded
         """
         with torch.cuda.device(self._device):
             entry, name = self._entries[key], ("second", key)
@@ -148,10 +148,10 @@ class Graphs:
             return _Graph(work(), inputs, self._aside)
         except RuntimeError as error:
             self._failed.add(key)
-            # For want of memory a smaller picture may do; after anything else nothing is recorded any more.
+            # For want of memory a smaller image may do; after anything else nothing is recorded any more.
             self._broken = not isinstance(error, torch.OutOfMemoryError)
             reason = str(error).partition("\n")[0]
-            warnings.warn(f"no CUDA graph of a picture, it goes on operation by operation: {reason}", stacklevel=2)
+            warnings.warn(f"no CUDA graph of an image, it goes on operation by operation: {reason}", stacklevel=2)
         # Only here, where the error no longer keeps its tensors alive.
         give_back()
         return None

@@ -1,4 +1,4 @@
-"""From the tensors of a pair to those of a fused picture: nothing here waits for the device or copies from the host.
+"""From the tensors of a pair to those of a fused image: nothing here waits for the device or copies from the host.
 
 So the same code is run operation by operation and recorded as a CUDA graph (:mod:`textdifuse_ros.fusion.graphs`).
 """
@@ -15,20 +15,21 @@ from torch import Tensor
 from textdifuse_ros.diffusion.denoiser import Denoised
 from textdifuse_ros.diffusion.process import reverse, start_noise
 from textdifuse_ros.diffusion.respacing import respace, space_timesteps
-from textdifuse_ros.diffusion.samplers import DrawnNoise, Sampler
+from textdifuse_ros.diffusion.samplers import NoiseTape, Sampler
 from textdifuse_ros.diffusion.schedule import NoiseSchedule
-from textdifuse_ros.fusion.denoise import DecodingDenoiser, FeatureDenoiser, Recalled, Remembering
-from textdifuse_ros.fusion.modulated import Blended, Everywhere, Modulated
+from textdifuse_ros.fusion.denoise import DecodingDenoiser, FeatureDenoiser, RecordingDenoiser, ReplayDenoiser
+from textdifuse_ros.fusion.modulation import FullFrameModulation, MaskedModulation, Modulated
 from textdifuse_ros.image.color import rgb_to_ycbcr, ycbcr_to_rgb
 from textdifuse_ros.image.ranges import signed_to_unit, to_levels, to_unit, unit_to_signed
 from textdifuse_ros.image.sizing import crop_to, pad_to_multiple
-from textdifuse_ros.networks.drive import INFRARED, MULTIPLE, DriveNetworks
+from textdifuse_ros.networks.drive import MULTIPLE, SENSOR_INDEX, DriveNetworks
 from textdifuse_ros.networks.encoder import Pyramid
-from textdifuse_ros.networks.light import color_of
+from textdifuse_ros.networks.illuminant import color_of
+from textdifuse_ros.sensors import INFRARED
 
 
 class Visible(NamedTuple):
-    """A visible picture, padded: RGB float32 [1, 3, H, W], luma [1, 1, H, W], both in [0, 1], and chroma [1, 2, H, W]
+    """A visible image, padded: RGB float32 [1, 3, H, W], luma [1, 1, H, W], both in [0, 1], and chroma [1, 2, H, W]
     in [-0.5, 0.5].
     """
 
@@ -38,10 +39,10 @@ class Visible(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class CachedFusion:
     """What of a plain fusion is needed to make something stand out.
 
-    :ivar picture: the fused picture, uint8 [H, W, 3]
+    :ivar image: the fused image, uint8 [H, W, 3]
     :ivar infrared: float32 [1, 1, H', W'] in [-1, 1], padded, as all that follows
     :ivar sources: both sources' weighted features
     :ivar estimates: the denoiser's, of every step
@@ -49,16 +50,16 @@ class Kept:
     :ivar noise: that of its process
     """
 
-    picture: Tensor
+    image: Tensor
     infrared: Tensor
     sources: tuple[Pyramid, Pyramid]
     estimates: tuple[Denoised, ...]
     color: Tensor
-    noise: DrawnNoise
+    noise: NoiseTape
 
 
 def padded(stored: Tensor) -> Tensor:
-    """A stored picture [H, W, C] as float32 [1, C, H', W'] in [0, 1].
+    """A stored image [H, W, C] as float32 [1, C, H', W'] in [0, 1].
 
     Chroma is restored at half the size, so it is padded to twice what its network takes.
     """
@@ -66,12 +67,12 @@ def padded(stored: Tensor) -> Tensor:
 
 
 def split(rgb: Tensor) -> Visible:
-    """A padded colour picture with its luma and chroma."""
+    """A padded colour image with its luma and chroma."""
     return Visible(rgb, *rgb_to_ycbcr(rgb))
 
 
 def levels(luma: Tensor, color: Tensor, height: int, width: int) -> Tensor:
-    """The fused picture, uint8 [height, width, 3] RGB.
+    """The fused image, uint8 [height, width, 3] RGB.
 
     :param luma: float32 [1, 1, H, W] in [-1, 1], padded; ``color`` as of :meth:`Pipeline.color`
     """
@@ -80,7 +81,7 @@ def levels(luma: Tensor, color: Tensor, height: int, width: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Pipeline:
-    """The computation of one picture with one set of weights.
+    """The computation of one image with one set of weights.
 
     :ivar schedule: the full one
     :ivar steps: of the reverse process
@@ -104,23 +105,23 @@ class Pipeline:
         sources = luma.control.weigh_sources(*luma.encode_pair(*self._pair(visible, warm)))
         return self._with(tuple(x + y for x, y in zip(*sources, strict=True))), sources
 
-    def alone(self, picture: Visible, kind: int) -> FeatureDenoiser:
+    def alone(self, image: Visible, kind: str) -> FeatureDenoiser:
         """The denoiser with the features of one source (equation 1).
 
         :param kind: ``VISIBLE`` or ``INFRARED``
         """
-        luma = picture.luma if kind == INFRARED else self._balanced(picture)
-        source = torch.full((1,), kind, device=luma.device)
+        luma = image.luma if kind == INFRARED else self._balanced(image)
+        source = torch.full((1,), SENSOR_INDEX[kind], device=luma.device)
         return self._with(self.networks.luma.encoder(unit_to_signed(luma), source))
 
     def last(
         self,
         denoiser: DecodingDenoiser,
         like: Tensor,
-        noise: torch.Generator | DrawnNoise,
+        noise: torch.Generator | NoiseTape,
         modulated: Modulated | None = None,
     ) -> Tensor:
-        """The last picture of the reverse process, float32 [1, C, H, W] in [-1, 1].
+        """The last image of the reverse process, float32 [1, C, H, W] in [-1, 1].
 
         :param like: a tensor of its shape and device
         """
@@ -131,7 +132,7 @@ class Pipeline:
         *_, last = reverse(denoiser, start, schedule, self.sampler, noise)
         return last.z.clamp(-1, 1)
 
-    def color(self, visible: Visible, noise: torch.Generator | DrawnNoise) -> Tensor:
+    def color(self, visible: Visible, noise: torch.Generator | NoiseTape) -> Tensor:
         """Restored chroma, float32 [1, 2, H, W] in [-0.5, 0.5]."""
         chroma = self.networks.chroma
         seen = chroma.relit(_half(visible))
@@ -140,38 +141,38 @@ class Pipeline:
         small = self.last(denoiser, seen[:, 1:], noise) / 2
         return F.interpolate(small, scale_factor=2, mode="bilinear", align_corners=False)
 
-    def picture(self, visible: Tensor, infrared: Tensor, noise: DrawnNoise) -> Tensor:
-        """All of a plain fusion: stored pictures, as of :func:`.upload`, to uint8 [H, W, 3]."""
+    def image(self, visible: Tensor, infrared: Tensor, noise: NoiseTape) -> Tensor:
+        """All of a plain fusion: stored images, as of :func:`.upload`, to uint8 [H, W, 3]."""
         seen, noise = split(padded(visible)), noise.again()
         denoiser = self.fused(seen, padded(infrared))
         luma = self.last(denoiser, seen.luma, noise)
         return levels(luma, self.color(seen, noise), *infrared.shape[:2])
 
-    def kept(self, visible: Tensor, infrared: Tensor, noise: DrawnNoise) -> Kept:
+    def kept(self, visible: Tensor, infrared: Tensor, noise: NoiseTape) -> CachedFusion:
         """All of a plain fusion, with what it takes to make something stand out in it."""
         seen, warm, noise = split(padded(visible)), padded(infrared), noise.again()
         fused, sources = self.fused_of(seen, warm)
-        denoiser = Remembering(fused)
+        denoiser = RecordingDenoiser(fused)
         luma = self.last(denoiser, seen.luma, noise)
         color = self.color(seen, noise)
-        picture = levels(luma, color, *infrared.shape[:2])
-        return Kept(picture, unit_to_signed(warm), sources, tuple(denoiser.estimates), color, noise)
+        image = levels(luma, color, *infrared.shape[:2])
+        return CachedFusion(image, unit_to_signed(warm), sources, tuple(denoiser.estimates), color, noise)
 
-    def emphasized(self, kept: Kept, modulated: Modulated) -> Tensor:
-        """The picture in which something stands out, uint8 [H, W, 3]."""
+    def emphasized(self, kept: CachedFusion, modulated: Modulated) -> Tensor:
+        """The image in which something stands out, uint8 [H, W, 3]."""
         luma = self.last(self._recalled(kept), kept.infrared, kept.noise.again(), modulated)
-        return levels(luma, kept.color, *kept.picture.shape[:2])
+        return levels(luma, kept.color, *kept.image.shape[:2])
 
-    def emphasized_everywhere(self, kept: Kept, amounts: Tensor, soft: Tensor) -> Tensor:
-        """The same of a whole picture in which nothing is played down, from tensors alone; see :class:`.Everywhere`."""
+    def emphasized_everywhere(self, kept: CachedFusion, amounts: Tensor, soft: Tensor) -> Tensor:
+        """The same of a whole image in which nothing is played down, from tensors alone."""
         assert self.networks.modulation is not None
         recalled = self._recalled(kept)
-        objects = Everywhere(self.networks.modulation, kept.sources, amounts, soft)
-        luma = self.last(Blended(recalled, recalled.take, objects), kept.infrared, kept.noise.again())
-        return levels(luma, kept.color, *kept.picture.shape[:2])
+        objects = FullFrameModulation(self.networks.modulation, kept.sources, amounts, soft)
+        luma = self.last(MaskedModulation(recalled, recalled.take, objects), kept.infrared, kept.noise.again())
+        return levels(luma, kept.color, *kept.image.shape[:2])
 
-    def _recalled(self, kept: Kept) -> Recalled:
-        return Recalled(kept.estimates, self.networks.luma.decoder, self.schedule)
+    def _recalled(self, kept: CachedFusion) -> ReplayDenoiser:
+        return ReplayDenoiser(kept.estimates, self.networks.luma.decoder, self.schedule)
 
     def _pair(self, visible: Visible, warm: Tensor) -> tuple[Tensor, Tensor]:
         return unit_to_signed(self._balanced(visible)), unit_to_signed(warm)
@@ -181,7 +182,7 @@ class Pipeline:
         return FeatureDenoiser(self.networks.luma.decoder, features, self.schedule, variance=asked)
 
     def _balanced(self, visible: Visible) -> Tensor:
-        """The luma that a picture has without its colour cast, float32 [1, 1, H, W] in [0, 1]; brightness stays."""
+        """The luma that an image has without its colour cast, float32 [1, 1, H, W] in [0, 1]; brightness stays."""
         light = self.networks.chroma.light
         if light is None:
             return visible.luma

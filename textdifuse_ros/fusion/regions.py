@@ -1,4 +1,4 @@
-"""Which rectangles of a picture are decoded for the objects that a text names."""
+"""Which rectangles of an image are decoded for the objects that a text names."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Box = tuple[int, int, int, int]
 
 
 def boxes_within(boxes: list[Box], part: Box) -> list[Box]:
-    """The same rectangles in a part of the picture that holds them."""
+    """The same rectangles in a part of the image that holds them."""
     top, left = part[:2]
     return [(up - top, west - left, down - top, east - left) for up, west, down, east in boxes]
 
 
 @dataclass(frozen=True)
 class Region:
-    """A part of the picture that is decoded.
+    """A part of the image that is decoded.
 
     :ivar core: the objects
     :ivar whole: the objects with their surroundings; edges are multiples of 16
@@ -49,7 +49,7 @@ class Region:
         return boxes_within([self.core], self.whole)[0]
 
     def within(self, part: Box) -> Region:
-        """The same in a part of the picture that holds it."""
+        """The same in a part of the image that holds it."""
         return Region(*boxes_within([self.core, self.whole], part))
 
     @property
@@ -69,7 +69,7 @@ def find_regions(strengths: np.ndarray) -> list[Region]:
     """Rectangles that hold all objects; neighbours share one where that decodes fewer pixels.
 
     :param strengths: float32 [H, W], H and W multiples of 16
-    :return: none where all is 0
+    :returns: none where all is 0
     """
     height, width = strengths.shape
     named = (strengths != 0).astype(np.uint8)
@@ -117,7 +117,7 @@ def _widened(first: int, last: int, size: int) -> tuple[int, int]:
 def alike(regions: list[Region], height: int, width: int) -> list[list[Region]]:
     """The regions by size, for those of one size are decoded together; some made larger so that there are fewer sizes.
 
-    :param height: of the picture, as the width
+    :param height: of the image, as the width
     """
     groups: dict[tuple[int, int], list[Region]] = {}
     for region in regions:
@@ -144,7 +144,7 @@ def _merged(one: tuple[_Size, int], other: tuple[_Size, int]) -> tuple[int, _Siz
 
 
 def _grown(region: Region, size: tuple[int, int], height: int, width: int) -> Region:
-    """A region of a larger size, with about as much more on each side as the picture has room for."""
+    """A region of a larger size, with about as much more on each side as the image has room for."""
     edges = []
     for first, last, wanted, limit in zip(region.whole[:2], region.whole[2:], size, (height, width), strict=True):
         before = (wanted - (last - first)) // (2 * MULTIPLE) * MULTIPLE
@@ -154,7 +154,7 @@ def _grown(region: Region, size: tuple[int, int], height: int, width: int) -> Re
 
 
 def everything(height: int, width: int) -> list[list[Region]]:
-    """The whole picture as the only region."""
+    """The whole image as the only region."""
     box = (0, 0, height, width)
     return [[Region(box, box)]]
 
@@ -162,7 +162,7 @@ def everything(height: int, width: int) -> list[list[Region]]:
 def bounds(groups: list[list[Region]], height: int, width: int, ring: int) -> Box:
     """The rectangle that holds all that is decoded, and a ring around the objects; its edges are multiples of 16.
 
-    :param height: of the picture, a multiple of 16 as the width
+    :param height: of the image, a multiple of 16 as the width
     """
     wholes = np.array([region.whole for regions in groups for region in regions])
     cores = np.array([region.core for regions in groups for region in regions])
@@ -172,12 +172,12 @@ def bounds(groups: list[list[Region]], height: int, width: int, ring: int) -> Bo
     return top, left, bottom, right
 
 
-def cut(picture: Tensor, box: Box, cell: int = 1) -> Tensor:
-    """A rectangle of a picture, or of features whose cells have so many pixels a side."""
+def cut(image: Tensor, box: Box, cell: int = 1) -> Tensor:
+    """A rectangle of an image, or of features whose cells have so many pixels a side."""
     top, left, bottom, right = (edge // cell for edge in box)
-    return picture[..., top:bottom, left:right]
+    return image[..., top:bottom, left:right]
 
 
-def cut_all(picture: Tensor, boxes: list[Box], cell: int = 1) -> Tensor:
-    """Rectangles of one size, one after the other along the batch; of one picture, as of :func:`cut`."""
-    return torch.cat([cut(picture, box, cell) for box in boxes])
+def cut_all(image: Tensor, boxes: list[Box], cell: int = 1) -> Tensor:
+    """Rectangles of one size, one after the other along the batch; of one image, as of :func:`cut`."""
+    return torch.cat([cut(image, box, cell) for box in boxes])

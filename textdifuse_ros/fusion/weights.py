@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from textdifuse_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from textdifuse_ros.config import from_mapping, to_mapping
+from textdifuse_ros.config.base import from_mapping, to_mapping
 from textdifuse_ros.errors import CheckpointError, ConfigError
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
-from textdifuse_ros.networks.growth import can_grow, grow
+from textdifuse_ros.networks.widening import can_grow, grow
 
 KIND = "fusion"
 FAMILIES = {"drive": (DriveConfig, DriveNetworks)}
@@ -62,7 +62,7 @@ def join_networks(luma: str | Path, chroma: str | Path, output: str | Path) -> N
 
 
 def fitted(networks: DriveNetworks, asked: DriveConfig | None, path: str) -> DriveNetworks:
-    """The networks of a checkpoint, grown where larger ones are asked for (:mod:`textdifuse_ros.networks.growth`).
+    """The networks of a checkpoint, grown where larger ones are asked for (:mod:`textdifuse_ros.networks.widening`).
 
     :param asked: None for the checkpoint's sizes; of a part that is not asked for (0) the size does not matter
     :param path: the checkpoint's, for errors

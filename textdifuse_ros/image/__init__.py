@@ -1,1 +1,1 @@
-"""Pictures: colour, ranges, sizes, gradients, thermal counts, message encodings, files."""
+"""Images: colour, ranges, sizes, gradients, thermal counts, message encodings, files."""

@@ -1,15 +1,15 @@
-"""The homography from infrared to visible pixels, estimated from pairs of pictures that show the same scenes.
+"""The homography from infrared to visible pixels, estimated from pairs of images that show the same scenes.
 
 Infrared and visible differ in everything but the places of edges: an edge may be bright on either side, or missing in
 one of them. So what is compared is the direction of normalised gradients without its sign (Haber and Modersitzki,
 "Intensity gradient based registration and fusion of multi-modal images", MICCAI 2006): with ``n = grad / sqrt(|grad|^2
-+ eta^2)``, ``eta`` the mean strength of the picture's gradient, the score of two pictures is the correlation of
-``(n_x + i n_y)^2``, 1 for equal pictures.
++ eta^2)``, ``eta`` the mean strength of the image's gradient, the score of two images is the correlation of
+``(n_x + i n_y)^2``, 1 for equal images.
 
 The cameras stand still to one another, so all pairs share one homography: their correlation surfaces are added before a
 peak is looked for, and what is missing in one pair is found in another.
 
-1. Coarse: over scales and turns, a translation by one correlation over the whole of small pictures.
+1. Coarse: over scales and turns, a translation by one correlation over the whole of small images.
 2. Fine: over a pyramid, the displacement of each block of a grid, all pairs added; through these a translation, a
    similarity, an affine map and a homography, each by robust least squares and repeated. The simplest of them is taken
    that no other one clearly betters: by a fiftieth of the score, and by two standard errors over the pairs. A few pairs
@@ -52,7 +52,7 @@ class Estimate:
     :ivar homography: float64 [3, 3], infrared pixel (x, y, 1) to visible pixel; its last number is 1
     :ivar model: the one of :data:`MODELS` that was taken
     :ivar scores_before: of each pair, with ``start``
-    :ivar scores: of each pair, with ``homography``; -1 .. 1, 1 for equal pictures; NaN for a pair without edges
+    :ivar scores: of each pair, with ``homography``; -1 .. 1, 1 for equal images; NaN for a pair without edges
     :ivar offsets: float64 [N, 2]: what each pair alone would still be moved by [visible pixels]; NaN likewise
     :ivar candidates: mean score by model
     """
@@ -86,7 +86,7 @@ def estimate(
         are fewer pairs than :data:`ENOUGH`
     :param start: float64 [3, 3] to begin from; None searches over scales, turns and translations
     :param report: takes a line on each stage
-    :raises CalibrationError: the pictures have nothing in common that can be found
+    :raises CalibrationError: the images have nothing in common that can be found
     """
     begin = _fit_into(pairs[0])
     if start is None:
@@ -104,8 +104,8 @@ def estimate(
     scores = {name: _scores(pairs, h) for name, h in found.items()}
     telling = np.isfinite(list(scores.values())).all(0)
     if not telling.any():
-        found_nothing = "pictures without edges, or that no homography brings together"
-        raise CalibrationError("the pairs", "pictures of one scene each", found_nothing)
+        found_nothing = "images without edges, or that no homography brings together"
+        raise CalibrationError("the pairs", "images of one scene each", found_nothing)
     chosen = _simplest({name: values[telling] for name, values in scores.items()}) if model == "auto" else model
     homography = found[chosen] / found[chosen][2, 2]
     offsets = np.array([_offset(pair, homography) for pair in pairs])
@@ -119,7 +119,7 @@ def estimate(
 def _whole_pixels(homography: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """A shift of one scale by whole pixels, where the pairs cannot tell the one found from it.
 
-    Interpolation softens the picture; it is not worth its price for a fraction below two standard errors of the mean
+    Interpolation softens the image; it is not worth its price for a fraction below two standard errors of the mean
     over the pairs.
     """
     known = _known(offsets)
@@ -143,9 +143,9 @@ def _simplest(scores: dict[str, np.ndarray]) -> str:
     return best
 
 
-def edge_field(picture: np.ndarray) -> np.ndarray:
+def edge_field(image: np.ndarray) -> np.ndarray:
     """Directions of edges without their sign, float32 [2, H, W]: real and imaginary part of ``(n_x + i n_y)^2``."""
-    smooth = cv2.GaussianBlur(picture, (0, 0), 1.0).astype(np.float32)
+    smooth = cv2.GaussianBlur(image, (0, 0), 1.0).astype(np.float32)
     along_x = cv2.Scharr(smooth, cv2.CV_32F, 1, 0, scale=1 / 32, borderType=cv2.BORDER_REPLICATE)
     along_y = cv2.Scharr(smooth, cv2.CV_32F, 0, 1, scale=1 / 32, borderType=cv2.BORDER_REPLICATE)
     square = along_x * along_x + along_y * along_y
@@ -238,7 +238,7 @@ def _translation(
 
 
 def _refine(pairs: Sequence[Pair], homography: np.ndarray, model: str, levels: Sequence[int]) -> np.ndarray:
-    """Fit a model to the blocks' displacements, from small pictures to large ones."""
+    """Fit a model to the blocks' displacements, from small images to large ones."""
     largest = max(max(pair[0].shape) for pair in pairs)
     for level in levels:
         if level and _SIDES[level - 1] >= largest:
@@ -368,7 +368,7 @@ def _least_squares(unit: np.ndarray, target: np.ndarray, roots: np.ndarray, mode
 
 
 def score(pair: Pair, homography: np.ndarray) -> float:
-    """How well the edges of a pair lie over one another, -1 .. 1; NaN where the pictures hardly overlap."""
+    """How well the edges of a pair lie over one another, -1 .. 1; NaN where the images hardly overlap."""
     seen, warm, mask, _ = _fields(pair, homography, _SIDES[1])
     if float(mask.mean()) < _LEAST_OVERLAP:
         return math.nan

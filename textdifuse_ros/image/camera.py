@@ -16,21 +16,21 @@ from textdifuse_ros.errors import CalibrationError, FileError
 PLUMB_BOB, RATIONAL, FISHEYE = "plumb_bob", "rational_polynomial", "equidistant"
 _COEFFICIENTS = {PLUMB_BOB: (4, 5), RATIONAL: (8, 12, 14), FISHEYE: (4,)}
 _FISHEYE_NAMES = ("equidistant", "fisheye")
-_FAR = 1.25  # times the view of the picture
+_FAR = 1.25  # times the view of the image
 _MOST_MORE, _NEAR = 20, 1e-3  # iterations, and what they end at [pixels]
 _AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True)
 class Camera:
-    """What is known of a camera, for the pictures that it sends: binning and region of interest are worked in.
+    """What is known of a camera, for the images that it sends: binning and region of interest are worked in.
 
-    :ivar width: of its pictures [pixels]
-    :ivar height: of its pictures [pixels]
+    :ivar width: of its images [pixels]
+    :ivar height: of its images [pixels]
     :ivar matrix: K, nine numbers row by row: normalised coordinates to pixels
     :ivar distortion: coefficients of ``model``; () for none, a pinhole
     :ivar rectification: R, nine numbers row by row
-    :ivar projection: the left 3 x 3 of P, nine numbers row by row: K of the rectified picture
+    :ivar projection: the left 3 x 3 of P, nine numbers row by row: K of the rectified image
     """
 
     width: int
@@ -43,36 +43,36 @@ class Camera:
 
     @property
     def is_plain(self) -> bool:
-        """Whether rectification would leave its pictures as they are."""
+        """Whether rectification would leave its images as they are."""
         plain = not self.distortion and np.allclose(self.rectification, np.eye(3).reshape(-1), atol=1e-9)
         return bool(plain and np.allclose(self.matrix, self.projection, rtol=1e-9, atol=1e-9))
 
-    def check_size(self, picture: np.ndarray, what: str) -> None:
-        """Refuse a picture of another size.
+    def check_size(self, image: np.ndarray, what: str) -> None:
+        """Refuse an image of another size.
 
         :raises CalibrationError: names both
         """
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         if (width, height) != (self.width, self.height):
-            expected = f"one for {width} x {height} pixels, as its pictures are"
+            expected = f"one for {width} x {height} pixels, as its images are"
             remedy = "calibrate at the size that the driver sends, or give its binning and roi"
             raise CalibrationError(f"the calibration of {what}", expected, f"{self.width} x {self.height}", remedy)
 
     def distort(self, rectified: np.ndarray) -> np.ndarray:
-        """Where in its picture lies what is seen at these pixels of the rectified one.
+        """Where in its image lies what is seen at these pixels of the rectified one.
 
         :param rectified: float64 [N, 2], (x, y)
-        :return: float64 [N, 2]
+        :returns: float64 [N, 2]
         """
         rays = to_rays(rectified, np.reshape(self.projection, (3, 3)))
         return self.project(rays @ np.reshape(self.rectification, (3, 3)))  # by the transposed matrix: backwards
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Where in its picture points lie.
+        """Where in its image points lie.
 
         :param points: float64 [N, 3] in its optical frame (x right, y down, z ahead)
-        :return: float64 [N, 2], (x, y); NaN behind the camera, or far outside its view, where a lens polynomial that
-            was fitted inside may lead back into the picture
+        :returns: float64 [N, 2], (x, y); NaN behind the camera, or far outside its view, where a lens polynomial that
+            was fitted inside may lead back into the image
         """
         points = np.where(points[:, 2:] > 1e-9, points, np.nan)
         rays = points / points[:, 2:]
@@ -96,10 +96,10 @@ class Camera:
         return pixels
 
     def rays(self, pixels: np.ndarray) -> np.ndarray:
-        """Directions with z = 1, in its optical frame, of what is seen at these pixels of its picture.
+        """Directions with z = 1, in its optical frame, of what is seen at these pixels of its image.
 
         :param pixels: float64 [N, 2], (x, y)
-        :return: float64 [N, 3]; NaN where the lens sees nothing
+        :returns: float64 [N, 3]; NaN where the lens sees nothing
         """
         matrix = np.reshape(self.matrix, (3, 3))
         if not self.distortion:
@@ -121,7 +121,7 @@ class Camera:
         return rays
 
     def _view(self) -> float:
-        """Largest tangent of the angle that the border of its picture has to the axis."""
+        """Largest tangent of the angle that the border of its image has to the axis."""
         x, y = np.linspace(0, self.width - 1, 16), np.linspace(0, self.height - 1, 16)
         border = np.concatenate(
             [np.column_stack((x, np.full(16, end))) for end in (0, self.height - 1)]
@@ -129,7 +129,7 @@ class Camera:
         )
         rays = self.rays(border)
         radius = np.hypot(rays[:, 0], rays[:, 1])
-        # A fisheye may see nothing at all there: its circle lies within the picture.
+        # A fisheye may see nothing at all there: its circle lies within the image.
         return float(radius[np.isfinite(radius)].max(initial=0.0)) or math.inf
 
 

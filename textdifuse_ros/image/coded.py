@@ -1,14 +1,14 @@
-"""Coded pictures: the content of a PNG, JPEG, TIFF or BMP file, and of a ``sensor_msgs/CompressedImage``.
+"""Coded images: the content of a PNG, JPEG, TIFF or BMP file, and of a ``sensor_msgs/CompressedImage``.
 
-The content decides what a picture is, not the name that it goes by.
+The content decides what an image is, not the name that it goes by.
 
 ``format`` of a message is as image_transport's compressed plugin writes it: ``ENCODING; CODEC compressed CODED``, with
-``ENCODING`` that of the raw picture and ``CODED`` ``bgr8`` or ``bgr16`` for colours and empty for all else; some
+``ENCODING`` that of the raw image and ``CODED`` ``bgr8`` or ``bgr16`` for colours and empty for all else; some
 drivers give only the codec (``jpeg``). Of it counts:
 
 - the order of colours: RGB where ``ENCODING`` is a colour and ``CODED`` is not ``bgr...``, as that plugin reads it;
   what OpenCV codes, BGR, in all other cases;
-- a mosaic: where ``ENCODING`` is ``bayer_...`` the coded picture has one channel, which is still to be converted.
+- a mosaic: where ``ENCODING`` is ``bayer_...`` the coded image has one channel, which is still to be converted.
 """
 
 from __future__ import annotations
@@ -39,66 +39,64 @@ _COLOURS = ("rgb", "bgr", "rgba", "bgra")
 
 
 def decode_coded(data: bytes, what: str, again: str = "copy it again") -> np.ndarray:
-    """The picture in the bytes of a file.
+    """The image in the bytes of a file.
 
     - Alpha is dropped; the colour below it is kept.
-    - EXIF orientation is ignored: both cameras' pictures are taken as the pixels lie, so that a pair stays aligned.
+    - EXIF orientation is ignored: both cameras' images are taken as the pixels lie, so that a pair stays aligned.
     - Of a file with several pages the first is read.
 
     :param what: names the file in error messages
     :param again: the remedy for a damaged one
-    :return: uint8 or uint16 [H, W] or [H, W, 3] RGB, or float [H, W] or [H, W, C]
-    :raises FileError: no picture of these kinds, truncated or damaged, not of 8 or 16 bits
+    :returns: uint8 or uint16 [H, W] or [H, W, 3] RGB, or float [H, W] or [H, W, C]
+    :raises FileError: no image of these kinds, truncated or damaged, not of 8 or 16 bits
     """
     kind = kind_of(data)
     if kind is None:
         found = f"one that starts with {data[:4]!r}" if data else "an empty file"
-        raise FileError(what, "a PNG, JPEG, TIFF or BMP picture", found)
+        raise FileError(what, "a PNG, JPEG, TIFF or BMP image", found)
     # Some releases of OpenCV return what they could decode of a truncated file, grey below; TIFF and BMP they refuse.
     if kind == "PNG":
         for _ in png_text.chunks(data, what):
             pass
     elif kind == "JPEG" and not _jpeg_ends(data):
         raise FileError(what, "a whole JPEG file", f"one that breaks off after {len(data)} bytes", again)
-    picture = _decode(data)
-    if picture is None:
-        raise FileError(what, f"a readable {kind} picture", "a damaged or truncated one", again)
-    channels = picture.shape[2] if picture.ndim == 3 else 1
-    if picture.dtype.name not in ("uint8", "uint16", "float32", "float64") or channels not in (1, 3, 4):
-        raise FileError(what, "a picture of 8 or 16 bits with 1, 3 or 4 channels", describe(picture))
-    if picture.dtype.kind == "f":
-        return picture
+    image = _decode(data)
+    if image is None:
+        raise FileError(what, f"a readable {kind} image", "a damaged or truncated one", again)
+    channels = image.shape[2] if image.ndim == 3 else 1
+    if image.dtype.name not in ("uint8", "uint16", "float32", "float64") or channels not in (1, 3, 4):
+        raise FileError(what, "an image of 8 or 16 bits with 1, 3 or 4 channels", describe(image))
+    if image.dtype.kind == "f":
+        return image
     if channels == 1:
-        return picture.reshape(picture.shape[:2])
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB if channels == 3 else cv2.COLOR_BGRA2RGB)
+        return image.reshape(image.shape[:2])
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB if channels == 3 else cv2.COLOR_BGRA2RGB)
 
 
 def decode_compressed(data: Bytes, form: str) -> np.ndarray:
-    """The picture in a ``sensor_msgs/CompressedImage``.
+    """The image in a ``sensor_msgs/CompressedImage``.
 
     :param form: its ``format``
-    :return: uint8 or uint16 [H, W] or [H, W, 3] RGB, or float32 [H, W]
-    :raises EncodingError: truncated, damaged or no picture; compressedDepth; counts of 16 bits in a JPEG; a mosaic
+    :returns: uint8 or uint16 [H, W] or [H, W, 3] RGB, or float32 [H, W]
+    :raises EncodingError: truncated, damaged or no image; compressedDepth; counts of 16 bits in a JPEG; a mosaic
         that is none
     """
     encoding, _, codec = (part.strip() for part in form.partition(";"))
     if "compressedDepth" in form:
         remedy = "take the topic .../compressed, or the raw one"
-        raise EncodingError("a compressed picture", "a plain PNG, JPEG or TIFF", f"{form!r} (quantised depth)", remedy)
+        raise EncodingError("a compressed image", "a plain PNG, JPEG or TIFF", f"{form!r} (quantised depth)", remedy)
     content = bytes(memoryview(data))
     if kind_of(content) == "JPEG" and encoding in ("mono16", "16UC1"):
         remedy = "set the format of its publisher to png, or take the raw topic"
-        raise EncodingError("a picture of 16 bits", "compressed as PNG", f"{form!r}, eight bits of it", remedy)
+        raise EncodingError("an image of 16 bits", "compressed as PNG", f"{form!r}, eight bits of it", remedy)
     try:
-        picture = decode_coded(
-            content, "the compressed picture", "see that its publisher and the network keep it whole"
-        )
+        image = decode_coded(content, "the compressed image", "see that its publisher and the network keep it whole")
     except FileError as error:
         raise EncodingError(error.what, error.expected, error.actual, error.remedy) from error
-    if picture.ndim == 3:
+    if image.ndim == 3:
         literal = encoding.rstrip("0123456789") in _COLOURS and codec and "compressed bgr" not in codec
-        return np.ascontiguousarray(picture[:, :, ::-1]) if literal else picture
-    return _from_mosaic(picture, encoding) if encoding.startswith("bayer_") else picture
+        return np.ascontiguousarray(image[:, :, ::-1]) if literal else image
+    return _from_mosaic(image, encoding) if encoding.startswith("bayer_") else image
 
 
 def kind_of(data: bytes) -> str | None:
@@ -106,14 +104,14 @@ def kind_of(data: bytes) -> str | None:
     return next((name for mark, name in _SIGNATURES.items() if data.startswith(mark)), None)
 
 
-def _from_mosaic(picture: np.ndarray, encoding: str) -> np.ndarray:
+def _from_mosaic(image: np.ndarray, encoding: str) -> np.ndarray:
     layout = ENCODINGS.get(encoding)
     if layout is None:
         raise EncodingError("the encoding of a compressed mosaic", "a known one", repr(encoding))
-    if min(picture.shape) < layout.least or picture.dtype != np.dtype(layout.dtype):
+    if min(image.shape) < layout.least or image.dtype != np.dtype(layout.dtype):
         expected = f"{8 * np.dtype(layout.dtype).itemsize} bits and at least {layout.least} x {layout.least} pixels"
-        raise EncodingError(f"a picture in {encoding}", expected, describe(picture))
-    return layout.convert(picture)
+        raise EncodingError(f"an image in {encoding}", expected, describe(image))
+    return layout.convert(image)
 
 
 def _decode(data: bytes) -> np.ndarray | None:
@@ -142,7 +140,7 @@ def _quiet_opencv() -> Iterator[None]:
 
 
 def _jpeg_ends(data: bytes) -> bool:
-    """Whether the end mark follows the coded picture; the one of an embedded thumbnail does not count."""
+    """Whether the end mark follows the coded image; the one of an embedded thumbnail does not count."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         mark = data[at + 1]

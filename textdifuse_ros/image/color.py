@@ -9,10 +9,10 @@ KR, KG, KB = 0.299, 0.587, 0.114
 
 
 def rgb_to_ycbcr(rgb: Tensor) -> tuple[Tensor, Tensor]:
-    """Split a colour picture in luma and chroma.
+    """Split a colour image in luma and chroma.
 
     :param rgb: float [N, 3, H, W] in [0, 1]
-    :return: luma float [N, 1, H, W] in [0, 1]; chroma (Cb, Cr) float [N, 2, H, W] in [-0.5, 0.5]
+    :returns: luma float [N, 1, H, W] in [0, 1]; chroma (Cb, Cr) float [N, 2, H, W] in [-0.5, 0.5]
     """
     red, green, blue = rgb.unbind(1)
     luma = KR * red + KG * green + KB * blue
@@ -26,7 +26,7 @@ def ycbcr_to_rgb(luma: Tensor, chroma: Tensor) -> Tensor:
 
     :param luma: float [N, 1, H, W] in [0, 1]
     :param chroma: float [N, 2, H, W] in [-0.5, 0.5]
-    :return: float [N, 3, H, W]
+    :returns: float [N, 3, H, W]
     """
     luma = luma.squeeze(1)
     cb, cr = chroma.unbind(1)

@@ -31,7 +31,7 @@ Bytes = Any  # whatever offers a contiguous buffer: bytes, bytearray, memoryview
 
 @dataclass(frozen=True)
 class Layout:
-    """How an encoding keeps a picture.
+    """How an encoding keeps an image.
 
     :ivar dtype: type of one value, without byte order: ``u1``, ``u2`` or ``f4``
     :ivar channels: values a pixel
@@ -71,7 +71,7 @@ def _table() -> dict[str, Layout]:
             ("gbrg", cv2.COLOR_BayerGR2RGB),
             ("grbg", cv2.COLOR_BayerGB2RGB),
         ):
-            # Below 3 x 3 pixels OpenCV leaves the picture black.
+            # Below 3 x 3 pixels OpenCV leaves the image black.
             table[f"bayer_{pattern}{bits}"] = Layout(dtype, 1, _by(code), least=3)
     for name in ("uyvy", "yuv422"):
         table[name] = Layout("u1", 2, _by(cv2.COLOR_YUV2RGB_UYVY), even=True)
@@ -86,13 +86,13 @@ ENCODINGS: dict[str, Layout] = _table()
 
 
 def decode_image(data: Bytes, height: int, width: int, step: int, encoding: str, is_bigendian: bool) -> np.ndarray:
-    """The picture in an image message.
+    """The image in an image message.
 
     :param data: at least ``step * height`` bytes (half as much again of two planes); what lies beyond is ignored
     :param step: bytes from one row's start to the next one's; what exceeds a row is padding
     :param encoding: a key of :data:`ENCODINGS`
     :param is_bigendian: byte order of values of more than one byte
-    :return: [H, W], or [H, W, 3] RGB, uint8 or uint16 (float32 [H, W] for ``32FC1``) in native byte order; where
+    :returns: [H, W], or [H, W, 3] RGB, uint8 or uint16 (float32 [H, W] for ``32FC1``) in native byte order; where
         nothing had to be converted a view of ``data``, read-only or with padded rows as the message has them
     :raises EncodingError: unknown encoding; a size of 0, or one that the encoding cannot have; step or data too short
     """
@@ -118,46 +118,46 @@ def decode_image(data: Bytes, height: int, width: int, step: int, encoding: str,
 def _check_layout(layout: Layout, height: int, width: int, step: int, encoding: str) -> None:
     if height < layout.least or width < layout.least:
         raise EncodingError(
-            f"a picture in {encoding}", f"at least {layout.least} x {layout.least} pixels", f"{width} x {height}"
+            f"an image in {encoding}", f"at least {layout.least} x {layout.least} pixels", f"{width} x {height}"
         )
     if layout.even and width % 2:
-        raise EncodingError(f"the width of a picture in {encoding}", "even [pixels]", width)
+        raise EncodingError(f"the width of an image in {encoding}", "even [pixels]", width)
     if layout.two_planes and height % 2:
-        raise EncodingError(f"the height of a picture in {encoding}", "even [pixels]", height)
+        raise EncodingError(f"the height of an image in {encoding}", "even [pixels]", height)
     row = width * layout.channels * np.dtype(layout.dtype).itemsize
     if step < row:
         raise EncodingError("step", f"at least {row} bytes for {width} pixels in {encoding}", step)
 
 
 def to_visible(decoded: np.ndarray) -> np.ndarray:
-    """A decoded picture as the visible one: uint8 or uint16 [H, W, 3] RGB; grey is repeated.
+    """A decoded image as the visible one: uint8 or uint16 [H, W, 3] RGB; grey is repeated.
 
-    :raises EncodingError: a float picture
+    :raises EncodingError: a float image
     """
     if decoded.dtype.kind == "f":
-        raise EncodingError("the visible picture", "of 8 or 16 bits", describe(decoded), "float is for infrared only")
+        raise EncodingError("the visible image", "of 8 or 16 bits", describe(decoded), "float is for infrared only")
     return decoded if decoded.ndim == 3 else cv2.cvtColor(decoded, cv2.COLOR_GRAY2RGB)
 
 
 def to_infrared(decoded: np.ndarray) -> np.ndarray:
-    """A decoded picture as the infrared one: uint8 or uint16 [H, W].
+    """A decoded image as the infrared one: uint8 or uint16 [H, W].
 
-    Colour is reduced to BT.601 luma; a float picture is stretched to uint8 by :func:`.thermal.to_uint8`.
+    Colour is reduced to BT.601 luma; a float image is stretched to uint8 by :func:`.thermal.to_uint8`.
 
-    :raises ImageError: a float picture with NaN or infinite values
+    :raises ImageError: a float image with NaN or infinite values
     """
     if decoded.dtype.kind == "f":
-        return to_uint8(decoded, "the infrared picture")
+        return to_uint8(decoded, "the infrared image")
     return decoded if decoded.ndim == 2 else cv2.cvtColor(decoded, cv2.COLOR_RGB2GRAY)
 
 
 def encode_image(image: np.ndarray, encoding: str) -> tuple[memoryview, int]:
-    """The ``data`` and ``step`` of a message for a picture.
+    """The ``data`` and ``step`` of a message for an image.
 
     :param image: uint8 [H, W, 3] RGB for ``rgb8`` and ``bgr8``, uint8 [H, W] for ``mono8``, uint16 [H, W] for
         ``mono16`` (in native byte order)
-    :return: a flat view of bytes (of the picture's own memory where nothing had to change), and the bytes of a row
-    :raises EncodingError: another encoding, or a picture that does not fit it
+    :returns: a flat view of bytes (of the image's own memory where nothing had to change), and the bytes of a row
+    :raises EncodingError: another encoding, or an image that does not fit it
     """
     channels = {"rgb8": 3, "bgr8": 3, "mono8": 1, "mono16": 1}.get(encoding)
     if channels is None:
@@ -166,7 +166,7 @@ def encode_image(image: np.ndarray, encoding: str) -> tuple[memoryview, int]:
     dtype = np.dtype(np.uint16 if encoding == "mono16" else np.uint8)
     if image.dtype != dtype or (image.ndim, image.shape[2] if image.ndim == 3 else None) != due:
         shape = "[H, W, 3]" if channels == 3 else "[H, W]"
-        raise EncodingError(f"a picture for {encoding}", f"{dtype} {shape}", describe(image))
+        raise EncodingError(f"an image for {encoding}", f"{dtype} {shape}", describe(image))
     if encoding == "bgr8" and image.size:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     flat = np.ascontiguousarray(image).reshape(-1).view(np.uint8)

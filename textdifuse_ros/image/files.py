@@ -1,9 +1,9 @@
-"""Picture files in and out, and pairs of them.
+"""Image files in and out, and pairs of them.
 
 PNG (8 and 16 bit), JPEG, TIFF (8 and 16 bit) and BMP are read, as :mod:`.coded` says.
 
 - A float TIFF is taken for infrared only (temperatures) and stretched to uint8 by :mod:`.thermal`; a visible float
-  picture is refused, for no rule tells its white.
+  image is refused, for no rule tells its white.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 
 
 def read_visible(path: str | Path) -> np.ndarray:
-    """A visible picture from a file; a grey one is repeated to three channels.
+    """A visible image from a file; a grey one is repeated to three channels.
 
-    :return: uint8 or uint16 [H, W, 3], RGB
-    :raises FileError: missing, no picture, truncated or damaged, not of 8 or 16 bits
+    :returns: uint8 or uint16 [H, W, 3], RGB
+    :raises FileError: missing, no image, truncated or damaged, not of 8 or 16 bits
     """
-    picture = read_stored(path)
-    if picture.dtype.kind == "f":
-        raise FileError(str(path), "a picture of 8 or 16 bits", describe(picture), "convert it to 16 bits")
-    return to_visible(picture)
+    image = read_stored(path)
+    if image.dtype.kind == "f":
+        raise FileError(str(path), "an image of 8 or 16 bits", describe(image), "convert it to 16 bits")
+    return to_visible(image)
 
 
 def read_infrared(path: str | Path) -> np.ndarray:
-    """An infrared picture from a file; a colour one is reduced to BT.601 luma.
+    """An infrared image from a file; a colour one is reduced to BT.601 luma.
 
-    :return: uint8 or uint16 [H, W]; uint8 for a float TIFF, see :func:`.thermal.to_uint8`
-    :raises FileError: missing, no picture, truncated or damaged, neither of 8 or 16 bits nor grey float, NaN
+    :returns: uint8 or uint16 [H, W]; uint8 for a float TIFF, see :func:`.thermal.to_uint8`
+    :raises FileError: missing, no image, truncated or damaged, neither of 8 or 16 bits nor grey float, NaN
     """
-    picture = read_stored(path)
+    image = read_stored(path)
     try:
-        return to_infrared(picture)
+        return to_infrared(image)
     except ImageError as error:
         raise FileError(str(path), error.expected, error.actual, error.remedy) from error
 
 
 def read_stored(path: str | Path) -> np.ndarray:
-    """A picture with the values that the file holds.
+    """An image with the values that the file holds.
 
-    :return: uint8 or uint16 [H, W] or [H, W, 3] RGB, or float [H, W] or [H, W, C]
-    :raises FileError: missing, no picture, truncated or damaged, not of 8 or 16 bits
+    :returns: uint8 or uint16 [H, W] or [H, W, 3] RGB, or float [H, W] or [H, W, C]
+    :raises FileError: missing, no image, truncated or damaged, not of 8 or 16 bits
     """
     return decode_coded(_read_bytes(path), str(path))
 
@@ -64,7 +64,7 @@ def _read_bytes(path: str | Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise FileError(str(path), "a readable picture file", error.strerror or error) from error
+        raise FileError(str(path), "a readable image file", error.strerror or error) from error
 
 
 def write_png(path: str | Path, image: np.ndarray, metadata: Mapping[str, str] | None = None) -> None:
@@ -77,7 +77,7 @@ def write_png(path: str | Path, image: np.ndarray, metadata: Mapping[str, str] |
     """
     grey, colour = image.ndim == 2, image.ndim == 3 and image.shape[2] == 3
     if image.dtype.name not in ("uint8", "uint16") or not (grey or colour) or not image.size:
-        raise ImageError(f"the picture for {path}", "uint8 or uint16, [H, W] or [H, W, 3] (RGB)", describe(image))
+        raise ImageError(f"the image for {path}", "uint8 or uint16, [H, W] or [H, W, 3] (RGB)", describe(image))
     _, coded = cv2.imencode(".png", image if grey else cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     write_whole(Path(path), png_text.add_text(coded.tobytes(), metadata or {}))
 
@@ -128,8 +128,8 @@ class PairListing:
     """The pairs of two folders, and what found no partner; iterating yields the pairs.
 
     :ivar pairs: sorted by stem, at least one
-    :ivar visible_only: stems without an infrared picture, sorted
-    :ivar infrared_only: stems without a visible picture, sorted
+    :ivar visible_only: stems without an infrared image, sorted
+    :ivar infrared_only: stems without a visible image, sorted
     """
 
     pairs: tuple[Pair, ...]
@@ -144,18 +144,18 @@ class PairListing:
 
 
 def find_pairs(visible: str | Path, infrared: str | Path) -> PairListing:
-    """Pair two files with each other, or the pictures of two folders by stem.
+    """Pair two files with each other, or the images of two folders by stem.
 
-    Two files make one pair, whatever their names; its stem is the visible file's. In a folder the pictures are the
+    Two files make one pair, whatever their names; its stem is the visible file's. In a folder the images are the
     files with a suffix of :data:`SUFFIXES` in any case; subfolders and hidden files are passed over.
 
-    :raises FileError: a path is missing; a file and a folder; a folder without pictures, or with two of one stem; no
+    :raises FileError: a path is missing; a file and a folder; a folder without images, or with two of one stem; no
         stem in both folders
     """
     visible, infrared = Path(visible), Path(infrared)
     for path in (visible, infrared):
         if not path.exists():
-            raise FileError(str(path), "a picture or a folder of pictures", "no such file or folder")
+            raise FileError(str(path), "an image or a folder of images", "no such file or folder")
     if visible.is_dir() != infrared.is_dir():
         words = {True: "a folder", False: "a file"}
         raise FileError(
@@ -166,20 +166,20 @@ def find_pairs(visible: str | Path, infrared: str | Path) -> PairListing:
         )
     if not visible.is_dir():
         return PairListing((Pair(visible.stem, visible, infrared),))
-    left, right = _pictures(visible), _pictures(infrared)
+    left, right = _images(visible), _images(infrared)
     pairs = tuple(Pair(stem, left[stem], right[stem]) for stem in sorted(left.keys() & right.keys()))
     visible_only, infrared_only = sorted(left.keys() - right.keys()), sorted(right.keys() - left.keys())
     if not pairs:
         raise FileError(
             f"the folder {infrared}",
-            f"one with a picture of the same name for some picture of {visible}",
+            f"one with an image of the same name for some image of {visible}",
             f"{_some(visible_only)} only there and {_some(infrared_only)} only here",
         )
     return PairListing(pairs, tuple(visible_only), tuple(infrared_only))
 
 
-def _pictures(folder: Path) -> dict[str, Path]:
-    """The picture files of a folder by stem."""
+def _images(folder: Path) -> dict[str, Path]:
+    """The image files of a folder by stem."""
     found: dict[str, Path] = {}
     try:
         files = sorted(path for path in folder.iterdir() if path.is_file())
@@ -190,10 +190,10 @@ def _pictures(folder: Path) -> dict[str, Path]:
             continue
         if path.stem in found:
             names = f"{found[path.stem].name} and {path.name}"
-            raise FileError(f"the folder {folder}", "one picture for each name", names, "remove one of them")
+            raise FileError(f"the folder {folder}", "one image for each name", names, "remove one of them")
         found[path.stem] = path
     if not found:
-        raise FileError(f"the folder {folder}", f"one with pictures ({', '.join(SUFFIXES)})", "none")
+        raise FileError(f"the folder {folder}", f"one with images ({', '.join(SUFFIXES)})", "none")
     return found
 
 

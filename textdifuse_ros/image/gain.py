@@ -1,15 +1,15 @@
-"""Thermal counts to eight bits over a stream of pictures, without flicker.
+"""Thermal counts to eight bits over a stream of images, without flicker.
 
-:mod:`.thermal` looks at one picture alone: its percentiles jump with every warm thing that comes and goes, and with the
-noise. Here the mapping follows the scene by exponential smoothing with a time constant, taken over the pictures' own
+:mod:`.thermal` looks at one image alone: its percentiles jump with every warm thing that comes and goes, and with the
+noise. Here the mapping follows the scene by exponential smoothing with a time constant, taken over the images' own
 stamps, so that the same stream gives the same bytes however fast it is played.
 
 A jump of the scene is not smoothed: where the median and a limit leave the smoothed ones by more than a share of the
 present span (a cut, the offset that a flat-field correction leaves behind), or time goes back, the mapping begins anew
-with that very picture. The median alone jumps where half the picture is sky, a limit alone with every hot thing.
-A shutter's even picture changes nothing: the old mapping shows it even, and takes the scene again afterwards.
+with that very image. The median alone jumps where half the image is sky, a limit alone with every hot thing.
+A shutter's even image changes nothing: the old mapping shows it even, and takes the scene again afterwards.
 
-What is even to the noise is not stretched: the span is 25 standard deviations of the picture's own noise at least.
+What is even to the noise is not stretched: the span is 25 standard deviations of the image's own noise at least.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import math
 import numpy as np
 
 from textdifuse_ros.checks import describe
-from textdifuse_ros.config_sensors import SensorConfig
+from textdifuse_ros.config.sensors import SensorConfig
 from textdifuse_ros.errors import ImageError
 from textdifuse_ros.image.thermal import check_finite, stretch, values_at
 
@@ -29,18 +29,18 @@ CELSIUS = 273.15
 NOISE_SPAN = 25.0
 """Least span, in standard deviations of the noise: of noise alone 0.5 to 99.5 % span five."""
 EVEN = 0.25
-"""A picture whose span is less than this share of the scene's, and is noise, is that of a closed shutter, unless it
+"""An image whose span is less than this share of the scene's, and is noise, is that of a closed shutter, unless it
 stays so."""
 SHUTTER_NS = 2_000_000_000
 """Longest time that a shutter is closed for [ns]."""
 MOST_DEAD = 0.01
-"""Share of a picture's pixels that may be NaN or infinite: dead ones, which get the median of the others."""
+"""Share of an image's pixels that may be NaN or infinite: dead ones, which get the median of the others."""
 
 
 class ThermalGain:
-    """The gain of one camera; holds the smoothed mapping between its pictures. For one thread.
+    """The gain of one camera; holds the smoothed mapping between its images. For one thread.
 
-    :ivar config: may be replaced between two pictures; the mapping begins anew where the kind of gain changes
+    :ivar config: may be replaced between two images; the mapping begins anew where the kind of gain changes
     """
 
     def __init__(self, config: SensorConfig) -> None:
@@ -49,69 +49,69 @@ class ThermalGain:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the past: the next picture is mapped as if it were the first."""
+        """Forget the past: the next image is mapped as if it were the first."""
         self._last_ns: int | None = None
         self._even_since: int | None = None
         self._limits = np.zeros(4)  # low, high, median, noise
         self._curve = np.zeros(0, np.float32)
 
-    def __call__(self, picture: np.ndarray, stamp_ns: int, what: str = "the infrared picture") -> np.ndarray:
-        """Map one picture.
+    def __call__(self, image: np.ndarray, stamp_ns: int, what: str = "the infrared image") -> np.ndarray:
+        """Map one image.
 
-        :param picture: uint8, uint16 or float [H, W]; uint8 is returned as it is (its camera has a gain of its own)
-        :param stamp_ns: of the picture [ns]; going back begins anew
-        :return: uint8 [H, W]
+        :param image: uint8, uint16 or float [H, W]; uint8 is returned as it is (its camera has a gain of its own)
+        :param stamp_ns: of the image [ns]; going back begins anew
+        :returns: uint8 [H, W]
         :raises ImageError: another type or shape; more than a hundredth of it NaN or infinite
         """
-        if picture.ndim != 2 or not picture.size or picture.dtype.name not in ("uint8", "uint16", "float32", "float64"):
-            raise ImageError(what, "uint8, uint16 or float [H, W]", describe(picture))
-        if picture.dtype == np.uint8:
-            return picture
-        picture = _mended(picture)
-        check_finite(picture, what)
+        if image.ndim != 2 or not image.size or image.dtype.name not in ("uint8", "uint16", "float32", "float64"):
+            raise ImageError(what, "uint8, uint16 or float [H, W]", describe(image))
+        if image.dtype == np.uint8:
+            return image
+        image = _mended(image)
+        check_finite(image, what)
         config = self.config
         if config.gain == "fixed":
-            return self._fixed(picture)
+            return self._fixed(image)
         if config.gain != self._kind:
             self._kind = config.gain
             self.reset()
         if config.gain == "plateau":
-            picture = self._as_counts(picture)
-        present = self._present(picture)
-        share = self._share(present, stamp_ns, self._least_span(picture))
+            image = self._as_counts(image)
+        present = self._present(image)
+        share = self._share(present, stamp_ns, self._least_span(image))
         self._limits += share * (present - self._limits)
         self._last_ns = stamp_ns
-        least = self._least_span(picture)
+        least = self._least_span(image)
         if config.gain == "plateau":
-            curve = plateau_curve(picture, present[0], present[1], config.gain_plateau, least)
+            curve = plateau_curve(image, present[0], present[1], config.gain_plateau, least)
             if share >= 1 or not self._curve.size:
                 self._curve = curve
             else:
                 self._curve += np.float32(share) * (curve - self._curve)
-            return (self._curve * 255.0 + 0.5).astype(np.uint8)[picture]
+            return (self._curve * 255.0 + 0.5).astype(np.uint8)[image]
         low, high = self._limits[:2]
         if high - low < least:
             low, high = (low + high - least) / 2, (low + high + least) / 2
-        return stretch(picture, float(low), float(high))
+        return stretch(image, float(low), float(high))
 
-    def _least_span(self, picture: np.ndarray) -> float:
-        """The span that fills the 8 bits at least, in the picture's unit."""
-        unit = 1.0 if picture.dtype == np.uint16 else self.config.kelvin_per_count
+    def _least_span(self, image: np.ndarray) -> float:
+        """The span that fills the 8 bits at least, in the image's unit."""
+        unit = 1.0 if image.dtype == np.uint16 else self.config.kelvin_per_count
         return max(self.config.gain_least_span * unit, NOISE_SPAN * float(self._limits[3]))
 
-    def _present(self, picture: np.ndarray) -> np.ndarray:
-        """Low, high, median and noise of this picture alone, float64 [4]."""
+    def _present(self, image: np.ndarray) -> np.ndarray:
+        """Low, high, median and noise of this image alone, float64 [4]."""
         config = self.config
         shares = (0.0, 100.0) if config.gain == "minmax" else (config.gain_low_percentile, config.gain_high_percentile)
-        low, high, median = values_at(picture, (*shares, 50.0))
+        low, high, median = values_at(image, (*shares, 50.0))
         if low == high:  # a small warm object before an even background
-            low, high = picture.min(), picture.max()
-        return np.array((low, high, median, noise_of(picture)), np.float64)
+            low, high = image.min(), image.max()
+        return np.array((low, high, median, noise_of(image)), np.float64)
 
     def _share(self, present: np.ndarray, stamp_ns: int, least: float) -> float:
-        """How far the mapping goes towards this picture's own, 0 .. 1.
+        """How far the mapping goes towards this image's own, 0 .. 1.
 
-        :param least: span that fills the 8 bits at least, in the picture's unit
+        :param least: span that fills the 8 bits at least, in the image's unit
         """
         if self._last_ns is None or stamp_ns < self._last_ns or not self.config.gain_time_constant:
             self._even_since = None
@@ -128,28 +128,28 @@ class ThermalGain:
             return 1.0
         return 1.0 - math.exp(-(stamp_ns - self._last_ns) / 1e9 / self.config.gain_time_constant)
 
-    def _fixed(self, picture: np.ndarray) -> np.ndarray:
+    def _fixed(self, image: np.ndarray) -> np.ndarray:
         config = self.config
         limits = (config.gain_fixed_low, config.gain_fixed_high)
-        if picture.dtype == np.uint16:
+        if image.dtype == np.uint16:
             low, high = ((limit - config.kelvin_offset) / config.kelvin_per_count for limit in limits)
         else:
             low, high = (limit - self._zero() for limit in limits)
-        return stretch(picture, low, high)
+        return stretch(image, low, high)
 
-    def _as_counts(self, picture: np.ndarray) -> np.ndarray:
+    def _as_counts(self, image: np.ndarray) -> np.ndarray:
         """Temperatures as the counts that the radiometric scale gives them, uint16."""
-        if picture.dtype == np.uint16:
-            return picture
-        counts = (picture + (self._zero() - self.config.kelvin_offset)) / self.config.kelvin_per_count
+        if image.dtype == np.uint16:
+            return image
+        counts = (image + (self._zero() - self.config.kelvin_offset)) / self.config.kelvin_per_count
         return np.clip(np.rint(counts), 0, COUNTS - 1).astype(np.uint16)
 
     def _zero(self) -> float:
-        """Temperature of the value 0 of a float picture [K]."""
+        """Temperature of the value 0 of a float image [K]."""
         return CELSIUS if self.config.thermal_unit == "celsius" else 0.0
 
 
-def plateau_curve(picture: np.ndarray, low: float, high: float, plateau: float, least_span: float) -> np.ndarray:
+def plateau_curve(image: np.ndarray, low: float, high: float, plateau: float, least_span: float) -> np.ndarray:
     """The mapping of plateau equalisation: the cumulated histogram, each bin cut at a plateau.
 
     The plateau is ``plateau`` times what an even spread over the span would put into a bin. No count gets more contrast
@@ -157,14 +157,14 @@ def plateau_curve(picture: np.ndarray, low: float, high: float, plateau: float, 
     Vickers, "Plateau equalization algorithm for real-time display of high-quality infrared imagery", Optical
     Engineering 35(7), 1996.
 
-    :param picture: uint16 [H, W]
+    :param image: uint16 [H, W]
     :param low: count at the lower percentile
     :param high: count at the upper one
-    :return: float32 [65536] in [0, 1], not falling
+    :returns: float32 [65536] in [0, 1], not falling
     """
-    histogram = np.bincount(picture.reshape(-1), minlength=COUNTS).astype(np.float64)
+    histogram = np.bincount(image.reshape(-1), minlength=COUNTS).astype(np.float64)
     span, least_span = max(high - low + 1, least_span), max(least_span, 1.0)
-    most = max(picture.size * min(plateau / span, 1 / least_span), 1.0)
+    most = max(image.size * min(plateau / span, 1 / least_span), 1.0)
     least = most * least_span
     np.minimum(histogram, most, out=histogram)
     cumulated = np.cumsum(histogram)
@@ -173,25 +173,25 @@ def plateau_curve(picture: np.ndarray, low: float, high: float, plateau: float, 
     return np.clip(0.5 + middle / max(total, least), 0.0, 1.0).astype(np.float32)
 
 
-def noise_of(picture: np.ndarray) -> float:
-    """Standard deviation of a picture's noise, from its second differences along some rows; 0 below three columns.
+def noise_of(image: np.ndarray) -> float:
+    """Standard deviation of an image's noise, from its second differences along some rows; 0 below three columns.
 
     Their median is hardly touched by edges (Immerkaer, "Fast noise variance estimation", CVIU 1996, takes the mean).
 
-    :param picture: uint16 or float [H, W]
+    :param image: uint16 or float [H, W]
     """
-    rows = picture[:: max(1, len(picture) // 32)].astype(np.float32)
+    rows = image[:: max(1, len(image) // 32)].astype(np.float32)
     if rows.shape[1] < 3:
         return 0.0
     return float(np.median(np.abs(rows[:, :-2] - 2 * rows[:, 1:-1] + rows[:, 2:]))) / 0.6745 / math.sqrt(6)
 
 
-def _mended(picture: np.ndarray) -> np.ndarray:
-    """The picture with the median of the others in place of a few NaN or infinite pixels; with many it is as it was."""
-    if picture.dtype.kind != "f":
-        return picture
-    good = np.isfinite(picture)
-    dead = picture.size - int(np.count_nonzero(good))
-    if not 0 < dead <= MOST_DEAD * picture.size:
-        return picture
-    return np.where(good, picture, np.median(picture[good])).astype(picture.dtype)
+def _mended(image: np.ndarray) -> np.ndarray:
+    """The image with the median of the others in place of a few NaN or infinite pixels; with many it is as it was."""
+    if image.dtype.kind != "f":
+        return image
+    good = np.isfinite(image)
+    dead = image.size - int(np.count_nonzero(good))
+    if not 0 < dead <= MOST_DEAD * image.size:
+        return image
+    return np.where(good, image, np.median(image[good])).astype(image.dtype)

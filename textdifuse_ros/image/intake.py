@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from textdifuse_ros.checks import check_infrared, check_visible
-from textdifuse_ros.config_sensors import NAMES, SensorConfig, check_sensors
+from textdifuse_ros.config.sensors import NAMES, SensorConfig, check_sensors
 from textdifuse_ros.errors import CalibrationError, ImageError, InputError, TextDifuseError
 from textdifuse_ros.image.camera import Camera, camera_from, read_camera
 from textdifuse_ros.image.coded import decode_compressed
@@ -22,21 +22,20 @@ from textdifuse_ros.image.encodings import decode_image, to_visible
 from textdifuse_ros.image.gain import ThermalGain
 from textdifuse_ros.image.registration import alignment, needed, rectification
 from textdifuse_ros.image.thermal import to_uint8
-
-VISIBLE, INFRARED = "visible", "infrared"
+from textdifuse_ros.sensors import INFRARED, VISIBLE, stamp_of
 
 BAD_VISIBLE = "bad_visible"
 """The visible message cannot be decoded."""
 BAD_INFRARED = "bad_infrared"
 """The infrared message cannot be decoded, or holds many NaN."""
 SIZE_MISMATCH = "size_mismatch"
-"""The two pictures differ in size, and nothing registers them."""
+"""The two images differ in size, and nothing registers them."""
 NO_CALIBRATION = "no_calibration"
-"""Rectification or registration needs a calibration that is missing, or not for these pictures."""
+"""Rectification or registration needs a calibration that is missing, or not for these images."""
 
 
 class IntakeError(InputError):
-    """A pair of messages that gives no pair of pictures.
+    """A pair of messages that gives no pair of images.
 
     :ivar reason: one of the constants of this module, under which the pair is counted
     """
@@ -45,14 +44,14 @@ class IntakeError(InputError):
         self.reason = reason
         if isinstance(cause, TextDifuseError):
             super().__init__(cause.what, cause.expected, cause.actual, cause.remedy)
-        else:  # whatever OpenCV makes of a strange picture
+        else:  # whatever OpenCV makes of a strange image
             text = " ".join(str(cause).split())
             super().__init__("the message", "one that can be decoded", f"{type(cause).__name__}: {text}")
 
 
 @dataclass(frozen=True)
 class AlignedPair:
-    """What is fused, or the one picture that there is.
+    """What is fused, or the one image that there is.
 
     :ivar visible: uint8 or uint16 [H, W, 3] RGB
     :ivar infrared: uint8 [H, W], as large as the visible where there are both
@@ -126,7 +125,7 @@ class SensorIntake:
         self._begins_anew = True
 
     def __call__(self, visible: Any | None, infrared: Any | None) -> AlignedPair:
-        """The aligned pair of two messages; of one alone its picture, the infrared one then in its own frame.
+        """The aligned pair of two messages; of one alone its image, the infrared one then in its own frame.
 
         :param visible: an Image or CompressedImage message, or None; ``infrared`` likewise
         :raises IntakeError: says why there is none, and under which reason it is counted
@@ -139,7 +138,7 @@ class SensorIntake:
             if visible is not None:
                 seen = _scaled(to_visible(decode_message(visible)), self._config.visible_bits)
                 check_visible(seen)
-        except Exception as error:  # besides the project's errors whatever OpenCV makes of a strange picture
+        except Exception as error:  # besides the project's errors whatever OpenCV makes of a strange image
             raise IntakeError(BAD_VISIBLE, error) from error
         try:
             if infrared is not None:
@@ -159,17 +158,17 @@ class SensorIntake:
     def _aligned(self, visible: np.ndarray | None, infrared: np.ndarray | None) -> AlignedPair:
         cameras: dict[str, Camera | None] = {VISIBLE: None, INFRARED: None}
         if self._config.rectify or (self._config.registration == "extrinsics" and visible is not None):
-            for stream, picture in ((VISIBLE, visible), (INFRARED, infrared)):
+            for stream, image in ((VISIBLE, visible), (INFRARED, infrared)):
                 camera = self._cameras[stream]
-                if picture is None or camera is None:
+                if image is None or camera is None:
                     continue
                 if isinstance(camera, CalibrationError):
-                    # Raised again and again, it would keep the pictures of all these pairs in its traceback.
+                    # Raised again and again, it would keep the images of all these pairs in its traceback.
                     raise camera.with_traceback(None)
-                camera.check_size(picture, f"the {stream} camera")
+                camera.check_size(image, f"the {stream} camera")
                 cameras[stream] = camera
         if visible is not None and infrared is not None:
-            sizes = [(picture.shape[1], picture.shape[0]) for picture in (visible, infrared)]
+            sizes = [(image.shape[1], image.shape[0]) for image in (visible, infrared)]
             mappings = alignment(self._config, sizes[0], sizes[1], cameras[VISIBLE], cameras[INFRARED])
             return AlignedPair(*mappings.apply(visible, infrared))
         if self._config.rectify:
@@ -183,9 +182,9 @@ class SensorIntake:
 
 
 def decode_message(message: Any) -> np.ndarray:
-    """The picture in a raw or compressed message.
+    """The image in a raw or compressed message.
 
-    :return: uint8 or uint16 [H, W] or [H, W, 3] RGB, or float [H, W]
+    :returns: uint8 or uint16 [H, W] or [H, W, 3] RGB, or float [H, W]
     :raises EncodingError: it cannot be decoded
     """
     # Received data are an array('B'), those of a recording a uint8 array: both go without a copy.
@@ -193,11 +192,6 @@ def decode_message(message: Any) -> np.ndarray:
     if hasattr(message, "format"):
         return decode_compressed(data, message.format)
     return decode_image(data, message.height, message.width, message.step, message.encoding, bool(message.is_bigendian))
-
-
-def stamp_of(header: Any) -> int:
-    """The stamp of a ``std_msgs/Header`` [ns]."""
-    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
 
 
 def _grey(decoded: np.ndarray) -> np.ndarray:

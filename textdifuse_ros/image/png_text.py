@@ -21,7 +21,7 @@ def chunks(data: bytes, what: str) -> Iterator[tuple[bytes, memoryview]]:
 
     :param data: the file's content, signature included
     :param what: names the file in error messages
-    :return: four-byte names and contents
+    :returns: four-byte names and contents
     :raises FileError: a chunk's checksum is wrong, or the file ends before IEND
     """
     view, start = memoryview(data), len(SIGNATURE)

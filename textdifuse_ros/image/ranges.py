@@ -1,4 +1,4 @@
-"""Between stored pictures (unsigned integers) and the range [-1, 1] that is diffused."""
+"""Between stored images (unsigned integers) and the range [-1, 1] that is diffused."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import torch
 from torch import Tensor
 
 
-def upload(picture: np.ndarray, device: str | torch.device = "cpu") -> Tensor:
-    """A stored picture on a device.
+def upload(image: np.ndarray, device: str | torch.device = "cpu") -> Tensor:
+    """A stored image on a device.
 
-    :param picture: uint8 or uint16 [H, W] or [H, W, C]
-    :return: uint8, or of 16 bits int32, [H, W, C]; C is 1 for a grey picture
+    :param image: uint8 or uint16 [H, W] or [H, W, C]
+    :returns: uint8, or of 16 bits int32, [H, W, C]; C is 1 for a grey image
     """
-    if picture.ndim == 2:
-        picture = picture[:, :, None]
-    if picture.dtype == np.uint16:
-        picture = picture.astype(np.int32)  # PyTorch computes little in uint16
-    # Pictures made from messages may be read-only views; PyTorch wants memory that it may write to.
-    return torch.from_numpy(np.require(picture, requirements=["C", "W"])).to(device)
+    if image.ndim == 2:
+        image = image[:, :, None]
+    if image.dtype == np.uint16:
+        image = image.astype(np.int32)  # PyTorch computes little in uint16
+    # Images made from messages may be read-only views; PyTorch wants memory that it may write to.
+    return torch.from_numpy(np.require(image, requirements=["C", "W"])).to(device)
 
 
 def to_unit(stored: Tensor) -> Tensor:
     """What :func:`upload` gave in [0, 1].
 
-    :return: float32 [1, C, H, W]
+    :returns: float32 [1, C, H, W]
     """
     scale = 255.0 if stored.dtype == torch.uint8 else 65535.0
     return stored.permute(2, 0, 1).unsqueeze(0).to(torch.float32).div_(scale)
@@ -34,19 +34,19 @@ def to_levels(unit: Tensor) -> Tensor:
     """A tensor in [0, 1] in grey levels, rounded to nearest and clipped.
 
     :param unit: float [1, C, H, W]
-    :return: uint8 [H, W, C], contiguous, on the same device
+    :returns: uint8 [H, W, C], contiguous, on the same device
     """
     return unit[0].mul(255.0).round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
 
 
 def to_bytes(unit: Tensor) -> np.ndarray:
-    """A tensor in [0, 1] as a stored picture.
+    """A tensor in [0, 1] as a stored image.
 
     :param unit: float [1, C, H, W]
-    :return: uint8 [H, W, C], or [H, W] where C is 1; C-contiguous
+    :returns: uint8 [H, W, C], or [H, W] where C is 1; C-contiguous
     """
-    picture = to_levels(unit).cpu().numpy()
-    return picture[:, :, 0] if picture.shape[2] == 1 else picture
+    image = to_levels(unit).cpu().numpy()
+    return image[:, :, 0] if image.shape[2] == 1 else image
 
 
 def unit_to_signed(unit: Tensor) -> Tensor:

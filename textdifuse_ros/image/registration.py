@@ -1,10 +1,10 @@
-"""From two unaligned, distorted pictures to an aligned pair: where each pixel of the result lies in its source.
+"""From two unaligned, distorted images to an aligned pair: where each pixel of the result lies in its source.
 
 The result has the frame of the visible camera: its size, rectified where that is asked for. Rectification and
-registration of the infrared picture are one mapping, so that it is interpolated once.
+registration of the infrared image are one mapping, so that it is interpolated once.
 
 What lies outside the infrared camera's view has no infrared. There the visible's luma stands in for it, so that the
-fusion has the visible alone; the border of the infrared picture is carried on outwards and fades into it, lest it
+fusion has the visible alone; the border of the infrared image is carried on outwards and fades into it, lest it
 appear as an edge of the scene.
 """
 
@@ -17,7 +17,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from textdifuse_ros.config_sensors import SensorConfig
+from textdifuse_ros.config.sensors import SensorConfig
 from textdifuse_ros.errors import CalibrationError, ImageError
 from textdifuse_ros.image.camera import Camera, to_rays
 
@@ -39,7 +39,7 @@ _GEOMETRY = (
 
 @dataclass(frozen=True)
 class Warp:
-    """One picture onto a frame.
+    """One image onto a frame.
 
     :ivar x: float32 [H, W], column of the source that each pixel shows
     :ivar y: float32 [H, W], its row
@@ -50,13 +50,13 @@ class Warp:
     y: np.ndarray
     weight: np.ndarray | None
 
-    def apply(self, picture: np.ndarray, outside: np.ndarray | None = None) -> np.ndarray:
-        """The picture on the frame.
+    def apply(self, image: np.ndarray, outside: np.ndarray | None = None) -> np.ndarray:
+        """The image on the frame.
 
-        :param picture: uint8 or uint16 [h, w] or [h, w, 3]
+        :param image: uint8 or uint16 [h, w] or [h, w, 3]
         :param outside: of the same type, [H, W]: what is shown beyond the source's view; its border where None
         """
-        moved = cv2.remap(picture, self.x, self.y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        moved = cv2.remap(image, self.x, self.y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         if self.weight is None or outside is None:
             return moved
         mixed = self.weight * moved + (1 - self.weight) * outside
@@ -65,7 +65,7 @@ class Warp:
 
 @dataclass(frozen=True)
 class Alignment:
-    """What is done to both pictures of a pair; None leaves one as it is."""
+    """What is done to both images of a pair; None leaves one as it is."""
 
     visible: Warp | None
     infrared: Warp | None
@@ -75,7 +75,7 @@ class Alignment:
 
         :param visible: uint8 or uint16 [H, W, 3] RGB
         :param infrared: uint8 [h, w]
-        :return: visible as before, infrared uint8 [H, W]
+        :returns: visible as before, infrared uint8 [H, W]
         """
         if self.visible is not None:
             visible = self.visible.apply(visible)
@@ -87,7 +87,7 @@ class Alignment:
 def alignment(
     config: SensorConfig, visible: Size, infrared: Size, visible_camera: Camera | None, infrared_camera: Camera | None
 ) -> Alignment:
-    """The mappings for pictures of these sizes; the last ones are kept.
+    """The mappings for images of these sizes; the last ones are kept.
 
     :param visible_camera: needed where ``config`` says rectify or extrinsics, likewise ``infrared_camera``
     :raises CalibrationError: a camera is missing, or does not see the visible's view
@@ -105,7 +105,7 @@ def _alignment(
 ) -> Alignment:
     if config.registration == "none" and visible != infrared:
         raise ImageError(
-            "the infrared picture",
+            "the infrared image",
             f"as large as the visible one ({visible[0]} x {visible[1]} pixels)",
             f"{infrared[0]} x {infrared[1]}",
             "set registration and let textdifuse calibrate find the homography",
@@ -117,7 +117,7 @@ def _alignment(
         ):
             if any(given and given != there for given, there in zip(due, size, strict=True)):
                 raise ImageError(
-                    f"the {stream} picture",
+                    f"the {stream} image",
                     f"as homography_sizes says ({due[0]} x {due[1]} pixels)",
                     f"{size[0]} x {size[1]}",
                     "calibrate at the sizes that the drivers send",
@@ -145,7 +145,7 @@ def needed(camera: Camera | None, stream: str) -> Camera:
 
 @lru_cache(maxsize=4)
 def rectification(camera: Camera) -> Warp | None:
-    """The mapping that undistorts a camera's pictures; None where that would leave them as they are."""
+    """The mapping that undistorts a camera's images; None where that would leave them as they are."""
     size = (camera.width, camera.height)
     return None if camera.is_plain else _warp(camera.distort(_grid(size)), size, size, 0)
 
@@ -182,7 +182,7 @@ def _by_extrinsics(config: SensorConfig, grid: np.ndarray, visible: Camera, infr
 def through(homography: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """Pixels [N, 2] through a homography [3, 3]; NaN where they come from behind the camera."""
     moved = np.column_stack((pixels, np.ones(len(pixels)))) @ homography.T
-    # The sign of a homography is free; in front of the camera is where most of the picture lies.
+    # The sign of a homography is free; in front of the camera is where most of the image lies.
     moved *= 1.0 if np.median(moved[:, 2]) >= 0 else -1.0
     moved[moved[:, 2] <= 1e-9] = np.nan
     return moved[:, :2] / moved[:, 2:]
@@ -205,7 +205,7 @@ def _warp(pixels: np.ndarray, frame: Size, source: Size, feather: int) -> Warp:
         seen = np.all((pixels >= -0.5) & (pixels <= np.array(source) - 0.5), axis=1).reshape(height, width)
     if not seen.any():
         found = "nothing of it in common"
-        raise CalibrationError("the registration", "one that brings the pictures over one another", found,
+        raise CalibrationError("the registration", "one that brings the images over one another", found,
                                "calibrate anew")  # fmt: skip
     pixels = np.nan_to_num(pixels, nan=-1.0).clip(-1e4, 3e4).astype(np.float32).reshape(height, width, 2)
     weight = None if seen.all() else _soft(seen, feather)

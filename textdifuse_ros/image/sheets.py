@@ -1,4 +1,4 @@
-"""Pictures for people to look at: eight bits, and side by side in the labelled columns of contact sheets."""
+"""Images for people to look at: eight bits, and side by side in the labelled columns of contact sheets."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _GAP = 4
 
 
-def shown(picture: np.ndarray, what: str = "a picture to show") -> np.ndarray:
-    """The picture as people are to see it; sixteen-bit infrared is stretched as :func:`.thermal.to_uint8` does.
+def shown(image: np.ndarray, what: str = "an image to show") -> np.ndarray:
+    """The image as people are to see it; sixteen-bit infrared is stretched as :func:`.thermal.to_uint8` does.
 
-    :param picture: uint8 or uint16, [H, W] or [H, W, 3] RGB, not empty
-    :param what: names the picture in the error
-    :return: uint8 [H, W, 3] RGB
+    :param image: uint8 or uint16, [H, W] or [H, W, 3] RGB, not empty
+    :param what: names the image in the error
+    :returns: uint8 [H, W, 3] RGB
     :raises ImageError: another type or shape
     """
-    shape_ok = getattr(picture, "ndim", 0) == 2 or (getattr(picture, "ndim", 0) == 3 and picture.shape[2] == 3)
-    if not shape_ok or picture.dtype.name not in ("uint8", "uint16") or 0 in picture.shape:
-        raise ImageError(what, "uint8 or uint16 [H, W] or [H, W, 3] (RGB)", describe(picture))
-    picture = to_uint8(picture, what)
-    return cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB) if picture.ndim == 2 else picture
+    shape_ok = getattr(image, "ndim", 0) == 2 or (getattr(image, "ndim", 0) == 3 and image.shape[2] == 3)
+    if not shape_ok or image.dtype.name not in ("uint8", "uint16") or 0 in image.shape:
+        raise ImageError(what, "uint8 or uint16 [H, W] or [H, W, 3] (RGB)", describe(image))
+    image = to_uint8(image, what)
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 else image
 
 
 def contact_sheet(
@@ -41,17 +41,17 @@ def contact_sheet(
     title: str = "",
     cell_width: int = 420,
 ) -> np.ndarray:
-    """Lay pictures out in a table, one row each tuple, with the columns' names above.
+    """Lay images out in a table, one row each tuple, with the columns' names above.
 
-    Every picture is scaled to the width of a column; a row is as high as its highest picture.
+    Every image is scaled to the width of a column; a row is as high as its highest image.
 
-    :param rows: uint8 or uint16 pictures, [H, W] or [H, W, 3] RGB, of any size; None leaves a cell empty
+    :param rows: uint8 or uint16 images, [H, W] or [H, W, 3] RGB, of any size; None leaves a cell empty
     :param columns: name of each column; OpenCV draws ASCII only, other letters are written as escapes
     :param labels: name of each row, written into its first cell; none or as many as rows
     :param title: a line above all
     :param cell_width: width of a column [px]
-    :return: uint8 [H, W, 3] RGB
-    :raises ImageError: no rows; a row of another length than columns; a cell that is no picture
+    :returns: uint8 [H, W, 3] RGB
+    :raises ImageError: no rows; a row of another length than columns; a cell that is no image
     """
     if not rows or not columns:
         raise ImageError("a contact sheet", "made of at least one row and one column", f"{len(rows)} rows")
@@ -66,7 +66,7 @@ def contact_sheet(
     bands.append(header)
     for number, row in enumerate(rows):
         if len(row) != len(columns):
-            raise ImageError(f"row {number} of a contact sheet", f"{len(columns)} pictures long", len(row))
+            raise ImageError(f"row {number} of a contact sheet", f"{len(columns)} images long", len(row))
         bands.append(_row(row, labels[number] if labels else "", cell_width))
     return np.concatenate(bands)
 
@@ -77,7 +77,7 @@ def _ascii(text: str) -> str:
 
 
 def _row(row: Sequence[np.ndarray | None], label: str, cell_width: int) -> np.ndarray:
-    cells = [None if picture is None else _fit(picture, cell_width) for picture in row]
+    cells = [None if image is None else _fit(image, cell_width) for image in row]
     height = max([cell.shape[0] for cell in cells if cell is not None], default=24)
     band = np.full((height + _GAP, len(row) * (cell_width + _GAP) + _GAP, 3), _PAPER, np.uint8)
     for index, cell in enumerate(cells):
@@ -93,12 +93,12 @@ def _row(row: Sequence[np.ndarray | None], label: str, cell_width: int) -> np.nd
     return band
 
 
-def _fit(picture: np.ndarray, width: int) -> np.ndarray:
-    """The picture as uint8 [h, width, 3]."""
-    picture = shown(picture, "a picture of a contact sheet")
-    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
-    method = cv2.INTER_AREA if width < picture.shape[1] else cv2.INTER_LINEAR
-    return cv2.resize(picture, (width, height), interpolation=method)
+def _fit(image: np.ndarray, width: int) -> np.ndarray:
+    """The image as uint8 [h, width, 3]."""
+    image = shown(image, "an image of a contact sheet")
+    height = max(1, round(image.shape[0] * width / image.shape[1]))
+    method = cv2.INTER_AREA if width < image.shape[1] else cv2.INTER_LINEAR
+    return cv2.resize(image, (width, height), interpolation=method)
 
 
 def _band(width: int, text: str, left: int, scale: float) -> np.ndarray:

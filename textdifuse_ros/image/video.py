@@ -1,4 +1,4 @@
-"""Short videos from pictures."""
+"""Short videos from images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], rate_hz: float) 
 
     :param frames: uint8 [H, W, 3] RGB, all of one size; taken one by one, so a generator needs no memory
     :param rate_hz: frames a second, above 0
-    :return: number of frames written
+    :returns: number of frames written
     :raises ImageError: no frames, a frame of another type or size than the first
     :raises FileError: the file cannot be written
     """

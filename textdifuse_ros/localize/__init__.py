@@ -1,1 +1,1 @@
-"""From words to masks: prompts, localisers behind one protocol, and tracking between key frames."""
+"""From words to masks: prompts, localizers behind one protocol, and tracking between key frames."""

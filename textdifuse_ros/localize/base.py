@@ -1,4 +1,4 @@
-"""The one protocol of all localisers, and what they give back."""
+"""The one protocol of all localizers, and what they give back."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Box = tuple[float, float, float, float]
 class Instance:
     """One object that was found.
 
-    :ivar mask: bool [H, W], of the whole picture
+    :ivar mask: bool [H, W], of the whole image
     :ivar box: (left, top, right, bottom) [pixels], right and bottom excluded
     :ivar score: confidence in [0, 1]
     :ivar phrase: index of the phrase that it answers, from 1 on (:attr:`.prompt.Phrase.index`)
-    :ivar track: the same number for the same object from picture to picture, 1 .. 65535; 0 outside a stream
-    :ivar stamp: stamp of the picture in which it was found [s]; in a stream its mask may have been carried on since
+    :ivar track: the same number for the same object from image to image, 1 .. 65535; 0 outside a stream
+    :ivar stamp: stamp of the image in which it was found [s]; in a stream its mask may have been carried on since
     """
 
     mask: np.ndarray
@@ -37,10 +37,10 @@ class Instance:
 
 @dataclass(frozen=True, eq=False)
 class Localization:
-    """What was found in one picture; nothing found is not an error.
+    """What was found in one image; nothing found is not an error.
 
     :ivar instances: in any order; masks may overlap
-    :ivar size: height and width of the picture [pixels]
+    :ivar size: height and width of the image [pixels]
     :ivar phrases: what was looked for
     :raises ImageError: a mask that is not bool [H, W]
     """
@@ -97,9 +97,9 @@ def mask_box(mask: np.ndarray) -> Box:
 
 
 class Localizer(Protocol):
-    """Finds what a prompt names in an aligned pair of pictures. One caller at a time; any thread.
+    """Finds what a prompt names in an aligned pair of images. One caller at a time; any thread.
 
-    All that can be wrong with a configuration, weights above all, is found when a localiser is made.
+    All that can be wrong with a configuration, weights above all, is found when a localizer is made.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""The built-in localiser: a small network of the project's own, for streets by day and by night."""
+"""The built-in localizer: a small network of the project's own, for streets by day and by night."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from textdifuse_ros.checkpoint import find_checkpoint
 from textdifuse_ros.checks import describe
-from textdifuse_ros.config_localize import LocalizerConfig
+from textdifuse_ros.config.localizer import LocalizerConfig
 from textdifuse_ros.errors import ImageError
 from textdifuse_ros.localize.base import Instance, Localization
 from textdifuse_ros.localize.instances import class_instances
@@ -44,13 +44,13 @@ VOCABULARY: Vocabulary = {
 THINGS = frozenset(("car", "person", "bicycle"))
 _LEAST_PIXEL = 0.35  # probability of a pixel that is shown as part of an object
 PIXELS = 480 * 368
-"""Pictures are brought to about so many pixels: the size of those that the network learned from."""
+"""Images are brought to about so many pixels: the size of those that the network learned from."""
 
 
 class Classes(NamedTuple):
-    """What the network says of a picture.
+    """What the network says of an image.
 
-    :ivar probability: float32 [K, H, W] of the whole picture
+    :ivar probability: float32 [K, H, W] of the whole image
     :ivar cells: float32 [K, h, w], the same at the network's own cells
     :ivar distances: float32 [4, h, w], see :class:`textdifuse_ros.networks.localizer.Cells` [working pixels]
     """
@@ -66,8 +66,8 @@ class BuiltinLocalizer:
     :param model: checkpoint, by name or path
     :param device: where the network runs
     :param score: least mean probability of an object
-    :param least_area: smaller objects are dropped [pixels of the picture]
-    :param pixels: of the picture that the network sees; more finds smaller objects and costs in proportion
+    :param least_area: smaller objects are dropped [pixels of the image]
+    :param pixels: of the image that the network sees; more finds smaller objects and costs in proportion
     :raises CheckpointError: no weights, or others than these
     """
 
@@ -127,8 +127,8 @@ class BuiltinLocalizer:
         rows, columns = working_size(height, width, self.pixels)
         method = cv2.INTER_AREA if rows * columns < height * width else cv2.INTER_LINEAR
         sources = []
-        for picture in (visible, infrared):
-            small = cv2.resize(picture, (columns, rows), interpolation=method)
+        for image in (visible, infrared):
+            small = cv2.resize(image, (columns, rows), interpolation=method)
             tensor = torch.from_numpy(np.ascontiguousarray(small.reshape(1, rows, columns, -1))).permute(0, 3, 1, 2)
             sources.append(tensor.to(self._device, torch.float32) / 255)
         with torch.inference_mode():
@@ -165,7 +165,7 @@ class BuiltinLocalizer:
 
 
 def working_size(height: int, width: int, pixels: int) -> tuple[int, int]:
-    """The size at which the network sees a picture: about so many pixels, in multiples of 16, much the same shape."""
+    """The size at which the network sees an image: about so many pixels, in multiples of 16, much the same shape."""
     scale = (pixels / (height * width)) ** 0.5
     rows, columns = (max(1, round(side * scale / MULTIPLE)) * MULTIPLE for side in (height, width))
     return rows, columns
@@ -183,6 +183,6 @@ def _owners(votes: list[Votes], cells: tuple[int, int], size: tuple[int, int]) -
 
 def _check(visible: np.ndarray, infrared: np.ndarray) -> None:
     if getattr(visible, "dtype", None) != np.uint8 or visible.ndim != 3 or visible.shape[2] != 3:
-        raise ImageError("the visible picture", "uint8 [H, W, 3]", describe(visible))
+        raise ImageError("the visible image", "uint8 [H, W, 3]", describe(visible))
     if getattr(infrared, "dtype", None) != np.uint8 or infrared.shape != visible.shape[:2] or 0 in infrared.shape:
-        raise ImageError("the infrared picture", f"uint8 {list(visible.shape[:2])}, as the visible", describe(infrared))
+        raise ImageError("the infrared image", f"uint8 {list(visible.shape[:2])}, as the visible", describe(infrared))

@@ -28,7 +28,7 @@ def run_lengths(mask: np.ndarray) -> list[int]:
 
 
 class CocoDocument:
-    """The content of the file, picture by picture; no masks are kept.
+    """The content of the file, image by image; no masks are kept.
 
     Category k is phrase k, its strength beside its name; boxes are [left, top, width, height] [pixels].
 
@@ -44,9 +44,9 @@ class CocoDocument:
         self.counts = {item.index: 0 for item in prompt.phrases}
 
     def add(self, file_name: str, infrared_file_name: str, found: Localization) -> None:
-        """Note what was found in a picture.
+        """Note what was found in an image.
 
-        :param file_name: of the visible picture
+        :param file_name: of the visible image
         """
         height, width = found.size
         number = len(self._images) + 1

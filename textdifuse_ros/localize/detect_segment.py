@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from textdifuse_ros.config_localize import LocalizerConfig
+from textdifuse_ros.config.localizer import LocalizerConfig
 from textdifuse_ros.localize.base import Instance, Localization
 from textdifuse_ros.localize.detector import Detections, Detector, suppress
 from textdifuse_ros.localize.prompt import Prompt
@@ -12,10 +12,10 @@ from textdifuse_ros.localize.segmenter import Segmenter, make_segmenter
 
 
 class DetectSegmentLocalizer:
-    """Finds in the visible and the infrared picture; each box is outlined in the one it was found in.
+    """Finds in the visible and the infrared image; each box is outlined in the one it was found in.
 
     :param box_threshold: least score of a box
-    :param nms_iou: of two boxes of one phrase, found in either picture, that overlap by more, the better is kept
+    :param nms_iou: of two boxes of one phrase, found in either image, that overlap by more, the better is kept
     """
 
     vocabulary = None

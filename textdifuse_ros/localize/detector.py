@@ -36,9 +36,9 @@ KEPT_TEXTS = 16
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Boxes in one picture.
+    """Boxes in one image.
 
-    :ivar boxes: float64 [N, 4], (left, top, right, bottom) [pixels], within the picture
+    :ivar boxes: float64 [N, 4], (left, top, right, bottom) [pixels], within the image
     :ivar scores: float64 [N] in [0, 1]
     :ivar labels: int64 [N], place of the phrase from 0 on
     """
@@ -83,7 +83,7 @@ def _identity(item: object) -> object:
 
 
 class Detector:
-    """Finds boxes of phrases in a picture. Any words.
+    """Finds boxes of phrases in an image. Any words.
 
     :param model: of a type in :data:`TEXT_ENCODERS`, for inference; its text encoder is put behind a :class:`Memory`
     :param processor: the model's, of transformers
@@ -113,39 +113,39 @@ class Detector:
         model = load_model(transformers.AutoModelForZeroShotObjectDetection, folder, "detector", place)
         return cls(model, load_processor(transformers.AutoProcessor, folder, "detector"), place, Path(folder).name)
 
-    def __call__(self, picture: np.ndarray, phrases: tuple[str, ...], threshold: float) -> Detections:
+    def __call__(self, image: np.ndarray, phrases: tuple[str, ...], threshold: float) -> Detections:
         """Look for phrases.
 
-        :param picture: uint8 [H, W, 3] RGB
+        :param image: uint8 [H, W, 3] RGB
         :param threshold: least score
         """
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         with torch.inference_mode():
-            found = self._find(picture, phrases, threshold)
+            found = self._find(image, phrases, threshold)
         boxes = np.clip(found.boxes, 0, (width, height, width, height))
         real = (boxes[:, 2] - boxes[:, 0] >= 1) & (boxes[:, 3] - boxes[:, 1] >= 1)
         return Detections(boxes, found.scores, found.labels).take(real)
 
-    def _find_owl(self, picture: np.ndarray, phrases: tuple[str, ...], least: float) -> Detections:
+    def _find_owl(self, image: np.ndarray, phrases: tuple[str, ...], least: float) -> Detections:
         # The template that these models are trained with.
         texts = [f"a photo of a {phrase}" for phrase in phrases]
         longest = self._model.config.text_config.max_position_embeddings
         tokens = self._processor.tokenizer(
             texts, padding="max_length", truncation=True, max_length=longest, return_tensors="pt"
         )
-        pixels = self._processor.image_processor(images=picture, return_tensors="pt")["pixel_values"]
+        pixels = self._processor.image_processor(images=image, return_tensors="pt")["pixel_values"]
         outputs = self._model(
             input_ids=tokens["input_ids"].to(self._device),
             attention_mask=tokens["attention_mask"].to(self._device),
             pixel_values=pixels.to(self._device),
         )
         (found,) = self._processor.post_process_grounded_object_detection(
-            outputs, threshold=least, target_sizes=[picture.shape[:2]]
+            outputs, threshold=least, target_sizes=[image.shape[:2]]
         )
         boxes, scores, labels = (found[name].cpu().numpy() for name in ("boxes", "scores", "labels"))
         return Detections(boxes.astype(np.float64), scores.astype(np.float64), labels)
 
-    def _find_dino(self, picture: np.ndarray, phrases: tuple[str, ...], least: float) -> Detections:
+    def _find_dino(self, image: np.ndarray, phrases: tuple[str, ...], least: float) -> Detections:
         # The model takes one sentence and scores its tokens; which are whose is told by their places in the sentence.
         sentence = " ".join(f"{phrase}." for phrase in phrases)
         tokens = self._processor.tokenizer(sentence, return_tensors="pt", return_offsets_mapping=True)
@@ -153,13 +153,13 @@ class Detector:
         most = self._model.config.max_text_len
         if len(owners) > most:
             raise ConfigError("the text", f"at most {most} tokens for this detector", len(owners), "name fewer things")
-        pixels = self._processor.image_processor(images=picture, return_tensors="pt")
+        pixels = self._processor.image_processor(images=image, return_tensors="pt")
         outputs = self._model(**{name: item.to(self._device) for name, item in {**tokens, **pixels}.items()})
         # Beyond the sentence's tokens the logits are -inf.
         scores = outputs.logits[0, :, : len(owners)].sigmoid().cpu().double().numpy()
         by_phrase = np.stack([scores[:, owners == n].max(1, initial=0.0) for n in range(len(phrases))], 1)
         best = by_phrase.max(1)
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         center, side = np.split(outputs.pred_boxes[0].cpu().double().numpy(), 2, axis=1)
         corners = np.concatenate((center - side / 2, center + side / 2), 1) * (width, height, width, height)
         return Detections(corners, best, by_phrase.argmax(1)).take(best >= least)
@@ -180,7 +180,7 @@ def suppress(found: Detections, iou: float) -> np.ndarray:
     """Greedy non-maximum suppression within each phrase.
 
     :param iou: of two boxes that overlap by more, the one with the higher score is kept
-    :return: int64, indices of those kept, by falling score
+    :returns: int64, indices of those kept, by falling score
     """
     kept: list[int] = []
     for n in np.argsort(-found.scores, kind="stable").tolist():

@@ -1,4 +1,4 @@
-"""Regions given by hand: boxes in a text, or a picture of labels."""
+"""Regions given by hand: boxes in a text, or an image of labels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from textdifuse_ros.config_localize import LocalizerConfig
+from textdifuse_ros.config.localizer import LocalizerConfig
 from textdifuse_ros.errors import ConfigError, FileError, ImageError
 from textdifuse_ros.image.files import SUFFIXES, read_infrared
 from textdifuse_ros.localize.base import Box, Instance, Localization, mask_box
@@ -30,9 +30,9 @@ class NamedBox:
 
 
 class FixedLocalizer:
-    """Finds the same regions in every picture. Takes any words.
+    """Finds the same regions in every image. Takes any words.
 
-    :param boxes: clipped to the picture; a phrase that names none of them, be it in the plural, finds nothing
+    :param boxes: clipped to the image; a phrase that names none of them, be it in the plural, finds nothing
     :param labels: uint8 [H, W]: 0 = nothing, k = phrase k, 255 = the first phrase; touching pixels of a level are one
         object
     """
@@ -49,7 +49,7 @@ class FixedLocalizer:
         """Read ``regions``.
 
         :raises ConfigError: empty, or a box that is none
-        :raises FileError: a file that is missing or neither boxes nor a picture
+        :raises FileError: a file that is missing or neither boxes nor an image
         """
         regions = config.regions.strip()
         if not regions:
@@ -65,7 +65,7 @@ class FixedLocalizer:
         if path.suffix.lower() in SUFFIXES:
             labels = read_infrared(path)
             if labels.dtype != np.uint8:
-                raise FileError(str(path), "a picture of 8 bits, level k for phrase k", labels.dtype)
+                raise FileError(str(path), "an image of 8 bits, level k for phrase k", labels.dtype)
             return cls(labels=labels)
         return cls([_read_box(piece, "regions") for piece in regions.split(";") if piece.strip()])
 
@@ -95,7 +95,7 @@ class FixedLocalizer:
             return []
         if self._labels.shape != size:
             (height, width), (own_height, own_width) = size, self._labels.shape
-            due = f"as large as the picture ({width} x {height} pixels)"
+            due = f"as large as the image ({width} x {height} pixels)"
             raise ImageError("the mask given in regions", due, f"{own_width} x {own_height}")
         levels = (1, WHITE) if phrase.index == 1 else (phrase.index,)
         masks = split_regions(np.isin(self._labels, levels), divide=False)
@@ -109,7 +109,7 @@ def regions_file(config: LocalizerConfig) -> Path | None:
 
 
 def fill_box(box: Box, size: tuple[int, int]) -> np.ndarray:
-    """A box as a mask, bool [H, W]; edges are rounded, what lies outside the picture is cut off.
+    """A box as a mask, bool [H, W]; edges are rounded, what lies outside the image is cut off.
 
     :param size: height and width [pixels]
     """

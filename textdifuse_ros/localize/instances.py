@@ -36,7 +36,7 @@ def class_instances(
     :param countable: classes whose things are told apart; None for all
     :param centers: float32 [H, W], how much each pixel looks like the middle of a thing; without it the middles are
         the peaks of the distance from the region's border
-    :return: by falling score; masks do not overlap
+    :returns: by falling score; masks do not overlap
     """
     found: list[Instance] = []
     best = probability.argmax(0)
@@ -65,7 +65,7 @@ def split_regions(
     :param least_area: smaller regions are dropped [pixels]
     :param centers: float32 [H, W], see :func:`class_instances`
     :param divide: False leaves each region whole
-    :return: bool [H, W] each
+    :returns: bool [H, W] each
     """
     count, regions, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     pieces = []

@@ -1,4 +1,4 @@
-"""What was found, drawn into a picture for people to look at."""
+"""What was found, drawn into an image for people to look at."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def phrase_color(index: int) -> tuple[int, int, int]:
     return COLORS[(index - 1) % len(COLORS)]
 
 
-def draw_overlay(picture: np.ndarray, found: Localization) -> np.ndarray:
+def draw_overlay(image: np.ndarray, found: Localization) -> np.ndarray:
     """Tint the masks, outline them, and write phrase, score and track beside them.
 
-    :param picture: uint8 [H, W, 3] RGB, of the localisation's size; left as it is
-    :return: uint8 [H, W, 3] RGB
+    :param image: uint8 [H, W, 3] RGB, of the localisation's size; left as it is
+    :returns: uint8 [H, W, 3] RGB
     """
-    drawn = picture.copy()
+    drawn = image.copy()
     labels = found.label_map()
     for phrase in found.phrases:
         inside = labels == phrase.index

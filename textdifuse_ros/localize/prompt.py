@@ -4,7 +4,7 @@
     phrase   = [article] words [":" strength]
     separator = "," | ";" | "&" | new line | "and"
     lead     = "Please highlight", "show", "find" and their like; "make ... stand out"
-    tail     = "in the picture", "please", "." | "!" | "?"
+    tail     = "in the image", "please", "." | "!" | "?"
 
 Case and repeated blanks do not matter. A strength is a number in [-1, 2]; without one it is 1. An empty text, or one of
 blanks and separators only, asks for nothing: the plain fusion.
@@ -24,7 +24,7 @@ STRENGTH_LOW, STRENGTH_HIGH = -1.0, 2.0
 MOST_PHRASES = 254  # label maps are uint8, and 255 stays free for "ignore"
 
 Vocabulary = Mapping[str, Sequence[str]]
-"""The classes that a localiser knows, each with its other names; a name may stand under several classes
+"""The classes that a localizer knows, each with its other names; a name may stand under several classes
 (``vehicle`` under car, truck and bus). Singular, lower case."""
 
 _SEPARATOR = re.compile(r"\s*[,;&\n]\s*(?:and\b)?|\band\b")
@@ -37,7 +37,7 @@ _LEAD = re.compile(
     rf"^\s*(?:(?:please|kindly|can you|could you)[ ,]+)*(?:{_VERBS})(?: me| us)?\b(?:\s*:(?!\s*[-+.\d]))?\s*",
     re.IGNORECASE,
 )
-_TAIL = re.compile(r"[\s.!?]*(?:\b(?:stand out|in the (?:picture|image|scene|frame)|please)[\s.!?,]*)*$", re.IGNORECASE)
+_TAIL = re.compile(r"[\s.!?]*(?:\b(?:stand out|in the (?:image|image|scene|frame)|please)[\s.!?,]*)*$", re.IGNORECASE)
 _ARTICLE = re.compile(r"^(?:(?:the|an|a|all|any|every|each|some)\b\s*)+")
 _IRREGULAR = {"people": "person", "men": "man", "children": "child"}
 
@@ -127,7 +127,7 @@ def resolve(prompt: Prompt, vocabulary: Vocabulary, name: str = "target_text") -
 
     A class that two phrases mean belongs to the narrower one: in "vehicle, car:2" the cars are the second's.
 
-    :return: class names for each phrase, in its order; a broader phrase may be left with none
+    :returns: class names for each phrase, in its order; a broader phrase may be left with none
     :raises ConfigError: an unknown phrase (the message lists what is known), or two phrases for the same classes
     """
     known: dict[str, list[str]] = {}

@@ -1,9 +1,9 @@
-"""Localisers by name; each is imported only when it is asked for."""
+"""Localizers by name; each is imported only when it is asked for."""
 
 from __future__ import annotations
 
-from textdifuse_ros.config import validate
-from textdifuse_ros.config_localize import LocalizerConfig
+from textdifuse_ros.config.base import validate
+from textdifuse_ros.config.localizer import LocalizerConfig
 from textdifuse_ros.localize.base import Localizer
 from textdifuse_ros.localize.prompt import Vocabulary
 
@@ -13,19 +13,19 @@ _SETTINGS = {
     "sam3": ("segmenter", "box_threshold", "nms_iou", "localizer_device"),
     "fixed": ("regions",),
 }
-"""What each localiser is made from."""
+"""What each localizer is made from."""
 
 
 def alike(one: LocalizerConfig, other: LocalizerConfig) -> bool:
-    """Whether two configurations make the same localiser; what it does not look at may differ."""
+    """Whether two configurations make the same localizer; what it does not look at may differ."""
     names = ("localizer", *_SETTINGS.get(one.localizer, ()))
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def make_localizer(config: LocalizerConfig) -> Localizer:
-    """Make the localiser that a configuration names, its weights loaded.
+    """Make the localizer that a configuration names, its weights loaded.
 
-    :raises ConfigError: a parameter is wrong or missing, or a package that this localiser needs
+    :raises ConfigError: a parameter is wrong or missing, or a package that this localizer needs
     :raises CheckpointError, FileError: weights or regions are missing or damaged; the message says what to fetch
     :raises DeviceError: the device is absent
     """
@@ -50,7 +50,7 @@ def make_localizer(config: LocalizerConfig) -> Localizer:
 
 
 def known_words(config: LocalizerConfig) -> Vocabulary | None:
-    """The vocabulary that the localiser of a configuration will have, without its weights; None for any words."""
+    """The vocabulary that the localizer of a configuration will have, without its weights; None for any words."""
     if config.localizer != "builtin":
         return None
     from textdifuse_ros.localize.builtin import VOCABULARY

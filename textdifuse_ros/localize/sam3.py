@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from textdifuse_ros.config_localize import LocalizerConfig
+from textdifuse_ros.config.localizer import LocalizerConfig
 from textdifuse_ros.localize.base import Instance, Localization
 from textdifuse_ros.localize.detector import KEPT_TEXTS, Detections, suppress
 from textdifuse_ros.localize.local_models import (
@@ -28,7 +28,7 @@ TYPES = ("sam3", "sam3_video")
 
 
 class Sam3Localizer:
-    """Looks for each phrase in the visible and the infrared picture; each picture and each phrase is encoded once.
+    """Looks for each phrase in the visible and the infrared image; each image and each phrase is encoded once.
 
     :param model: ``Sam3Model`` of transformers, for inference
     """
@@ -89,7 +89,7 @@ class Sam3Localizer:
         self._texts.clear()
 
     def _find(self, seen: Any, text: str, size: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray, float]]:
-        """Masks, boxes and scores of one phrase in one picture, as the model's own processor makes them."""
+        """Masks, boxes and scores of one phrase in one image, as the model's own processor makes them."""
         height, width = size
         embedded, attention = self._embed(text)
         outputs = self._model(vision_embeds=seen, text_embeds=embedded, attention_mask=attention)

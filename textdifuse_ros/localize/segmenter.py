@@ -39,12 +39,12 @@ class Segmenter(Protocol):
 
     name: str
 
-    def __call__(self, picture: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """The masks in a picture.
+    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """The masks in an image.
 
-        :param picture: uint8 [H, W, 3] RGB
+        :param image: uint8 [H, W, 3] RGB
         :param boxes: float64 [N, 4], (left, top, right, bottom) [pixels], N at least 1
-        :return: bool [N, H, W]
+        :returns: bool [N, H, W]
         """
 
 
@@ -74,9 +74,9 @@ class BoxFiller:
 
     name = "boxes"
 
-    def __call__(self, picture: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """The filled boxes."""
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         return np.stack([fill_box((left, top, right, bottom), (height, width)) for left, top, right, bottom in boxes])
 
 
@@ -87,10 +87,10 @@ class Sam:
         self.name = name
         self._model, self._processor, self._device = model, processor, device
 
-    def __call__(self, picture: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """One mask for each box."""
         with torch.inference_mode():
-            inputs = self._processor(images=picture, input_boxes=[boxes.tolist()], return_tensors="pt")
+            inputs = self._processor(images=image, input_boxes=[boxes.tolist()], return_tensors="pt")
             outputs = self._model(
                 pixel_values=inputs["pixel_values"].to(self._device),
                 input_boxes=inputs["input_boxes"].to(self._device, torch.float32),
@@ -103,7 +103,7 @@ class Sam:
 
 
 class Normalization:
-    """How a model wants its pictures: resized to one size whatever their shape, then normalised.
+    """How a model wants its images: resized to one size whatever their shape, then normalised.
 
     transformers has no code for SAM 2 and SAM 3 that does this without torchvision.
 
@@ -115,10 +115,10 @@ class Normalization:
         self.size = size
         self._mean, self._std = np.array(mean, np.float32), np.array(std, np.float32)
 
-    def __call__(self, picture: np.ndarray, device: torch.device) -> Tensor:
+    def __call__(self, image: np.ndarray, device: torch.device) -> Tensor:
         """uint8 [H, W, 3] RGB as float32 [1, 3, *size]."""
-        picture = cv2.resize(picture, self.size[::-1], interpolation=cv2.INTER_LINEAR)
-        values = (picture.astype(np.float32) / 255 - self._mean) / self._std
+        image = cv2.resize(image, self.size[::-1], interpolation=cv2.INTER_LINEAR)
+        values = (image.astype(np.float32) / 255 - self._mean) / self._std
         return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)[None])).to(device)
 
 
@@ -149,14 +149,14 @@ class Sam2:
         self.name = name
         self._model, self._normalize, self._device = model, normalization, device
 
-    def __call__(self, picture: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """One mask for each box."""
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         rows, columns = self._normalize.size
         scaled = boxes * (columns / width, rows / height, columns / width, rows / height)
         with torch.inference_mode():
             outputs = self._model(
-                pixel_values=self._normalize(picture, self._device),
+                pixel_values=self._normalize(image, self._device),
                 input_boxes=torch.from_numpy(scaled[None]).to(self._device, torch.float32),
                 multimask_output=False,
             )
@@ -196,9 +196,9 @@ class OriginalSam:
             raise CheckpointError(str(path), "a readable checkpoint", reason, PAGE) from error
         return cls(SamPredictor(model.eval().to(device)), path.stem)
 
-    def __call__(self, picture: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """One mask for each box."""
         with torch.inference_mode():
-            self._predictor.set_image(picture)
+            self._predictor.set_image(image)
             masks = [self._predictor.predict(box=box, multimask_output=False)[0][0] for box in boxes]
         return np.stack(masks).astype(bool)

@@ -1,12 +1,12 @@
-"""Masks carried from picture to picture by optical flow, and objects recognised again.
+"""Masks carried from image to image by optical flow, and objects recognised again.
 
 Points in each object are followed (Lucas and Kanade, in a pyramid) there and back; the object moves and grows as the
 median of those that return says (Kalal, Mikolajczyk and Matas, ICPR 2010). An object whose points no longer return is
 given up until a key frame finds it again: its mask would stay behind on the empty road. So is one that is no longer as
 warm as it was: what covers it has points that return as well, and its mask would go along and grow with them. Warmth
-tells, because lamps and headlights change the visible of the same object within a few pictures. A mask warped pixel by
-pixel by a dense flow would leave a trail: the ground that an object uncovers has no counterpart in the picture before.
-The steps are summed up from the key frame on, so that a mask is resampled once, however many pictures lie between.
+tells, because lamps and headlights change the visible of the same object within a few images. A mask warped pixel by
+pixel by a dense flow would leave a trail: the ground that an object uncovers has no counterpart in the image before.
+The steps are summed up from the key frame on, so that a mask is resampled once, however many images lie between.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ import numpy as np
 from textdifuse_ros.localize.base import Instance, mask_box
 
 REDUCTION = 2
-SMALLEST, LARGEST = 48, 480  # sides of the pictures that points are followed in, the short and the long one [pixels]
+SMALLEST, LARGEST = 48, 480  # sides of the images that points are followed in, the short and the long one [pixels]
 MOST_POINTS, LEAST_POINTS = 60, 4  # of an object
-WINDOW, LEVELS = 9, 3  # side of the patch around a point [pixels], halvings of the picture
+WINDOW, LEVELS = 9, 3  # side of the patch around a point [pixels], halvings of the image
 RETURN = 2.0  # how far off a point may end after there and back [pixels]
 LEAST_KNOWN = 0.1  # share of its points that must return
-STILL = 0.1  # change of brightness at its points up to which it still stands there, in deviations of the picture
+STILL = 0.1  # change of brightness at its points up to which it still stands there, in deviations of the image
 CHANGE = 0.4  # change of warmth at its points up to which it is still the same, in its contrasts
-LEAST_CONTRAST = 0.2  # that is added to an object's own, in deviations of the picture: less is lost in noise
-GROWTH = 1.2  # most that an object may grow, or shrink, from one picture to the next
-KEPT_AREA = 0.2  # an object that shows less of its area is gone from the picture
+LEAST_CONTRAST = 0.2  # that is added to an object's own, in deviations of the image: less is lost in noise
+GROWTH = 1.2  # most that an object may grow, or shrink, from one image to the next
+KEPT_AREA = 0.2  # an object that shows less of its area is gone from the image
 SAME_IOU = 0.3  # overlap from which on two masks of one phrase are the same object
 COVERED = 0.5  # share of a mask under newer ones from which on it is one of them
 LAST_TRACK = 65535  # instance maps are uint16
 
 
-def flow_picture(visible: np.ndarray, infrared: np.ndarray) -> np.ndarray:
-    """The reduced picture in which points are followed, and the reduced infrared.
+def flow_image(visible: np.ndarray, infrared: np.ndarray) -> np.ndarray:
+    """The reduced image in which points are followed, and the reduced infrared.
 
     The former is grey: both sources, each weighed by its contrast. By night nearly all of it is the infrared.
 
     :param visible: uint8 [H, W, 3] RGB
     :param infrared: uint8 [H, W]
-    :return: uint8 [2, h, w]
+    :returns: uint8 [2, h, w]
     """
     height, width = infrared.shape
     scale = max(1 / REDUCTION, SMALLEST / min(height, width))
@@ -56,60 +56,60 @@ def flow_picture(visible: np.ndarray, infrared: np.ndarray) -> np.ndarray:
 
 
 class Tracks:
-    """Objects on their way from the picture in which they were found to the current one.
+    """Objects on their way from the image in which they were found to the current one.
 
     :param instances: as found
-    :param size: height and width of the full picture [pixels]
-    :param picture: :func:`flow_picture` of the one they were found in
-    :param earlier: in the same picture: what it has :meth:`carried` there goes on as it was found
-    :ivar picture: that of the current one
+    :param size: height and width of the full image [pixels]
+    :param image: :func:`flow_image` of the one they were found in
+    :param earlier: in the same image: what it has :meth:`carried` there goes on as it was found
+    :ivar image: that of the current one
     """
 
     def __init__(
         self,
         instances: Sequence[Instance],
         size: tuple[int, int],
-        picture: np.ndarray,
+        image: np.ndarray,
         earlier: Tracks | None = None,
     ) -> None:
-        # Pixels of the full picture in one of the reduced.
-        self._scale = np.array((size[1] / picture.shape[2], size[0] / picture.shape[1]), np.float32)
+        # Pixels of the full image in one of the reduced.
+        self._scale = np.array((size[1] / image.shape[2], size[0] / image.shape[1]), np.float32)
         known = {} if earlier is None else {id(item): mover for item, mover in earlier._given}
-        warmth = _warmth(picture[1])
+        warmth = _warmth(image[1])
         self._movers: list[_Mover] = [
             known.get(id(item)) or _Mover(item, warmth, self._scale) for item in instances if item.mask.any()
         ]
         self._given: list[tuple[Instance, _Mover]] = []
         self._size = size
-        self.picture = picture
+        self.image = image
 
-    def advance(self, picture: np.ndarray) -> None:
-        """Go on to the next picture.
+    def advance(self, image: np.ndarray) -> None:
+        """Go on to the next image.
 
-        :param picture: its :func:`flow_picture`, of the same size as before
+        :param image: its :func:`flow_image`, of the same size as before
         """
         if self._movers:
             at = [_reduced(mover.points(), self._scale) for mover in self._movers]
-            there, known = _follow(self.picture[0], picture[0], np.concatenate(at))
-            warmth = _warmth(picture[1])
+            there, known = _follow(self.image[0], image[0], np.concatenate(at))
+            warmth = _warmth(image[1])
             first = 0
             for mover, points in zip(self._movers, at, strict=True):
                 own = slice(first, first + len(points))
                 first += len(points)
-                still = _still(self.picture[0], picture[0], points)
+                still = _still(self.image[0], image[0], points)
                 mover.step(known[own], ((there[own] - points) * self._scale)[known[own]], still)
                 mover.compare(warmth, self._scale)
-        self.picture = picture
+        self.image = image
 
     def carried(self) -> tuple[Instance, ...]:
-        """The objects where they are now; those that left the picture or were lost are missing."""
+        """The objects where they are now; those that left the image or were lost are missing."""
         moved = ((mover.instance(self._size), mover) for mover in self._movers)
         self._given = [(item, mover) for item, mover in moved if item is not None]
         return tuple(item for item, _ in self._given)
 
 
 def _follow(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where points of one picture are in the next, float32 [N, 2], and whether that is known, bool [N]."""
+    """Where points of one image are in the next, float32 [N, 2], and whether that is known, bool [N]."""
     there, went = _flow(before, after, points)
     back, came = _flow(after, before, there)
     return there, went & came & (np.linalg.norm(back - points, axis=1) < RETURN)
@@ -124,29 +124,29 @@ def _flow(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> tuple[np
 
 
 def _reduced(points: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Points of the full picture in the reduced one, float32 [N, 2]."""
+    """Points of the full image in the reduced one, float32 [N, 2]."""
     return ((points + 0.5) / scale - 0.5).astype(np.float32)
 
 
 def _warmth(infrared: np.ndarray) -> np.ndarray:
-    """How much warmer a picture is than its mean, in mean deviations from it, float32 [h, w].
+    """How much warmer an image is than its mean, in mean deviations from it, float32 [h, w].
 
-    A thermal camera's gain follows what it sees, so grey levels say little. (The median jumps where half of the picture
+    A thermal camera's gain follows what it sees, so grey levels say little. (The median jumps where half of the image
     is cold sky.)
     """
     warmer = infrared.astype(np.float32) - float(infrared.mean())
     return warmer / max(float(cv2.norm(warmer, cv2.NORM_L1)) / warmer.size, 1.0)
 
 
-def _values(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Those of a float32 picture at points, float32 [N]; beyond its border those at it."""
+def _values(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Those of a float32 image at points, float32 [N]; beyond its border those at it."""
     columns, rows = points.T[:, None]
-    at = cv2.remap(picture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    at = cv2.remap(image, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(at)[0]
 
 
 def _still(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> bool:
-    """Whether two pictures are alike at points, those outside left out; not where none is inside."""
+    """Whether two images are alike at points, those outside left out; not where none is inside."""
     height, width = after.shape
     columns, rows = points.round().astype(int).T
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
@@ -159,8 +159,8 @@ def _still(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> bool:
 class _Mover:
     """One object: the part of its mask within its box, and how far it came: ``x -> scale * x + shift``.
 
-    :param warmth: :func:`_warmth` of the picture it was found in
-    :param scale: float32 [2], width and height of a pixel of that [pixels of the full picture]
+    :param warmth: :func:`_warmth` of the image it was found in
+    :param scale: float32 [2], width and height of a pixel of that [pixels of the full image]
     :ivar found: the object as it was found
     """
 
@@ -210,7 +210,7 @@ class _Mover:
     def compare(self, warmth: np.ndarray, scale: np.ndarray) -> None:
         """Give it up if it is not as warm as it was: something else is there.
 
-        :param warmth: :func:`_warmth` of the current picture
+        :param warmth: :func:`_warmth` of the current image
         :param scale: as when it was found
         """
         points = _reduced(self.points(), scale)
@@ -222,7 +222,7 @@ class _Mover:
     def instance(self, size: tuple[int, int]) -> Instance | None:
         """The object as it is now, None where it is gone.
 
-        :param size: height and width of the picture [pixels]
+        :param size: height and width of the image [pixels]
         """
         if self._lost:
             return None
@@ -262,7 +262,7 @@ class Identities:
 
         Pairs of one phrase are matched by falling overlap of their masks, greedily.
 
-        :param old: carried to the same picture as ``new``
+        :param old: carried to the same image as ``new``
         """
         overlaps = _overlaps(old, new)
         order = sorted(overlaps, key=lambda pair: -overlaps[pair])

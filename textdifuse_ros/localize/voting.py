@@ -43,7 +43,7 @@ def group_votes(probability: np.ndarray, distances: np.ndarray, cell: float, lea
     :param distances: float32 [4, h, w], from the middle of a cell to the left, upper, right and lower edge
     :param cell: side of a cell, in the unit of the distances
     :param least: cells of a lower probability do not vote
-    :return: by falling weight of the opening vote
+    :returns: by falling weight of the opening vote
     """
     rows, columns = np.nonzero(probability >= least)
     if not len(rows):
@@ -80,7 +80,7 @@ def _dissolve_unfilled(owner: np.ndarray, found: np.ndarray, cell: float) -> np.
 
     :param owner: integer [N], object of each cell
     :param found: float64 [M, 4], boxes of the objects
-    :return: integer [N], -1 for none
+    :returns: integer [N], -1 for none
     """
     areas = (found[:, 2:] - found[:, :2]).prod(1)
     votes = np.bincount(owner, minlength=len(found))

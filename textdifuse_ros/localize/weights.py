@@ -1,4 +1,4 @@
-"""Between checkpoints and the built-in localiser's network."""
+"""Between checkpoints and the built-in localizer's network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from textdifuse_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from textdifuse_ros.config import from_mapping, to_mapping
+from textdifuse_ros.config.base import from_mapping, to_mapping
 from textdifuse_ros.errors import CheckpointError, ConfigError
 from textdifuse_ros.networks.localizer import LocalizerNetwork, LocalizerNetworkConfig
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from textdifuse_ros.metrics.pictures import check_alike, check_color
+from textdifuse_ros.metrics.images import check_alike, check_color
 
 LUMA = np.array([0.299, 0.587, 0.114])  # BT.601
 # IEC 61966-2-1, linear sRGB to XYZ with white of Y = 1; each row divided by the white D65 (2 degrees), its own sum.
@@ -18,20 +18,20 @@ _BAND = 1 << 13  # pixels worked on at once: some thirty intermediate arrays sta
 
 
 def delta_e_2000(rgb: np.ndarray, reference_rgb: np.ndarray) -> float:
-    """The mean CIEDE2000 between a picture and a clean one, of chroma alone; 0 for equal chroma, about 1 just visible.
+    """The mean CIEDE2000 between an image and a clean one, of chroma alone; 0 for equal chroma, about 1 just visible.
 
-    Both pictures get the reference's BT.601 full-range luma: the Y of YCbCr is replaced, Cb and Cr are kept, and the
+    Both images get the reference's BT.601 full-range luma: the Y of YCbCr is replaced, Cb and Cr are kept, and the
     result goes back to RGB (which adds the difference of luma to each channel), not rounded, clipped to 0 .. 255; the
     reference stays as it is. What a fusion does to brightness is no error, apart from colours that leave the range.
 
-    :param rgb: uint8 [H, W, 3], the picture judged
-    :param reference_rgb: uint8 [H, W, 3], the clean visible picture
-    :return: mean over the pixels, defined for any two pictures
+    :param rgb: uint8 [H, W, 3], the image judged
+    :param reference_rgb: uint8 [H, W, 3], the clean visible image
+    :returns: mean over the pixels, defined for any two images
     :raises ImageError: another type or shape, or different shapes
     """
-    check_color(rgb, "the picture")
+    check_color(rgb, "the image")
     check_color(reference_rgb, "the reference")
-    check_alike("the picture", rgb, reference_rgb)
+    check_alike("the image", rgb, reference_rgb)
     pixels, reference = rgb.reshape(-1, 3), reference_rgb.reshape(-1, 3)
     total = 0.0
     for start in range(0, len(pixels), _BAND):
@@ -41,11 +41,11 @@ def delta_e_2000(rgb: np.ndarray, reference_rgb: np.ndarray) -> float:
 
 
 def with_luma_of(rgb: np.ndarray, reference_rgb: np.ndarray) -> np.ndarray:
-    """The chroma of one picture with the BT.601 full-range luma of another.
+    """The chroma of one image with the BT.601 full-range luma of another.
 
     :param rgb: [..., 3] in 0 .. 255
     :param reference_rgb: likewise, of the same shape
-    :return: float64 [..., 3] in 0 .. 255
+    :returns: float64 [..., 3] in 0 .. 255
     """
     rgb = rgb.astype(np.float64)
     return np.clip(rgb + ((reference_rgb - rgb) @ LUMA)[..., None], 0, 255)
@@ -55,7 +55,7 @@ def srgb_to_lab(rgb: np.ndarray) -> np.ndarray:
     """CIE L*a*b* (white D65, 2 degrees) of sRGB, IEC 61966-2-1.
 
     :param rgb: uint8 or float64 [..., 3] in 0 .. 255
-    :return: float64 [..., 3]: L* in 0 .. 100, a* and b* about -110 .. 110
+    :returns: float64 [..., 3]: L* in 0 .. 100, a* and b* about -110 .. 110
     """
     linear = _linear(np.arange(256.0))[rgb] if rgb.dtype == np.uint8 else _linear(rgb)
     relative = linear @ _RGB_TO_RELATIVE.T
@@ -79,7 +79,7 @@ def ciede2000(lab: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
     :param lab: float64 [..., 3], L* in 0 .. 100, a*, b*
     :param reference: likewise
-    :return: float64 [...], at least 0
+    :returns: float64 [...], at least 0
     """
     (light1, a1, b1), (light2, a2, b2) = np.moveaxis(lab, -1, 0), np.moveaxis(reference, -1, 0)
     # Equations 2 to 7: a' stretches a* near grey.

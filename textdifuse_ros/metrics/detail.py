@@ -1,11 +1,11 @@
-"""Edges: how many the fused picture has, and how well it keeps those of its sources."""
+"""Edges: how many the fused image has, and how well it keeps those of its sources."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-from textdifuse_ros.metrics.pictures import check_alike, check_least, grey_values
+from textdifuse_ros.metrics.images import check_alike, check_least, grey_values
 
 # Xydeas and Petrovic's constants: upper value, slope and middle of the two sigmoids.
 GAMMA_STRENGTH, SLOPE_STRENGTH, MIDDLE_STRENGTH = 0.9994, -15.0, 0.5
@@ -24,15 +24,15 @@ def average_gradient(fused: np.ndarray) -> float:
     :param fused: uint8 or float64 [H, W] in 0 .. 255, at least 2 x 2
     :raises ImageError: another type or shape; too small
     """
-    values = grey_values("the fused picture", fused)
-    check_least("the fused picture", values, 2)
+    values = grey_values("the fused image", fused)
+    check_least("the fused image", values, 2)
     along_y, along_x = np.gradient(values)
     strength = np.sqrt((along_x * along_x + along_y * along_y) / 2)
     return float(strength.sum() / ((values.shape[0] - 1) * (values.shape[1] - 1)))
 
 
 def qabf(fused: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
-    """Q^AB/F: the share of the sources' edges that the fused picture keeps, in strength and direction; 0 .. 0.99.
+    """Q^AB/F: the share of the sources' edges that the fused image keeps, in strength and direction; 0 .. 0.99.
 
     Xydeas, Petrovic, "Objective image fusion performance measure", Electronics Letters 36, 2000:
     Sobel strength ``g = sqrt(sx^2 + sy^2)`` and angle ``alpha = arctan(sy / sx)`` (pi/2 where ``sx`` is 0);
@@ -43,13 +43,13 @@ def qabf(fused: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
     :param fused: uint8 or float64 [H, W] in 0 .. 255
     :param a: one source, likewise and of the same size
     :param b: the other source
-    :return: NaN where both sources are constant: there is no edge to keep
+    :returns: NaN where both sources are constant: there is no edge to keep
     :raises ImageError: another type or shape, or different shapes
     """
-    pictures = [grey_values(what, each) for what, each in (("the fused picture", fused), ("A", a), ("B", b))]
-    for source in pictures[1:]:
-        check_alike("the fused picture", pictures[0], source)
-    (strength, angle), *sources = [_edges(picture) for picture in pictures]
+    images = [grey_values(what, each) for what, each in (("the fused image", fused), ("A", a), ("B", b))]
+    for source in images[1:]:
+        check_alike("the fused image", images[0], source)
+    (strength, angle), *sources = [_edges(image) for image in images]
     kept = total = 0.0
     rows = max(1, _BAND // strength.shape[1])
     for source_strength, source_angle in sources:
@@ -61,10 +61,10 @@ def qabf(fused: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
     return kept / total if total > 0 else float("nan")
 
 
-def _edges(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _edges(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sobel strength, and angle in [-pi/2, pi/2]."""
-    along_x = cv2.Sobel(picture, cv2.CV_64F, 1, 0, ksize=3, borderType=cv2.BORDER_REPLICATE)
-    along_y = cv2.Sobel(picture, cv2.CV_64F, 0, 1, ksize=3, borderType=cv2.BORDER_REPLICATE)
+    along_x = cv2.Sobel(image, cv2.CV_64F, 1, 0, ksize=3, borderType=cv2.BORDER_REPLICATE)
+    along_y = cv2.Sobel(image, cv2.CV_64F, 0, 1, ksize=3, borderType=cv2.BORDER_REPLICATE)
     strength = np.sqrt(along_x * along_x + along_y * along_y)
     slope = np.full_like(along_x, np.inf)  # arctan(inf) is pi/2
     np.divide(along_y, along_x, out=slope, where=along_x != 0)

@@ -1,4 +1,4 @@
-"""How well objects and classes are found: boxes against boxes, label pictures against label pictures."""
+"""How well objects and classes are found: boxes against boxes, label images against label images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Hits(NamedTuple):
-    """Counts of one or several pictures.
+    """Counts of one or several images.
 
     :ivar truths: objects that are there
     :ivar found: objects that were reported
@@ -39,7 +39,7 @@ def box_overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
     :param boxes: float [N, 4], left, top, right, bottom; right and bottom excluded
     :param others: float [M, 4]
-    :return: float64 [N, M]
+    :returns: float64 [N, M]
     """
     a, b = np.asarray(boxes, float).reshape(-1, 1, 4), np.asarray(others, float).reshape(1, -1, 4)
     sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
@@ -51,7 +51,7 @@ def box_overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 def match_boxes(
     found: np.ndarray, scores: np.ndarray, truths: np.ndarray, ignored: np.ndarray | None = None, least: float = 0.5
 ) -> Hits:
-    """Reported boxes against true ones of one picture and class; each true one is hit once, by the surest report.
+    """Reported boxes against true ones of one image and class; each true one is hit once, by the surest report.
 
     :param found: float [N, 4], left, top, right, bottom
     :param scores: float [N]
@@ -89,7 +89,7 @@ def class_overlaps(table: np.ndarray) -> np.ndarray:
     """Intersection over union of each class over all pixels of a confusion table, NaN for one that never occurs.
 
     :param table: int64 [truths, classes], truths >= classes; rows beyond are pixels of none of the classes
-    :return: float64 [classes]
+    :returns: float64 [classes]
     """
     both = np.diagonal(table).astype(float)
     classes = table.shape[1]

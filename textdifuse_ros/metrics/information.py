@@ -1,4 +1,4 @@
-"""What a fused picture carries by itself, whatever its sources: entropy and standard deviation.
+"""What a fused image carries by itself, whatever its sources: entropy and standard deviation.
 
 Both rise with noise and with stretched contrast: alone they prove nothing.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from textdifuse_ros.metrics.pictures import grey_values
+from textdifuse_ros.metrics.images import grey_values
 
 
 def entropy(fused: np.ndarray) -> float:
@@ -20,12 +20,12 @@ def entropy(fused: np.ndarray) -> float:
     :raises ImageError: another type or shape
     """
     if fused.dtype != np.uint8:
-        fused = np.clip(np.rint(grey_values("the fused picture", fused)), 0, 255).astype(np.uint8)
+        fused = np.clip(np.rint(grey_values("the fused image", fused)), 0, 255).astype(np.uint8)
     else:
-        grey_values("the fused picture", fused[:1])
+        grey_values("the fused image", fused[:1])
     counts = np.bincount(fused.reshape(-1))
     share = counts[counts > 0] / fused.size
-    # log2 of the inverse, so that a constant picture gives 0 and not -0.
+    # log2 of the inverse, so that a constant image gives 0 and not -0.
     return float(np.sum(share * np.log2(1 / share)))
 
 
@@ -38,4 +38,4 @@ def standard_deviation(fused: np.ndarray) -> float:
     :param fused: uint8 or float64 [H, W] in 0 .. 255
     :raises ImageError: another type or shape
     """
-    return float(np.std(grey_values("the fused picture", fused)))
+    return float(np.std(grey_values("the fused image", fused)))

@@ -10,7 +10,7 @@ import numpy as np
 
 from textdifuse_ros.checks import describe
 from textdifuse_ros.errors import ImageError
-from textdifuse_ros.metrics.pictures import check_alike, check_least, grey_values
+from textdifuse_ros.metrics.images import check_alike, check_least, grey_values
 
 RING = 10  # width of the surroundings that an object is compared with [pixels]
 ROUND_TRIP = 1.0  # how far off a pixel may end after there and back for its motion to count as known [pixels]
@@ -21,7 +21,7 @@ def box_masks(boxes: Sequence[Sequence[float]] | np.ndarray, height: int, width:
     """Boxes as masks.
 
     :param boxes: N of (left, top, right, bottom) [pixels], right and bottom excluded; rounded and clipped
-    :return: bool [N, height, width]; a box outside the picture is an empty mask
+    :returns: bool [N, height, width]; a box outside the image is an empty mask
     """
     masks = np.zeros((len(boxes), height, width), bool)
     for mask, box in zip(masks, boxes, strict=True):
@@ -34,7 +34,7 @@ def instance_masks(instances: np.ndarray) -> np.ndarray:
     """A map of instances as masks.
 
     :param instances: integer [H, W], 0 where there is no object, else the object's number
-    :return: bool [N, H, W], by rising number
+    :returns: bool [N, H, W], by rising number
     """
     numbers = np.setdiff1d(instances, 0)
     return np.equal(instances, numbers[:, None, None])
@@ -47,12 +47,12 @@ def object_contrast(grey: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
     :param grey: uint8 or float64 [H, W] in 0 .. 255
     :param masks: bool [N, H, W], one mask for each object; they may overlap
-    :return: float64 [N]; NaN for an empty mask and for an object without a ring (it, or others, leave no room)
+    :returns: float64 [N]; NaN for an empty mask and for an object without a ring (it, or others, leave no room)
     :raises ImageError: another type or shape
     """
-    values = grey_values("the picture", grey)
+    values = grey_values("the image", grey)
     if masks.ndim != 3 or masks.dtype != bool or masks.shape[1:] != values.shape:
-        due = f"bool [N, {values.shape[0]}, {values.shape[1]}], as large as the picture"
+        due = f"bool [N, {values.shape[0]}, {values.shape[1]}], as large as the image"
         raise ImageError("the masks of the objects", due, describe(masks))
     free: np.ndarray = np.logical_not(np.any(masks, axis=0))
     contrasts = np.full(len(masks), np.nan)
@@ -76,10 +76,10 @@ def contrast_gain(with_text: np.ndarray, without_text: np.ndarray) -> float:
 
     A ratio of means, not a mean of ratios: an object that is hardly seen without the text would outweigh all others.
 
-    :param with_text: [N], :func:`object_contrast` of the picture made with the text
-    :param without_text: [N], of the same objects in the picture made without it
-    :return: over the objects whose contrast is defined in both; NaN where there is none, or where they have no contrast
-        without the text
+    :param with_text: [N], :func:`object_contrast` of the image made with the text
+    :param without_text: [N], of the same objects in the image made without it
+    :returns: over the objects whose contrast is defined in both; NaN where there is none, or where
+        they have no contrast without the text
     :raises ImageError: different numbers of objects
     """
     check_alike("the contrasts", with_text, without_text)
@@ -100,22 +100,22 @@ class OutsideChange:
     largest: float
 
 
-def change_outside(picture: np.ndarray, plain: np.ndarray, mask: np.ndarray) -> OutsideChange:
-    """How a picture made with a text differs from the plain one outside the mask; both figures must be 0.
+def change_outside(image: np.ndarray, plain: np.ndarray, mask: np.ndarray) -> OutsideChange:
+    """How an image made with a text differs from the plain one outside the mask; both figures must be 0.
 
-    :param picture: uint8 or float64, [H, W] or [H, W, 3], in 0 .. 255
+    :param image: uint8 or float64, [H, W] or [H, W, 3], in 0 .. 255
     :param plain: likewise, of the same shape
     :param mask: bool [H, W], True where change is wanted
-    :return: NaN twice where the mask covers the whole picture
+    :returns: NaN twice where the mask covers the whole image
     :raises ImageError: different shapes, or a mask of another type or size
     """
-    check_alike("the picture", picture, plain)
-    if mask.dtype != bool or mask.shape != picture.shape[:2]:
-        due = f"bool [{picture.shape[0]}, {picture.shape[1]}], as large as the picture"
+    check_alike("the image", image, plain)
+    if mask.dtype != bool or mask.shape != image.shape[:2]:
+        due = f"bool [{image.shape[0]}, {image.shape[1]}], as large as the image"
         raise ImageError("the mask", due, describe(mask))
     if mask.all():
         return OutsideChange(float("nan"), float("nan"))
-    difference = np.abs(picture[~mask].astype(np.float64) - plain[~mask])
+    difference = np.abs(image[~mask].astype(np.float64) - plain[~mask])
     by_pixel = difference.reshape(len(difference), -1).max(1)
     return OutsideChange(float(np.mean(by_pixel > 0)), float(by_pixel.max()))
 
@@ -181,7 +181,7 @@ def flicker(previous: np.ndarray, current: np.ndarray, motion: Motion) -> float:
     :param previous: uint8 or float64 [H, W] in 0 .. 255, a fused frame
     :param current: the next one
     :param motion: of the reference between the same two moments, see :func:`find_motion`
-    :return: NaN where no pixel's motion is known
+    :returns: NaN where no pixel's motion is known
     :raises ImageError: another type or shape, or different shapes
     """
     before, now = grey_values("the frame before", previous), grey_values("the frame", current)

@@ -1,4 +1,4 @@
-"""How much of its sources a fused picture keeps: SCD, VIF, SSIM; and how alike two pictures are: PSNR."""
+"""How much of its sources a fused image keeps: SCD, VIF, SSIM; and how alike two images are: PSNR."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from textdifuse_ros.metrics.pictures import check_alike, check_least, grey_values
+from textdifuse_ros.metrics.images import check_alike, check_least, grey_values
 
 VIF_SCALES = 4
 VIF_NOISE = 2.0  # variance of the visual noise, sigma_n^2 [grey level squared]
@@ -27,17 +27,17 @@ def scd(fused: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
     :param fused: uint8 or float64 [H, W] in 0 .. 255
     :param a: one source, likewise and of the same size
     :param b: the other source
-    :return: NaN where a correlation is undefined: a source is constant, or the fused picture is one plus a constant
+    :returns: NaN where a correlation is undefined: a source is constant, or the fused image is one plus a constant
     :raises ImageError: another type or shape, or different shapes
     """
-    fused, a, b = (grey_values(what, each) for what, each in (("the fused picture", fused), ("A", a), ("B", b)))
-    check_alike("the fused picture", fused, a)
-    check_alike("the fused picture", fused, b)
+    fused, a, b = (grey_values(what, each) for what, each in (("the fused image", fused), ("A", a), ("B", b)))
+    check_alike("the fused image", fused, a)
+    check_alike("the fused image", fused, b)
     return _correlation(fused - b, a) + _correlation(fused - a, b)
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Pearson's correlation of two pictures; NaN where one is constant."""
+    """Pearson's correlation of two images; NaN where one is constant."""
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
     x, y = x - x.mean(), y - y.mean()
@@ -46,7 +46,7 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class LocalMoments:
-    """A picture (less its mean) with its windowed mean and variance, at one scale."""
+    """An image (less its mean) with its windowed mean and variance, at one scale."""
 
     values: np.ndarray
     mean: np.ndarray
@@ -54,7 +54,7 @@ class LocalMoments:
 
 
 def vif(fused: np.ndarray, source: np.ndarray) -> float:
-    """VIF of one source: the share of the source's information that the fused picture keeps; 0 .. 1, above 1 where it
+    """VIF of one source: the share of the source's information that the fused image keeps; 0 .. 1, above 1 where it
     adds contrast to the source's structure.
 
     The pixel-domain version (VIFp) of Sheikh, Bovik, "Image information and visual quality", IEEE TIP 15, 2006,
@@ -65,20 +65,20 @@ def vif(fused: np.ndarray, source: np.ndarray) -> float:
 
     :param fused: uint8 or float64 [H, W] in 0 .. 255, at least 41 x 41
     :param source: likewise, of the same size
-    :return: NaN where the source is constant: it carries no information
+    :returns: NaN where the source is constant: it carries no information
     :raises ImageError: another type or shape, different shapes, or too small
     """
-    check_alike("the fused picture", fused, source)
-    return vif_from_moments(vif_moments(fused, "the fused picture"), vif_moments(source, "the source"))
+    check_alike("the fused image", fused, source)
+    return vif_from_moments(vif_moments(fused, "the fused image"), vif_moments(source, "the source"))
 
 
-def vif_moments(picture: np.ndarray, what: str = "the picture") -> list[LocalMoments]:
-    """What :func:`vif` needs to know of one picture, for each scale; several comparisons can share it.
+def vif_moments(image: np.ndarray, what: str = "the image") -> list[LocalMoments]:
+    """What :func:`vif` needs to know of one image, for each scale; several comparisons can share it.
 
-    :param picture: uint8 or float64 [H, W] in 0 .. 255, at least 41 x 41
+    :param image: uint8 or float64 [H, W] in 0 .. 255, at least 41 x 41
     :raises ImageError: another type or shape, or too small
     """
-    values = grey_values(what, picture)
+    values = grey_values(what, image)
     check_least(what, values, VIF_LEAST)
     # VIF does not know the mean; without it the variances do not suffer from cancellation.
     values = values - values.mean()
@@ -94,7 +94,7 @@ def vif_moments(picture: np.ndarray, what: str = "the picture") -> list[LocalMom
 
 
 def vif_from_moments(fused: list[LocalMoments], source: list[LocalMoments]) -> float:
-    """:func:`vif` of two pictures whose :func:`vif_moments` are known."""
+    """:func:`vif` of two images whose :func:`vif_moments` are known."""
     kept = total = 0.0
     for scale, (f, s) in enumerate(zip(fused, source, strict=True)):
         covariance = _inside(f.values * s.values, _vif_kernel(scale)) - f.mean * s.mean
@@ -114,7 +114,7 @@ def _vif_kernel(scale: int) -> np.ndarray:
 
 
 def ssim(fused: np.ndarray, source: np.ndarray) -> float:
-    """SSIM with one source: the mean over the picture of structural similarity; -1 .. 1, 1 for equal pictures.
+    """SSIM with one source: the mean over the image of structural similarity; -1 .. 1, 1 for equal images.
 
     Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to structural similarity", IEEE
     TIP 13, 2004, equations 13 and 17: Gaussian window of 11 pixels and sigma 1.5, K1 = 0.01, K2 = 0.03, range 255,
@@ -124,17 +124,17 @@ def ssim(fused: np.ndarray, source: np.ndarray) -> float:
     :param source: likewise, of the same size
     :raises ImageError: another type or shape, different shapes, or too small
     """
-    check_alike("the fused picture", fused, source)
-    return ssim_from_moments(ssim_moments(fused, "the fused picture"), ssim_moments(source, "the source"))
+    check_alike("the fused image", fused, source)
+    return ssim_from_moments(ssim_moments(fused, "the fused image"), ssim_moments(source, "the source"))
 
 
-def ssim_moments(picture: np.ndarray, what: str = "the picture") -> LocalMoments:
-    """What :func:`ssim` needs to know of one picture; several comparisons can share it.
+def ssim_moments(image: np.ndarray, what: str = "the image") -> LocalMoments:
+    """What :func:`ssim` needs to know of one image; several comparisons can share it.
 
-    :param picture: uint8 or float64 [H, W] in 0 .. 255, at least 11 x 11
+    :param image: uint8 or float64 [H, W] in 0 .. 255, at least 11 x 11
     :raises ImageError: another type or shape, or too small
     """
-    values = grey_values(what, picture)
+    values = grey_values(what, image)
     check_least(what, values, SSIM_WINDOW)
     kernel = cv2.getGaussianKernel(SSIM_WINDOW, SSIM_SIGMA, cv2.CV_64F)
     mean = _inside(values, kernel)
@@ -142,7 +142,7 @@ def ssim_moments(picture: np.ndarray, what: str = "the picture") -> LocalMoments
 
 
 def ssim_from_moments(fused: LocalMoments, source: LocalMoments) -> float:
-    """:func:`ssim` of two pictures whose :func:`ssim_moments` are known."""
+    """:func:`ssim` of two images whose :func:`ssim_moments` are known."""
     kernel = cv2.getGaussianKernel(SSIM_WINDOW, SSIM_SIGMA, cv2.CV_64F)
     means = fused.mean * source.mean
     covariance = _inside(fused.values * source.values, kernel) - means
@@ -158,14 +158,14 @@ def _inside(values: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def psnr(x: np.ndarray, y: np.ndarray) -> float:
-    """PSNR of two pictures, ``10 log10(255^2 / mean squared difference)`` [dB].
+    """PSNR of two images, ``10 log10(255^2 / mean squared difference)`` [dB].
 
     :param x: uint8 or float64, [H, W] or [H, W, 3], in 0 .. 255
     :param y: likewise, of the same shape
-    :return: infinity where the pictures are equal
+    :returns: infinity where the images are equal
     :raises ImageError: another type, or different shapes
     """
-    check_alike("the picture", x, y)
-    x, y = (grey_values("the picture", each.reshape(len(each), -1)) for each in (x, y))
+    check_alike("the image", x, y)
+    x, y = (grey_values("the image", each.reshape(len(each), -1)) for each in (x, y))
     error = float(np.mean(np.square(x - y)))
     return float(10 * np.log10(255**2 / error)) if error > 0 else float("inf")

@@ -1,4 +1,4 @@
-"""All metrics of one fused picture against its clean sources."""
+"""All metrics of one fused image against its clean sources."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from textdifuse_ros.checks import describe
 from textdifuse_ros.errors import ImageError
 from textdifuse_ros.metrics.color import delta_e_2000
 from textdifuse_ros.metrics.detail import average_gradient, qabf
+from textdifuse_ros.metrics.images import check_alike, check_color, to_grey
 from textdifuse_ros.metrics.information import entropy, standard_deviation
-from textdifuse_ros.metrics.pictures import check_alike, check_color, to_grey
 from textdifuse_ros.metrics.similarity import scd, ssim_from_moments, ssim_moments, vif_from_moments, vif_moments
 
 CLEAN_METRICS = (
@@ -18,26 +18,26 @@ CLEAN_METRICS = (
 
 
 def clean_metrics(fused_rgb: np.ndarray, visible_rgb: np.ndarray, infrared: np.ndarray) -> dict[str, float]:
-    """Every metric that needs a fused picture and its clean sources, in the order of :data:`CLEAN_METRICS`.
+    """Every metric that needs a fused image and its clean sources, in the order of :data:`CLEAN_METRICS`.
 
-    Source A is the visible picture's grey, source B the infrared picture; all grey is the 8-bit one of
-    :func:`.pictures.to_grey`. ``VIF`` is the sum over both sources, ``VIF_min`` the smaller one, ``SSIM`` the mean over
-    both; ``dE00`` compares with the visible picture. Higher is better, except for ``dE00``.
+    Source A is the visible image's grey, source B the infrared image; all grey is the 8-bit one of
+    :func:`.images.to_grey`. ``VIF`` is the sum over both sources, ``VIF_min`` the smaller one, ``SSIM`` the mean over
+    both; ``dE00`` compares with the visible image. Higher is better, except for ``dE00``.
 
-    :param fused_rgb: uint8 [H, W, 3] RGB, the picture as saved; H and W at least 41
+    :param fused_rgb: uint8 [H, W, 3] RGB, the image as saved; H and W at least 41
     :param visible_rgb: uint8 [H, W, 3] RGB
     :param infrared: uint8 [H, W]
-    :return: name: value; NaN where the metric is undefined for these pictures, see each metric
+    :returns: name: value; NaN where the metric is undefined for these images, see each metric
     :raises ImageError: another type or shape, different sizes, or too small
     """
-    check_color(fused_rgb, "the fused picture")
-    check_color(visible_rgb, "the visible picture")
+    check_color(fused_rgb, "the fused image")
+    check_color(visible_rgb, "the visible image")
     if infrared.dtype != np.uint8 or infrared.ndim != 2:
-        raise ImageError("the infrared picture", "uint8 [H, W] (grey)", describe(infrared))
-    check_alike("the fused picture", fused_rgb, visible_rgb)
-    check_alike("the infrared picture", infrared, visible_rgb[..., 0])
+        raise ImageError("the infrared image", "uint8 [H, W] (grey)", describe(infrared))
+    check_alike("the fused image", fused_rgb, visible_rgb)
+    check_alike("the infrared image", infrared, visible_rgb[..., 0])
     fused, visible = to_grey(fused_rgb), to_grey(visible_rgb)
-    vif_fused, ssim_fused = vif_moments(fused, "the fused picture"), ssim_moments(fused)
+    vif_fused, ssim_fused = vif_moments(fused, "the fused image"), ssim_moments(fused)
     vifs = [vif_from_moments(vif_fused, vif_moments(source)) for source in (visible, infrared)]
     ssims = [ssim_from_moments(ssim_fused, ssim_moments(source)) for source in (visible, infrared)]
     values = (

@@ -1,4 +1,4 @@
-"""Building blocks without normalisation: what they compute depends on neither the batch nor the picture's size."""
+"""Building blocks without normalisation: what they compute depends on neither the batch nor the image's size."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, timestep: Tensor) -> tuple[Tensor, ...]:
         """:param timestep: integer or float [N], of the full schedule
-        :return: one [N, C, 1, 1] a level, in the precision of the weights
+        :returns: one [N, C, 1, 1] a level, in the precision of the weights
         """
         phase = timestep.to(torch.float32)[:, None] * self.rates[None]
         wave = torch.cat((phase.cos(), phase.sin()), 1).to(self.hidden.weight.dtype)

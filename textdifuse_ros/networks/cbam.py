@@ -10,7 +10,7 @@ from textdifuse_ros.networks.blocks import conv
 
 
 class ChannelAttention(nn.Module):
-    """A gate a channel from its mean and maximum over the picture, through one shared perceptron."""
+    """A gate a channel from its mean and maximum over the image, through one shared perceptron."""
 
     def __init__(self, channels: int, reduction: int = 4) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The decoder: features, noisy picture and timestep to a denoised picture and its variance (equation 4)."""
+"""The decoder: features, noisy image and timestep to a denoised image and its variance (equation 4)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from textdifuse_ros.networks.encoder import STEM, Pyramid
 class Decoder(nn.Module):
     """Bottom-up over the pyramid; each level adds the features, what comes from below, and its view of ``z_t``.
 
-    :param outputs: channels of the picture that is diffused
+    :param outputs: channels of the image that is diffused
     :param widths: channels of the levels, as the encoder's
     :param blocks: residual blocks of the levels
     :param fine: whether the features end with the fine detail, of which each pixel takes as much as is right for it
@@ -58,7 +58,7 @@ class Decoder(nn.Module):
         :param z_t: float32 [N, C, H, W], H and W multiples of 16
         :param timestep: [N], of the full schedule
         :param variance: whether it is asked for; it costs as much as the prediction's last convolution
-        :return: float32 [N, C, H, W] each: the raw prediction, and the variance fraction's logit (equation 6's v), or
+        :returns: float32 [N, C, H, W] each: the raw prediction, and the variance fraction's logit (equation 6's v), or
             None
         """
         shifts = self.time(timestep)
@@ -69,7 +69,7 @@ class Decoder(nn.Module):
             h = features[level] + self.noisy[level](F.pixel_unshuffle(noisy, self.strides[level])) + below
             for block in cast(nn.ModuleList, self.levels[level]):
                 h = block(h, shifts[level])
-        # bfloat16 has steps of 1/128 near 1, a whole grey level: the picture itself is computed in float32.
+        # bfloat16 has steps of 1/128 near 1, a whole grey level: the image itself is computed in float32.
         # (Autocast knows no meta device, on which cost is counted.)
         with torch.autocast("cuda" if z_t.is_cuda else "cpu", enabled=False):
             asked = slice(None if variance else self.outputs * STEM**2)

@@ -7,19 +7,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from textdifuse_ros.config import parameter
+from textdifuse_ros.config.base import parameter
 from textdifuse_ros.errors import ConfigError
 from textdifuse_ros.networks.decoder import Decoder
 from textdifuse_ros.networks.encoder import LEVELS, ConditionEncoder, Pyramid
 from textdifuse_ros.networks.fusion_control import FusionControl
-from textdifuse_ros.networks.light import LightEstimate, relit
+from textdifuse_ros.networks.illuminant import LightEstimate, relit
 from textdifuse_ros.networks.modulation import Modulation
+from textdifuse_ros.sensors import SENSORS
 
 MULTIPLE = 16
 """Heights and widths that the networks take are multiples of this."""
 
-VISIBLE, INFRARED = 0, 1
-"""How the luma encoder is told which sensor a picture comes from."""
+SENSOR_INDEX = {sensor: index for index, sensor in enumerate(SENSORS)}
+"""The number under which the luma encoder knows a sensor."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class LumaNetwork(nn.Module):
         """
         count = visible.shape[0]
         # Filled on the device: a copy to it would be waited for.
-        source = torch.cat([torch.full((count,), kind, device=visible.device) for kind in (VISIBLE, INFRARED)])
+        source = torch.cat([torch.full((count,), kind, device=visible.device) for kind in SENSOR_INDEX.values()])
         both = self.encoder(torch.cat((visible, infrared)), source)
         return tuple(f[:count] for f in both), tuple(f[count:] for f in both)
 
@@ -91,7 +92,7 @@ class LumaNetwork(nn.Module):
 
 
 class ChromaNetwork(nn.Module):
-    """Colour: the visible's chroma is restored, conditioned on the whole visible picture (Y, Cb, Cr)."""
+    """Colour: the visible's chroma is restored, conditioned on the whole visible image (Y, Cb, Cr)."""
 
     def __init__(self, config: DriveConfig) -> None:
         super().__init__()
@@ -100,10 +101,10 @@ class ChromaNetwork(nn.Module):
         self.light = LightEstimate(config.light_width) if config.light_width else None
 
     def relit(self, seen: Tensor) -> Tensor:
-        """The picture under the light that the scene should have: what is encoded, and what the decoder corrects.
+        """The image under the light that the scene should have: what is encoded, and what the decoder corrects.
 
         :param seen: float32 [N, 3, H, W] in [-1, 1], luma and twice the chroma
-        :return: like it; itself where the networks estimate no light
+        :returns: like it; itself where the networks estimate no light
         """
         return seen if self.light is None else relit(seen, self.light(seen))
 

@@ -1,4 +1,4 @@
-"""The condition encoder: a source picture to a pyramid of features, once a frame.
+"""The condition encoder: a source image to a pyramid of features, once a frame.
 
 It departs from equation (2) of the paper: it sees neither Z_t nor t (``docs/adr/0002``), so the features of a frame are
 the same at every step, and one run serves them all.
@@ -26,23 +26,23 @@ def cell_of(index: int) -> int:
     return STEM * 2**index if index < LEVELS else 1
 
 
-def fine_detail(picture: Tensor) -> Tensor:
-    """What a picture shows within the cells of the stem, float32 [N, 1, H, W] to the same.
+def fine_detail(image: Tensor) -> Tensor:
+    """What an image shows within the cells of the stem, float32 [N, 1, H, W] to the same.
 
     The levels carry it as channels of cells, which blurs between sources which of two textures is where; as pixels it
     stays exact. See ``docs/adr/0008``.
     """
-    coarse = F.avg_pool2d(picture, STEM)
-    return picture - F.interpolate(coarse, scale_factor=STEM, mode="bilinear", align_corners=False)
+    coarse = F.avg_pool2d(image, STEM)
+    return image - F.interpolate(coarse, scale_factor=STEM, mode="bilinear", align_corners=False)
 
 
 class ConditionEncoder(nn.Module):
-    """Three levels of residual blocks behind a pixel-unshuffle stem, at 1/4, 1/8 and 1/16 of the picture.
+    """Three levels of residual blocks behind a pixel-unshuffle stem, at 1/4, 1/8 and 1/16 of the image.
 
-    The mean over the whole picture of the lowest level scales and shifts every level: exposure and contrast are
-    properties of the picture, not of a neighbourhood.
+    The mean over the whole image of the lowest level scales and shifts every level: exposure and contrast are
+    properties of the image, not of a neighbourhood.
 
-    :param inputs: channels of the picture
+    :param inputs: channels of the image
     :param widths: channels of the levels
     :param blocks: residual blocks of the levels
     :param sources: kinds of sensors; a learned vector a kind tells a dark road from a cold one
@@ -68,17 +68,17 @@ class ConditionEncoder(nn.Module):
         nn.init.zeros_(scale_and_shift.bias)
         self.context = nn.Sequential(nn.Linear(widths[-1], widths[-1]), nn.ReLU(), scale_and_shift)
 
-    def forward(self, picture: Tensor, source: Tensor | None = None) -> Pyramid:
+    def forward(self, image: Tensor, source: Tensor | None = None) -> Pyramid:
         """Encode one or several sources; they do not see one another.
 
-        :param picture: float32 [N, C, H, W] in [-1, 1], H and W multiples of 16
-        :param source: int64 [N], the kind of sensor of each picture; the first kind where not given
-        :return: [N, widths[k], H / 2^(k+2), W / 2^(k+2)] for each level k, in the precision of the weights, and the
+        :param image: float32 [N, C, H, W] in [-1, 1], H and W multiples of 16
+        :param source: int64 [N], the kind of sensor of each image; the first kind where not given
+        :returns: [N, widths[k], H / 2^(k+2), W / 2^(k+2)] for each level k, in the precision of the weights, and the
             fine detail, float32 [N, 1, H, W]
         """
         if source is None:
-            source = torch.zeros(picture.shape[0], dtype=torch.int64, device=picture.device)
-        cells = F.pixel_unshuffle(picture, STEM).to(self.stem.weight.dtype, memory_format=torch.channels_last)
+            source = torch.zeros(image.shape[0], dtype=torch.int64, device=image.device)
+        cells = F.pixel_unshuffle(image, STEM).to(self.stem.weight.dtype, memory_format=torch.channels_last)
         h = self.stem(cells) + self.source(source)[:, :, None, None]
         features = []
         for index, level in enumerate(self.levels):
@@ -92,4 +92,4 @@ class ConditionEncoder(nn.Module):
             feature * (1 + pair[:, :width]) + pair[:, width:]
             for feature, pair, width in zip(features, pairs, self.widths, strict=True)
         )
-        return (*levels, fine_detail(picture)) if self.fine else levels
+        return (*levels, fine_detail(image)) if self.fine else levels

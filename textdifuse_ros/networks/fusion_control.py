@@ -14,7 +14,7 @@ from textdifuse_ros.networks.cbam import CBAM
 from textdifuse_ros.networks.encoder import STEM, Pyramid
 
 LARGEST_WEIGHT = 2.0
-"""Above 1, so that the fused picture can show a source with more contrast than it has."""
+"""Above 1, so that the fused image can show a source with more contrast than it has."""
 
 
 def _weigher(inputs: int, outputs: int) -> nn.Conv2d:

@@ -1,4 +1,4 @@
-"""The built-in localiser's network: visible and infrared to a class and an object's extent at every cell.
+"""The built-in localizer's network: visible and infrared to a class and an object's extent at every cell.
 
 One encoder sees both sensors at once, for what one of them lacks the other has to make up in the same place. Every
 source is brought to zero mean and unit deviation first: thermal cameras differ in contrast by an order of magnitude.
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from textdifuse_ros.config import parameter
+from textdifuse_ros.config.base import parameter
 from textdifuse_ros.errors import ConfigError
 
 MULTIPLE = 16
@@ -57,7 +57,7 @@ class Cells(NamedTuple):
 
 
 class LocalizerNetwork(nn.Module):
-    """Three levels behind a pixel-unshuffle stem; dilated convolutions and the picture's mean as context; back up."""
+    """Three levels behind a pixel-unshuffle stem; dilated convolutions and the image's mean as context; back up."""
 
     def __init__(self, config: LocalizerNetworkConfig) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ def fold_norms(network: LocalizerNetwork) -> LocalizerNetwork:
 
 
 def _standardize(source: Tensor) -> Tensor:
-    """Zero mean and unit deviation over each picture, of the square root (which lifts the dark).
+    """Zero mean and unit deviation over each image, of the square root (which lifts the dark).
 
     A source without contrast stays without: its noise is not blown up.
     """

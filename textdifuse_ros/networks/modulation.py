@@ -60,7 +60,7 @@ class LevelModulation(nn.Module):
         :param share: [N, 1, H, W], the last of the context's channels
         :param amounts: [N, 3, H, W], not negative
         :param ways: of the three, those of which there may be any amount
-        :return: kappa^X and kappa^Y, [N, C, H, W], positive; exactly 1 where all amounts are 0
+        :returns: kappa^X and kappa^Y, [N, C, H, W], positive; exactly 1 where all amounts are 0
         """
         # A 1x1 convolution and an interpolation may change places; before it there are five times as many channels.
         around = F.conv2d(context, self.context.weight[:, :-1], self.context.bias)
@@ -85,7 +85,7 @@ class Modulation(nn.Module):
     What an object has to be set off from is its surroundings. Averages over the objects and over what is near them, in
     two windows, tell of these.
 
-    Amounts are float32 [N, 3, H, W] at the picture's size: how much brighter, darker and fainter, each from 0 to 2; 0
+    Amounts are float32 [N, 3, H, W] at the image's size: how much brighter, darker and fainter, each from 0 to 2; 0
     where nothing is named.
 
     :param widths: channels of the levels
@@ -106,7 +106,7 @@ class Modulation(nn.Module):
         context: Tensor,
         ways: Sequence[int] = tuple(range(DIRECTIONS)),
     ) -> Pyramid:
-        """The modulated pyramid, ``kappa^X w^X Phi^X + kappa^Y w^Y Phi^Y``; of a whole picture or of a part.
+        """The modulated pyramid, ``kappa^X w^X Phi^X + kappa^Y w^Y Phi^Y``; of a whole image or of a part.
 
         The fine detail is no matter of contrast to the surroundings; its kappa is 1.
 
@@ -136,11 +136,11 @@ class Modulation(nn.Module):
     ) -> Tensor:
         """What is at each place, and what is on average on the objects and beside them, far and near.
 
-        :param visible: of the whole picture, as of :meth:`forward`; so is the infrared
+        :param visible: of the whole image, as of :meth:`forward`; so is the infrared
         :param amounts: of the part that is wanted; nothing is named elsewhere
         :param plain: float32 [N, 1, H, W] in [-1, 1], an estimate of what is fused without a text
         :param where: the rows and columns that are wanted [cells of 8 pixels]; the averages look beyond them
-        :return: [N, 5 (hidden + 1), H / 8, W / 8], or the part of it that is wanted
+        :returns: [N, 5 (hidden + 1), H / 8, W / 8], or the part of it that is wanted
         """
         here = self.describe(torch.cat((visible[1], infrared[1]), 1))
         here = torch.cat((here, F.avg_pool2d(plain, 2 * STEM).to(here.dtype)), 1)
@@ -174,7 +174,7 @@ def _windowed_means(values: Tensor, weight: Tensor, where: tuple[slice, slice]) 
     wide = total.mean((2, 3), keepdim=True)
     mean = wide[:, :-1] / wide[:, -1:].clamp(min=1e-4)
     means = []
-    # The windows reach beyond what is wanted, but not over the whole picture.
+    # The windows reach beyond what is wanted, but not over the whole image.
     edges = [side.indices(size)[:2] for side, size in zip(where, total.shape[2:], strict=True)]
     reach = [slice(max(0, first - FAR // 2), last + FAR // 2) for first, last in edges]
     total = total[..., reach[0], reach[1]]

@@ -80,7 +80,7 @@ class Children:
     def stop(self, name: str, number: int = signal.SIGINT, timeout: float = 10.0) -> int:
         """Ask a child to end, and end it by force when it does not.
 
-        :return: its exit status
+        :returns: its exit status
         """
         process = self._running[name]
         if process.poll() is None:

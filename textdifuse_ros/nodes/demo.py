@@ -30,7 +30,7 @@ from textdifuse_ros.nodes.children import Children
 from textdifuse_ros.nodes.domain import free_domain
 from textdifuse_ros.nodes.process import StopRequest
 
-START_TIMEOUT = 180.0  # [s]; weights load and one picture is fused
+START_TIMEOUT = 180.0  # [s]; weights load and one image is fused
 END_TIMEOUT = 60.0  # [s] for the last pairs
 SETTLE = 1.0  # [s] without a change, after which no message is believed to be on its way
 POLL = 0.25  # [s]
@@ -72,9 +72,7 @@ class Supervisor:
     :param name: of what is run, for errors
     """
 
-    def __init__(
-        self, node: Node, children: Children, stop: StopRequest, parent: int, name: str = "the demo"
-    ) -> None:
+    def __init__(self, node: Node, children: Children, stop: StopRequest, parent: int, name: str = "the demo") -> None:
         self._name = name
         self._node = node
         self._children = children
@@ -149,7 +147,7 @@ class Supervisor:
         self.await_service("fusion_node", "recorder")
         self.until(
             lambda: all(self._node.count_subscribers(topic) > 0 for topic in topics),
-            "record the fused pictures",
+            "record the fused images",
             30.0,
             "recorder",
         )
@@ -190,7 +188,7 @@ class Supervisor:
 def run(plan: Plan, stop: StopRequest) -> dict[str, Any]:
     """Run everything once.
 
-    :return: ``player``, ``node`` and ``recorder``, each as that program tells it
+    :returns: ``player``, ``node`` and ``recorder``, each as that program tells it
     :raises InputError: a program failed; quotes its log
     :raises Interrupted: told to stop
     """
@@ -225,7 +223,7 @@ def run_plan(output: str, profile: str, body: Callable[[StopRequest], dict[str, 
     :param output: the plan's folder
     :param profile: Fast DDS profile file; empty for none
     :param body: runs everything once
-    :return: 0 when it was run, 2 when not, 130 when interrupted
+    :returns: 0 when it was run, 2 when not, 130 when interrupted
     """
     stop = StopRequest()
     try:

@@ -15,7 +15,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 LATENCIES_KEPT = 1000
 COMPLAINT_PERIOD = 5.0
 LOSS_REPORTS = 10
-"""Losses in transport are judged over so many reports: in one alone there are too few pictures."""
+"""Losses in transport are judged over so many reports: in one alone there are too few images."""
 
 
 class Arrivals:

@@ -1,4 +1,4 @@
-"""What becomes of what the pairing settles: pairs to the worker, and by policy single pictures too; and the books.
+"""What becomes of what the pairing settles: pairs to the worker, and by policy single images too; and the books.
 
 Books, for visible messages and at every moment: ``received = fused + restored + dropped (by reason) + waiting``; for
 each camera ``received = paired + alone + dropped + waiting``. A message is first the pairing's; once paired, or handed
@@ -12,21 +12,22 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from textdifuse_ros.config_nodes import FusionNodeConfig
-from textdifuse_ros.fusion.budget import LatencyBudget
+from textdifuse_ros.config.nodes import FusionNodeConfig
 from textdifuse_ros.nodes.diagnostics import Complaints, Latencies
 from textdifuse_ros.nodes.health import complain_of
 from textdifuse_ros.nodes.outputs import FUSED, RESTORED
 from textdifuse_ros.nodes.pair_fusion import Job
-from textdifuse_ros.nodes.worker import LatestWorker
+from textdifuse_ros.runtime.latency_budget import LatencyBudget
+from textdifuse_ros.runtime.worker import LatestWorker
+from textdifuse_ros.sensors import INFRARED, SENSORS, VISIBLE, other_sensor
+from textdifuse_ros.sync.counterpart import CounterpartWatch
 from textdifuse_ros.sync.filters import PairFilter, Received
-from textdifuse_ros.sync.outcome import INFRARED, STREAMS, VISIBLE, Drop, Outcome, other_than
-from textdifuse_ros.sync.partner import PartnerWatch
+from textdifuse_ros.sync.outcome import Drop, Outcome
 
 POLICIES = {
     "stop": "nothing is published",
-    "restore": "the restored {other} picture alone is published",
-    "hold": "the last fused picture, where there is one, is published again",
+    "restore": "the restored {other} image alone is published",
+    "hold": "the last fused image, where there is one, is published again",
 }
 
 
@@ -34,7 +35,7 @@ class Dispatch:
     """Hands jobs to the worker; the executor's thread only.
 
     :param settings: gives the configuration in force
-    :param hold: publishes the last picture again
+    :param hold: publishes the last image again
     :param log: the node's logger
     """
 
@@ -49,9 +50,9 @@ class Dispatch:
         self._hold = hold
         self._complaints = complaints
         self._log = log
-        self._alone: dict[str, Counter[str]] = {stream: Counter() for stream in STREAMS}
+        self._alone: dict[str, Counter[str]] = {stream: Counter() for stream in SENSORS}
 
-    def take(self, outcome: Outcome[Received[Any]], partner: PartnerWatch) -> None:
+    def take(self, outcome: Outcome[Received[Any]], partner: CounterpartWatch) -> None:
         """See to what the pairing has settled.
 
         :param partner: knows which camera is missing
@@ -64,17 +65,17 @@ class Dispatch:
             if not self._use_alone(drop, partner, now):
                 complain_of(drop, self._settings(), self._complaints)
 
-    def look(self, partner: PartnerWatch) -> str:
+    def look(self, partner: CounterpartWatch) -> str:
         """Note and log which camera is missing, now and then; returns it and what is done, in words."""
         config = self._settings()
         missing = partner.missing(time.monotonic(), config.missing_after)
-        done = POLICIES[config.on_missing].format(other=other_than(missing)) if missing else ""
+        done = POLICIES[config.on_missing].format(other=other_sensor(missing)) if missing else ""
         if missing != self.missing:
             self.missing = missing
             self._log.warning(f"{missing} is missing: {done}" if missing else "pairs come again")
         return f"{missing} is missing: {done}" if missing else ""
 
-    def _use_alone(self, drop: Drop[Received[Any]], partner: PartnerWatch, now: float) -> bool:
+    def _use_alone(self, drop: Drop[Received[Any]], partner: CounterpartWatch, now: float) -> bool:
         config = self._settings()
         if config.on_missing == "stop" or not partner.alone(drop.stream, drop.reason, now, config.missing_after):
             return False
@@ -92,7 +93,7 @@ class Dispatch:
 
     def numbers(self, pairs: PairFilter[Any]) -> dict[str, Any]:
         """The books of this moment, plain."""
-        streams = {stream: pairs.counters(stream) for stream in STREAMS}
+        streams = {stream: pairs.counters(stream) for stream in SENSORS}
         worker = self.worker.counters(VISIBLE)
         own = streams[VISIBLE].dropped - self._alone[VISIBLE]
         lost = own + Counter({k: n for k, n in worker.finished.items() if k not in (FUSED, RESTORED)})

@@ -23,10 +23,10 @@ from tqdm import tqdm
 
 from textdifuse_ros.nodes.children import Children
 from textdifuse_ros.nodes.demo import END_TIMEOUT, PREFIX, SETTLE, START_TIMEOUT, Interrupted, Supervisor, run_plan
-from textdifuse_ros.nodes.images import stamp_of
 from textdifuse_ros.nodes.outputs import FUSED
 from textdifuse_ros.nodes.process import StopRequest
 from textdifuse_ros.nodes.qos import output_profile
+from textdifuse_ros.sensors import stamp_of
 
 SAMPLE_PERIOD = 5.0  # [s] of the node's memory
 SHARE_OF_RUN = 0.1  # but at least so many samples in a short one
@@ -55,19 +55,19 @@ class Plan:
 class Listener:
     """What the node publishes, heard as anybody would.
 
-    The provenance is small and leaves the node just before its picture: when it comes is when that was published.
+    The provenance is small and leaves the node just before its image: when it comes is when that was published.
 
-    :ivar ages: of each fused picture at its publication [ms], wall clock less stamp
+    :ivar ages: of each fused image at its publication [ms], wall clock less stamp
     :ivar works: for each, how long the node worked on it [ms]
-    :ivar pictures: how many came
+    :ivar images: how many came
     """
 
     def __init__(self, node: Node) -> None:
         self.ages: list[float] = []
         self.works: list[float] = []
-        self.pictures = 0
+        self.images = 0
         node.create_subscription(DiagnosticArray, "/fusion_node/provenance", self._note, output_profile(1000))
-        # Its bytes only: turning them into a message would take the time of the pictures that come after it.
+        # Its bytes only: turning them into a message would take the time of the images that come after it.
         node.create_subscription(Image, "/fusion_node/fused", self._count, output_profile(5), raw=True)
 
     def _note(self, message: DiagnosticArray) -> None:
@@ -78,13 +78,13 @@ class Listener:
             self.works.append(float(next(item.value for item in status.values if item.key == "work_ms")))
 
     def _count(self, message: bytes) -> None:
-        self.pictures += 1
+        self.images += 1
 
 
 def watch(supervisor: Supervisor, seconds: float) -> list[tuple[float, float]]:
     """Sample the node's memory while it works.
 
-    :return: seconds since the start and resident memory [MB]; not where the system does not tell it
+    :returns: seconds since the start and resident memory [MB]; not where the system does not tell it
     :raises InputError: player or node ended
     """
     samples = []
@@ -120,8 +120,8 @@ def settle(supervisor: Supervisor) -> dict[str, Any]:
 def run(plan: Plan, stop: StopRequest) -> dict[str, Any]:
     """Run everything once; a first signal ends the playing, and what was measured so far is told.
 
-    :return: ``player`` and ``node`` as those programs tell it, ``seconds``, ``ages_ms`` and ``works_ms`` while it
-        played, ``heard`` (how many fused pictures were told of in all), ``pictures``, ``memory`` and ``interrupted``
+    :returns: ``player`` and ``node`` as those programs tell it, ``seconds``, ``ages_ms`` and ``works_ms`` while it
+        played, ``heard`` (how many fused images were told of in all), ``images``, ``memory`` and ``interrupted``
     :raises InputError: a program failed; quotes its log
     :raises Interrupted: told to stop before anything was played, or a second time
     """
@@ -158,7 +158,7 @@ def run(plan: Plan, stop: StopRequest) -> dict[str, Any]:
         "ages_ms": ages,
         "works_ms": works,
         "heard": len(listener.ages),
-        "pictures": listener.pictures,
+        "images": listener.images,
         "memory": memory,
     }
 

@@ -1,4 +1,4 @@
-"""Fuses a visible and an infrared camera: two picture topics in, one out.
+"""Fuses a visible and an infrared camera: two image topics in, one out.
 
     fusion_node --ros-args -p steps:=4 -r visible/image:=/camera/color -r infrared/image:=/camera/thermal
 
@@ -9,8 +9,8 @@ made to stand out, and published as ``~/mask``, ``~/instances``, ``~/overlay`` a
 
 Threads: a single-threaded executor receives, pairs and reports, and never waits for a fusion; one worker fuses. The
 worker also publishes: ``rcl_publish`` may be called from any thread, and handing the message back to the executor would
-only add its wake-up and its queue of arriving pictures to the latency. The worker is stopped before the publisher is
-disabled or destroyed. A localiser has a thread of its own beside them, which nobody waits for.
+only add its wake-up and its queue of arriving images to the latency. The worker is stopped before the publisher is
+disabled or destroyed. A localizer has a thread of its own beside them, which nobody waits for.
 """
 
 from __future__ import annotations
@@ -30,14 +30,13 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import CameraInfo, Image
 
-from textdifuse_ros.config_nodes import FusionNodeConfig
+from textdifuse_ros.config.nodes import FusionNodeConfig
 from textdifuse_ros.errors import CheckpointError, DeviceError, TextDifuseError
 from textdifuse_ros.image.intake import SensorIntake
 from textdifuse_ros.nodes.diagnostics import Complaints, diagnostic_array
 from textdifuse_ros.nodes.dispatch import Dispatch
-from textdifuse_ros.nodes.engine import Engine
 from textdifuse_ros.nodes.health import DEACTIVATED, ERROR, OK, RECONFIGURED, RESET, WARN, Health
-from textdifuse_ros.nodes.images import info_from, stamp_of
+from textdifuse_ros.nodes.images import info_from
 from textdifuse_ros.nodes.inputs import Inputs
 from textdifuse_ros.nodes.outputs import FUSED_TOPIC, INFO_TOPIC, Outputs
 from textdifuse_ros.nodes.pair_fusion import PairFusion
@@ -45,9 +44,10 @@ from textdifuse_ros.nodes.parameters import NodeParameters
 from textdifuse_ros.nodes.process import run_program
 from textdifuse_ros.nodes.qos import transport_warning
 from textdifuse_ros.nodes.services import Services, Ticker
-from textdifuse_ros.nodes.text_target import Found, TextTarget
+from textdifuse_ros.runtime.engine import Engine
+from textdifuse_ros.runtime.text_target import Found, TextTarget
+from textdifuse_ros.sensors import INFRARED, VISIBLE, stamp_of
 from textdifuse_ros.sync.base import JUMP_BACK_NS
-from textdifuse_ros.sync.outcome import INFRARED, VISIBLE
 
 POLL_PERIOD = 0.05
 STOP_TIMEOUT = 10.0
@@ -120,7 +120,7 @@ class FusionNode(LifecycleNode):
         return changed
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Check the parameters, load the weights, fuse one picture; FAILURE names the parameter in the log."""
+        """Check the parameters, load the weights, fuse one image; FAILURE names the parameter in the log."""
         try:
             self._config = self._settings.config
             self._intake = SensorIntake(self._config)
@@ -254,27 +254,27 @@ class FusionNode(LifecycleNode):
     # ---- at work
 
     def _publish(
-        self, dispatch: Dispatch, picture: Image, how: str, told: Mapping[str, Any], found: Found | None
+        self, dispatch: Dispatch, image: Image, how: str, told: Mapping[str, Any], found: Found | None
     ) -> None:
         """In the worker's thread; what a fusion gives that was given up when the node was stopped is thrown away."""
         outputs = self._outputs
         if outputs is None or dispatch is not self._dispatch:
             return
-        outputs.publish(picture, how, told, found)
-        age = (self.get_clock().now().nanoseconds - stamp_of(picture.header)) / 1e9
+        outputs.publish(image, how, told, found)
+        age = (self.get_clock().now().nanoseconds - stamp_of(image.header)) / 1e9
         if 0 <= age < LONGEST_AGE:
             self._dispatch.ages.add(age)
 
-    def _calibration(self, picture: Image) -> CameraInfo | None:
-        """Of a fused picture, which shares the visible camera's frame: what that camera says, or a calibration file."""
-        header = picture.header
+    def _calibration(self, image: Image) -> CameraInfo | None:
+        """Of a fused image, which shares the visible camera's frame: what that camera says, or a calibration file."""
+        header = image.header
         said, camera = self._inputs.visible_info, self._intake.visible_camera
         if self._config.rectify or self._config.visible_calibration or said is None:
             if camera is None:
                 return None
-            if (camera.width, camera.height) != (picture.width, picture.height):
+            if (camera.width, camera.height) != (image.width, image.height):
                 text = f"{INFO_TOPIC} is left out: visible_calibration is for {camera.width} x {camera.height} pixels"
-                self.get_logger().warning(f"{text}, the pictures have {picture.width} x {picture.height}", once=True)
+                self.get_logger().warning(f"{text}, the images have {image.width} x {image.height}", once=True)
                 return None
             return info_from(camera, self._config.rectify, header)
         return CameraInfo(
@@ -384,7 +384,7 @@ def _run(argv: Sequence[str] | None) -> int:
                 node.destroy_node()
         rclpy.try_shutdown()
     if not ended:
-        # What is still running (large picture, many steps, a slow localizer) cannot be interrupted, and the interpreter
+        # What is still running (large image, many steps, a slow localizer) cannot be interrupted, and the interpreter
         # must not be taken down around a thread inside PyTorch.
         print("fusion_node: ended without waiting for what is still running", file=sys.stderr, flush=True)
         os._exit(0)

@@ -9,22 +9,21 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
 
-from textdifuse_ros.config_nodes import FusionNodeConfig
+from textdifuse_ros.config.nodes import FusionNodeConfig
 from textdifuse_ros.image.intake import BAD_INFRARED, BAD_VISIBLE, NO_CALIBRATION, SIZE_MISMATCH
 from textdifuse_ros.nodes.diagnostics import Complaints
 from textdifuse_ros.nodes.inputs import DISABLED, Inputs
 from textdifuse_ros.nodes.qos import loss_remedy
-from textdifuse_ros.nodes.worker import FUSION_ERROR, SUPERSEDED
+from textdifuse_ros.runtime.worker import FUSION_ERROR, SUPERSEDED
+from textdifuse_ros.sensors import INFRARED, VISIBLE
 from textdifuse_ros.sync.base import JUMP_BACK_NS
 from textdifuse_ros.sync.outcome import (
-    INFRARED,
+    COUNTERPART_MISSING,
+    COUNTERPART_SET_BACK,
     LATE,
-    PARTNER_MISSING,
-    PARTNER_SET_BACK,
     SAME_STAMP,
     TIME_JUMP,
     UNMATCHED,
-    VISIBLE,
     ZERO_STAMP,
     Drop,
 )
@@ -38,7 +37,7 @@ RESET = "reset"
 
 WANTED = (DEACTIVATED, RECONFIGURED, RESET, DISABLED)
 FAILURES = (ZERO_STAMP, BAD_VISIBLE, BAD_INFRARED, SIZE_MISMATCH, NO_CALIBRATION, FUSION_ERROR)
-"""A picture or pair was not fit to be fused; the other reasons are about time and partners."""
+"""An image or pair was not fit to be fused; the other reasons are about time and partners."""
 
 LOSS_SHARE, LOSS_LEAST = 0.02, 3
 """Losses in transport are told of from this share, and this many, on: with a large segment 0 to 1 % are lost."""
@@ -50,37 +49,37 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 
 
 def complain_of(drop: Drop[Any], config: FusionNodeConfig, complaints: Complaints) -> None:
-    """Log why the pairing dropped a picture.
+    """Log why the pairing dropped an image.
 
     Every visible one, since these are counted; of the infrared those whose driver is at fault, for a camera that is
-    twice as fast has no partner for half of its pictures.
+    twice as fast has no partner for half of its images.
     """
     if drop.reason in (DEACTIVATED, RESET, DISABLED):
         return
     if drop.stream == INFRARED and drop.reason not in (ZERO_STAMP, LATE):
         return
     if drop.reason == ZERO_STAMP:
-        text = "a picture without stamp cannot be paired; let the driver stamp it"
+        text = "an image without stamp cannot be paired; let the driver stamp it"
     elif drop.reason == LATE:
         text = (
-            f"a picture came {drop.behind_ns / 1e6:.1f} ms behind a later one whose pair is already out; let the "
+            f"an image came {drop.behind_ns / 1e6:.1f} ms behind a later one whose pair is already out; let the "
             "driver send in the order of the stamps"
         )
-    elif drop.reason in (TIME_JUMP, PARTNER_SET_BACK) and abs(nearest := drop.nearest_ns or 0) > JUMP_BACK_NS:
+    elif drop.reason in (TIME_JUMP, COUNTERPART_SET_BACK) and abs(nearest := drop.nearest_ns or 0) > JUMP_BACK_NS:
         text = f"one camera's time went back, the other's did not: {_nearest(nearest)}; set their clocks alike"
     elif drop.reason == TIME_JUMP:
         text = "time went back, and what waited is from before; good where a recording loops, else see who sets clocks"
     elif drop.reason == RECONFIGURED:
         text = "an offset was changed, and what waited was in the order of the old one; the next goes by the new"
     elif drop.reason == SAME_STAMP:
-        text = "two pictures have the very same stamp, and the later took its place; let the driver send each once"
+        text = "two images have the very same stamp, and the later took its place; let the driver send each once"
     else:
         text = _no_partner(drop, config)
     complaints.tell(f"{drop.stream} {drop.reason}", text)
 
 
 def _no_partner(drop: Drop[Any], config: FusionNodeConfig) -> str:
-    found = f"no infrared picture within tolerance ({config.tolerance:g} s)"
+    found = f"no infrared image within tolerance ({config.tolerance:g} s)"
     if drop.reason != UNMATCHED:
         found += f" in pairing_wait ({config.pairing_wait:g} s)"
     if drop.nearest_ns is None:
@@ -89,11 +88,11 @@ def _no_partner(drop: Drop[Any], config: FusionNodeConfig) -> str:
     found += f": {_nearest(drop.nearest_ns)}"
     if abs(seconds) <= config.tolerance:
         return f"{found} but came too late or has a nearer partner; equal the cameras' rates, or raise pairing_wait"
-    if drop.reason == PARTNER_MISSING and 0 < -seconds <= max(LATE_AT_MOST, 2 * config.pairing_wait):
+    if drop.reason == COUNTERPART_MISSING and 0 < -seconds <= max(LATE_AT_MOST, 2 * config.pairing_wait):
         # The infrared stream has not come as far: waiting longer is safe, an offset would pair other moments.
         return (
             f"{found}, and none after it had come yet; raise pairing_wait and pairing_queue "
-            f"({config.pairing_wait:g} s, {config.pairing_queue} pictures) by more than that"
+            f"({config.pairing_wait:g} s, {config.pairing_queue} images) by more than that"
         )
     offset = config.infrared_offset - seconds
     if abs(offset) > 10.0:
@@ -103,7 +102,7 @@ def _no_partner(drop: Drop[Any], config: FusionNodeConfig) -> str:
 
 def _nearest(difference_ns: int) -> str:
     order = "later" if difference_ns > 0 else "earlier"
-    return f"the nearest infrared picture is {abs(difference_ns) / 1e6:.1f} ms {order}"
+    return f"the nearest infrared image is {abs(difference_ns) / 1e6:.1f} ms {order}"
 
 
 class Silence:
@@ -138,7 +137,7 @@ class Silence:
 
 
 def losses_of(inputs: Inputs, complaints: Complaints) -> list[str]:
-    """Which cameras' pictures are lost between driver and node, and what to set, in words; also for the log.
+    """Which cameras' images are lost between driver and node, and what to set, in words; also for the log.
 
     By what the middleware tells: a reader notices gaps in a writer's sequence numbers, also of a best-effort one.
     """
@@ -146,7 +145,7 @@ def losses_of(inputs: Inputs, complaints: Complaints) -> list[str]:
     for stream, arrivals in inputs.arrivals.items():
         lost, sent = arrivals.recent_losses
         if lost >= LOSS_LEAST and lost >= LOSS_SHARE * sent:
-            share = f"{lost} of the last {sent} pictures ({100 * lost / sent:.0f} %) were lost in transport"
+            share = f"{lost} of the last {sent} images ({100 * lost / sent:.0f} %) were lost in transport"
             complaints.tell(f"{stream} transport", f"{share}; {loss_remedy()}")
             told.append(f"{stream}: {share}; {loss_remedy()}")
     return told
@@ -190,7 +189,7 @@ class Progress:
         :param numbers: as the node's ``statistics`` gives them
         :param period: its length [s], for the text
         :returns: level and message. OK and empty, unless both cameras sent and yet nothing was fused: WARN, and ERROR
-            where every picture or pair that was looked at was unfit
+            where every image or pair that was looked at was unfit
         """
         before, self._before = self._before, numbers
         if before is None or numbers["fused"] > before["fused"]:
@@ -218,7 +217,7 @@ class Progress:
             for told in (reason, f"{VISIBLE} {reason}"):
                 if text := self._complaints.latest(told):
                     return f"{told}: {text}"
-        return "one fusion takes longer than that; take fewer steps, smaller pictures or a faster device"
+        return "one fusion takes longer than that; take fewer steps, smaller images or a faster device"
 
 
 class Health:

@@ -1,4 +1,4 @@
-"""Pictures to ``sensor_msgs/Image``, cameras to ``CameraInfo``; :mod:`textdifuse_ros.image.intake` reads them."""
+"""Images to ``sensor_msgs/Image``, cameras to ``CameraInfo``; :mod:`textdifuse_ros.image.intake` reads them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from textdifuse_ros.image.camera import Camera
 from textdifuse_ros.image.encodings import encode_image
 
 
-def message_from(picture: np.ndarray, encoding: str, header: Header) -> Image:
+def message_from(image: np.ndarray, encoding: str, header: Header) -> Image:
     """A message with the given header, unchanged.
 
-    :param picture: uint8 [H, W, 3] RGB, or uint8 or uint16 [H, W]
+    :param image: uint8 [H, W, 3] RGB, or uint8 or uint16 [H, W]
     :param encoding: ``rgb8``, ``bgr8``, ``mono8`` or ``mono16``
     """
-    data, step = encode_image(picture, encoding)
-    message = Image(header=header, height=picture.shape[0], width=picture.shape[1], encoding=encoding, step=step)
+    data, step = encode_image(image, encoding)
+    message = Image(header=header, height=image.shape[0], width=image.shape[1], encoding=encoding, step=step)
     # rclpy takes an array('B') as it is; bytes are checked item by item (65 ms for 640 x 480 x 3), a list copied so.
     values = array("B")
     values.frombytes(data)
@@ -30,7 +30,7 @@ def message_from(picture: np.ndarray, encoding: str, header: Header) -> Image:
 
 
 def info_from(camera: Camera, rectified: bool, header: Header) -> CameraInfo:
-    """The ``camera_info`` of a camera's pictures, of those that come out of rectification where ``rectified``."""
+    """The ``camera_info`` of a camera's images, of those that come out of rectification where ``rectified``."""
     projection = np.column_stack((np.reshape(camera.projection, (3, 3)), np.zeros(3))).reshape(-1).tolist()
     info = CameraInfo(header=header, width=camera.width, height=camera.height, p=projection)
     if rectified:
@@ -40,8 +40,3 @@ def info_from(camera: Camera, rectified: bool, header: Header) -> CameraInfo:
         info.distortion_model, info.d = camera.model, list(camera.distortion)
         info.k, info.r = list(camera.matrix), list(camera.rectification)
     return info
-
-
-def stamp_of(header: Header) -> int:
-    """The stamp of a header [ns]."""
-    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)

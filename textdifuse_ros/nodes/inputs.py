@@ -11,20 +11,20 @@ from rclpy.qos import DurabilityPolicy, QoSCompatibility, qos_check_compatible
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from textdifuse_ros.config_nodes import FusionNodeConfig
+from textdifuse_ros.config.nodes import FusionNodeConfig
 from textdifuse_ros.errors import ConfigError
 from textdifuse_ros.image.intake import SensorIntake
 from textdifuse_ros.nodes.diagnostics import Arrivals
-from textdifuse_ros.nodes.images import stamp_of
 from textdifuse_ros.nodes.messages import calibration_name
 from textdifuse_ros.nodes.qos import input_profile, latched_profile, subscription_events
 from textdifuse_ros.nodes.stock_pairing import StockPairing, message_filters
+from textdifuse_ros.sensors import INFRARED, SENSORS, VISIBLE, stamp_of
 from textdifuse_ros.sync.base import Pairing
+from textdifuse_ros.sync.counterpart import CounterpartWatch
 from textdifuse_ros.sync.doctor import Diagnosis, diagnose
 from textdifuse_ros.sync.filters import PairFilter, Received, SimpleFilter
-from textdifuse_ros.sync.outcome import INFRARED, STREAMS, VISIBLE, Outcome
+from textdifuse_ros.sync.outcome import Outcome
 from textdifuse_ros.sync.pairing import NearestPairing
-from textdifuse_ros.sync.partner import PartnerWatch
 from textdifuse_ros.sync.stamps import StampWindow
 
 DISABLED = "disabled"
@@ -74,13 +74,13 @@ class Inputs:
 
     def __init__(self, node: Node, config: FusionNodeConfig, settled: Settled) -> None:
         self.enabled = True
-        self.arrivals = {stream: Arrivals() for stream in STREAMS}
-        self.partner = PartnerWatch()
+        self.arrivals = {stream: Arrivals() for stream in SENSORS}
+        self.partner = CounterpartWatch()
         self.visible_info: CameraInfo | None = None
         self._node = node
         self._config = config
         self._warn = node.get_logger().warning
-        self._gates = {stream: SimpleFilter() for stream in STREAMS}
+        self._gates = {stream: SimpleFilter() for stream in SENSORS}
         self._window = StampWindow(config.doctor_window)
         self._open: list[Subscription] = []
         self._unheard: dict[str, Callable[[CameraInfo], None]] = {}
@@ -94,7 +94,7 @@ class Inputs:
         return bool(self._open)
 
     def topic(self, stream: str) -> str:
-        """The resolved name of a camera's topic; of compressed pictures what image_transport makes of the raw one's."""
+        """The resolved name of a camera's topic; of compressed images what image_transport makes of the raw one's."""
         raw = str(self._node.resolve_topic_name(f"{stream}/image"))
         return f"{raw}/compressed" if self._is_compressed(stream) else raw
 
@@ -103,7 +103,7 @@ class Inputs:
         return str(self._node.resolve_topic_name(calibration_name(self._node, stream)))
 
     def check_calibrations(self, intake: SensorIntake) -> None:
-        """Refuse one ``camera_info`` for two cameras, as two pictures in one namespace have it beside them.
+        """Refuse one ``camera_info`` for two cameras, as two images in one namespace have it beside them.
 
         :raises ConfigError: both calibrations are wanted, and would come from one topic
         """
@@ -129,7 +129,7 @@ class Inputs:
         self._window.clear()
         for arrivals in self.arrivals.values():
             arrivals.restart()
-        for stream in STREAMS:
+        for stream in SENSORS:
             self._subscribe(stream)
         for stream in {VISIBLE, *intake.wanted_calibrations}:
             self._subscribe_calibration(stream, intake)
@@ -170,9 +170,7 @@ class Inputs:
         kind, name = Image, f"{stream}/image"
         if self._is_compressed(stream):
             kind, name = CompressedImage, self.topic(stream)
-        subscriber = subscriber_class()(
-            self._node, kind, name, qos_profile=profile, event_callbacks=events
-        )
+        subscriber = subscriber_class()(self._node, kind, name, qos_profile=profile, event_callbacks=events)
         subscriber.registerCallback(self._receive, stream)
         self._open.append(subscriber.sub)
 
@@ -212,7 +210,7 @@ class Inputs:
     def diagnose(self) -> Diagnosis:
         """What the stamps of the last ``doctor_window`` seconds say."""
         now = time.monotonic_ns()
-        return diagnose(*(self._window.series(stream, now) for stream in STREAMS))
+        return diagnose(*(self._window.series(stream, now) for stream in SENSORS))
 
     def why_silent(self, stream: str) -> str:
         """The most likely reason why nothing comes from a camera, with a remedy."""
@@ -237,7 +235,7 @@ class Inputs:
             return
         self.partner.arrived(stream, now)
         if self._config.on_missing != "stop" and self.partner.waits_in_vain(now, self._config.missing_after):
-            waits = 0.0  # nothing comes from the other one; its first picture puts an end to this
+            waits = 0.0  # nothing comes from the other one; its first image puts an end to this
 
         def step(pairing: Pairing[Received[Any]]) -> Outcome[Received[Any]]:
             pairing.wait_ns = round(1e9 * waits)

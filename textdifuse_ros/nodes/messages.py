@@ -39,7 +39,7 @@ def resolved_topic(node: Node, name: str) -> str:
 
 
 def calibration_name(node: Node, stream: str) -> str:
-    """Under which name a camera's ``camera_info`` is published or subscribed to: beside its pictures.
+    """Under which name a camera's ``camera_info`` is published or subscribed to: beside its images.
 
     Unless it is remapped itself: then its own name, for a resolved one would be remapped a second time.
 

@@ -10,9 +10,8 @@ from typing import Any
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from textdifuse_ros.config_nodes import FusionNodeConfig
+from textdifuse_ros.config.nodes import FusionNodeConfig
 from textdifuse_ros.errors import TextDifuseError
-from textdifuse_ros.fusion.budget import LatencyBudget
 from textdifuse_ros.image.intake import (
     BAD_INFRARED,
     BAD_VISIBLE,
@@ -22,11 +21,13 @@ from textdifuse_ros.image.intake import (
     SensorIntake,
 )
 from textdifuse_ros.nodes.diagnostics import Complaints, Latencies
-from textdifuse_ros.nodes.engine import Engine
-from textdifuse_ros.nodes.images import message_from, stamp_of
+from textdifuse_ros.nodes.images import message_from
 from textdifuse_ros.nodes.outputs import FUSED, RESTORED
-from textdifuse_ros.nodes.text_target import Found, TextTarget
-from textdifuse_ros.nodes.worker import FUSION_ERROR
+from textdifuse_ros.runtime.engine import Engine
+from textdifuse_ros.runtime.latency_budget import LatencyBudget
+from textdifuse_ros.runtime.text_target import Found, TextTarget
+from textdifuse_ros.runtime.worker import FUSION_ERROR
+from textdifuse_ros.sensors import stamp_of
 from textdifuse_ros.sync.filters import Received
 
 REMEDIES = {
@@ -34,7 +35,7 @@ REMEDIES = {
     BAD_INFRARED: "see what the driver of the infrared camera sends",
     SIZE_MISMATCH: "set registration, and let textdifuse calibrate find the homography",
     NO_CALIBRATION: "see the parameters rectify and registration",
-    FUSION_ERROR: "deactivate and activate the node; take smaller pictures where memory ran out",
+    FUSION_ERROR: "deactivate and activate the node; take smaller images where memory ran out",
 }
 """For errors that name none themselves."""
 
@@ -43,7 +44,7 @@ Publish = Callable[[Image, str, Mapping[str, Any], Found | None], None]
 
 @dataclass(frozen=True)
 class Job:
-    """A pair, or the picture of one camera where the other is missing.
+    """A pair, or the image of one camera where the other is missing.
 
     :ivar difference_ns: infrared stamp minus visible stamp, offsets added
     """
@@ -70,11 +71,11 @@ class Job:
 
 
 class PairFusion:
-    """Turns jobs into published pictures, in the worker's thread.
+    """Turns jobs into published images, in the worker's thread.
 
     :param intake: decodes and aligns
     :param settings: gives the configuration in force, for every job anew
-    :param publish: takes the picture, ``fused`` or ``restored``, what made it, and what the text names in it; see
+    :param publish: takes the image, ``fused`` or ``restored``, what made it, and what the text names in it; see
         :class:`.Outputs`
     :param complaints: takes a line on every bad job
     :param target: finds what the text names

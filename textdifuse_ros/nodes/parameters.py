@@ -17,7 +17,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
-from textdifuse_ros.config import Parameter, from_mapping, parameters
+from textdifuse_ros.config.base import Parameter, from_mapping, parameters
 from textdifuse_ros.errors import ConfigError
 
 T = TypeVar("T")

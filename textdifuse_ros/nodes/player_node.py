@@ -1,8 +1,8 @@
-"""Plays a rosbag2 recording, or a folder of picture pairs, where ``ros2 bag`` is absent.
+"""Plays a rosbag2 recording, or a folder of image pairs, where ``ros2 bag`` is absent.
 
     player_node --ros-args -p source:=PATH -p rate:=2.0 -r visible/image:=/camera/color
 
-The visible pictures go to ``visible/image`` and the infrared ones to ``infrared/image``, whatever they were called when
+The visible images go to ``visible/image`` and the infrared ones to ``infrared/image``, whatever they were called when
 they were recorded, compressed ones to ``visible/image/compressed`` and so on, and the ``camera_info`` beside them along
 with them; messages of a recording are published byte for byte. At the end one line of JSON tells what was published.
 """
@@ -25,7 +25,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
 from textdifuse_ros.bags.cameras import COMPRESSED
-from textdifuse_ros.config_nodes import PlayerConfig
+from textdifuse_ros.config.nodes import PlayerConfig
 from textdifuse_ros.errors import InputError, TextDifuseError
 from textdifuse_ros.nodes.messages import calibration_name, message_class, resolved_topic
 from textdifuse_ros.nodes.parameters import NodeParameters
@@ -35,7 +35,7 @@ from textdifuse_ros.nodes.sources import (
     ALL,
     CALIBRATIONS,
     Entry,
-    Picture,
+    FolderImage,
     open_source,
     stamped_now,
 )
@@ -93,7 +93,7 @@ class PlayerNode(Node):
         return found
 
     def _topic(self, name: str) -> str:
-        """Where a name is published: what goes with a camera's pictures follows them when they are remapped."""
+        """Where a name is published: what goes with a camera's images follows them when they are remapped."""
         for camera, calibration in CALIBRATIONS.items():
             if name == camera + COMPRESSED:
                 return resolved_topic(self, camera) + COMPRESSED
@@ -103,7 +103,7 @@ class PlayerNode(Node):
         return name  # not the resolved one, which would be remapped a second time
 
     def _without_shared_calibration(self, kinds: dict[str, str]) -> dict[str, str]:
-        """On one topic for two cameras, as two pictures in one namespace have it beside them, it is of no use."""
+        """On one topic for two cameras, as two images in one namespace have it beside them, it is of no use."""
         topics = {self.resolve_topic_name(self._topic(name)) for name in CALIBRATIONS.values()}
         if len(topics) > 1 or not kinds.keys() & set(CALIBRATIONS.values()):
             return kinds
@@ -116,8 +116,8 @@ class PlayerNode(Node):
     def play(self) -> dict[str, object]:
         """Wait for the subscribers, then play.
 
-        :return: what was published: ``pairs``, ``published`` (topic: messages), ``laps``, ``seconds`` and ``start_ns``,
-            the recorded time of the first message, or the stamp of a folder's first pair
+        :returns: what was published: ``pairs``, ``published`` (topic: messages), ``laps``, ``seconds`` and
+            ``start_ns``, the recorded time of the first message, or the stamp of a folder's first pair
         :raises InputError: the subscribers did not come in time
         """
         self._await_subscribers()
@@ -204,17 +204,17 @@ class PlayerNode(Node):
             if time.monotonic() > deadline:
                 names = ", ".join(f"{out.topic_name} has {out.get_subscription_count()}" for out in missing)
                 expected = f"{self.config.wait_for} within {self.config.wait_timeout:g} s"
-                raise InputError("the subscribers of each picture topic", expected, names, "start fusion_node first")
+                raise InputError("the subscribers of each image topic", expected, names, "start fusion_node first")
             self._executor.spin_once(timeout_sec=0.05)
 
 
-def image_message(picture: Picture) -> Image:
+def image_message(image: FolderImage) -> Image:
     """A message of mono8, mono16, rgb8 or rgb16, as the pixels are."""
-    pixels = picture.pixels
+    pixels = image.pixels
     bits = pixels.dtype.itemsize * 8
     message = Image(height=pixels.shape[0], width=pixels.shape[1])
-    message.header.stamp = Time(sec=picture.stamp_ns // 10**9, nanosec=picture.stamp_ns % 10**9)
-    message.header.frame_id = picture.frame_id
+    message.header.stamp = Time(sec=image.stamp_ns // 10**9, nanosec=image.stamp_ns % 10**9)
+    message.header.frame_id = image.frame_id
     message.encoding = f"{'mono' if pixels.ndim == 2 else 'rgb'}{bits}"
     message.is_bigendian = int(sys.byteorder == "big" and bits > 8)
     message.step = pixels[0].nbytes

@@ -83,7 +83,7 @@ def publisher_events(topic: str, warn: Callable[[str], Any]) -> PublisherEventCa
 
 
 def loss_remedy(environment: Mapping[str, str] = os.environ) -> str:
-    """What to do where pictures are lost in transport."""
+    """What to do where images are lost in transport."""
     variable = _profile_variable(environment)
     if variable and not environment.get(variable):
         return f"set {variable} to the package's config/fastdds_shm.xml here and in the camera drivers"
@@ -101,13 +101,13 @@ def _profile_variable(environment: Mapping[str, str]) -> str:
 def transport_warning(environment: Mapping[str, str] = os.environ) -> str:
     """A line that warns of Fast DDS's small shared-memory segment, or '' where there is no cause.
 
-    The default segment holds 512 kB, less than one VGA colour picture: sensor-data streams then lose most pictures.
+    The default segment holds 512 kB, less than one VGA colour image: sensor-data streams then lose most images.
     ``config/fastdds_shm.xml`` enlarges it.
     """
     variable = _profile_variable(environment)
     if not variable or environment.get(variable):
         return ""
     return (
-        "Fast DDS runs with its default shared-memory segment of 512 kB and loses pictures of 640 x 480 and larger; "
+        "Fast DDS runs with its default shared-memory segment of 512 kB and loses images of 640 x 480 and larger; "
         f"set {variable} to the package's config/fastdds_shm.xml here and in the camera drivers"
     )

@@ -22,7 +22,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.signals import SignalHandlerOptions
 
 from textdifuse_ros.bags.writer import BagWriter, recorded_profile
-from textdifuse_ros.config_nodes import RecorderConfig
+from textdifuse_ros.config.nodes import RecorderConfig
 from textdifuse_ros.errors import BagError, ConfigError, FileError, InputError
 from textdifuse_ros.nodes.messages import message_class, resolved_topic
 from textdifuse_ros.nodes.parameters import NodeParameters

@@ -13,8 +13,8 @@ from rclpy.node import Node
 from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
-from textdifuse_ros.nodes.engine import Engine
 from textdifuse_ros.nodes.inputs import Inputs
+from textdifuse_ros.runtime.engine import Engine
 
 
 class Services:

@@ -1,4 +1,4 @@
-"""What the player plays: a rosbag2 recording, or a folder of picture pairs. Free of ROS itself."""
+"""What the player plays: a rosbag2 recording, or a folder of image pairs. Free of ROS itself."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from textdifuse_ros.errors import BagError, ConfigError, TextDifuseError
 from textdifuse_ros.image.files import find_pairs, read_infrared, read_visible
 
 VISIBLE, INFRARED = "visible/image", "infrared/image"
-"""The names under which the pictures are published; relative, hence remappable. Compressed ones have a suffix more."""
+"""The names under which the images are published; relative, hence remappable. Compressed ones have a suffix more."""
 CALIBRATIONS = {VISIBLE: "visible/camera_info", INFRARED: "infrared/camera_info"}
 """And the calibration that goes with each."""
 ALL = ("all", "*")
 """Words for all topics of a recording."""
 LEAST_GAP_NS = 100_000_000
-"""Between two laps of a recording whose pictures tell no rate."""
+"""Between two laps of a recording whose images tell no rate."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture that is not yet a message.
+class FolderImage:
+    """An image that is not yet a message.
 
     :ivar pixels: uint8 or uint16 [H, W] or [H, W, 3] RGB
     :ivar stamp_ns: time for its header [ns]
@@ -48,22 +48,22 @@ class Entry:
     :ivar topic: the name to publish on
     :ivar offset_ns: when, from the start of the lap, at rate 1 [ns]
     :ivar time_ns: the time that ``/clock`` shows then [ns]
-    :ivar content: the CDR bytes of a message, or a picture
+    :ivar content: the CDR bytes of a message, or an image
     """
 
     topic: str
     offset_ns: int
     time_ns: int
-    content: bytes | Picture
+    content: bytes | FolderImage
 
 
-def stamped_now(entry: Entry, now_ns: int) -> bytes | Picture:
-    """The content of a picture's entry, as if it had been recorded at ``now_ns``: its stamp is as much before it.
+def stamped_now(entry: Entry, now_ns: int) -> bytes | FolderImage:
+    """The content of an image's entry, as if it had been recorded at ``now_ns``: its stamp is as much before it.
 
     A message that is too short for a stamp, or has none (zero), is left as it is: that is for those who hear it.
     """
     content = entry.content
-    if isinstance(content, Picture):
+    if isinstance(content, FolderImage):
         return dataclasses.replace(content, stamp_ns=content.stamp_ns + now_ns - entry.time_ns)
     # CDR of a message that begins with a header: 4 bytes of encapsulation, then the stamp's seconds and nanoseconds.
     form = "<iI" if len(content) > 1 and content[1] & 1 else ">iI"
@@ -86,7 +86,7 @@ class Source(Protocol):
 
     @property
     def cameras(self) -> tuple[str, str]:
-        """The names of the visible and of the infrared pictures."""
+        """The names of the visible and of the infrared images."""
         ...
 
     def latched(self) -> dict[str, int]:
@@ -113,10 +113,10 @@ class Source(Protocol):
 class BagSource:
     """A recording; the bytes of its messages are published as they are.
 
-    The ``camera_info`` beside the pictures of each camera goes with them.
+    The ``camera_info`` beside the images of each camera goes with them.
 
-    :param visible: topic of the visible pictures; empty looks for it
-    :param infrared: topic of the infrared pictures; empty looks for it
+    :param visible: topic of the visible images; empty looks for it
+    :param infrared: topic of the infrared images; empty looks for it
     :param others: more topics, separated by commas, or one of ``ALL``
     :param report: takes a line about what is left out
     :raises BagError: no recording, or one without these topics
@@ -144,7 +144,7 @@ class BagSource:
         names = dict(zip(self._topics, self.cameras, strict=True))
         calibrations = find_calibrations(self._bag, self._topics)
         if len(set(calibrations.values())) < len(calibrations):
-            report(f"left out: {calibrations['visible']}, which is beside the pictures of both cameras")
+            report(f"left out: {calibrations['visible']}, which is beside the images of both cameras")
         else:
             names.update({topic: f"{camera}/camera_info" for camera, topic in calibrations.items()})
         wanted = list(known) if others.strip() in ALL else [item.strip() for item in others.split(",") if item.strip()]
@@ -161,7 +161,7 @@ class BagSource:
 
     @property
     def cameras(self) -> tuple[str, str]:
-        """The names of the visible and of the infrared pictures."""
+        """The names of the visible and of the infrared images."""
         known = self._bag.topics()
         visible, infrared = (COMPRESSED if known[topic] == COMPRESSED_TYPE else "" for topic in self._topics)
         return VISIBLE + visible, INFRARED + infrared
@@ -194,7 +194,7 @@ class BagSource:
 
 
 class FolderSource:
-    """A folder with ``vis/`` and ``ir/``, pictures paired by name.
+    """A folder with ``vis/`` and ``ir/``, images paired by name.
 
     A pair that cannot be read is reported and left out. Stamps start at the time of opening and go on over the laps.
 
@@ -215,7 +215,7 @@ class FolderSource:
 
     @property
     def cameras(self) -> tuple[str, str]:
-        """The names of the visible and of the infrared pictures."""
+        """The names of the visible and of the infrared images."""
         return VISIBLE, INFRARED
 
     def latched(self) -> dict[str, int]:
@@ -223,17 +223,17 @@ class FolderSource:
         return {}
 
     def lap(self, number: int) -> Iterator[Entry]:
-        """Every pair once, both of its pictures with the same stamp."""
+        """Every pair once, both of its images with the same stamp."""
         for index, pair in enumerate(self._pairs):
             offset = index * self._period_ns
             stamp = self._start_ns + number * self.lap_ns + offset
             try:
-                pictures = {VISIBLE: read_visible(pair.visible), INFRARED: read_infrared(pair.infrared)}
+                images = {VISIBLE: read_visible(pair.visible), INFRARED: read_infrared(pair.infrared)}
             except TextDifuseError as error:
                 self._report(f"left out: {error}")
                 continue
-            for name, pixels in pictures.items():
-                yield Entry(name, offset, stamp, Picture(pixels, stamp, name.split("/")[0] + "_camera"))
+            for name, pixels in images.items():
+                yield Entry(name, offset, stamp, FolderImage(pixels, stamp, name.split("/")[0] + "_camera"))
 
     @property
     def lap_ns(self) -> int:
@@ -247,7 +247,7 @@ class FolderSource:
 def open_source(
     path: str, *, fps: float, visible: str, infrared: str, others: str, report: Callable[[str], object]
 ) -> Source:
-    """A folder with ``vis/`` is played as pictures, anything else as a recording.
+    """A folder with ``vis/`` is played as images, anything else as a recording.
 
     :raises TextDifuseError: there is neither
     """

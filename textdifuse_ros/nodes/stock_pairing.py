@@ -1,6 +1,6 @@
 """The stock policies of ``message_filters``, exact and approximate, in the place of the nearest-stamp pairing.
 
-The package's own synchronizers decide which pictures pair. Around them stands what :class:`.Pairing` gives to every
+The package's own synchronizers decide which images pair. Around them stands what :class:`.Pairing` gives to every
 policy and they lack: offsets, refusal of zero stamps, a new beginning when time goes back, an end to waiting, books.
 """
 
@@ -14,8 +14,9 @@ from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
 
 from textdifuse_ros.errors import ConfigError
+from textdifuse_ros.sensors import SENSORS
 from textdifuse_ros.sync.base import Pairing, Stream, Waiting
-from textdifuse_ros.sync.outcome import PARTNER_MISSING, SAME_STAMP, STREAMS, Outcome
+from textdifuse_ros.sync.outcome import COUNTERPART_MISSING, SAME_STAMP, Outcome
 
 try:
     import message_filters
@@ -46,7 +47,7 @@ class StockPairing(Pairing[T]):
 
     :param policy: ``exact`` or ``approximate``
     :param tolerance_ns: the slop of the approximate policy, which takes differences below it; the exact one has none
-    :param queue: pictures of each stream that the synchronizer keeps
+    :param queue: images of each stream that the synchronizer keeps
     :raises ConfigError: message_filters is not installed
     """
 
@@ -60,7 +61,7 @@ class StockPairing(Pairing[T]):
     ) -> None:
         package = require_message_filters(policy)
         super().__init__(tolerance_ns, offsets_ns, wait_ns)
-        self._inputs = {name: package.SimpleFilter() for name in STREAMS}
+        self._inputs = {name: package.SimpleFilter() for name in SENSORS}
         sources = list(self._inputs.values())
         if policy == EXACT:
             self._stock = package.TimeSynchronizer(sources, queue)
@@ -72,7 +73,7 @@ class StockPairing(Pairing[T]):
 
     def _match(self, own: Stream[T], new: Waiting[T], outcome: Outcome[T]) -> None:
         self._stock.slop = Duration(nanoseconds=self.tolerance_ns)
-        for name, kept in zip(STREAMS, self._stock.queues, strict=True):
+        for name, kept in zip(SENSORS, self._stock.queues, strict=True):
             kept.clear()  # what expired here, or was from before a jump, must not stay there
             kept.update((waiting.at + _SHIFT_NS, _message(waiting)) for waiting in self._streams[name].queue)
         own.queue.append(new)
@@ -82,17 +83,17 @@ class StockPairing(Pairing[T]):
             self._infrared.queue.remove(infrared)
             self._emit(visible, infrared, outcome)
         self._paired.clear()
-        for name, kept in zip(STREAMS, self._stock.queues, strict=True):
+        for name, kept in zip(SENSORS, self._stock.queues, strict=True):
             stream, stamps = self._streams[name], {id(message.waiting): at for at, message in kept.items()}
             for waiting in [waiting for waiting in stream.queue if id(waiting) not in stamps]:
                 same = waiting.at + _SHIFT_NS in kept
-                self._drop_some(stream, [waiting], SAME_STAMP if same else PARTNER_MISSING, outcome)
+                self._drop_some(stream, [waiting], SAME_STAMP if same else COUNTERPART_MISSING, outcome)
             stream.queue.sort(key=lambda waiting: waiting.at)
 
     def _expire(self, now_ns: int, outcome: Outcome[T]) -> None:
         for stream in self._streams.values():
             late = [waiting for waiting in stream.queue if now_ns - waiting.arrived_ns >= self.wait_ns]
-            self._drop_some(stream, late, PARTNER_MISSING, outcome)
+            self._drop_some(stream, late, COUNTERPART_MISSING, outcome)
 
 
 def _message(waiting: Waiting[T]) -> SimpleNamespace:

@@ -16,7 +16,7 @@ from textdifuse_ros.localize.base import Localization
 from textdifuse_ros.localize.overlay import draw_overlay
 from textdifuse_ros.nodes.images import message_from
 from textdifuse_ros.nodes.qos import latched_profile
-from textdifuse_ros.nodes.text_target import Found
+from textdifuse_ros.runtime.text_target import Found
 
 try:
     from vision_msgs import msg as vision_msgs
@@ -30,13 +30,13 @@ Open = Callable[[Any, str, Any], LifecyclePublisher]
 
 
 class TextOutputs:
-    """The publishers that go with a text; every message carries the fused picture's header.
+    """The publishers that go with a text; every message carries the fused image's header.
 
     Nothing is made that nobody has subscribed to. ``~/detections`` and the latched ``~/label_info`` are there where
     vision_msgs is installed.
 
     :param open_publisher: makes one from a message type, a topic and a profile
-    :param profile: that of the fused pictures
+    :param profile: that of the fused images
     :param threshold: least score that an object can have, for the label info
     """
 
@@ -52,12 +52,12 @@ class TextOutputs:
             self._detections = open_publisher(vision_msgs.Detection2DArray, DETECTIONS_TOPIC, profile)
             self._labels = open_publisher(vision_msgs.LabelInfo, LABELS_TOPIC, latched_profile())
 
-    def publish(self, picture: Image, found: Found) -> None:
-        """Publish what was found in a picture, also if that is nothing.
+    def publish(self, image: Image, found: Found) -> None:
+        """Publish what was found in an image, also if that is nothing.
 
-        :param picture: the fused one, ``rgb8``
+        :param image: the fused one, ``rgb8``
         """
-        header, objects = picture.header, found.localization
+        header, objects = image.header, found.localization
         if self._objects.get_subscription_count():
             self._objects.publish(String(data=json.dumps(objects_document(header, found))))
         if self._mask.get_subscription_count():
@@ -72,12 +72,12 @@ class TextOutputs:
             if self._detections.get_subscription_count():
                 self._detections.publish(detection_array(vision_msgs, header, objects))
         if self._overlay.get_subscription_count():
-            pixels = np.frombuffer(picture.data, np.uint8).reshape(picture.height, picture.width, 3)
+            pixels = np.frombuffer(image.data, np.uint8).reshape(image.height, image.width, 3)
             self._overlay.publish(message_from(draw_overlay(pixels, objects), "rgb8", header))
 
 
 def objects_document(header: Header, found: Found) -> Mapping[str, Any]:
-    """The objects of a picture, JSON-able; names and boxes as in COCO (docs/ros-interface.md)."""
+    """The objects of an image, JSON-able; names and boxes as in COCO (docs/ros-interface.md)."""
     made, objects = found.provenance, found.localization
     return {
         "header": {

@@ -59,7 +59,7 @@ class Camera:
         return x[None, :, None] * across + (y[:, None, None] * down + forward)
 
     def sees(self, points: np.ndarray, margin: float = 0.2) -> bool:
-        """Whether a box around world points [N, 3] may show in the picture."""
+        """Whether a box around world points [N, 3] may show in the image."""
         seen = self.to_camera(points)
         if seen[:, 2].max() < NEAR:
             return False

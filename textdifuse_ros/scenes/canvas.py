@@ -1,4 +1,4 @@
-"""The picture in the making: surfaces are painted over one another from far to near.
+"""The image in the making: surfaces are painted over one another from far to near.
 
 What a pixel keeps is what both sensor models need: the colour by day, the light it sends by night without the
 vehicle's own headlights, the share of those headlights' light that it sends back, the thermal radiance that arrives,
@@ -79,7 +79,7 @@ class Canvas:
         """The share of each pixel that a polygon covers.
 
         :param outline: [N, 2], pixels, any place
-        :return: the region of the picture and float32 shares of its size, or None when nothing is covered
+        :returns: the region of the image and float32 shares of its size, or None when nothing is covered
         """
         height, width = self.labels.shape
         points = np.rint(np.clip(outline * 16.0, -(2.0**24), 2.0**24)).astype(np.int32)

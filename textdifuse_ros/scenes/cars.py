@@ -169,9 +169,7 @@ def _wheels(
             canvas.polygon(body.place(block), tyre, dim, CAR, car.instance)
 
 
-def _lamps(
-    canvas: Canvas, car: Car, body: _Body, light: Light, profile: tuple[tuple[float, float], ...]
-) -> None:
+def _lamps(canvas: Canvas, car: Car, body: _Body, light: Light, profile: tuple[tuple[float, float], ...]) -> None:
     air = canvas.air.temperature
     from_front = (canvas.camera.position[2] - car.z) * car.ahead > 0
     along, height = (profile[1][0] - 0.02, 0.66) if from_front else (profile[8][0] - 0.02, 0.80)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from textdifuse_ros.config import parameter
+from textdifuse_ros.config.base import parameter
 
-#: Class of each value of a label picture. Persons, cars and bicycles also have instances and boxes.
+#: Class of each value of a label image. Persons, cars and bicycles also have instances and boxes.
 LABELS: dict[int, str] = {
     0: "sky",
     1: "building",
@@ -27,8 +27,8 @@ class DriveSceneConfig:
 
     frames: int = parameter(80, "Number of frames.", low=1, high=100_000)
     rate_hz: float = parameter(10.0, "Frames a second.", unit="Hz", low=0.1, high=200.0)
-    width: int = parameter(640, "Width of both pictures.", unit="px", low=16, high=4096)
-    height: int = parameter(480, "Height of both pictures.", unit="px", low=16, high=4096)
+    width: int = parameter(640, "Width of both images.", unit="px", low=16, high=4096)
+    height: int = parameter(480, "Height of both images.", unit="px", low=16, high=4096)
     seed: int = parameter(
         7, "Seed of the town and of the noise; the same seed gives the same bytes.", low=0, high=2**31 - 1
     )
@@ -44,7 +44,7 @@ class DriveSceneConfig:
     )
     noise: float = parameter(1.0, "Noise of the visible sensor; 0 for none.", low=0.0, high=10.0)
     cast: float = parameter(
-        0.5, "Strength of the sodium lamps' orange cast; 0 for a balanced picture.", low=0.0, high=1.0
+        0.5, "Strength of the sodium lamps' orange cast; 0 for a balanced image.", low=0.0, high=1.0
     )
     air_temperature: float = parameter(281.0, "Temperature of the air.", unit="K", low=250.0, high=300.0)
     netd: float = parameter(0.10, "Noise of the thermal sensor (NETD); 0 for none.", unit="K", low=0.0, high=5.0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from textdifuse_ros.checks import check_number
-from textdifuse_ros.config import validate
+from textdifuse_ros.config.base import validate
 from textdifuse_ros.errors import ConfigError
 from textdifuse_ros.scenes.camera import camera_at
 from textdifuse_ros.scenes.canvas import HEAT, Canvas
@@ -33,7 +33,7 @@ class Box:
     the last ones excluded.
 
     :ivar label: name of its class
-    :ivar instance: its value in the instance picture; the same in every frame
+    :ivar instance: its value in the instance image; the same in every frame
     """
 
     label: str
@@ -46,7 +46,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Frame:
-    """One moment of the drive; all pictures are aligned pixel by pixel.
+    """One moment of the drive; all images are aligned pixel by pixel.
 
     :ivar stamp_ns: time [ns]
     :ivar visible: uint8 [H, W, 3] RGB, as the visible camera takes it by night
@@ -107,7 +107,7 @@ class NightDrive:
         return Frame(
             stamp_ns=START_NS + round(time * 1e9),
             visible=self._visible.night(canvas, rays, random),
-            infrared=self._thermal.picture(np.ascontiguousarray(canvas.data[..., HEAT]), random),
+            infrared=self._thermal.image(np.ascontiguousarray(canvas.data[..., HEAT]), random),
             labels=canvas.labels,
             instances=canvas.instances,
             boxes=find_boxes(canvas.labels, canvas.instances),
@@ -158,7 +158,7 @@ class NightDrive:
 
 
 def find_boxes(labels: np.ndarray, instances: np.ndarray) -> list[Box]:
-    """The box of each instance, from the pictures.
+    """The box of each instance, from the images.
 
     :param labels: uint8 [H, W]
     :param instances: uint16 [H, W]

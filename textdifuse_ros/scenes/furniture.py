@@ -78,7 +78,7 @@ class Crowns:
         return pyramid
 
     def level(self, crown: int, pixels: float) -> np.ndarray:
-        """The coarsest texture of a crown that is not coarser than the picture."""
+        """The coarsest texture of a crown that is not coarser than the image."""
         pyramid = self._pyramids[crown % len(self._pyramids)]
         index = int(np.clip(np.floor(np.log2(max(_CROWN / max(pixels, 1.0), 1.0)) + 0.3), 0, len(pyramid) - 1))
         return pyramid[index]

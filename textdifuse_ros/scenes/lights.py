@@ -56,7 +56,7 @@ def headlights(rays: np.ndarray, depth: np.ndarray, camera_height: float) -> np.
 
     :param rays: float32 [H, W, 3], world directions of depth 1
     :param depth: float32 [H, W] [m]
-    :return: float32 [H, W]
+    :returns: float32 [H, W]
     """
     rise = rays[..., 1] + np.float32(camera_height - _HEADLIGHT_HEIGHT) / depth
     side = rays[..., 0]
@@ -65,6 +65,6 @@ def headlights(rays: np.ndarray, depth: np.ndarray, camera_height: float) -> np.
     below = (edge - rise) * np.float32(1.0 / 0.012)
     beam = 1.0 / (1.0 + cv2.exp(np.clip(-below, -30.0, 30.0)))
     fall = cv2.exp(np.clip(-below * np.float32(0.075), -30.0, 0.0))
-    wide = cv2.exp(-(side * np.float32(1.0 / 0.42)) ** 2)
+    wide = cv2.exp(-((side * np.float32(1.0 / 0.42)) ** 2))
     pattern = (beam * (np.float32(0.12) + np.float32(0.88) * fall) + np.float32(0.03)) * wide
     return np.float32(_HEADLIGHT) * pattern / (depth * depth + np.float32(4.0))

@@ -13,7 +13,7 @@ def value_noise(
 
     :param cells: random values along height and width in the coarsest octave; each finer one has twice as many and
         half the weight
-    :return: float32 [height, width], mean about 0, within [-1, 1]
+    :returns: float32 [height, width], mean about 0, within [-1, 1]
     """
     total = np.zeros((height, width), np.float32)
     weight, weights = 1.0, 0.0

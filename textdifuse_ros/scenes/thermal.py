@@ -1,4 +1,4 @@
-"""The thermal camera: from temperatures to an 8-bit picture.
+"""The thermal camera: from temperatures to an 8-bit image.
 
 Radiance is in units of a black body of 300 K: a surface sends ``emissivity T^4 + (1 - emissivity) T_sky^4``, the air
 takes a share of it with distance and adds its own.
@@ -19,7 +19,7 @@ Value = Any  # a float, or a float32 array of them
 
 _REFERENCE = 300.0
 _EXTINCTION = 0.0022  # [1/m], damp night air in the 8-14 um band
-_COLDEST, _HOTTEST = -10.5, 20.5  # relative to the air [K]: what the picture shows as black and as white
+_COLDEST, _HOTTEST = -10.5, 20.5  # relative to the air [K]: what the image shows as black and as white
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,11 @@ class ThermalSensor:
         self._pattern = (config.stripes * (columns[None] + rows[:, None])).astype(np.float32)
         self._blur = 0.9 * config.width / 640.0
 
-    def picture(self, heat: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Take the picture.
+    def image(self, heat: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Take the image.
 
         :param heat: float32 [H, W], radiance that arrives
-        :return: uint8 [H, W], bright is warm
+        :returns: uint8 [H, W], bright is warm
         """
         if self._blur > 0.3:
             heat = cv2.GaussianBlur(heat, (0, 0), self._blur)

@@ -1,4 +1,4 @@
-"""The visible camera: from the light of the scene to an 8-bit picture, by night and well lit."""
+"""The visible camera: from the light of the scene to an 8-bit image, by night and well lit."""
 
 from __future__ import annotations
 

@@ -15,31 +15,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from textdifuse_ros.sensors import INFRARED, SENSORS, VISIBLE, other_sensor
 from textdifuse_ros.sync.outcome import (
-    INFRARED,
-    PARTNER_SET_BACK,
-    STREAMS,
+    COUNTERPART_SET_BACK,
     TIME_JUMP,
-    VISIBLE,
     ZERO_STAMP,
     Drop,
     Outcome,
     StampedPair,
     StreamCounters,
-    other_than,
 )
 
 T = TypeVar("T")
 
 JUMP_BACK_NS = 500_000_000
-STRAGGLE_NS = 1_000_000_000  # how long after a jump pictures from before it still come
+STRAGGLE_NS = 1_000_000_000  # how long after a jump images from before it still come
 INTERVALS = 16
 REMEMBERED = 64  # stamps of each stream, to say how near the nearest one was
 
 
 @dataclass(eq=False)
 class Waiting(Generic[T]):
-    """A picture without a partner so far.
+    """An image without a partner so far.
 
     :ivar at: the stamp, offset added [ns]
     """
@@ -81,18 +78,18 @@ class Stream(Generic[T]):
 
 
 class Pairing(ABC, Generic[T]):
-    """A policy by which pictures are paired; for one thread.
+    """A policy by which images are paired; for one thread.
 
     :param tolerance_ns: largest difference of the stamps of a pair; may be changed at any time
     :param offsets_ns: added to the stamps of a stream, by its name; 0 where it is not named
-    :param wait_ns: longest time a picture may wait, on the clock of ``now_ns``; may be changed at any time
+    :param wait_ns: longest time an image may wait, on the clock of ``now_ns``; may be changed at any time
     """
 
     def __init__(self, tolerance_ns: int, offsets_ns: Mapping[str, int] | None, wait_ns: int) -> None:
         self.tolerance_ns = tolerance_ns
         self.wait_ns = wait_ns
-        self._offsets = {stream: (offsets_ns or {}).get(stream, 0) for stream in STREAMS}
-        self._streams: dict[str, Stream[T]] = {name: self._new_stream(name) for name in STREAMS}
+        self._offsets = {stream: (offsets_ns or {}).get(stream, 0) for stream in SENSORS}
+        self._streams: dict[str, Stream[T]] = {name: self._new_stream(name) for name in SENSORS}
         self._lagging, self._lagging_since_ns = "", 0
 
     def _new_stream(self, name: str) -> Stream[T]:
@@ -100,7 +97,7 @@ class Pairing(ABC, Generic[T]):
 
     @abstractmethod
     def _match(self, own: Stream[T], new: Waiting[T], outcome: Outcome[T]) -> None:
-        """Take in a picture with a good stamp, and settle what can be settled."""
+        """Take in an image with a good stamp, and settle what can be settled."""
 
     @abstractmethod
     def _expire(self, now_ns: int, outcome: Outcome[T]) -> None:
@@ -126,15 +123,15 @@ class Pairing(ABC, Generic[T]):
         return self.reset(reason)
 
     def add(self, stream: str, stamp_ns: int, item: T, now_ns: int) -> Outcome[T]:
-        """Take a picture in.
+        """Take an image in.
 
         :param stream: ``VISIBLE`` or ``INFRARED``
         :param stamp_ns: its own stamp, without offset
         :param now_ns: the time of arrival on a clock that never goes back
-        :returns: what is settled now, of this picture or of earlier ones
+        :returns: what is settled now, of this image or of earlier ones
         """
         outcome: Outcome[T] = Outcome()
-        own, other = self._streams[stream], self._streams[other_than(stream)]
+        own, other = self._streams[stream], self._streams[other_sensor(stream)]
         own.counters.received += 1
         new = Waiting(stamp_ns + self._offsets[stream], stamp_ns, now_ns, item)
         if stamp_ns <= 0:
@@ -145,7 +142,7 @@ class Pairing(ABC, Generic[T]):
         elif self._lagging == own.name:
             if other.last is not None and new.at > other.last + JUMP_BACK_NS:
                 straggles = now_ns - self._lagging_since_ns <= STRAGGLE_NS
-                self._drop(own, new, TIME_JUMP if straggles else PARTNER_SET_BACK, outcome)
+                self._drop(own, new, TIME_JUMP if straggles else COUNTERPART_SET_BACK, outcome)
                 return outcome
             self._lagging = ""
         own.advance(new.at)
@@ -154,7 +151,7 @@ class Pairing(ABC, Generic[T]):
         return outcome
 
     def refuse(self, stream: str, stamp_ns: int, item: T, reason: str) -> Outcome[T]:
-        """Count a picture as received and dropped without a look at its stamp."""
+        """Count an image as received and dropped without a look at its stamp."""
         outcome: Outcome[T] = Outcome()
         own = self._streams[stream]
         own.counters.received += 1
@@ -179,7 +176,7 @@ class Pairing(ABC, Generic[T]):
     def rewind(self, to_ns: int) -> Outcome[T]:
         """The clock by which the cameras stamp went back to ``to_ns``: begin anew where stamps are from after that.
 
-        Nothing happens where the streams have gone back already, so that the first pictures of a new lap are kept
+        Nothing happens where the streams have gone back already, so that the first images of a new lap are kept
         whichever comes first, they or the clock.
         """
         latest = max((stream.last for stream in self._streams.values() if stream.last is not None), default=None)
@@ -206,7 +203,7 @@ class Pairing(ABC, Generic[T]):
     def _drop(self, stream: Stream[T], waiting: Waiting[T], reason: str, outcome: Outcome[T]) -> None:
         stream.counters.dropped[reason] += 1
         sign = 1 if stream.name == VISIBLE else -1
-        differences = (sign * (at - waiting.at) for at in self._streams[other_than(stream.name)].remembered)
+        differences = (sign * (at - waiting.at) for at in self._streams[other_sensor(stream.name)].remembered)
         nearest = min(differences, key=abs, default=None)
         behind = 0 if stream.last is None else max(0, stream.last - waiting.at)
         outcome.drops.append(Drop(stream.name, waiting.stamp_ns, waiting.item, reason, nearest, behind))

@@ -4,13 +4,13 @@
 have peaks one period apart, the true one among them. The highest peak of their histogram is the mode; where several are
 as high, as with two free-running cameras of equal rate, the one nearest to zero is taken, since nothing in the stamps
 tells them apart; its neighbours are told of. Its median makes it exact. Where none stands out, there is nothing to gain
-by any. Lost pictures and outliers move none of this.
+by any. Lost images and outliers move none of this.
 
 **Clocks.** Where the clocks of the cameras differ by more than a second, no peak would lie within reach. The median of
 stamp less arrival tells each clock's error roughly, and the search begins there.
 
-**Tolerance.** What 99 of 100 pictures of the slower camera need after the offset, with a quarter on top, and at most
-half a period of the faster one: beyond that a picture has two partners to choose from.
+**Tolerance.** What 99 of 100 images of the slower camera need after the offset, with a quarter on top, and at most
+half a period of the faster one: beyond that an image has two partners to choose from.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from textdifuse_ros.sync.outcome import INFRARED, VISIBLE
+from textdifuse_ros.sensors import INFRARED, VISIBLE
 from textdifuse_ros.sync.recorded import pair_recording
 from textdifuse_ros.sync.stamps import StampSeries
 
@@ -38,7 +38,7 @@ GAP = 1.5
 FEWEST = 3
 LEAST_TOLERANCE = 0.001
 CLEAR_SHARE = 0.1
-"""A peak stands out when it holds this share of the slower stream's pictures above what an even spread puts there."""
+"""A peak stands out when it holds this share of the slower stream's images above what an even spread puts there."""
 BARS = 21
 
 
@@ -49,7 +49,7 @@ class StreamReport:
     :ivar count: stamps in all
     :ivar rate_hz: by the median interval; None where there are too few stamps
     :ivar jitter_ms: median distance of an interval from the median interval
-    :ivar gaps: intervals above one and a half periods, with about ``missing`` pictures in them
+    :ivar gaps: intervals above one and a half periods, with about ``missing`` images in them
     :ivar longest_gap_ms: the longest of them, 0 where there are none
     :ivar zero: stamps of zero; they are left out of all else
     :ivar duplicate: stamps equal to the one before
@@ -74,7 +74,7 @@ class Suggestion:
 
     :ivar infrared_offset: seconds
     :ivar tolerance: seconds
-    :ivar paired: share of the slower stream's pictures that have a partner of their own with these values
+    :ivar paired: share of the slower stream's images that have a partner of their own with these values
     :ivar clear: whether one peak stands out; else the cameras run freely, and the offset is as good as any
     :ivar as_good: the next offsets on either side that fit about as well, a period away [s]; none where jitter tells
     """
@@ -88,7 +88,7 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Differences infrared minus visible of each picture of the slower stream to its nearest partner.
+    """Differences infrared minus visible of each image of the slower stream to its nearest partner.
 
     :ivar edges_ms: of the bars, one more than there are bars
     :ivar counts: of the bars
@@ -246,15 +246,15 @@ def _remarks(reports: Mapping[str, StreamReport], suggestion: Suggestion | None)
     remarks = []
     for name, report in reports.items():
         if report.zero:
-            remarks.append(f"{report.zero} {name} pictures have no stamp and cannot be paired; let the driver stamp")
+            remarks.append(f"{report.zero} {name} images have no stamp and cannot be paired; let the driver stamp")
         if report.duplicate:
-            remarks.append(f"{report.duplicate} {name} stamps repeat the one before: the same picture is sent twice?")
+            remarks.append(f"{report.duplicate} {name} stamps repeat the one before: the same image is sent twice?")
         if report.backward:
             remarks.append(f"{report.backward} {name} stamps go back: a loop, a clock that was set, or a wrong order")
         if report.missing:
-            remarks.append(f"about {report.missing} {name} pictures are missing in {report.gaps} gaps")
+            remarks.append(f"about {report.missing} {name} images are missing in {report.gaps} gaps")
     if suggestion is None:
-        return [*remarks, "too few stamped pictures of both cameras to compare them"]
+        return [*remarks, "too few stamped images of both cameras to compare them"]
     if abs(suggestion.infrared_offset) > 10.0:
         remarks.append(
             f"the cameras' clocks differ by about {abs(suggestion.infrared_offset):.1f} s, more than an offset may "

@@ -17,10 +17,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from textdifuse_ros.sensors import SENSORS, stamp_of
 from textdifuse_ros.sync.base import Pairing
-from textdifuse_ros.sync.outcome import STREAMS, Outcome, StreamCounters
+from textdifuse_ros.sync.outcome import Outcome, StreamCounters
 
-M = TypeVar("M")
+M = TypeVar("M", bound=Any)
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class PairFilter(SimpleFilter, Generic[M]):
     def connectInput(self, fs: Sequence[Any]) -> None:
         """Take the messages of the visible and the infrared filter, in this order."""
         self.input_connections = [
-            source.registerCallback(self.add, stream) for source, stream in zip(fs, STREAMS, strict=True)
+            source.registerCallback(self.add, stream) for source, stream in zip(fs, SENSORS, strict=True)
         ]
 
     def when_settled(self, listener: Callable[[Outcome[Received[M]]], Any]) -> None:
@@ -97,12 +98,12 @@ class PairFilter(SimpleFilter, Generic[M]):
         """
         now = self._clock()
         received = Received(message, now / 1e9)
-        self.settle(lambda pairing: pairing.add(stream, _stamp_of(message), received, now))
+        self.settle(lambda pairing: pairing.add(stream, stamp_of(message.header), received, now))
 
     def refuse(self, message: M, stream: str, reason: str) -> None:
         """Count a message as dropped unseen."""
         received = Received(message, self._clock() / 1e9)
-        self.settle(lambda pairing: pairing.refuse(stream, _stamp_of(message), received, reason))
+        self.settle(lambda pairing: pairing.refuse(stream, stamp_of(message.header), received, reason))
 
     def poll(self) -> None:
         """Settle what has waited too long; to be called now and then."""
@@ -156,8 +157,3 @@ class PairFilter(SimpleFilter, Generic[M]):
             errors.append(error)
             if self._on_error is not None:
                 self._on_error(error)
-
-
-def _stamp_of(message: Any) -> int:
-    stamp = message.header.stamp
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)

@@ -8,29 +8,25 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-VISIBLE = "visible"
-INFRARED = "infrared"
-STREAMS = (VISIBLE, INFRARED)
-
 ZERO_STAMP = "zero_stamp"
-"""The stamp is zero or negative: the driver does not stamp its pictures."""
+"""The stamp is zero or negative: the driver does not stamp its images."""
 UNMATCHED = "unmatched"
 """The other stream passed by and had nothing free within the tolerance."""
-PARTNER_MISSING = "partner_missing"
+COUNTERPART_MISSING = "partner_missing"
 """Waited in vain for ``wait_ns``, or was the oldest of more than ``queue``: the other camera is silent or too late."""
 TIME_JUMP = "time_jump"
 """From before a jump back in time."""
-PARTNER_SET_BACK = "partner_set_back"
+COUNTERPART_SET_BACK = "partner_set_back"
 """The other stream's time went back, and this one has not followed: one camera's clock was set."""
 LATE = "late"
 """Older than a pair that has already come out."""
 SAME_STAMP = "same_stamp"
-"""Another picture with the very same stamp took its place (stock policies only)."""
+"""Another image with the very same stamp took its place (stock policies only)."""
 
 
 @dataclass(frozen=True)
 class StampedPair(Generic[T]):
-    """Two pictures that belong together.
+    """Two images that belong together.
 
     :ivar difference_ns: infrared stamp minus visible stamp, offsets added
     """
@@ -42,10 +38,10 @@ class StampedPair(Generic[T]):
 
 @dataclass(frozen=True)
 class Drop(Generic[T]):
-    """A picture that will be in no pair.
+    """An image that will be in no pair.
 
     :ivar nearest_ns: the smallest difference (infrared stamp minus visible stamp, offsets added) to any of the other
-        stream's last pictures, paired or not; None where there are none
+        stream's last images, paired or not; None where there are none
     :ivar behind_ns: how much older it is than the newest of its own stream
     """
 
@@ -73,8 +69,3 @@ class StreamCounters:
     paired: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     waiting: int = 0
-
-
-def other_than(stream: str) -> str:
-    """The stream that is not this one."""
-    return INFRARED if stream == VISIBLE else VISIBLE

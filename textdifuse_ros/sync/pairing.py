@@ -1,16 +1,16 @@
 """Nearest-stamp pairing of a visible and an infrared stream.
 
 **Which pairs.** Taken over the whole of both streams: of all pairs within the tolerance, the closest is taken first,
-then the next closest that crosses none taken before, and so on (ties: the earlier). So each picture is in one pair at
-most, pairs come out in the order of their stamps, and a picture never goes to a partner while a nearer one is free.
+then the next closest that crosses none taken before, and so on (ties: the earlier). So each image is in one pair at
+most, pairs come out in the order of their stamps, and an image never goes to a partner while a nearer one is free.
 
 **When.** A pair comes out as soon as no nearer partner of either half can still come. Each stream's stamps rise, so a
 stream that has reached ``t`` sends nothing earlier. Alone, that would hold a pair whose halves differ by ``d`` until
-the next picture of the earlier camera: a whole period. Therefore the matcher also uses that a camera does not run
+the next image of the earlier camera: a whole period. Therefore the matcher also uses that a camera does not run
 faster than lately: the next stamp is at least 0.9 times the shortest of the last 16 intervals away. With it, a pair
 whose halves differ by less than about 0.45 periods comes out with its second half, at once; one that differs by more
-waits for the next picture of the earlier camera, at most one period. Where no picture comes any more, ``poll``
-releases it after ``wait_ns``. A picture that finds no partner is dropped as soon as the other stream has passed it by
+waits for the next image of the earlier camera, at most one period. Where no image comes any more, ``poll``
+releases it after ``wait_ns``. An image that finds no partner is dropped as soon as the other stream has passed it by
 more than the tolerance, or after ``wait_ns``, or when more than ``queue`` wait.
 """
 
@@ -20,12 +20,13 @@ import bisect
 from collections.abc import Mapping
 from typing import TypeVar
 
+from textdifuse_ros.sensors import SENSORS, other_sensor
 from textdifuse_ros.sync.base import Pairing, Stream, Waiting
-from textdifuse_ros.sync.outcome import LATE, PARTNER_MISSING, STREAMS, UNMATCHED, Outcome, other_than
+from textdifuse_ros.sync.outcome import COUNTERPART_MISSING, LATE, UNMATCHED, Outcome
 
 T = TypeVar("T")
 
-INTERVALS_NEEDED = 3  # a single one may be long because a picture was lost
+INTERVALS_NEEDED = 3  # a single one may be long because an image was lost
 INTERVAL_SAFETY = 0.9
 
 
@@ -42,7 +43,7 @@ class _Rising(Stream[T]):
         self.barrier = None
 
     def horizon(self, anticipate: bool) -> float:
-        """No picture that is still to come has a stamp below this; anticipated from the rate, or certain."""
+        """No image that is still to come has a stamp below this; anticipated from the rate, or certain."""
         if self.last is None:
             return float("-inf")
         known = anticipate and len(self.intervals) >= INTERVALS_NEEDED
@@ -54,8 +55,8 @@ class NearestPairing(Pairing[T]):
 
     :param tolerance_ns: largest difference of the stamps of a pair
     :param offsets_ns: added to the stamps of a stream, by its name
-    :param queue: pictures of each stream that may wait
-    :param wait_ns: longest time a picture may wait, on the clock of ``now_ns``
+    :param queue: images of each stream that may wait
+    :param wait_ns: longest time an image may wait, on the clock of ``now_ns``
     :param anticipate: use the observed intervals to release pairs early; without it the pairs are exactly those of
         the definition, with up to one period of latency
     """
@@ -89,7 +90,7 @@ class NearestPairing(Pairing[T]):
     def _settle(self, outcome: Outcome[T]) -> None:
         """Emit the pairs that nothing still to come can better, then drop what can find no partner."""
         visible, infrared = self._visible.queue, self._infrared.queue
-        horizon_v, horizon_i = (self._streams[name].horizon(self.anticipate) for name in STREAMS)
+        horizon_v, horizon_i = (self._streams[name].horizon(self.anticipate) for name in SENSORS)
         candidates = _candidates(visible, infrared, self.tolerance_ns)
         while True:
             ready = [
@@ -102,9 +103,9 @@ class NearestPairing(Pairing[T]):
             self._emit_up_to(*ready[0], outcome)
             candidates = _candidates(visible, infrared, self.tolerance_ns)
         hopeful_v, hopeful_i = {v for _, v, _ in candidates}, {i for _, _, i in candidates}
-        for name, hopeful in zip(STREAMS, (hopeful_v, hopeful_i), strict=True):
+        for name, hopeful in zip(SENSORS, (hopeful_v, hopeful_i), strict=True):
             stream = self._streams[name]
-            horizon = self._streams[other_than(name)].horizon(anticipate=False)  # nothing is gained by dropping early
+            horizon = self._streams[other_sensor(name)].horizon(anticipate=False)  # nothing is gained by dropping early
             passed = [
                 waiting
                 for index, waiting in enumerate(stream.queue)
@@ -113,7 +114,7 @@ class NearestPairing(Pairing[T]):
             self._drop_some(stream, passed, UNMATCHED, outcome)
 
     def _expire(self, now_ns: int, outcome: Outcome[T]) -> None:
-        """Decide by what is known about pictures that waited too long, or are too many."""
+        """Decide by what is known about images that waited too long, or are too many."""
         visible, infrared = self._visible.queue, self._infrared.queue
 
         def due(queue: list[Waiting[T]]) -> set[int]:
@@ -129,8 +130,8 @@ class NearestPairing(Pairing[T]):
             if released:
                 self._emit_up_to(*released[0], outcome)
             else:
-                self._drop_some(self._visible, [visible[v] for v in sorted(due_v)], PARTNER_MISSING, outcome)
-                self._drop_some(self._infrared, [infrared[i] for i in sorted(due_i)], PARTNER_MISSING, outcome)
+                self._drop_some(self._visible, [visible[v] for v in sorted(due_v)], COUNTERPART_MISSING, outcome)
+                self._drop_some(self._infrared, [infrared[i] for i in sorted(due_i)], COUNTERPART_MISSING, outcome)
 
     def _emit_up_to(self, v: int, i: int, outcome: Outcome[T]) -> None:
         """Emit a pair, and before it the pairs among what is older: nothing that is still to come may cross it."""
@@ -149,7 +150,7 @@ class NearestPairing(Pairing[T]):
             for index, waiting in enumerate(older):
                 if index not in taken:
                     self._drop(stream, waiting, UNMATCHED, outcome)
-        for name, last in zip(STREAMS, (last_v, last_i), strict=True):
+        for name, last in zip(SENSORS, (last_v, last_i), strict=True):
             self._streams[name].barrier = last.at
 
 

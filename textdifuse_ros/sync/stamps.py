@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from textdifuse_ros.sync.outcome import STREAMS
+from textdifuse_ros.sensors import SENSORS
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class StampWindow:
 
     def __init__(self, seconds: float, most: int = 20_000) -> None:
         self._length_ns = round(1e9 * seconds)
-        self._kept: dict[str, deque[tuple[int, int]]] = {stream: deque(maxlen=most) for stream in STREAMS}
+        self._kept: dict[str, deque[tuple[int, int]]] = {stream: deque(maxlen=most) for stream in SENSORS}
 
     def add(self, stream: str, stamp_ns: int, arrived_ns: int) -> None:
         """Note a stamp, and forget what is too old."""

@@ -16,23 +16,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from textdifuse_ros.config_train import TrainConfig
+from textdifuse_ros.config.training import TrainConfig
 from textdifuse_ros.data.crops import Sample
 from textdifuse_ros.diffusion.denoiser import Denoiser
 from textdifuse_ros.diffusion.schedule import by_name
 from textdifuse_ros.fusion.denoise import FeatureDenoiser
-from textdifuse_ros.fusion.losses import GRADIENT_WEIGHT, fusion_loss
 from textdifuse_ros.networks.drive import DriveNetworks, LumaNetwork
 from textdifuse_ros.networks.encoder import Pyramid
 from textdifuse_ros.train.batches import signed_pair
 from textdifuse_ros.train.control import ControlStage
+from textdifuse_ros.train.fusion_losses import GRADIENT_WEIGHT, fusion_loss
 from textdifuse_ros.train.objective import OBJECTIVES, Objective
 
 Rule = Callable[[Tensor, Tensor], Tensor]
 
 
 def variance_rule(visible: Tensor, infrared: Tensor) -> Tensor:
-    """Each channel's sources weighed by their variances over the picture, ``[N, C, H, W]`` each."""
+    """Each channel's sources weighed by their variances over the image, ``[N, C, H, W]`` each."""
     first, second = visible.var((2, 3), keepdim=True), infrared.var((2, 3), keepdim=True)
     weight = first / (first + second + 1e-12)
     return weight * visible + (1 - weight) * infrared

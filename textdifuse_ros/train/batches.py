@@ -1,4 +1,4 @@
-"""What the stages of luma share: the pictures of a batch, and what restoring them is worth."""
+"""What the stages of luma share: the images of a batch, and what restoring them is worth."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ def signed_pair(batch: Sample) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def restoration_error(x0: Tensor, truth: Tensor) -> Tensor:
-    """L1 and gradients of a restored picture against the truth, [N, 1, H, W] in [-1, 1] to [N]."""
+    """L1 and gradients of a restored image against the truth, [N, 1, H, W] in [-1, 1] to [N]."""
     return few_step_loss(signed_to_unit(x0), signed_to_unit(truth), sobel, GRADIENT_WEIGHT)

@@ -12,7 +12,7 @@ from textdifuse_ros.fusion.denoise import FeatureDenoiser
 from textdifuse_ros.image.color import rgb_to_ycbcr
 from textdifuse_ros.image.ranges import unit_to_signed
 from textdifuse_ros.networks.drive import DriveNetworks
-from textdifuse_ros.networks.light import best_gains, light_error, relit
+from textdifuse_ros.networks.illuminant import best_gains, light_error, relit
 from textdifuse_ros.train.objective import FewStepObjective, Objective
 
 CAST_SHARE = 0.25
@@ -31,7 +31,7 @@ SOFTNESS = 0.05
 
 
 class ChromaStage:
-    """Restoration of chroma at half the picture's size, conditioned on the degraded luma and chroma."""
+    """Restoration of chroma at half the image's size, conditioned on the degraded luma and chroma."""
 
     shapes = (Shape(256, 14, 0), Shape(320, 9, 0))
 
@@ -42,7 +42,7 @@ class ChromaStage:
         self.parameters = list(self.networks.parameters())
 
     def __call__(self, batch: Sample, generator: torch.Generator) -> dict[str, Tensor]:
-        seen, truth = (_half(picture) for picture in (batch.visible, batch.visible_target))
+        seen, truth = (_half(image) for image in (batch.visible, batch.visible_target))
         light = self.networks.light
         wrong = torch.zeros((), device=seen.device)
         if light is not None:
@@ -69,9 +69,9 @@ def _cast(seen: Tensor, generator: torch.Generator) -> Tensor:
     return relit(seen, gains[:, :, None, None])
 
 
-def _half(picture: Tensor) -> Tensor:
+def _half(image: Tensor) -> Tensor:
     """Luma and twice the chroma at half the size, [N, 3, S / 2, S / 2] in [-1, 1]."""
-    luma, chroma = rgb_to_ycbcr(F.avg_pool2d(picture, 2))
+    luma, chroma = rgb_to_ycbcr(F.avg_pool2d(image, 2))
     return torch.cat((unit_to_signed(luma), 2 * chroma), 1)
 
 

@@ -8,10 +8,10 @@ from torch import Tensor
 from textdifuse_ros.data.crops import Sample, Shape
 from textdifuse_ros.diffusion.schedule import by_name
 from textdifuse_ros.fusion.denoise import FeatureDenoiser
-from textdifuse_ros.fusion.losses import fusion_loss
 from textdifuse_ros.networks.drive import DriveNetworks
 from textdifuse_ros.networks.encoder import Pyramid
 from textdifuse_ros.train.batches import signed_pair
+from textdifuse_ros.train.fusion_losses import fusion_loss
 from textdifuse_ros.train.objective import FewStepObjective, Objective
 
 
@@ -36,7 +36,7 @@ class ControlStage:
     ) -> dict[str, Tensor]:
         fused = self.networks.control(*features)
         denoiser = FeatureDenoiser(self.networks.decoder, fused, self.schedule, clip=False)
-        # No truth is known for a fused picture; the maximum that equation (9) asks for stands in when z_t is made.
+        # No truth is known for a fused image; the maximum that equation (9) asks for stands in when z_t is made.
         stand_in = torch.maximum(visible, infrared)
         return self.objective(
             denoiser, stand_in, lambda x0: fusion_loss(x0, visible, infrared), generator, variance=False

@@ -1,6 +1,6 @@
 """What an emphasised object should look like: the targets that re-modulation is trained for.
 
-The picture is split in base and detail (Durand & Dorsey 2002), each object within itself, so that nothing of its
+The image is split in base and detail (Durand & Dorsey 2002), each object within itself, so that nothing of its
 surroundings bleeds in. Bringing out moves the base away from the surroundings, in the direction in which it differs
 already, and strengthens the detail; where there is little room left it moves less, so that texture is not clipped away.
 Playing down draws all of it towards the surroundings, which it never crosses.
@@ -23,13 +23,13 @@ BLUR = 4.0
 
 
 def emphasised(plain: np.ndarray, infrared: np.ndarray, masks: list[np.ndarray], strengths: list[float]) -> np.ndarray:
-    """The picture with its objects emphasised.
+    """The image with its objects emphasised.
 
     :param plain: float32 [H, W] in [0, 1], the fused luma without a text
     :param infrared: float32 [H, W] in [0, 1]
     :param masks: bool [H, W] each
     :param strengths: in [-1, 2] each
-    :return: like ``plain``; an object without surroundings stays as it is
+    :returns: like ``plain``; an object without surroundings stays as it is
     """
     target = plain.copy()
     named = np.logical_or.reduce(masks) if masks else np.zeros(plain.shape, bool)

@@ -8,17 +8,18 @@ from torch import Tensor
 from textdifuse_ros.data.crops import Sample, Shape
 from textdifuse_ros.diffusion.schedule import by_name
 from textdifuse_ros.fusion.denoise import FeatureDenoiser
-from textdifuse_ros.fusion.losses import LOOKS, Look, vivid_edges, vivid_loss, vivid_target, without_cold_sky
 from textdifuse_ros.image.color import rgb_to_ycbcr
 from textdifuse_ros.image.ranges import signed_to_unit, unit_to_signed
-from textdifuse_ros.networks.drive import VISIBLE, DriveNetworks
+from textdifuse_ros.networks.drive import SENSOR_INDEX, DriveNetworks
 from textdifuse_ros.networks.encoder import Pyramid
+from textdifuse_ros.sensors import VISIBLE
 from textdifuse_ros.train.batches import restoration_error, signed_pair
+from textdifuse_ros.train.fusion_losses import LOOKS, Look, vivid_edges, vivid_loss, vivid_target, without_cold_sky
 from textdifuse_ros.train.objective import FewStepObjective, Objective
 
 RESTORATION_WEIGHT = 0.5
 TONED = 0.5
-"""Share of the infrared pictures that get another tone curve: no two thermal cameras scale alike."""
+"""Share of the infrared images that get another tone curve: no two thermal cameras scale alike."""
 
 
 class JointStage:
@@ -26,7 +27,7 @@ class JointStage:
 
     The decoder has only seen features of one source before; of two at once it prints the grid of its pixel shuffle, and
     restores less well what it has not seen alone. So restoring stays part of the task: of one source of each pair, and
-    of visible pictures that have no infrared, every fourth batch.
+    of visible images that have no infrared, every fourth batch.
     """
 
     shapes = (
@@ -86,13 +87,13 @@ class JointStage:
     def _restore_visible(self, batch: Sample, generator: torch.Generator) -> Tensor:
         visible, _ = rgb_to_ycbcr(batch.visible)
         target, _ = rgb_to_ycbcr(batch.visible_target)
-        kinds = torch.full(visible.shape[:1], VISIBLE, device=visible.device)
+        kinds = torch.full(visible.shape[:1], SENSOR_INDEX[VISIBLE], device=visible.device)
         features = self.networks.encoder(unit_to_signed(visible), kinds)
         return self._restore(features, unit_to_signed(target), generator, variance=True)
 
 
 def _toned(batch: Sample, generator: torch.Generator) -> Sample:
-    """Some infrared pictures, and their truth alike, darkened by a gamma and with less than the whole range."""
+    """Some infrared images, and their truth alike, darkened by a gamma and with less than the whole range."""
     draws = torch.rand(4, batch.infrared.shape[0], 1, 1, 1, generator=generator, device=batch.infrared.device)
     gamma = torch.exp((draws[1] * 2 - 0.6) * 0.8)  # 0.62 to 3.1
     top = 1 - 0.5 * draws[2] ** 2

@@ -1,4 +1,4 @@
-"""Training of the built-in localiser: one run in a folder, resumable as those of :mod:`textdifuse_ros.train.loop`."""
+"""Training of the built-in localizer: one run in a folder, resumable as those of :mod:`textdifuse_ros.train.loop`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from textdifuse_ros import __version__
-from textdifuse_ros.config import from_mapping, to_mapping
-from textdifuse_ros.config_train import LocalizerTrainConfig
+from textdifuse_ros.config.base import from_mapping, to_mapping
+from textdifuse_ros.config.training import LocalizerTrainConfig
 from textdifuse_ros.data.crops import start_worker
 from textdifuse_ros.data.label_pack import LabelBatch, LabelBatches, LabelPack
 from textdifuse_ros.data.labels import CLASSES
@@ -78,7 +78,7 @@ class LocalizerTraining:
 
         SIGINT and SIGTERM end the run after the step in hand, with a state.
 
-        :return: whether the last step was done
+        :returns: whether the last step was done
         :raises TextDifuseError: a loss or a gradient is not finite; the state saved last is left as it is
         """
         cv2.setNumThreads(1)  # OpenCV's own threads would fight PyTorch's for the cores
@@ -105,7 +105,7 @@ class LocalizerTraining:
     def update(self, batch: LabelBatch) -> dict[str, float]:
         """One step of the optimizer.
 
-        :return: the losses and the norm of the gradient
+        :returns: the losses and the norm of the gradient
         :raises TextDifuseError: one of them is not finite; the weights were not changed
         """
         for group in self.optimizer.param_groups:
@@ -149,7 +149,7 @@ class LocalizerTraining:
         """A copy of the network with the moving average of its weights, for evaluation.
 
         What is weighted is learned as if it were so much more frequent. For things that is taken back, so that their
-        probabilities are those of the pictures; poles and signs would vanish.
+        probabilities are those of the images; poles and signs would vanish.
         """
         network = copy.deepcopy(self.network).requires_grad_(False).eval()
         network.load_state_dict({**network.state_dict(), **self.ema.average})

@@ -1,4 +1,4 @@
-"""What the built-in localiser is trained on: CamVid, RoadScene, and drives that the project renders itself."""
+"""What the built-in localizer is trained on: CamVid, RoadScene, and drives that the project renders itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FRAMES = 16  # of a drive, half a second and four metres apart
 
 
 def training_labels(root: Path, drives: int, teacher: BuiltinLocalizer | None = None) -> Iterator[Labelled]:
-    """All labelled pictures for training.
+    """All labelled images for training.
 
     :param root: data folder with camvid and roadscene
     :param drives: number of rendered drives

@@ -1,4 +1,4 @@
-"""What the localiser's network minimises: sets of classes at every cell, and the boxes of the objects."""
+"""What the localizer's network minimises: sets of classes at every cell, and the boxes of the objects."""
 
 from __future__ import annotations
 

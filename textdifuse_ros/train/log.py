@@ -1,4 +1,4 @@
-"""What a run tells while it goes: a line of JSON now and then, the same for TensorBoard, a bar, sheets of pictures."""
+"""What a run tells while it goes: a line of JSON now and then, the same for TensorBoard, a bar, sheets of images."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ class RunLog:
                 self.board.add_scalar(name, value, step)
         self.bar.set_postfix_str(f"loss {values['loss']:.4f}, {values['crops_per_second']:.0f} crops/s", refresh=False)
 
-    def sheet(self, step: int, picture: np.ndarray) -> None:
-        """A sheet of sample pictures, uint8 [H, W, 3] RGB."""
+    def sheet(self, step: int, image: np.ndarray) -> None:
+        """A sheet of sample images, uint8 [H, W, 3] RGB."""
         if self.silent:
             return
-        write_png(self.folder / SHEETS / f"{step:08}.png", picture, {"step": str(step)})
+        write_png(self.folder / SHEETS / f"{step:08}.png", image, {"step": str(step)})
         if self.board is not None:
-            self.board.add_image("sheet", picture, step, dataformats="HWC")
+            self.board.add_image("sheet", image, step, dataformats="HWC")
 
 
 def board_is_here() -> bool:

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from textdifuse_ros import __version__
-from textdifuse_ros.config import from_mapping, to_mapping
-from textdifuse_ros.config_train import TrainConfig
+from textdifuse_ros.config.base import from_mapping, to_mapping
+from textdifuse_ros.config.training import TrainConfig
 from textdifuse_ros.data.crops import CropBatches, Sample, Shape, start_worker
-from textdifuse_ros.data.pack import PicturePack
+from textdifuse_ros.data.pack import ImagePack
 from textdifuse_ros.errors import TextDifuseError
 from textdifuse_ros.fusion.weights import fitted, grown, load_networks, save_networks
 from textdifuse_ros.networks.blocks import channels_last
@@ -46,7 +46,7 @@ class Training:
     """A run in a folder: made new, or taken up where its state stands. Nothing is written before :meth:`run`.
 
     :param folder: keeps state, log, sheets and weights
-    :param pack: the picture pack
+    :param pack: the image pack
     :param start: checkpoint to start from; None for new weights, or to take up a run whatever it started from
     :param drive: sizes of new networks; None for the default ones
     :param ranks: the processes that train together, each with batches of its own
@@ -76,8 +76,8 @@ class Training:
         state = ranks.from_first(lambda: load_state(folder))
         saved = state["run"] if state else None
         networks, origin = self._networks(start, drive, saved)
-        digest = PicturePack(pack).digest
-        ranks.check_same("the picture pack", digest)
+        digest = ImagePack(pack).digest
+        ranks.check_same("the image pack", digest)
         ranks.check_same("the start checkpoint", origin)
         self.identity = Identity(to_mapping(config), to_mapping(networks.config), digest, origin, ranks.size, variant)
         if saved:
@@ -117,7 +117,7 @@ class Training:
 
         SIGINT and SIGTERM end the run after the step in hand, with a state.
 
-        :return: whether the last step was done
+        :returns: whether the last step was done
         :raises TextDifuseError: a loss or a gradient is not finite; the state saved last is left as it is
         """
         cv2.setNumThreads(1)  # OpenCV's own threads would fight PyTorch's for the cores
@@ -156,7 +156,7 @@ class Training:
         """One step of the optimizer.
 
         :param batch: anywhere
-        :return: the losses and the norm of the gradient, of this process
+        :returns: the losses and the norm of the gradient, of this process
         :raises TextDifuseError: one of them is not finite in any process; nothing was changed
         """
         for group in self.optimizer.param_groups:
@@ -270,7 +270,7 @@ class Training:
 
     def _preview(self) -> Preview | None:
         config = self.config
-        # What the modulation sees beside the pictures only its stage draws: objects.
+        # What the modulation sees beside the images only its stage draws: objects.
         if not config.sheet_every or not self.ranks.first or config.stage == "modulation":
             return None
         return Preview(config.stage, str(self.pack), self.stage.shapes, config.seed, config.degradations)

@@ -9,7 +9,8 @@ from textdifuse_ros.diffusion.schedule import by_name
 from textdifuse_ros.fusion.denoise import FeatureDenoiser
 from textdifuse_ros.image.color import rgb_to_ycbcr
 from textdifuse_ros.image.ranges import unit_to_signed
-from textdifuse_ros.networks.drive import INFRARED, VISIBLE, DriveNetworks
+from textdifuse_ros.networks.drive import SENSOR_INDEX, DriveNetworks
+from textdifuse_ros.sensors import INFRARED, VISIBLE
 from textdifuse_ros.train.batches import restoration_error
 from textdifuse_ros.train.objective import FewStepObjective, Objective
 
@@ -30,7 +31,7 @@ class LumaStage:
         target, _ = rgb_to_ycbcr(batch.visible_target)
         seen = unit_to_signed(torch.cat((visible, batch.infrared)))
         truth = unit_to_signed(torch.cat((target, batch.infrared_target)))
-        kinds = [VISIBLE] * visible.shape[0] + [INFRARED] * batch.infrared.shape[0]
+        kinds = [SENSOR_INDEX[VISIBLE]] * visible.shape[0] + [SENSOR_INDEX[INFRARED]] * batch.infrared.shape[0]
         features = self.networks.encoder(seen, torch.tensor(kinds, device=seen.device))
         denoiser = FeatureDenoiser(self.networks.decoder, features, self.schedule, clip=False)
         return self.objective(denoiser, truth, lambda x0: restoration_error(x0, truth), generator)

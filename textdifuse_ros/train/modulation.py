@@ -31,7 +31,7 @@ CONTRAST_WEIGHT = 2.0
 class ModulationStage:
     """The re-modulation, everything else frozen, on aligned pairs with random objects (equations 12 and 13).
 
-    The plain picture is the frozen model's own, in as many steps as it will be fused in.
+    The plain image is the frozen model's own, in as many steps as it will be fused in.
 
     :raises ConfigError: the networks have no re-modulation
     """
@@ -100,16 +100,16 @@ class _Objects:
 
     @classmethod
     def draw(cls, plain: Tensor, visible: Tensor, infrared: Tensor, generator: torch.Generator) -> _Objects:
-        """Objects and targets for fused pictures; the sources are the clean ones."""
+        """Objects and targets for fused images; the sources are the clean ones."""
         rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator, device=plain.device)))
-        pictures = [signed_to_unit(part)[:, 0].float().cpu().numpy() for part in (plain, visible, infrared)]
-        parts = [_draw_one(fused, luma, warm, rng) for fused, luma, warm in zip(*pictures, strict=True)]
+        images = [signed_to_unit(part)[:, 0].float().cpu().numpy() for part in (plain, visible, infrared)]
+        parts = [_draw_one(fused, luma, warm, rng) for fused, luma, warm in zip(*images, strict=True)]
         stacks = (torch.from_numpy(np.stack(stack)).to(plain.device) for stack in zip(*parts, strict=True))
         wanted, soft, target, shares = stacks
         return cls(wanted, soft, plain + soft * (unit_to_signed(target) - plain), shares)
 
     def error(self, x0: Tensor) -> Tensor:
-        """What is off the target, mean over the objects of a picture, [N, 1, H, W] to [N].
+        """What is off the target, mean over the objects of an image, [N, 1, H, W] to [N].
 
         Pixels, their gradients, and the mean of each object, which is what its contrast is measured by: pixels alone
         are content with little where the direction is in doubt.

@@ -44,10 +44,10 @@ class Objective(Protocol):
         :param denoiser: sees the batch's condition
         :param truth: float32 [N, C, H, W] in [-1, 1], from which z_t is made
         :param error: [N, C, H, W] estimate to [N] loss
-        :param variance: the truth is the very picture that is due, so the variational term of equation (1), which
+        :param variance: the truth is the very image that is due, so the variational term of equation (1), which
             teaches the variance, holds
         :param generator: on the truth's device
-        :return: scalars: ``loss`` (to minimise), and others to log
+        :returns: scalars: ``loss`` (to minimise), and others to log
         """
         ...
 

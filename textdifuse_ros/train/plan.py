@@ -10,7 +10,7 @@ import cv2
 import torch
 
 from textdifuse_ros.data.crops import Sample, Shape
-from textdifuse_ros.data.pack import PicturePack
+from textdifuse_ros.data.pack import ImagePack
 from textdifuse_ros.train.log import BOARD, LOG, SHEETS, board_is_here
 from textdifuse_ros.train.loop import Training
 from textdifuse_ros.train.state import STATE, WEIGHTS
@@ -62,7 +62,7 @@ def try_steps(training: Training) -> Trial:
 def describe(training: Training, trial: Trial) -> str:
     """The plan in lines, for people."""
     config, folder = training.config, training.folder
-    entries = PicturePack(training.pack).entries
+    entries = ImagePack(training.pack).entries
     pairs = sum(entry.infrared >= 0 for entry in entries)
     numbers = [p.numel() for p in training.networks.parameters()]
     learning = sum(p.numel() for p in training.stage.parameters)
@@ -82,7 +82,7 @@ def describe(training: Training, trial: Trial) -> str:
     processes = f"{training.ranks.size} processes, each " if training.ranks.size > 1 else ""
     lines = (
         ("stage", f"{config.stage}, objective {config.objective}, from {start}"),
-        ("pictures", f"{len(entries)} in {training.pack}, {pairs} of them pairs; degradations: {config.degradations}"),
+        ("images", f"{len(entries)} in {training.pack}, {pairs} of them pairs; degradations: {config.degradations}"),
         ("batches", f"{processes}in turn {', '.join(map(_shape, training.shapes))}"),
         ("learning", f"{learning:,} of {sum(numbers):,} parameters, learning rate {config.learning_rate:g}"),
         ("steps", f"{config.steps}{already}"),

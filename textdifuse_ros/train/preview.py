@@ -1,4 +1,4 @@
-"""Sheets of sample pictures: what a stage sees, what its averaged weights make of it in four steps, what is due."""
+"""Sheets of sample images: what a stage sees, what its averaged weights make of it in four steps, what is due."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from textdifuse_ros.image.color import rgb_to_ycbcr, ycbcr_to_rgb
 from textdifuse_ros.image.ranges import signed_to_unit, to_bytes, unit_to_signed
 from textdifuse_ros.image.sheets import contact_sheet
 from textdifuse_ros.networks.decoder import Decoder
-from textdifuse_ros.networks.drive import INFRARED, VISIBLE, DriveNetworks
+from textdifuse_ros.networks.drive import SENSOR_INDEX, DriveNetworks
 from textdifuse_ros.networks.encoder import Pyramid
+from textdifuse_ros.sensors import INFRARED, VISIBLE
 from textdifuse_ros.train.batches import signed_pair
 
 STEPS = 4
@@ -53,14 +54,14 @@ class Preview:
         draw = {"luma": self._luma, "chroma": self._chroma}.get(self.stage, self._fused)
         columns = draw(networks, batch)
         rows = [
-            [to_bytes(picture[index : index + 1]) for picture in columns.values()]
+            [to_bytes(image[index : index + 1]) for image in columns.values()]
             for index in range(len(next(iter(columns.values()))))
         ]
         return contact_sheet(rows, list(columns), cell_width=2 * self.batch.visible.shape[-1])
 
     def _luma(self, networks: DriveNetworks, batch: Sample) -> dict[str, Tensor]:
         visible, infrared, visible_truth, infrared_truth = signed_pair(batch)
-        kinds = [VISIBLE] * len(visible) + [INFRARED] * len(infrared)
+        kinds = [SENSOR_INDEX[VISIBLE]] * len(visible) + [SENSOR_INDEX[INFRARED]] * len(infrared)
         seen = torch.cat((visible, infrared))
         features = networks.luma.encoder(seen, torch.tensor(kinds, device=seen.device))
         output = self._run(networks, networks.luma.decoder, features, seen.shape)

@@ -1,4 +1,4 @@
-"""Labels that a trained localiser gives to real infrared and visible pairs, to be trained on in turn.
+"""Labels that a trained localizer gives to real infrared and visible pairs, to be trained on in turn.
 
 No pairs with true masks exist. What the network says of a real pair with confidence teaches it the real infrared:
 the made-up one is only roughly alike. Where boxes were drawn by hand, these have the last word on objects.
@@ -50,7 +50,7 @@ def sure_codes(probability: np.ndarray) -> np.ndarray:
     """The class of each pixel where it is sure, else UNKNOWN.
 
     :param probability: float32 [K, H, W]
-    :return: uint8 [H, W]
+    :returns: uint8 [H, W]
     """
     best = probability.argmax(0).astype(np.uint8)
     least = np.where(np.isin(best, THINGS), _SURE_THING, _SURE)

@@ -1,11 +1,11 @@
-"""One YAML file for a whole model: its pictures, its networks, and the parameters of each stage.
+"""One YAML file for a whole model: its images, its networks, and the parameters of each stage.
 
     data:                                   # what `train pack` packs
       pairs: [{visible: DIR, infrared: DIR}]
       clean: [DIR]
       folder: DIR                           # roadscene, camvid, bsds500
       harvard: DIR
-    pack: pictures.pack
+    pack: images.pack
     runs: runs                              # each stage in a folder of its own below it
     device: auto
     networks: {luma_widths: [48, 96, 192]}  # of new weights
@@ -25,20 +25,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from textdifuse_ros.config import from_mapping, parameters
-from textdifuse_ros.config_file import read_mapping
-from textdifuse_ros.config_train import STAGES, TrainConfig
+from textdifuse_ros.config.base import from_mapping, parameters
+from textdifuse_ros.config.files import read_mapping
+from textdifuse_ros.config.training import STAGES, TrainConfig
 from textdifuse_ros.data.pairs import Source, clean_sources, harvard_sources, pair_sources, road_sources
 from textdifuse_ros.errors import ConfigError
 from textdifuse_ros.networks.drive import DriveConfig
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Where pictures for training are.
+class Images:
+    """Where images for training are.
 
-    :ivar pairs: folders of visible and infrared pictures
-    :ivar clean: folders of clean visible pictures
+    :ivar pairs: folders of visible and infrared images
+    :ivar clean: folders of clean visible images
     :ivar folder: data folder with public sets of roads
     :ivar harvard: data folder with medical pairs
     """
@@ -49,10 +49,10 @@ class Pictures:
     harvard: Path | None = None
 
     def sources(self) -> list[Source]:
-        """All pictures, still on disk.
+        """All images, still on disk.
 
         :raises ConfigError: none were named
-        :raises FileError: a folder is missing or empty, or a picture has no partner
+        :raises FileError: a folder is missing or empty, or an image has no partner
         """
         found: list[Source] = []
         for visible, infrared in self.pairs:
@@ -65,7 +65,7 @@ class Pictures:
             found.extend(harvard_sources(self.harvard))
         if not found:
             named = "named by DATA, --pairs, --clean or --harvard, or under data in --config"
-            raise ConfigError("the pictures to pack", named, "none of them")
+            raise ConfigError("the images to pack", named, "none of them")
         return found
 
 
@@ -77,7 +77,7 @@ class RunFile:
     :ivar stages: plain values by stage
     """
 
-    pictures: Pictures = field(default_factory=Pictures)
+    images: Images = field(default_factory=Images)
     pack: Path | None = None
     runs: Path | None = None
     device: str = "auto"
@@ -122,7 +122,7 @@ def load_run_file(path: Path) -> RunFile:
         raise ConfigError("device", "text", repr(device))
     networks = from_mapping(DriveConfig, _mapping(content, "networks"), str(path)) if "networks" in content else None
     file = RunFile(
-        _pictures(_mapping(content, "data"), path),
+        _images(_mapping(content, "data"), path),
         _path(content.get("pack"), "pack"),
         _path(content.get("runs"), "runs"),
         device,
@@ -136,7 +136,7 @@ def load_run_file(path: Path) -> RunFile:
     return file
 
 
-def _pictures(data: dict[str, Any], path: Path) -> Pictures:
+def _images(data: dict[str, Any], path: Path) -> Images:
     known = ("pairs", "clean", "folder", "harvard")
     for name in data:
         if name not in known:
@@ -151,7 +151,7 @@ def _pictures(data: dict[str, Any], path: Path) -> Pictures:
         pairs.append((both[0], both[1]))
     clean = [_path(folder, "data: clean") for folder in _list(data, "clean")]
     folder, harvard = _path(data.get("folder"), "data: folder"), _path(data.get("harvard"), "data: harvard")
-    return Pictures(tuple(pairs), tuple(item for item in clean if item), folder, harvard)
+    return Images(tuple(pairs), tuple(item for item in clean if item), folder, harvard)
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:

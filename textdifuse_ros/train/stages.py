@@ -8,13 +8,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from textdifuse_ros.config_train import TrainConfig
+from textdifuse_ros.config.training import TrainConfig
 from textdifuse_ros.data.crops import Sample, Shape
 from textdifuse_ros.diffusion.schedule import NoiseSchedule
-from textdifuse_ros.fusion.losses import LOOKS
 from textdifuse_ros.networks.drive import DriveNetworks
 from textdifuse_ros.train.chroma import ChromaStage
 from textdifuse_ros.train.control import ControlStage
+from textdifuse_ros.train.fusion_losses import LOOKS
 from textdifuse_ros.train.joint import JointStage
 from textdifuse_ros.train.luma import LumaStage
 from textdifuse_ros.train.modulation import ModulationStage

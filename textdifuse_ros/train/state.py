@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from textdifuse_ros.config_train import UNBINDING
+from textdifuse_ros.config.training import UNBINDING
 from textdifuse_ros.errors import CheckpointError, ConfigError, FileError
 
 STATE = "state.pt"
@@ -29,7 +29,7 @@ class Identity:
 
     :ivar config: plain values of the :class:`.TrainConfig`
     :ivar networks: plain values of the networks' configuration
-    :ivar pack: digest of the picture pack
+    :ivar pack: digest of the image pack
     :ivar start: digest of the weights it began from; "" for new ones
     :ivar processes: that train together
     :ivar variant: of an ablation; "" for none
@@ -58,7 +58,7 @@ class Identity:
         for name, what in (
             ("variant", "the variant"),
             ("processes", "the number of training processes"),
-            ("pack", "the picture pack"),
+            ("pack", "the image pack"),
             ("start", "the start checkpoint"),
         ):
             mine, its = getattr(self, name), saved[name]

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from textdifuse_ros.diffusion.samplers.ancestral import Ancestral
-from textdifuse_ros.diffusion.samplers.base import CutNoise, DrawnNoise, NoiseSource, Sampler, SamplerState, fork
+from textdifuse_ros.diffusion.samplers.base import NoiseCrop, NoiseSource, NoiseTape, Sampler, SamplerState, fork
 from textdifuse_ros.diffusion.samplers.ddim import Ddim
 from textdifuse_ros.diffusion.samplers.dpm_solver import DpmSolver
 from textdifuse_ros.errors import ConfigError
 
 __all__ = [
     "Ancestral",
-    "CutNoise",
     "Ddim",
     "DpmSolver",
-    "DrawnNoise",
+    "NoiseCrop",
     "NoiseSource",
+    "NoiseTape",
     "Sampler",
     "SamplerState",
     "by_name",

@@ -41,7 +41,7 @@ class SamplerState:
         return self.index < 0
 
 
-class DrawnNoise:
+class NoiseTape:
     """Noise that is drawn once and then gone through again and again.
 
     For what is recorded (CUDA graphs): a recording holds a generator's tensors, and cannot draw.
@@ -61,25 +61,25 @@ class DrawnNoise:
         self._next += 1
         return self._drawn[self._next - 1]
 
-    def again(self) -> DrawnNoise:
+    def again(self) -> NoiseTape:
         """The same noise from the beginning; what either draws the other has."""
         return self._at(0)
 
-    def fork(self) -> DrawnNoise:
+    def fork(self) -> NoiseTape:
         """The same noise from here on."""
         return self._at(self._next)
 
-    def _at(self, place: int) -> DrawnNoise:
-        other = DrawnNoise(self._generator)
+    def _at(self, place: int) -> NoiseTape:
+        other = NoiseTape(self._generator)
         other._drawn, other._next = self._drawn, place
         return other
 
 
-class CutNoise:
-    """A rectangle of the noise of a whole picture.
+class NoiseCrop:
+    """A rectangle of the noise of a whole image.
 
-    :param source: gives the whole picture's
-    :param shape: the picture's, [N, C, H, W]
+    :param source: gives the whole image's
+    :param shape: the image's, [N, C, H, W]
     :param rows, columns: the rectangle
     """
 
@@ -91,12 +91,12 @@ class CutNoise:
         return draw_noise(self._shape, self._source, like)[..., self._rows, self._columns]
 
 
-NoiseSource: TypeAlias = "torch.Generator | DrawnNoise | CutNoise"
+NoiseSource: TypeAlias = "torch.Generator | NoiseTape | NoiseCrop"
 
 
-def fork(source: torch.Generator | DrawnNoise) -> torch.Generator | DrawnNoise:
+def fork(source: torch.Generator | NoiseTape) -> torch.Generator | NoiseTape:
     """A second source that gives from here on what the first one gives."""
-    if isinstance(source, DrawnNoise):
+    if isinstance(source, NoiseTape):
         return source.fork()
     twin = torch.Generator(source.device)
     twin.set_state(source.get_state())

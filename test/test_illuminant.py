@@ -1,0 +1,126 @@
+"""The estimate of the light: gains of the whole image, before chroma is restored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import TINY, with_random_heads
+
+from textdifuse_ros.config.base import FuserConfig
+from textdifuse_ros.fusion.fuser import Fuser
+from textdifuse_ros.fusion.weights import grown, join_networks, load_networks, save_networks
+from textdifuse_ros.image.color import rgb_to_ycbcr
+from textdifuse_ros.image.ranges import unit_to_signed
+from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
+from textdifuse_ros.networks.illuminant import LightEstimate, best_gains, light_error, relit
+
+
+def coded(rgb: torch.Tensor) -> torch.Tensor:
+    luma, chroma = rgb_to_ycbcr(rgb)
+    return torch.cat((unit_to_signed(luma), 2 * chroma), 1)
+
+
+def scenes(count: int, seed: int) -> torch.Tensor:
+    """Smooth random images that are grey on average, [N, 3, 64, 64] in [0, 1]."""
+    generator = torch.Generator().manual_seed(seed)
+    rough = 0.25 + 0.3 * torch.rand(count, 3, 8, 8, generator=generator)
+    return F.interpolate(rough, size=(64, 64), mode="bilinear", align_corners=False)
+
+
+def test_best_gains_undo_a_cast_exactly() -> None:
+    clean = scenes(3, 0)
+    gains = torch.tensor([[1.0, 0.8, 0.6], [0.3, 0.3, 0.3], [0.9, 1.1, 1.0]])[:, :, None, None]
+    seen, truth = coded(clean * gains), coded(clean)
+    torch.testing.assert_close(best_gains(seen, truth), 1 / gains, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(relit(seen, 1 / gains), truth, rtol=0, atol=1e-5)
+
+
+def test_best_gains_of_black_are_finite() -> None:
+    black = coded(torch.zeros(1, 3, 16, 16))
+    assert torch.isfinite(best_gains(black, coded(scenes(1, 1)[:, :, :16, :16])).log()).all()
+
+
+def test_before_training_an_image_stays_as_it_is() -> None:
+    seen = coded(scenes(2, 2))
+    light = LightEstimate(8)
+    assert torch.equal(light(seen), torch.ones(2, 3, 1, 1))
+    torch.testing.assert_close(relit(seen, light(seen)), seen, rtol=0, atol=1e-6)
+
+
+def test_the_estimate_learns_casts_and_brightness_of_images_never_seen() -> None:
+    torch.manual_seed(0)
+    light = LightEstimate(16)
+    optimizer = torch.optim.Adam(light.parameters(), 5e-3)
+
+    def batch(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        clean = scenes(16, seed)
+        gains = (torch.rand(16, 3, generator=generator) - 1).exp()[:, :, None, None]
+        return coded(clean * gains), coded(clean)
+
+    for step in range(150):
+        seen, truth = batch(step)
+        loss = light_error(light(seen), best_gains(seen, truth))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    seen, truth = batch(10_000)
+    with torch.no_grad():
+        left = (relit(seen, light(seen)) - truth).abs().mean()
+    assert left < 0.4 * (seen - truth).abs().mean()
+
+
+def test_a_checkpoint_without_the_estimate_loads_and_the_chroma_stage_adds_it() -> None:
+    old = DriveNetworks(DriveConfig(**TINY))
+    new = grown(old, "chroma")
+    assert old.chroma.light is None and new.chroma.light is not None
+    assert grown(old, "control") is old and grown(new, "chroma") is new
+    before = old.state_dict()
+    assert all(torch.equal(before[name], tensor) for name, tensor in new.state_dict().items() if name in before)
+
+
+def test_join_takes_the_estimate_with_the_chroma(tmp_path: Path) -> None:
+    luma, chroma = DriveNetworks(DriveConfig(**TINY)), grown(DriveNetworks(DriveConfig(**TINY)), "chroma")
+    save_networks(tmp_path / "luma.safetensors", luma, {})
+    save_networks(tmp_path / "chroma.safetensors", chroma, {})
+    join_networks(tmp_path / "luma.safetensors", tmp_path / "chroma.safetensors", tmp_path / "joined.safetensors")
+    joined, _ = load_networks(tmp_path / "joined.safetensors")
+    assert joined.config == replace(luma.config, light_width=chroma.config.light_width)
+    assert joined.chroma.light is not None
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_fused_colour_follows_the_estimate(precision: str) -> None:
+    networks = grown(DriveNetworks(DriveConfig(**TINY)), "chroma")
+    assert networks.chroma.light is not None
+    with torch.no_grad():
+        networks.chroma.light.cells[-1].bias[:3] = torch.tensor([0.0, 0.0, 0.2])  # blue times e^0.4
+    visible = np.full((64, 64, 3), (120, 120, 80), np.uint8)
+    fused = Fuser(networks, FuserConfig(precision=precision)).restore(visible=visible).image.astype(int)
+    assert abs(int((fused[..., 2] - fused[..., 0]).mean())) <= 2, "80 e^0.4 is 119"
+
+
+def test_the_fused_luma_is_that_without_the_cast_and_as_bright() -> None:
+    """What a cast does to an image's luma is undone before the luma networks see it."""
+    torch.manual_seed(1)
+    networks = with_random_heads(grown(DriveNetworks(DriveConfig(**TINY)), "chroma"))
+    assert networks.chroma.light is not None
+    clean = (255 * scenes(1, 4)[0].permute(1, 2, 0).numpy()).round().astype(np.uint8)
+    infrared = np.ascontiguousarray(clean[::-1, :, 0])
+    gains = np.exp([-0.1, -0.1, 0.2])  # colour alone: their product is 1
+    seen = (clean / gains).round().clip(0, 255).astype(np.uint8)
+    due = Fuser(networks, FuserConfig())(clean, infrared).image
+    blind = Fuser(networks, FuserConfig())(seen, infrared).image
+    with torch.no_grad():
+        networks.chroma.light.cells[-1].bias[:3] = torch.from_numpy(np.arctanh(np.log(gains) / 2)).float()
+    found = Fuser(networks, FuserConfig())(seen, infrared).image
+
+    def luma(image: np.ndarray) -> np.ndarray:
+        return image.astype(float) @ (0.299, 0.587, 0.114)
+
+    assert abs(luma(found) - luma(due)).mean() < 0.3 * abs(luma(blind) - luma(due)).mean()

@@ -1,0 +1,1 @@
+"""Parameters: one dataclass field each, one module per group."""

@@ -1,0 +1,1 @@
+"""Whole recordings: bag to bag, resumable jobs, many recordings on Ray."""

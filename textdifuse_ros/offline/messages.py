@@ -1,0 +1,62 @@
+"""What a fusion gives as messages of ROS 2, made without ROS: the topics of ``fusion_node``, for recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from rosbags.typesys.store import Typestore
+
+Header = Any
+"""A ``std_msgs/Header`` of the store's."""
+
+OUTPUTS = ("fused", "provenance", "mask")
+_OK = 0
+
+
+def fused_messages(
+    store: Typestore,
+    header: Header,
+    prefix: str,
+    image: np.ndarray,
+    labels: np.ndarray | None,
+    told: Mapping[str, Any],
+) -> Iterator[tuple[str, str, bytes | memoryview]]:
+    """The messages of one pair: topic, type, CDR bytes.
+
+    :param header: of the reference camera, unchanged in all of them
+    :param prefix: the node's name, with a slash before it
+    :param image: uint8 [H, W, 3] RGB
+    :param labels: uint8 [H, W]: 0 = nothing, k = phrase k; None where nothing was asked for
+    :param told: what made the image; goes to ``/NAME/provenance`` as the node's own does
+    """
+    types: Any = store.types
+    values = [types["diagnostic_msgs/msg/KeyValue"](key=key, value=str(value)) for key, value in told.items()]
+    status = types["diagnostic_msgs/msg/DiagnosticStatus"](
+        level=_OK,
+        name=f"{prefix.rpartition('/')[2]}: picture",  # published and recorded under this name since 0.1: it stays
+        message="fused",
+        hardware_id=str(told.get("device", "")),
+        values=values,
+    )
+    kind = "diagnostic_msgs/msg/DiagnosticArray"
+    yield f"{prefix}/provenance", kind, store.serialize_cdr(types[kind](header=header, status=[status]), kind)
+    kind = "sensor_msgs/msg/Image"
+    images = {"fused": (image, "rgb8")}
+    if labels is not None:
+        images["mask"] = labels, "mono8"
+    for name, (pixels, encoding) in images.items():
+        height, width = pixels.shape[:2]
+        message = types[kind](
+            header=header,
+            height=height,
+            width=width,
+            encoding=encoding,
+            is_bigendian=0,
+            step=pixels[0].size,
+            data=np.ascontiguousarray(pixels).reshape(-1),
+        )
+        yield f"{prefix}/{name}", kind, store.serialize_cdr(message, kind)

@@ -1,0 +1,413 @@
+"""A whole recording fused: every pair, without ROS, and resumed where an earlier run was killed.
+
+Pairs are those of :mod:`textdifuse_ros.sync.recorded`, in the order of their stamps; messages become images by
+:class:`.SensorIntake`, as in the node. Of every pair come, under the visible's header and at the log time of its later
+half, the topics that the node publishes: ``/NAME/fused``, ``/NAME/provenance``, and with a text ``/NAME/mask``.
+
+What a pair hands on to the next is the gain of thermal counts, and the video state. A resumed run therefore sends the
+infrared images of the complete pieces through the intake again, without fusing them, and reads the video state that
+lies in the last piece; the bytes are those of an uninterrupted run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from textdifuse_ros import __version__
+from textdifuse_ros.bags.cameras import find_calibrations, find_cameras, header_stamp
+from textdifuse_ros.bags.definitions import common_types
+from textdifuse_ros.bags.reader import BagMessage, BagReader
+from textdifuse_ros.bags.segments import Pieces, read_notes
+from textdifuse_ros.bags.writer import BagWriter
+from textdifuse_ros.config.base import to_mapping
+from textdifuse_ros.config.localizer import LocalizerConfig
+from textdifuse_ros.config.nodes import FusionNodeConfig
+from textdifuse_ros.config.sensors import NAMES
+from textdifuse_ros.errors import BagError, CalibrationError, ConfigError, ImageError
+from textdifuse_ros.fusion.fuser import Fuser
+from textdifuse_ros.image.intake import BAD_INFRARED, BAD_VISIBLE, IntakeError, SensorIntake
+from textdifuse_ros.offline.messages import OUTPUTS, Header, fused_messages
+from textdifuse_ros.runtime.target import Target
+from textdifuse_ros.runtime.video_state import VideoState
+from textdifuse_ros.sensors import INFRARED, SENSORS, VISIBLE
+from textdifuse_ros.sync.recorded import RecordedPair, RecordedPairs, pair_recording
+from textdifuse_ros.sync.stamps import StampSeries
+
+PIECE_PAIRS = 50
+"""Pairs of a piece: what a run that is killed loses at most."""
+FUSION_ERROR = "fusion_error"
+NOTE = "textdifuse"
+VIDEO_STATE = "video.npz"
+_NAME = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*/?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class RecordingJob:
+    """What is to be made of one recording.
+
+    :ivar source: rosbag2 folder, or .mcap or .db3 file
+    :ivar output: the rosbag2 folder to make
+    :ivar config: of it count the fuser's and the sensors' parameters, ``tolerance`` and the offsets
+    :ivar visible: topic of the visible images; empty looks for it; infrared likewise
+    :ivar name: of the node that the topics are named after
+    :ivar storage: ``mcap`` or ``sqlite3``
+    :ivar copy_topics: copy all topics of the source beside the fused ones
+    :ivar text: what is to stand out, and how much (``strength``); empty: nothing
+    :ivar restart: throw away what another, unfinished job has left at this output
+    """
+
+    source: Path
+    output: Path
+    config: FusionNodeConfig = field(default_factory=FusionNodeConfig)
+    visible: str = ""
+    infrared: str = ""
+    name: str = "fusion_node"
+    storage: str = "mcap"
+    copy_topics: bool = False
+    text: str = ""
+    strength: float = 1.0
+    localizer: LocalizerConfig = field(default_factory=LocalizerConfig)
+    restart: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is.
+
+    :ivar done: pairs that are fused or have failed
+    :ivar summary: at the end, else None: ``pairs``, ``fused``, ``failed`` (by reason, with the first error of each) and
+        of each stream ``topic``, ``received``, ``paired``, ``dropped`` (by reason)
+    """
+
+    done: int
+    total: int
+    summary: dict[str, Any] | None = None
+
+
+def fuse_recording(job: RecordingJob) -> Iterator[Progress]:
+    """Do a job; step by step, for progress and so that it can be left at any time.
+
+    Pairs that cannot be decoded, aligned or fused for their own sake are counted and left out. An output that the very
+    same job has made already is left as it is.
+
+    :raises TextDifuseError: the recording, a parameter, the weights or the device are no good, or no pair can be fused
+    """
+    with ExitStack() as stack:
+        bag = stack.enter_context(BagReader(job.source))
+        _check_names(bag, job)
+        plan = Plan.of(bag, job)
+        fuser = Fuser.from_config(job.config)
+        stack.callback(fuser.close)
+        target = Target.of(job.text, job.strength, job.localizer)
+        if target is not None:
+            stack.callback(target.localizer.close)
+            fuser.require_modulation()
+        told = _identity(job, plan, fuser, target)
+        pieces = stack.enter_context(Pieces(job.output, told, job.storage, restart=job.restart))
+        made = _made_before(job.output, pieces)
+        if made is None:
+            yield from _fuse_pieces(bag, plan, pieces, _PairWork(job, plan, fuser, target))
+            made = _finish(bag, job, plan, pieces)
+        yield Progress(len(plan.pairs), len(plan.pairs), made)
+
+
+def _check_names(bag: BagReader, job: RecordingJob) -> None:
+    """Refuse to mix what is made with what is copied, and a name that no node can have."""
+    if not _NAME.fullmatch(job.name):
+        expected = "letters, digits and _, in parts separated by /, none beginning with a digit"
+        raise ConfigError("--name", expected, repr(job.name))
+    taken = sorted(bag.topics().keys() & {f"{prefix(job)}/{output}" for output in OUTPUTS})
+    if job.copy_topics and taken:
+        raise BagError(f"the topics of {job.source}", "others than those made", taken[0], "name the node by --name")
+
+
+def prefix(job: RecordingJob) -> str:
+    """What the names of the topics begin with."""
+    return f"/{job.name.strip('/')}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recording holds.
+
+    :ivar topics: of the visible and of the infrared images
+    :ivar received: images of each stream
+    :ivar digest: of all stamps and log times, to know the recording by
+    :ivar calibrations: the first CameraInfo of each stream beside its images, where there is one
+    """
+
+    topics: tuple[str, str]
+    found: RecordedPairs
+    received: dict[str, int]
+    digest: str
+    calibrations: dict[str, BagMessage]
+
+    @property
+    def pairs(self) -> list[RecordedPair]:
+        """In the order in which they are fused."""
+        return self.found.pairs
+
+    @classmethod
+    def of(cls, bag: BagReader, job: RecordingJob) -> Plan:
+        """Read all stamps.
+
+        :raises BagError: no such topics, a damaged recording, or not one pair
+        :raises CalibrationError: both cameras' calibrations are wanted, and there is one
+        """
+        topics = find_cameras(bag, job.visible, job.infrared)
+        beside = {topic: stream for stream, topic in _calibrations(bag, topics, job).items()}
+        tables: dict[str, list[tuple[int, int]]] = {topic: [] for topic in topics}
+        calibrations: dict[str, BagMessage] = {}
+        for message in bag.messages([*topics, *beside]):
+            if message.topic in tables:
+                tables[message.topic].append((_stamp(message), message.stamp_ns))
+            else:
+                calibrations.setdefault(beside[message.topic], message)
+        series = [np.array(tables[topic], np.int64).reshape(-1, 2) for topic in topics]
+        offsets = {
+            VISIBLE: round(1e9 * job.config.visible_offset),
+            INFRARED: round(1e9 * job.config.infrared_offset),
+        }
+        visible, infrared = (StampSeries(table[:, 0], table[:, 1]) for table in series)
+        found = pair_recording(visible, infrared, round(1e9 * job.config.tolerance), offsets)
+        if not found.pairs:
+            remedy = "textdifuse sync-doctor tells how far they are apart"
+            expected = f"within {job.config.tolerance:g} s of one another"
+            raise BagError(f"the images of {bag.path}", expected, "not one pair", remedy)
+        digest = hashlib.sha256(b"".join(table.tobytes() for table in series)).hexdigest()
+        received = {stream: len(table) for stream, table in zip(SENSORS, series, strict=True)}
+        return cls(topics, found, received, digest, calibrations)
+
+    def messages(self, bag: BagReader) -> Iterator[tuple[RecordedPair, BagMessage, BagMessage]]:
+        """Every pair with its two messages; held in memory is what waits for its partner or its turn."""
+        wanted = [{getattr(pair, stream) for pair in self.pairs} for stream in SENSORS]
+        held: list[dict[int, BagMessage]] = [{}, {}]
+        counts = [0, 0]
+        turn = iter(self.pairs)
+        pair = next(turn, None)
+        for message in bag.messages(self.topics):
+            side = self.topics.index(message.topic)
+            if counts[side] in wanted[side]:
+                held[side][counts[side]] = message
+            counts[side] += 1
+            while pair is not None and pair.visible in held[0] and pair.infrared in held[1]:
+                yield pair, held[0].pop(pair.visible), held[1].pop(pair.infrared)
+                pair = next(turn, None)
+
+
+def _calibrations(bag: BagReader, topics: tuple[str, str], job: RecordingJob) -> dict[str, str]:
+    """The topic of the CameraInfo of each stream; none where both images have the same one beside them."""
+    found = find_calibrations(bag, topics)
+    if len(found) == len(set(found.values())):
+        return found
+    if len(SensorIntake(job.config).wanted_calibrations) > 1:
+        raise CalibrationError(
+            f"the camera_info beside the images of {bag.path}",
+            "a topic for each camera",
+            f"{found[VISIBLE]} for both",
+            "name files by --visible-calibration and --infrared-calibration",
+        )
+    return {}
+
+
+def _stamp(message: BagMessage) -> int:
+    """The header stamp; 0 where the message is too short to have one: it is counted, and the rest is fused."""
+    try:
+        return header_stamp(message)
+    except BagError:
+        return 0
+
+
+class _PairWork:
+    """Turns the two messages of a pair into messages of the output."""
+
+    def __init__(self, job: RecordingJob, plan: Plan, fuser: Fuser, target: Target | None) -> None:
+        self._store = common_types()
+        self._prefix = prefix(job)
+        self._intake = SensorIntake(job.config)
+        self._fuser = fuser
+        self._target = target
+        self.video = VideoState() if job.config.video else None
+        for stream, message in plan.calibrations.items():
+            self._intake.set_calibration(stream, self._opened(message))
+
+    def _opened(self, message: BagMessage) -> Any:
+        return self._store.deserialize_cdr(message.data, message.type)
+
+    def _halves(self, visible: BagMessage, infrared: BagMessage) -> tuple[Any, Any]:
+        opened = []
+        for message, reason in ((visible, BAD_VISIBLE), (infrared, BAD_INFRARED)):
+            try:
+                opened.append(self._opened(message))
+            except Exception as error:  # rosbags raises whatever its generated code stumbles over
+                raise IntakeError(reason, error) from error
+        return opened[0], opened[1]
+
+    def replay(self, infrared: BagMessage) -> None:
+        """Have the gain see an image that an earlier run has fused already."""
+        with suppress(IntakeError):
+            try:
+                opened = self._opened(infrared)
+            except Exception as error:
+                raise IntakeError(BAD_INFRARED, error) from error
+            self._intake(None, opened)
+
+    def __call__(self, pair: RecordedPair, visible: BagMessage, infrared: BagMessage, writer: BagWriter) -> None:
+        """Fuse and write.
+
+        :raises IntakeError: the messages give no pair of images
+        :raises ImageError: the images cannot be fused
+        """
+        first, second = self._halves(visible, infrared)
+        aligned = self._intake(first, second)
+        assert aligned.visible is not None and aligned.infrared is not None
+        labels, emphasis = None, None
+        if self._target is not None:
+            found = self._target.find(aligned.visible, aligned.infrared)
+            labels, emphasis = found.label_map(), self._target.emphasis(found)
+        result = self._fuser(aligned.visible, aligned.infrared, emphasis=emphasis, plain=self.video is not None)
+        if self.video is not None:
+            result = self.video(aligned.visible, aligned.infrared, result, _stamp(visible) / 1e9)
+        told = {
+            "sources": "visible+infrared",
+            "scale": "1",
+            **result.provenance,
+            "stamp_difference_ms": f"{pair.difference_ns / 1e6:.3f}",
+        }
+        stamp = max(visible.stamp_ns, infrared.stamp_ns)
+        header: Header = first.header
+        for topic, kind, data in fused_messages(self._store, header, self._prefix, result.image, labels, told):
+            writer.add_topic(topic, kind)
+            writer.write_raw(topic, stamp, data)
+
+
+def _fuse_pieces(bag: BagReader, plan: Plan, pieces: Pieces, work: _PairWork) -> Iterator[Progress]:
+    """Make the pieces that are missing."""
+    total = len(plan.pairs)
+    notes = pieces.notes()
+    unseen = {number for note in notes for number, reason, _ in note["failed"] if reason == BAD_VISIBLE}
+    source = enumerate(plan.messages(bag))
+    done = min(pieces.count * PIECE_PAIRS, total)
+    for number in range(done):
+        _, (_, _, infrared) = next(source)
+        if number not in unseen:  # there the intake stopped before the infrared image
+            work.replay(infrared)
+    if work.video is not None and pieces.count:
+        work.video.load(pieces.beside(pieces.count - 1, VIDEO_STATE))
+    yield Progress(done, total)
+    while done < total:
+        failed: list[tuple[int, str, str]] = []
+        with pieces.next_piece() as (writer, note):
+            for _ in range(min(PIECE_PAIRS, total - done)):
+                number, (pair, visible, infrared) = next(source)
+                try:
+                    work(pair, visible, infrared, writer)
+                except IntakeError as error:
+                    failed.append((number, error.reason, str(error)))
+                except ImageError as error:
+                    failed.append((number, FUSION_ERROR, str(error)))
+                done += 1
+                yield Progress(done, total)
+            note["failed"] = failed
+            if work.video is not None:
+                work.video.save(writer.path / VIDEO_STATE)
+
+
+def _finish(bag: BagReader, job: RecordingJob, plan: Plan, pieces: Pieces) -> dict[str, Any]:
+    """Put the pieces together, with the source's topics where they are wanted; returns the summary."""
+    failed = [tuple(entry) for note in pieces.notes() for entry in note["failed"]]
+    if len(failed) == len(plan.pairs):
+        pieces.clear()
+        raise BagError(f"the pairs of {job.source}", "such that one can be fused", f"none ({failed[0][2]})")
+    summary = _summary(plan, failed)
+    with pieces.final() as writer:
+        kept = bag.connections() if job.copy_topics else {}
+        for topic, connection in kept.items():
+            writer.add_topic(topic, connection.msgtype, connection)
+        fused = _fused_messages(pieces)
+        for message in heapq.merge(bag.messages(), fused, key=_log_time) if kept else fused:
+            writer.add_topic(message.topic, message.type)
+            writer.write_raw(message.topic, message.stamp_ns, message.data)
+        writer.note(NOTE, json.dumps({"job": json.loads(pieces.job), "summary": summary}, sort_keys=True))
+    return summary
+
+
+def _log_time(message: BagMessage) -> int:
+    return message.stamp_ns
+
+
+def _fused_messages(pieces: Pieces) -> Iterator[BagMessage]:
+    for number in range(pieces.count):
+        piece = pieces.piece(number)
+        if piece is not None:
+            with piece:
+                yield from piece.messages()
+
+
+def _summary(plan: Plan, failed: list[tuple[Any, ...]]) -> dict[str, Any]:
+    reasons: dict[str, dict[str, Any]] = {}
+    for reason, count in sorted(Counter(reason for _, reason, _ in failed).items()):
+        reasons[reason] = {"count": count, "first": next(text for _, other, text in failed if other == reason)}
+    streams = {
+        stream: {
+            "topic": topic,
+            "received": plan.received[stream],
+            "paired": len(plan.pairs),
+            "dropped": dict(sorted(plan.found.dropped[stream].items())),
+        }
+        for stream, topic in zip(SENSORS, plan.topics, strict=True)
+    }
+    return {"pairs": len(plan.pairs), "fused": len(plan.pairs) - len(failed), "failed": reasons, **streams}
+
+
+def _identity(job: RecordingJob, plan: Plan, fuser: Fuser, target: Target | None) -> dict[str, Any]:
+    """All that the bytes of the output depend on, plain."""
+    values = to_mapping(job.config)
+    names = [*NAMES, "tolerance", "visible_offset", "infrared_offset", "steps", "sampler", "seed", "video"]
+    asked: dict[str, Any] = {}
+    if target is not None:
+        asked = {"text": target.prompt.text, "strength": job.strength, "localizer": target.localizer.name}
+        asked["localizer_config"] = to_mapping(job.localizer)
+    return {
+        "recording": {"topics": list(plan.topics), "received": plan.received, "stamps": plan.digest},
+        "parameters": {name: values[name] for name in names},
+        "fuser": {
+            "model": fuser.model_name,
+            "weights": fuser.weights,
+            "device": fuser.device,
+            "precision": str(fuser.dtype).removeprefix("torch."),
+        },
+        "output": {"name": job.name, "storage": job.storage, "copy_topics": job.copy_topics},
+        "piece": PIECE_PAIRS,
+        "version": __version__,
+        **asked,
+    }
+
+
+def _made_before(output: Path, pieces: Pieces) -> dict[str, Any] | None:
+    """The summary of an output that this very job has made; what it may have left lying is removed.
+
+    :raises BagError: there is something else
+    """
+    if not output.exists():
+        return None
+    with suppress(ValueError, KeyError, TypeError):
+        told = json.loads(read_notes(output)[NOTE])
+        if json.dumps(told["job"], sort_keys=True) == pieces.job:
+            summary: dict[str, Any] = told["summary"]
+            pieces.clear()
+            return summary
+    if not pieces.count:
+        pieces.clear()
+    raise BagError(f"the output {output}", "new, or made by this very job", "something else", "choose another name")
