@@ -65,10 +65,10 @@ def test_objects_of_one_size_are_decoded_together_and_come_out_as_alone(
         strengths[60:80, left : left + 20] = strength
     sizes = []
     alike = modulation.alike
-    monkeypatch.setattr(modulated, "alike", lambda *given: sizes.append(len(alike(*given))) or alike(*given))
+    monkeypatch.setattr(modulation, "alike", lambda *given: sizes.append(len(alike(*given))) or alike(*given))
     together = fuser(visible, infrared, steps=4, emphasis=Emphasis(strengths)).image
     assert sizes == [1]
-    monkeypatch.setattr(modulated, "alike", lambda regions, *_: [[region] for region in regions])
+    monkeypatch.setattr(modulation, "alike", lambda regions, *_: [[region] for region in regions])
     alone = fuser(visible, infrared, steps=4, emphasis=Emphasis(strengths)).image
     assert np.abs(together.astype(int) - alone).max() <= 1
     plain = fuser(visible, infrared, steps=4).image
@@ -199,7 +199,7 @@ def test_objects_for_which_the_whole_image_is_decoded_stand_out(
     strengths[60:140, 90:200] = 1
     strengths[150:170, 90:200] = -1
     parts = fuser(*pair, emphasis=Emphasis(strengths)).image.astype(int)
-    monkeypatch.setattr(modulated, "find_regions", lambda _: regions.everything(320, 448)[0])
+    monkeypatch.setattr(modulation, "find_regions", lambda _: regions.everything(320, 448)[0])
     plain, found = fuser(*pair).image.astype(int), fuser(*pair, emphasis=Emphasis(strengths)).image
     assert np.array_equal(found[strengths == 0], plain[strengths == 0])
     for value in (-1, 1):
