@@ -35,7 +35,7 @@ def test_restoring_one_source_neither_needs_nor_resembles_the_other(fuser, pair)
     alone, warm = fuser.restore(visible=visible), fuser.restore(infrared=infrared)
     assert alone.image.shape == warm.image.shape == visible.shape
     assert alone.provenance["sources"] == "visible" and warm.provenance["sources"] == "infrared"
-    assert not np.array_equal(alone.image, fuser(visible, infrared).image)
+    assert not np.array_equal(alone.image, fuser.fuse(visible, infrared).image)
     assert not np.array_equal(alone.image, warm.image)
     spread = warm.image.max(2).astype(int) - warm.image.min(2)
     assert spread.max() <= 1, "infrared has no colour"
@@ -47,7 +47,7 @@ def test_restoring_brings_back_what_the_fusion_control_would_pass_through(fuser,
     visible, infrared = pair
     expected = fuser.restore(visible=visible).image
     monkeypatch.setattr(fuser._networks.luma.control, "forward", lambda visible, infrared: visible)
-    difference = np.abs(fuser(visible, infrared).image.astype(int) - expected)
+    difference = np.abs(fuser.fuse(visible, infrared).image.astype(int) - expected)
     assert difference.max() <= 2, "the same but for sums in another order"
 
 
@@ -116,7 +116,7 @@ def test_with_cpu_the_networks_move_at_the_first_failure_and_the_pair_is_not_los
     service = Service(
         monkeypatch, lambda config: from_config(config) if config.device == "cpu" else Failing(error), config
     )
-    expected = from_config(FuserConfig(model=str(tiny_checkpoint), device="cpu"))(*pair).image
+    expected = from_config(FuserConfig(model=str(tiny_checkpoint), device="cpu")).fuse(*pair).image
     np.testing.assert_array_equal(service.fuse(pair).image, expected)
     assert service.engine.told["device"] == "cpu"
     assert any("cuda:0 failed" in line and "going on on the cpu" in line for line in service.lines)

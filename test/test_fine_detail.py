@@ -94,7 +94,7 @@ def test_a_text_changes_the_objects_and_no_pixel_outside(precision: str) -> None
     infrared = rng.integers(0, 256, (96, 128), np.uint8)
     strengths = np.zeros((96, 128), np.float32)
     strengths[40:60, 50:80] = 1
-    plain, changed = fuser(visible, infrared).image, fuser(visible, infrared, emphasis=Emphasis(strengths)).image
+    plain, changed = fuser.fuse(visible, infrared).image, fuser.fuse(visible, infrared, emphasis=Emphasis(strengths)).image
     assert np.array_equal(plain[strengths == 0], changed[strengths == 0])
     assert not np.array_equal(plain, changed)
 

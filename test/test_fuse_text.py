@@ -64,14 +64,16 @@ def test_objects_of_one_size_are_decoded_together_and_come_out_as_alone(
     for left, strength in ((40, 2.0), (200, 1.0), (360, 0.5)):
         strengths[60:80, left : left + 20] = strength
     sizes = []
-    alike = modulation.alike
-    monkeypatch.setattr(modulation, "alike", lambda *given: sizes.append(len(alike(*given))) or alike(*given))
-    together = fuser(visible, infrared, steps=4, emphasis=Emphasis(strengths)).image
+    merge_sizes = modulation.merge_sizes
+    monkeypatch.setattr(
+        modulation, "merge_sizes", lambda *given: sizes.append(len(merge_sizes(*given))) or merge_sizes(*given)
+    )
+    together = fuser.fuse(visible, infrared, steps=4, emphasis=Emphasis(strengths)).image
     assert sizes == [1]
-    monkeypatch.setattr(modulation, "alike", lambda regions, *_: [[region] for region in regions])
-    alone = fuser(visible, infrared, steps=4, emphasis=Emphasis(strengths)).image
+    monkeypatch.setattr(modulation, "merge_sizes", lambda regions, *_: [[region] for region in regions])
+    alone = fuser.fuse(visible, infrared, steps=4, emphasis=Emphasis(strengths)).image
     assert np.abs(together.astype(int) - alone).max() <= 1
-    plain = fuser(visible, infrared, steps=4).image
+    plain = fuser.fuse(visible, infrared, steps=4).image
     assert all((alone[60:80, left : left + 20] != plain[60:80, left : left + 20]).any() for left in (40, 200, 360))
 
 
@@ -82,8 +84,8 @@ def test_outside_the_mask_the_bytes_are_the_plain_ones(
     fuser: Fuser, street: Pair, sampler: str, steps: int, strength: float
 ) -> None:
     strengths = objects(strength)
-    plain = fuser(*street, sampler=sampler, steps=steps)
-    result = fuser(*street, sampler=sampler, steps=steps, emphasis=Emphasis(strengths))
+    plain = fuser.fuse(*street, sampler=sampler, steps=steps)
+    result = fuser.fuse(*street, sampler=sampler, steps=steps, emphasis=Emphasis(strengths))
     assert plain.mask is None and result.mask is not None
     changed = (result.image != plain.image).any(2)
     assert not changed[strengths == 0].any()
@@ -102,7 +104,7 @@ def test_what_is_played_down_never_stands_out_more_nor_the_other_way(fuser: Fuse
     contrasts = []
     for strength in (0.0, -0.25, -0.5, -1.0):
         strengths = np.where(objects > 0, np.float32(strength), np.float32(0))
-        grey = fuser(*street, steps=steps, emphasis=Emphasis(strengths, objects=objects)).image.mean(2)
+        grey = fuser.fuse(*street, steps=steps, emphasis=Emphasis(strengths, objects=objects)).image.mean(2)
         rings = [emphasis.surroundings(mask, objects > 0) for mask in masks]
         contrasts.append([grey[mask].mean() - grey[ring].mean() for mask, ring in zip(masks, rings, strict=True)])
     plain, *faint = np.array(contrasts)
@@ -121,24 +123,26 @@ def test_a_neighbour_does_not_jump_when_the_strength_of_another_leaves_nothing(f
     images = []
     for strength in (0.0, 1e-3):
         strengths = np.where(near, np.float32(1), np.where(other, np.float32(strength), np.float32(0)))
-        images.append(fuser(*street, steps=1, emphasis=Emphasis(strengths)).image.astype(int))
+        images.append(fuser.fuse(*street, steps=1, emphasis=Emphasis(strengths)).image.astype(int))
     inner = near & (x < 40)  # nearer to the other there is a border, or is none
     assert np.abs(images[1] - images[0])[inner].max() <= 3
-    plain = fuser(*street, steps=1).image
+    plain = fuser.fuse(*street, steps=1).image
     assert np.abs(images[0] - plain)[inner].max() > 10
 
 
 def test_a_strength_of_nothing_changes_nothing(fuser: Fuser, street: Pair) -> None:
-    plain = fuser(*street).image
+    plain = fuser.fuse(*street).image
     for strengths in (objects(0.0), np.zeros((HEIGHT, WIDTH), np.float32)):
-        result = fuser(*street, emphasis=Emphasis(strengths))
+        result = fuser.fuse(*street, emphasis=Emphasis(strengths))
         assert np.array_equal(result.image, plain)
         assert result.mask is not None and not result.mask.any()
 
 
 def test_little_strength_changes_little_and_it_grows_without_jumps(fuser: Fuser, street: Pair) -> None:
-    plain = fuser(*street).image.astype(int)
-    images = [fuser(*street, emphasis=Emphasis(objects(s))).image.astype(int) for s in (-0.02, 0.02, 0.5, 0.52, 1.0)]
+    plain = fuser.fuse(*street).image.astype(int)
+    images = [
+        fuser.fuse(*street, emphasis=Emphasis(objects(s))).image.astype(int) for s in (-0.02, 0.02, 0.5, 0.52, 1.0)
+    ]
     near_zero, far = np.abs(images[1] - plain), np.abs(images[4] - plain)
     assert np.abs(images[0] - plain).max() < 0.3 * far.max()
     assert near_zero.max() < 0.3 * far.max() and near_zero.mean() < 0.1 * far.mean()
@@ -147,10 +151,10 @@ def test_little_strength_changes_little_and_it_grows_without_jumps(fuser: Fuser,
 
 def test_the_result_does_not_hang_on_what_was_fused_before(config: FuserConfig, fuser: Fuser, street: Pair) -> None:
     asked = Emphasis(objects())
-    first = fuser(*street, emphasis=asked).image
-    fuser(street[0][::-1].copy(), street[1], emphasis=Emphasis(objects(-1.0)))
-    assert np.array_equal(first, fuser(*street, emphasis=asked).image)
-    assert np.array_equal(first, Fuser.from_config(config)(*street, emphasis=asked).image)
+    first = fuser.fuse(*street, emphasis=asked).image
+    fuser.fuse(street[0][::-1].copy(), street[1], emphasis=Emphasis(objects(-1.0)))
+    assert np.array_equal(first, fuser.fuse(*street, emphasis=asked).image)
+    assert np.array_equal(first, Fuser.from_config(config).fuse(*street, emphasis=asked).image)
 
 
 def test_objects_far_apart_do_not_change_one_another(fuser: Fuser) -> None:
@@ -161,7 +165,7 @@ def test_objects_far_apart_do_not_change_one_another(fuser: Fuser) -> None:
     both = left.copy()
     both[10:50, 370:390] = -1
     assert len(find_regions(both[:, :400])) == 2
-    alone, together = (fuser(*pair, emphasis=Emphasis(item)).image.astype(int) for item in (left, both))
+    alone, together = (fuser.fuse(*pair, emphasis=Emphasis(item)).image.astype(int) for item in (left, both))
     # The context's widest mean is over the image: it weighs a hundredth.
     assert np.abs(alone[:, :200] - together[:, :200]).max() <= 2
 
@@ -171,10 +175,10 @@ def test_decoding_regions_is_nearly_decoding_the_image(
     fuser: Fuser, street: Pair, place: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = Emphasis(np.roll(objects(), (-place, -place), (0, 1)))
-    parts = fuser(*street, emphasis=asked).image.astype(int)
-    changed = np.abs(parts - fuser(*street).image)
+    parts = fuser.fuse(*street, emphasis=asked).image.astype(int)
+    changed = np.abs(parts - fuser.fuse(*street).image)
     monkeypatch.setattr(regions, "MARGIN", 1000)
-    whole = fuser(*street, emphasis=asked).image.astype(int)
+    whole = fuser.fuse(*street, emphasis=asked).image.astype(int)
     assert np.abs(parts - whole).mean() < changed.mean() / 12
 
 
@@ -184,8 +188,8 @@ def test_with_noise_in_between_the_part_far_from_the_corner_sees_its_own(fuser: 
     height, width = pair[1].shape
     strengths = np.zeros((height, width), np.float32)
     strengths[height - 60 : height - 20, width - 80 : width - 30] = 1e-6
-    plain = fuser(*pair, steps=4, sampler="ancestral").image.astype(int)
-    found = fuser(*pair, steps=4, sampler="ancestral", emphasis=Emphasis(strengths)).image
+    plain = fuser.fuse(*pair, steps=4, sampler="ancestral").image.astype(int)
+    found = fuser.fuse(*pair, steps=4, sampler="ancestral", emphasis=Emphasis(strengths)).image
     assert np.abs(found - plain).max() <= 2
 
 
@@ -198,9 +202,9 @@ def test_objects_for_which_the_whole_image_is_decoded_stand_out(
     strengths = np.zeros((height, width), np.float32)
     strengths[60:140, 90:200] = 1
     strengths[150:170, 90:200] = -1
-    parts = fuser(*pair, emphasis=Emphasis(strengths)).image.astype(int)
-    monkeypatch.setattr(modulation, "find_regions", lambda _: regions.everything(320, 448)[0])
-    plain, found = fuser(*pair).image.astype(int), fuser(*pair, emphasis=Emphasis(strengths)).image
+    parts = fuser.fuse(*pair, emphasis=Emphasis(strengths)).image.astype(int)
+    monkeypatch.setattr(modulation, "find_regions", lambda _: regions.full_frame_region(320, 448)[0])
+    plain, found = fuser.fuse(*pair).image.astype(int), fuser.fuse(*pair, emphasis=Emphasis(strengths)).image
     assert np.array_equal(found[strengths == 0], plain[strengths == 0])
     for value in (-1, 1):
         inside = strengths == value
@@ -209,8 +213,8 @@ def test_objects_for_which_the_whole_image_is_decoded_stand_out(
 
 
 def test_the_chroma_stays(fuser: Fuser, street: Pair) -> None:
-    plain = fuser(*street).image.astype(int)
-    image = fuser(*street, emphasis=Emphasis(objects(0.3))).image.astype(int)
+    plain = fuser.fuse(*street).image.astype(int)
+    image = fuser.fuse(*street, emphasis=Emphasis(objects(0.3))).image.astype(int)
     free = ((image > 0) & (image < 255) & (plain > 0) & (plain < 255)).all(2)
     difference = (image - plain)[free]
     assert np.abs(difference).max() > 3
@@ -218,22 +222,22 @@ def test_the_chroma_stays(fuser: Fuser, street: Pair) -> None:
 
 
 def test_the_provenance_says_what_was_asked_for(fuser: Fuser, street: Pair) -> None:
-    made_by = fuser(*street, emphasis=Emphasis(objects(), "person", 1.0, "fixed")).provenance
+    made_by = fuser.fuse(*street, emphasis=Emphasis(objects(), "person", 1.0, "fixed")).provenance
     assert (made_by["text"], made_by["strength"], made_by["localizer"]) == ("person", 1.0, "fixed")
-    assert "text" not in fuser(*street).provenance
+    assert "text" not in fuser.fuse(*street).provenance
 
 
 def test_a_model_without_re_modulation_fuses_and_refuses_objects(tiny_checkpoint: Path, street: Pair) -> None:
     fuser = Fuser.from_config(FuserConfig(model=str(tiny_checkpoint), device="cpu", precision="float32"))
     nothing = Emphasis(objects(0.0), "person")
-    assert np.array_equal(fuser(*street, emphasis=nothing).image, fuser(*street).image)
+    assert np.array_equal(fuser.fuse(*street, emphasis=nothing).image, fuser.fuse(*street).image)
     with pytest.raises(CheckpointError, match=r"tiny must be one with a text re-modulation.*train modulation"):
-        fuser(*street, emphasis=Emphasis(objects()))
+        fuser.fuse(*street, emphasis=Emphasis(objects()))
 
 
 def test_strengths_of_another_kind_are_refused(fuser: Fuser, street: Pair) -> None:
     with pytest.raises(ImageError, match=r"110 x 75 pixels.*got 64 x 32"):
-        fuser(*street, emphasis=Emphasis(np.ones((32, 64), np.float32)))
+        fuser.fuse(*street, emphasis=Emphasis(np.ones((32, 64), np.float32)))
     for wrong in (objects().astype(np.float64), objects()[None], objects(2.5), objects(-1.5), objects(np.nan)):
         with pytest.raises(ImageError, match="strengths"):
             Emphasis(wrong)
@@ -244,7 +248,7 @@ def test_strengths_of_another_kind_are_refused(fuser: Fuser, street: Pair) -> No
 
 def test_bfloat16_keeps_the_promise(config: FuserConfig, street: Pair) -> None:
     fuser = Fuser.from_config(replace(config, precision="bfloat16"))
-    changed = (fuser(*street, emphasis=Emphasis(objects())).image != fuser(*street).image).any(2)
+    changed = (fuser.fuse(*street, emphasis=Emphasis(objects())).image != fuser.fuse(*street).image).any(2)
     assert changed.any() and not changed[objects() == 0].any()
 
 

@@ -30,7 +30,7 @@ def fuser(config: FuserConfig) -> Fuser:
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_any_size_comes_out_as_it_went_in(fuser: Fuser, height: int, width: int, steps: int) -> None:
     rng = np.random.default_rng(1)
-    result = fuser(
+    result = fuser.fuse(
         rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
         rng.integers(0, 256, (height, width), dtype=np.uint8),
         steps=steps,
@@ -42,24 +42,24 @@ def test_any_size_comes_out_as_it_went_in(fuser: Fuser, height: int, width: int,
 
 
 def test_same_input_seed_and_weights_give_the_same_bytes(config: FuserConfig, fuser: Fuser, pair: Pair) -> None:
-    first = fuser(*pair).image
-    other = fuser(pair[0][::-1].copy(), pair[1]).image
+    first = fuser.fuse(*pair).image
+    other = fuser.fuse(pair[0][::-1].copy(), pair[1]).image
     assert not np.array_equal(first, other)
-    assert np.array_equal(first, fuser(*pair).image)
-    assert np.array_equal(first, Fuser.from_config(config)(*pair).image)
+    assert np.array_equal(first, fuser.fuse(*pair).image)
+    assert np.array_equal(first, Fuser.from_config(config).fuse(*pair).image)
 
 
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm_solver"])
 def test_every_sampler_is_repeatable_and_hears_the_seed(fuser: Fuser, pair: Pair, sampler: str) -> None:
-    first = fuser(*pair, sampler=sampler, seed=1)
-    assert np.array_equal(first.image, fuser(*pair, sampler=sampler, seed=1).image)
-    assert not np.array_equal(first.image, fuser(*pair, sampler=sampler, seed=2).image)
+    first = fuser.fuse(*pair, sampler=sampler, seed=1)
+    assert np.array_equal(first.image, fuser.fuse(*pair, sampler=sampler, seed=1).image)
+    assert not np.array_equal(first.image, fuser.fuse(*pair, sampler=sampler, seed=2).image)
     assert first.provenance["sampler"] == sampler and first.provenance["seed"] == 1
 
 
 def test_samplers_and_steps_differ(fuser: Fuser, pair: Pair) -> None:
     images = [
-        fuser(*pair, sampler=sampler, steps=steps).image
+        fuser.fuse(*pair, sampler=sampler, steps=steps).image
         for sampler, steps in (("ddim", 4), ("dpm_solver", 4), ("ancestral", 4), ("ddim", 1))
     ]
     for i, one in enumerate(images):
@@ -69,34 +69,34 @@ def test_samplers_and_steps_differ(fuser: Fuser, pair: Pair) -> None:
 
 def test_both_sources_matter(fuser: Fuser, pair: Pair) -> None:
     visible, infrared = pair
-    base = fuser(visible, infrared).image
-    assert not np.array_equal(base, fuser(255 - visible, infrared).image)
-    assert not np.array_equal(base, fuser(visible, 255 - infrared).image)
+    base = fuser.fuse(visible, infrared).image
+    assert not np.array_equal(base, fuser.fuse(255 - visible, infrared).image)
+    assert not np.array_equal(base, fuser.fuse(visible, 255 - infrared).image)
 
 
 def test_bfloat16_is_close_to_float32(config: FuserConfig, fuser: Fuser, pair: Pair) -> None:
-    brief = Fuser.from_config(replace(config, precision="bfloat16"))(*pair)
+    brief = Fuser.from_config(replace(config, precision="bfloat16")).fuse(*pair)
     assert brief.provenance["precision"] == "bfloat16"
-    difference = np.abs(brief.image.astype(int) - fuser(*pair).image.astype(int))
+    difference = np.abs(brief.image.astype(int) - fuser.fuse(*pair).image.astype(int))
     assert 0 < difference.mean() < 3
 
 
 def test_sixteen_bit_images_are_taken(fuser: Fuser, pair: Pair) -> None:
     visible, infrared = pair
-    wide = fuser(visible.astype(np.uint16) * 257, infrared).image
-    assert np.array_equal(wide, fuser(visible, infrared).image)
+    wide = fuser.fuse(visible.astype(np.uint16) * 257, infrared).image
+    assert np.array_equal(wide, fuser.fuse(visible, infrared).image)
     raw = 20_000 + infrared.astype(np.uint16) * 3
-    assert fuser(visible, raw).image.shape == visible.shape
+    assert fuser.fuse(visible, raw).image.shape == visible.shape
 
 
 def test_constant_and_read_only_images_are_fused(fuser: Fuser) -> None:
     visible, infrared = np.zeros((32, 40, 3), np.uint8), np.full((32, 40), 255, np.uint8)
     visible.flags.writeable = infrared.flags.writeable = False
-    assert fuser(visible, infrared).image.shape == (32, 40, 3)
+    assert fuser.fuse(visible, infrared).image.shape == (32, 40, 3)
 
 
 def test_provenance_and_timings_say_what_made_the_image(fuser: Fuser, config: FuserConfig, pair: Pair) -> None:
-    result = fuser(*pair)
+    result = fuser.fuse(*pair)
     assert result.provenance["model"] == "tiny"
     assert len(str(result.provenance["weights"])) == 64
     assert result.provenance["device"] == "cpu"
@@ -116,18 +116,18 @@ def test_provenance_and_timings_say_what_made_the_image(fuser: Fuser, config: Fu
 )
 def test_other_types_and_sizes_are_refused(fuser: Fuser, visible: np.ndarray, infrared: np.ndarray) -> None:
     with pytest.raises(ImageError):
-        fuser(visible, infrared)
+        fuser.fuse(visible, infrared)
 
 
 def test_sizes_that_differ_are_refused_with_both_sizes(fuser: Fuser) -> None:
     with pytest.raises(ImageError, match=r"40 x 32 pixels.*got 48 x 32"):
-        fuser(np.zeros((32, 40, 3), np.uint8), np.zeros((32, 48), np.uint8))
+        fuser.fuse(np.zeros((32, 40, 3), np.uint8), np.zeros((32, 48), np.uint8))
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"steps": 101}, {"seed": -1}, {"sampler": "euler"}])
 def test_settings_out_of_range_are_refused_by_name(fuser: Fuser, pair: Pair, wrong: dict) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
-        fuser(*pair, **wrong)
+        fuser.fuse(*pair, **wrong)
 
 
 def test_absent_devices_and_models_are_refused(config: FuserConfig) -> None:
@@ -144,7 +144,7 @@ def test_closed_fuser_says_so(config: FuserConfig, pair: Pair) -> None:
     fuser = Fuser.from_config(config)
     fuser.close()
     with pytest.raises(DeviceError, match="closed"):
-        fuser(*pair)
+        fuser.fuse(*pair)
 
 
 def test_out_of_memory_is_one_error_and_not_the_end(
@@ -160,11 +160,11 @@ def test_out_of_memory_is_one_error_and_not_the_end(
     with monkeypatch.context() as patched:
         patched.setattr(type(fuser._networks.luma), "encode_pair", greedy)  # type: ignore[union-attr]
         with pytest.raises(DeviceError, match=r"memory of cpu.*70 x 45 pixels"):
-            fuser(*pair)
-    assert fuser(*pair).image.shape == pair[0].shape
+            fuser.fuse(*pair)
+    assert fuser.fuse(*pair).image.shape == pair[0].shape
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_cuda_gives_nearly_the_image_of_the_cpu(config: FuserConfig, fuser: Fuser, pair: Pair) -> None:
-    result = Fuser.from_config(replace(config, device="cuda"))(*pair)
-    assert np.abs(result.image.astype(int) - fuser(*pair).image.astype(int)).max() <= 2
+    result = Fuser.from_config(replace(config, device="cuda")).fuse(*pair)
+    assert np.abs(result.image.astype(int) - fuser.fuse(*pair).image.astype(int)).max() <= 2

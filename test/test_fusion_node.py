@@ -44,7 +44,7 @@ def test_a_pair_comes_out_fused_with_the_visible_header_and_the_fusers_own_bytes
     (out,) = rig.fused
     assert out.header == message.header and out.header.frame_id == "color_frame"
     assert (out.encoding, out.height, out.width, out.step) == ("rgb8", 45, 70, 210)
-    expected = Fuser.from_config(FuserConfig(model=str(tiny_checkpoint), threads=1))(visible, infrared).image
+    expected = Fuser.from_config(FuserConfig(model=str(tiny_checkpoint), threads=1)).fuse(visible, infrared).image
     np.testing.assert_array_equal(pixels(out), expected)
     assert rig.fused_best_effort[0] == out
     numbers = rig.settled()
@@ -87,7 +87,7 @@ def test_sixteen_bit_infrared_and_bgr_visible_are_taken(rig, pair):
 def test_steps_change_while_running_and_the_next_image_shows_it(rig, pair, tiny_checkpoint):
     try:
         assert rig.set("steps", 1).successful
-        expected = Fuser.from_config(FuserConfig(model=str(tiny_checkpoint), steps=1, threads=1))(*pair).image
+        expected = Fuser.from_config(FuserConfig(model=str(tiny_checkpoint), steps=1, threads=1)).fuse(*pair).image
         np.testing.assert_array_equal(pixels(rig.fuse(*pair)), expected)
         assert rig.books()["steps"] == 1
     finally:

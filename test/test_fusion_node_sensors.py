@@ -96,7 +96,7 @@ def test_compressed_cameras_of_different_size_are_rectified_registered_and_fused
     intake.set_calibration(INFRARED, calibration(50, 40))
     pair = intake(*sent)
     fuser = Fuser.from_config(FuserConfig(model=str(tiny_checkpoint), threads=1))
-    assert np.array_equal(pixels(rig.fused[-1]), fuser(pair.visible, pair.infrared).image)
+    assert np.array_equal(pixels(rig.fused[-1]), fuser.fuse(pair.visible, pair.infrared).image)
 
 
 def test_the_fused_image_has_the_calibration_of_the_camera_whose_frame_it_has(start, tiny_checkpoint):

@@ -25,7 +25,7 @@ pytest_plugins = ["ros_helpers.fusion_rig"]
 def test_consecutive_pairs_are_steadied_until_a_reset_and_each_is_fused_alone_where_video_is_off(rig, tiny_checkpoint):
     fuser = Fuser.from_config(FuserConfig(model=str(tiny_checkpoint), threads=1))
     frames = drive(1)[:4]
-    alone = [fuser(*frame) for frame in frames]
+    alone = [fuser.fuse(*frame) for frame in frames]
     state = VideoState()
     expected = [state(*frame, result).image for frame, result in zip(frames, alone, strict=True)]
     rig.call(Trigger, "reset", Trigger.Request())

@@ -20,15 +20,19 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from textdifuse_ros.checkpoint import find_checkpoint
 from textdifuse_ros.config.base import FuserConfig
 from textdifuse_ros.diffusion.samplers import NoiseCrop, NoiseTape, by_name, fork
 from textdifuse_ros.diffusion.samplers.base import draw_noise
+from textdifuse_ros.diffusion.schedule import by_name as schedule_by_name
 from textdifuse_ros.fusion.emphasis import Emphasis
 from textdifuse_ros.fusion.fuser import Fuser
-from textdifuse_ros.fusion.graphs import IDLE, MOST, Graphs
-from textdifuse_ros.fusion.modulation import Modulated
-from textdifuse_ros.fusion.pipeline import CachedFusion, Pipeline
+from textdifuse_ros.fusion.graphs import CAPACITY, IDLE_CALLS, Graphs
+from textdifuse_ros.fusion.modulation import FullFrameModulation
+from textdifuse_ros.fusion.pipeline import Pipeline
+from textdifuse_ros.fusion.weights import load_networks
 from textdifuse_ros.image.ranges import upload
+from textdifuse_ros.networks.blocks import channels_last
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -45,8 +49,11 @@ def fuser(config: FuserConfig) -> Fuser:
     return Fuser.from_config(config)
 
 
-def pipeline_of(fuser: Fuser, sampler: str = "ddim", steps: int = 2) -> Pipeline:
-    return Pipeline(fuser._open(), fuser.schedule, steps, by_name(sampler))
+def pipeline_of(config: FuserConfig, sampler: str = "ddim", *, full_frame: bool = False) -> Pipeline:
+    networks, _ = load_networks(find_checkpoint(config.model))
+    networks = channels_last(networks.eval().requires_grad_(False))
+    schedule = schedule_by_name(networks.config.schedule, networks.config.timesteps)
+    return Pipeline(networks, schedule, 2, by_name(sampler), full_frame=full_frame)
 
 
 def noise() -> NoiseTape:
@@ -74,7 +81,7 @@ def test_drawn_noise_is_the_generators_and_comes_again() -> None:
     drawn = NoiseTape(torch.Generator().manual_seed(3))
     first = [draw_noise(shape, drawn, like) for shape in shapes[:2]]
     twin = fork(drawn)
-    again = drawn.again()
+    again = drawn.rewound()
     for source, place in ((drawn, 2), (twin, 2), (again, 0)):
         found = [draw_noise(shape, source, like) for shape in shapes[place:]]
         assert all(torch.equal(x, y) for x, y in zip(found, due[place:], strict=True))
@@ -91,43 +98,46 @@ def test_cut_noise_is_that_part_of_the_whole_images() -> None:
 
 
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm_solver"])
-def test_what_is_recorded_computes_what_the_fuser_does(fuser: Fuser, pair: Pair, sampler: str) -> None:
-    pipeline = pipeline_of(fuser, sampler)
+def test_the_pipeline_gives_the_fusers_bytes_again_and_again(
+    config: FuserConfig, fuser: Fuser, pair: Pair, sampler: str
+) -> None:
+    """A replay runs the captured computation again, on the same noise."""
+    pipeline = pipeline_of(config, sampler)
     images = upload(pair[0]), upload(pair[1])
     emphasis = objects(pair[1].shape)
-    plain = fuser(*pair, steps=2, sampler=sampler)
-    due = fuser(*pair, steps=2, sampler=sampler, emphasis=emphasis)
+    plain = fuser.fuse(*pair, steps=2, sampler=sampler)
+    due = fuser.fuse(*pair, steps=2, sampler=sampler, emphasis=emphasis)
     assert not np.array_equal(plain.image, due.image)
-    drawn = noise()
+    tape = noise()
     with torch.inference_mode():
-        for _ in range(2):  # a recording is gone through again
-            assert np.array_equal(pipeline.image(*images, drawn).numpy(), plain.image)
-            kept = pipeline.kept(*images, drawn)
-            networks = pipeline.networks
-            assert networks.modulation is not None
-            modulated = Modulated(networks.modulation, kept.sources, kept.infrared, emphasis)
-            assert np.array_equal(pipeline.emphasized(kept, modulated).numpy(), due.image)
-            assert np.array_equal(kept.image.numpy(), plain.image)
+        for _ in range(2):
+            fusion = pipeline.run(*images, tape.rewound(), record=True)
+            assert np.array_equal(fusion.image().numpy(), plain.image)
+            emphasized = pipeline.emphasize(fusion, pipeline.objects_of(fusion, emphasis))
+            assert np.array_equal(emphasized.image().numpy(), due.image)
+            assert np.array_equal(emphasized.image(emphasized.plain_luma).numpy(), plain.image)
 
 
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm_solver"])
-def test_the_whole_image_is_decoded_for_objects_as_their_parts_are(fuser: Fuser, pair: Pair, sampler: str) -> None:
-    """Recorded or operation by operation the same numbers; outside the objects those of the plain fusion."""
+def test_a_full_frame_is_decoded_for_objects_as_their_regions_are(
+    config: FuserConfig, fuser: Fuser, pair: Pair, sampler: str
+) -> None:
+    """Measured on the host or from tensors alone the same bytes; outside the objects those of the plain fusion."""
     emphasis = Emphasis(np.kron(objects(pair[1].shape, 1.0).strengths, np.ones((4, 4), np.float32)))
     pair = enlarged(pair, 4)
-    pipeline = pipeline_of(fuser, sampler)
-    parts = fuser(*pair, steps=2, sampler=sampler, emphasis=emphasis)
+    pipeline = pipeline_of(config, sampler, full_frame=True)
+    parts = fuser.fuse(*pair, steps=2, sampler=sampler, emphasis=emphasis)
     with torch.inference_mode():
-        kept = pipeline.kept(upload(pair[0]), upload(pair[1]), noise())
+        fusion = pipeline.run(upload(pair[0]), upload(pair[1]), noise(), record=True)
+        measured = pipeline.objects_of(fusion, emphasis)
+        found = pipeline.emphasize(fusion, measured).image().numpy()
         modulation = pipeline.networks.modulation
         assert modulation is not None
-        modulated = Modulated(modulation, kept.sources, kept.infrared, emphasis, whole=True)
-        found = pipeline.emphasized(kept, modulated).numpy()
-        amounts = modulated.amounts(kept.estimates[0].x0)
+        amounts = measured.amounts(fusion.estimates[0][0])
         for _ in range(2):
-            tensors = pipeline.emphasized_everywhere(kept, amounts, modulated.soft).numpy()
-            assert np.array_equal(tensors, found)
-    plain = kept.image.numpy()
+            tensors = FullFrameModulation(modulation, fusion.sources, amounts, measured.soft)
+            assert np.array_equal(pipeline.emphasize(fusion, tensors).image().numpy(), found)
+    plain = fusion.image().numpy()
     assert parts.mask is not None
     assert np.array_equal(found[parts.mask == 0], plain[parts.mask == 0])
     changed = np.abs(found.astype(int) - plain).mean()
@@ -149,22 +159,24 @@ class _NothingFromTheHost(TorchFunctionMode):
 
 
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm_solver"])
-@pytest.mark.parametrize("record", [Pipeline.image, Pipeline.kept])
-def test_what_is_recorded_brings_nothing_from_the_host(
-    config: FuserConfig, sampler: str, record: Callable[..., torch.Tensor | CachedFusion]
-) -> None:
-    fuser = Fuser.from_config(config)
-    pipeline = pipeline_of(fuser, sampler)
+def test_what_is_captured_brings_nothing_from_the_host(config: FuserConfig, sampler: str) -> None:
+    pipeline = pipeline_of(config, sampler)
     pipeline.networks.to("meta")
+    modulation = pipeline.networks.modulation
+    assert modulation is not None
     images = tuple(torch.empty(48, 70, planes, dtype=torch.uint8, device="meta") for planes in (3, 1))
-    drawn = noise()
+    tape = noise()
     amounts, soft = (torch.empty(1, planes, 64, 96, device="meta") for planes in (3, 1))
+
+    def both() -> None:
+        fusion = pipeline.run(*images, tape.rewound(), record=True)
+        fusion.image()
+        pipeline.emphasize(fusion, FullFrameModulation(modulation, fusion.sources, amounts, soft)).image()
+
     with torch.inference_mode():
-        record(pipeline, *images, drawn)
+        both()  # draws the tape's noise on the host
         with _NothingFromTheHost():
-            kept = record(pipeline, *images, drawn)
-            if isinstance(kept, CachedFusion):
-                pipeline.emphasized_everywhere(kept, amounts, soft)
+            both()
     for bring in (lambda: torch.tensor(1.0, device="meta"), lambda: torch.zeros(3).to("meta")):
         with pytest.raises(AssertionError, match="brings numbers"), _NothingFromTheHost():
             bring()
@@ -179,9 +191,9 @@ def mocked(monkeypatch: pytest.MonkeyPatch) -> Graphs:
 
 
 class _Computing(Graphs):
-    """Computes anew what a graph would replay."""
+    """Runs the computation that a graph would replay."""
 
-    def _record(self, key: Any, work: Callable[[], Callable[..., Any]], inputs: tuple[torch.Tensor, ...]) -> Any:
+    def _capture(self, key: Any, work: Callable[[], Callable[..., Any]], inputs: tuple[torch.Tensor, ...]) -> Any:
         return _Computed(work(), inputs)
 
 
@@ -189,7 +201,7 @@ class _Computed:
     def __init__(self, work: Callable[..., Any], inputs: tuple[torch.Tensor, ...]) -> None:
         self.work, self.outputs = work, work(*inputs)
 
-    def __call__(self, inputs: tuple[torch.Tensor, ...]) -> Any:
+    def replay(self, inputs: tuple[torch.Tensor, ...]) -> Any:
         # Into the tensors that are there, as a replay does.
         for own, new in zip(_tensors(self.outputs), _tensors(self.work(*inputs)), strict=True):
             own.copy_(new)
@@ -216,7 +228,7 @@ def test_the_way_by_graphs_gives_the_bytes_of_the_way_without(
     emphasis = None if second is None else objects(pair[1].shape, second)
     other = pair[0][::-1].copy(), pair[1][::-1].copy()
     first, *later = (
-        copy.deepcopy(fuser(*images, steps=steps, emphasis=emphasis, plain=True))  # as what comes from a device is
+        copy.deepcopy(fuser.fuse(*images, steps=steps, emphasis=emphasis, keep_plain=True))
         for images in (pair, other) * 3
     )
     assert (("graph" in later[-1].timings) and "graph" not in first.timings) == (steps <= 8)
@@ -238,13 +250,13 @@ def test_a_graph_keeps_what_its_work_holds(mocked: Graphs) -> None:
     draw_noise((2, 3), drawn, torch.empty(0))
     held = weakref.ref(drawn)
     inputs = (torch.ones(2, 3),)
-    assert mocked("size", list, inputs) is None
+    assert mocked.replay("size", list, inputs) is None
 
     def record(seen: torch.Tensor, *, noise: NoiseTape) -> torch.Tensor:
-        return seen + noise.again().next((2, 3), seen)
+        return seen + noise.rewound().next((2, 3), seen)
 
     works = [functools.partial(record, noise=drawn)]
-    assert mocked("size", works.pop, inputs) is not None
+    assert mocked.replay("size", works.pop, inputs) is not None
     del drawn
     gc.collect()
     assert held() is not None
@@ -262,17 +274,18 @@ def test_what_cannot_be_recorded_is_tried_once_and_goes_on_without(mocked: Graph
         raise torch.OutOfMemoryError("CUDA out of memory.\nOf what?")
 
     with pytest.warns(UserWarning, match=r"operation by operation: CUDA out of memory\.$"):
-        assert [mocked("large", lambda: greedy, inputs) for _ in range(5)] == [None] * 5
+        assert [mocked.replay("large", lambda: greedy, inputs) for _ in range(5)] == [None] * 5
     assert len(tries) == 1
-    found = [mocked("small", lambda: torch.neg, inputs) for _ in range(3)]
+    found = [mocked.replay("small", lambda: torch.neg, inputs) for _ in range(3)]
     assert found[0] is None and all(torch.equal(item, -torch.ones(2)) for item in found[1:])
     with pytest.warns(UserWarning, match="operation by operation"):
-        assert [mocked.second("small", lambda _: greedy, inputs) for _ in range(5)] == [None] * 5
+        assert [mocked.replay_second("small", lambda _: greedy, inputs) for _ in range(5)] == [None] * 5
     assert len(tries) == 2
-    assert mocked("small", lambda: greedy, inputs) is not None  # is not recorded anew
+    assert mocked.replay("small", lambda: greedy, inputs) is not None  # is not recorded anew
     mocked.clear()
     with pytest.warns(UserWarning, match="operation by operation"):
-        assert [mocked("large", lambda: greedy, inputs) for _ in range(5)] == [None] * 5  # memory may be free again
+        # Memory may be free again.
+        assert [mocked.replay("large", lambda: greedy, inputs) for _ in range(5)] == [None] * 5
     assert len(tries) == 3
 
 
@@ -284,15 +297,15 @@ def test_after_a_failure_of_another_kind_nothing_is_recorded(mocked: Graphs, mon
     monkeypatch.setattr(torch.cuda, "empty_cache", refusing)
     inputs = (torch.ones(2),)
     with pytest.warns(UserWarning, match="not permitted"):
-        assert [mocked("one", lambda: wrong, inputs) for _ in range(3)] == [None] * 3
+        assert [mocked.replay("one", lambda: wrong, inputs) for _ in range(3)] == [None] * 3
     assert refusing.called
-    assert [mocked("other", lambda: torch.neg, inputs) for _ in range(3)] == [None] * 3
+    assert [mocked.replay("other", lambda: torch.neg, inputs) for _ in range(3)] == [None] * 3
 
 
 def test_what_follows_reads_the_outputs_of_the_first(mocked: Graphs) -> None:
     inputs = (torch.full((2,), 3.0),)
-    first = [mocked("size", lambda: torch.neg, inputs) for _ in range(2)][-1]
-    second = [mocked.second("size", lambda out: lambda x: (out, out + x), inputs) for _ in range(3)]
+    first = [mocked.replay("size", lambda: torch.neg, inputs) for _ in range(2)][-1]
+    second = [mocked.replay_second("size", lambda out: lambda x: (out, out + x), inputs) for _ in range(3)]
     assert all(found[0] is first and torch.equal(found[1], torch.zeros(2)) for found in second)
 
 
@@ -304,16 +317,16 @@ def test_graphs_are_few_and_more_sizes_than_places_do_not_record_for_ever(mocked
         return torch.neg
 
     def ask(key: int) -> bool:
-        return mocked(key, lambda: work(key), inputs) is not None
+        return mocked.replay(key, lambda: work(key), inputs) is not None
 
     for _ in range(10):
-        for key in range(MOST + 1):
+        for key in range(CAPACITY + 1):
             ask(key)
-    assert recorded == list(range(MOST))  # the last one goes on operation by operation
-    for _ in range(IDLE + 2):
-        ask(MOST)
-    assert recorded == [*range(MOST), MOST]  # until the others are idle
-    assert len(mocked._entries) == MOST and not ask(0)
+    assert recorded == list(range(CAPACITY))  # the last one goes on operation by operation
+    for _ in range(IDLE_CALLS + 2):
+        ask(CAPACITY)
+    assert recorded == [*range(CAPACITY), CAPACITY]  # until the others are idle
+    assert len(mocked._entries) == CAPACITY and not ask(0)
 
 
 def test_what_cannot_be_recorded_takes_no_others_place(mocked: Graphs) -> None:
@@ -324,13 +337,13 @@ def test_what_cannot_be_recorded_takes_no_others_place(mocked: Graphs) -> None:
 
     with pytest.warns(UserWarning, match="out of memory"):
         for _ in range(2):
-            mocked("large", lambda: greedy, inputs)
-    for key in range(MOST):
+            mocked.replay("large", lambda: greedy, inputs)
+    for key in range(CAPACITY):
         for _ in range(2):
-            mocked(key, lambda: torch.neg, inputs)
-    for _ in range(3 * IDLE):
-        assert mocked("large", lambda: greedy, inputs) is None
-    assert set(mocked._entries) == set(range(MOST))
+            mocked.replay(key, lambda: torch.neg, inputs)
+    for _ in range(3 * IDLE_CALLS):
+        assert mocked.replay("large", lambda: greedy, inputs) is None
+    assert set(mocked._entries) == set(range(CAPACITY))
 
 
 @pytest.mark.parametrize("change", ["rows", "bits", "steps", "seed", "sampler", "text"])
@@ -342,7 +355,7 @@ def test_what_differs_in_more_than_values_is_another_graph(
     fuser._graphs = _Computing(torch.device("cpu"))
     way: dict[str, Any] = {"steps": 1}
     for _ in range(3):
-        known = fuser(*pair, **way)
+        known = fuser.fuse(*pair, **way)
     assert "graph" in known.timings
     if change == "rows":
         pair = pair[0][:40].copy(), pair[1][:40].copy()
@@ -355,7 +368,7 @@ def test_what_differs_in_more_than_values_is_another_graph(
             "sampler": {"sampler": "ancestral"},
             "text": {"emphasis": objects(pair[1].shape)},
         }[change]
-    assert "graph" not in fuser(*pair, **way).timings
+    assert "graph" not in fuser.fuse(*pair, **way).timings
 
 
 @pytest.fixture
@@ -376,10 +389,10 @@ def test_cuda_graphs_give_the_same_bytes(on_cuda: tuple[Fuser, Fuser], pair: Pai
         first: dict[int, np.ndarray] = {}
         for _ in range(4):
             for number, images in enumerate((pair, other)):
-                found = graphs(*images, emphasis=emphasis, plain=True, **way)  # type: ignore[arg-type]
+                found = graphs.fuse(*images, emphasis=emphasis, keep_plain=True, **way)  # type: ignore[arg-type]
                 # With a text the first one, operation by operation; without, those of a fuser that knows no graphs.
                 assert np.array_equal(found.image, first.setdefault(number, found.image))
-                due = eager(*images, **way)  # type: ignore[arg-type]
+                due = eager.fuse(*images, **way)  # type: ignore[arg-type]
                 plain = found.image if found.plain is None else found.plain
                 assert np.array_equal(plain, due.image) and "graph" not in due.timings
         assert "graph" in found.timings
@@ -403,7 +416,7 @@ def test_cuda_graphs_are_recorded_beside_another_threads_work(on_cuda: tuple[Fus
         for rows in range(24, 48):  # more sizes than graphs are kept
             images = pair[0][:rows].copy(), pair[1][:rows].copy()
             for _ in range(3):
-                assert np.array_equal(graphs(*images).image, eager(*images).image)
+                assert np.array_equal(graphs.fuse(*images).image, eager.fuse(*images).image)
     finally:
         stop.set()
         thread.join()
@@ -419,12 +432,12 @@ def test_cuda_graphs_read_nothing_that_was_freed(on_cuda: tuple[Fuser, Fuser]) -
     for _ in range(3):
         for steps in (1, 2, 4):
             for emphasis in emphases:
-                graphs(*pair, steps=steps, emphasis=emphasis)
+                graphs.fuse(*pair, steps=steps, emphasis=emphasis)
         torch.cuda.empty_cache()
         for size in (2**20, 2**22, 2**24):
             torch.full((size,), float("nan"), device="cuda")
     for steps in (1, 2, 4):
-        assert np.array_equal(graphs(*pair, steps=steps).image, eager(*pair, steps=steps).image)
+        assert np.array_equal(graphs.fuse(*pair, steps=steps).image, eager.fuse(*pair, steps=steps).image)
 
 
 @needs_cuda

@@ -19,7 +19,7 @@ from textdifuse_ros.data.pack import write_pack
 from textdifuse_ros.fusion.cost import count_flops, count_parameters, emphasis_gflops, image_gflops
 from textdifuse_ros.fusion.emphasis import Emphasis, amounts, soften
 from textdifuse_ros.fusion.fuser import Fuser
-from textdifuse_ros.fusion.regions import MARGIN, alike, find_regions
+from textdifuse_ros.fusion.regions import MARGIN, find_regions, merge_sizes
 from textdifuse_ros.fusion.weights import join_networks, load_networks, save_networks
 from textdifuse_ros.metrics.regions import object_contrast
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
@@ -169,7 +169,7 @@ class TestMask:
             strengths[top : top + side, left : left + side] = 1
         regions = find_regions(strengths)
         assert len({region.size for region in regions}) == 3
-        (group,) = alike(regions, 480, 640)
+        (group,) = merge_sizes(regions, 480, 640)
         assert {region.size for region in group} == {(80, 80)}
         for region, before in zip(sorted(group, key=str), sorted(regions, key=str), strict=True):
             assert region.core == before.core
@@ -178,7 +178,7 @@ class TestMask:
             assert min(up, west) >= 0 and down <= 480 and east <= 640
             assert not any(edge % 16 for edge in region.whole)
         strengths[100:400, 100:500] = 1  # one as large as that is not worth it
-        assert sorted(len(group) for group in alike(find_regions(strengths), 480, 640)) == [1, 3]
+        assert sorted(len(group) for group in merge_sizes(find_regions(strengths), 480, 640)) == [1, 3]
 
     def test_a_tenth_of_the_image_costs_at_most_15_percent(self) -> None:
         with torch.device("meta"):
@@ -337,7 +337,7 @@ class TestTraining:
             item = street(number, 100, 140)
             for strength in contrast:
                 asked = Emphasis(np.where(mask, np.float32(strength), np.float32(0)))
-                grey = fuser(item.visible, item.infrared, emphasis=asked).image.astype(np.float64).mean(2)
+                grey = fuser.fuse(item.visible, item.infrared, emphasis=asked).image.astype(np.float64).mean(2)
                 contrast[strength] += object_contrast(grey, mask[None])[0]
         assert contrast[-1.0] < contrast[0.0] < contrast[0.5] < contrast[2.0]
         assert contrast[2.0] > 1.1 * contrast[0.0]

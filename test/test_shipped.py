@@ -26,7 +26,7 @@ def fuser(request: pytest.FixtureRequest) -> Fuser:
 
 
 def test_a_dark_street_becomes_readable_and_persons_stay_bright(fuser: Fuser, frame: Frame) -> None:
-    fused = to_grey(fuser(frame.visible, frame.infrared).image)
+    fused = to_grey(fuser.fuse(frame.visible, frame.infrared).image)
     visible = to_grey(frame.visible)
     assert fused.mean() > 1.3 * visible.mean()
     assert scd(fused, visible, frame.infrared) > 1.2
@@ -40,12 +40,12 @@ def test_strength_raises_and_lowers_contrast_and_nothing_else(fuser: Fuser, fram
     masks = masks[[mask.sum() > 60 for mask in masks]]
     assert len(masks)
     named = masks.any(0)
-    plain = fuser(frame.visible, frame.infrared).image
+    plain = fuser.fuse(frame.visible, frame.infrared).image
     before = object_contrast(to_grey(plain), masks)
     gains = {}
     for strength in (-1.0, 0.5, 1.0, 2.0):
         emphasis = Emphasis(np.where(named, np.float32(strength), np.float32(0)))
-        changed = fuser(frame.visible, frame.infrared, emphasis=emphasis).image
+        changed = fuser.fuse(frame.visible, frame.infrared, emphasis=emphasis).image
         np.testing.assert_array_equal(changed[~named], plain[~named])
         gains[strength] = contrast_gain(object_contrast(to_grey(changed), masks), before)
     assert gains[-1.0] < 0 < gains[0.5] < gains[1.0] < gains[2.0]
@@ -53,7 +53,7 @@ def test_strength_raises_and_lowers_contrast_and_nothing_else(fuser: Fuser, fram
 
 
 def test_one_step_is_about_as_good_as_four(fuser: Fuser, frame: Frame) -> None:
-    one = to_grey(fuser(frame.visible, frame.infrared).image)
-    four = to_grey(fuser(frame.visible, frame.infrared, steps=4).image)
+    one = to_grey(fuser.fuse(frame.visible, frame.infrared).image)
+    four = to_grey(fuser.fuse(frame.visible, frame.infrared, steps=4).image)
     assert scd(one, to_grey(frame.visible), frame.infrared) > 0.97 * scd(four, to_grey(frame.visible), frame.infrared)
     assert np.abs(one.astype(float) - four).mean() < 8

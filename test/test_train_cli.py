@@ -142,7 +142,7 @@ def test_one_file_takes_a_model_from_images_to_a_fused_pair(
     fuser = Fuser.from_config(FuserConfig(model=str(tmp_path / "runs" / "joint" / WEIGHTS), device="cpu", steps=1))
     item = street(0, 60, 80)
     assert item.infrared is not None
-    assert fuser(item.visible, item.infrared).image.shape == (60, 80, 3)
+    assert fuser.fuse(item.visible, item.infrared).image.shape == (60, 80, 3)
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_the_shipped_weights_flicker_less_on_a_noisy_drive_and_are_as_sharp():
     scene = NightDrive(DriveSceneConfig(frames=FRAMES, width=320, height=240, seed=5, noise=2.0))
     frames = [(frame.visible, frame.infrared) for frame in scene]
     fuser = Fuser.from_config(FuserConfig(steps=1, device="cpu"))
-    alone = [fuser(*frame) for frame in frames]
+    alone = [fuser.fuse(*frame) for frame in frames]
     (sharp, before), (kept, after) = measure(frames, alone), measure(frames, steadied(frames, alone))
     assert after < 0.9 * before
     assert abs(kept / sharp - 1) < 0.02
@@ -186,8 +186,8 @@ def test_a_text_changes_nothing_outside_its_mask_and_never_enters_the_state(fuse
     frames = drive(6)
     strengths = np.zeros((HEIGHT, WIDTH), np.float32)
     strengths[30:60, 40:80] = 1.0
-    plain = steadied(frames, [fuser(*frame) for frame in frames])
-    named = [fuser(*frame, emphasis=Emphasis(strengths), plain=True) for frame in frames]
+    plain = steadied(frames, [fuser.fuse(*frame) for frame in frames])
+    named = [fuser.fuse(*frame, emphasis=Emphasis(strengths), keep_plain=True) for frame in frames]
     shown = steadied(frames, named)
     for with_text, without, alone in zip(shown, plain, named, strict=True):
         assert with_text.mask is not None and with_text.plain is not None
@@ -202,8 +202,8 @@ def test_a_text_changes_nothing_outside_its_mask_and_never_enters_the_state(fuse
 def test_a_text_that_is_taken_away_leaves_nothing_and_an_empty_one_never_shows(fuser, strength):
     frames = drive(6)[:3]
     named = Emphasis(np.full((HEIGHT, WIDTH), np.float32(strength)))
-    plain = [fuser(*frame) for frame in frames]
-    results = [fuser(*frame, emphasis=named, plain=True) for frame in frames[:2]]
+    plain = [fuser.fuse(*frame) for frame in frames]
+    results = [fuser.fuse(*frame, emphasis=named, keep_plain=True) for frame in frames[:2]]
     expected, shown = steadied(frames, plain), steadied(frames, [*results, plain[2]])
     assert same(shown[2], expected[2])
     assert strength or all(same(one, other) for one, other in zip(shown, expected, strict=True))
@@ -226,7 +226,7 @@ class Service:
 
 def test_the_engine_steadies_consecutive_pairs_and_fuses_each_alone_where_video_is_off(tiny_text_checkpoint, fuser):
     frames = drive(7)[:3]
-    alone = [fuser(*frame) for frame in frames]
+    alone = [fuser.fuse(*frame) for frame in frames]
     expected = steadied(frames, alone)
     on, off = Service(tiny_text_checkpoint), Service(tiny_text_checkpoint, video=False)
     for n, frame in enumerate(frames):
@@ -255,7 +255,7 @@ def test_the_engine_begins_anew_after(tiny_text_checkpoint, fuser, event):
         case "infrared missing":
             service.fuse((frames[1][0], None), 11)
     at = 9 if event == "time back" else 12
-    assert same(service.fuse(frames[1], at), fuser(*frames[1]))
+    assert same(service.fuse(frames[1], at), fuser.fuse(*frames[1]))
 
 
 def test_at_a_smaller_scale_a_text_is_exact_outside_its_mask_too(tiny_text_checkpoint):

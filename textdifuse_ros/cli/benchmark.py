@@ -62,18 +62,18 @@ def run(arguments: argparse.Namespace) -> int:
     emphasis = Emphasis(strengths)
     work: dict[str, Callable[[], Any]] = {}
     for steps in (1, 2, 4):
-        work[_name(steps)] = partial(fuser, visible, infrared, steps=steps)
+        work[_name(steps)] = partial(fuser.fuse, visible, infrared, steps=steps)
         if fuser.has_modulation and steps in TEXT_STEPS:  # next to it, for a share of the time
-            work[f"{steps} with text"] = partial(fuser, visible, infrared, steps=steps, emphasis=emphasis)
+            work[f"{steps} with text"] = partial(fuser.fuse, visible, infrared, steps=steps, emphasis=emphasis)
     if min(width, height) >= LEAST_SIDE:  # a smaller image is left as it is
-        work["video state"] = partial(VideoState(), visible, infrared, fuser(visible, infrared, steps=1))
+        work["video state"] = partial(VideoState(), visible, infrared, fuser.fuse(visible, infrared, steps=1))
     work["yardstick"] = yardstick(fuser.device)
     times = _time_in_turn(work, arguments.rounds)
     seconds = {name: statistics.median(values) for name, values in times.items()}
     shares = {
         steps: _more(times[_name(steps)], times[f"{steps} with text"]) for steps in TEXT_STEPS if fuser.has_modulation
     }
-    parts = fuser(visible, infrared, steps=1).timings
+    parts = fuser.fuse(visible, infrared, steps=1).timings
     table = {
         "device": fuser.device,
         "precision": str(fuser.dtype).removeprefix("torch."),

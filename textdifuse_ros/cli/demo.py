@@ -215,7 +215,7 @@ def _time(fuser: Fuser, samples: list[tuple[np.ndarray, np.ndarray]]) -> list[fl
     for number in range(MOST_MEASURED):
         started = time.perf_counter()
         with contextlib.suppress(ImageError):  # the node counts it as dropped
-            fuser(*samples[number % len(samples)])
+            fuser.fuse(*samples[number % len(samples)])
             seconds.append(time.perf_counter() - started)
         if len(seconds) > 1 and time.perf_counter() - begun > MOST_MEASURING:
             break

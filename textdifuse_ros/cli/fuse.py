@@ -124,7 +124,7 @@ def _fuse_one(fuser: Fuser, target: Target | None, pair: Pair, output: Path, *, 
 
     visible, infrared = read_visible(pair.visible), read_infrared(pair.infrared)
     emphasis = target.emphasis(target.find(visible, infrared)) if target else None
-    result = fuser(visible, infrared, emphasis=emphasis)
+    result = fuser.fuse(visible, infrared, emphasis=emphasis)
     metadata = png_texts(result, pair)
     write_png(output / f"{pair.stem}{FUSED}", result.image, metadata)
     if save_mask:

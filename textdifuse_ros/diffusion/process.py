@@ -48,12 +48,14 @@ class ReverseStep:
     :ivar timestep: original timestep at which the denoiser was called
     :ivar z: float32 (or wider) [N, C, H, W] after the step; after index 0 it is the result, x0
     :ivar x0: the denoiser's estimate in this step, like z
+    :ivar variance: its variance fraction v (equation 6) in [0, 1], like z; None where the denoiser gave none
     """
 
     index: int
     timestep: int
     z: Tensor
     x0: Tensor
+    variance: Tensor | None = None
 
 
 def reverse(
@@ -81,5 +83,7 @@ def reverse(
         if denoised.x0.shape != state.z.shape:
             raise InputError("the denoiser's x0", f"of z's shape {list(state.z.shape)}", describe(denoised.x0))
         following = sampler.step(state, denoised, schedule, generator)
-        yield ReverseStep(state.index, timestep, following.z, denoised.x0.to(following.z.dtype))
+        yield ReverseStep(
+            state.index, timestep, following.z, denoised.x0.to(following.z.dtype), denoised.variance
+        )
         state = following

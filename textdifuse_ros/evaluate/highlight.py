@@ -141,7 +141,7 @@ def _fused(jobs: Iterator[Job], plan: Plan, fuser: Fuser | None, strength: float
             strengths = np.where(apart > 0, np.float32(strength), np.float32(0))
             for row in plan.modelled:
                 emphasis = None if row.name.endswith(PLAIN) else Emphasis(strengths, strength=strength, objects=apart)
-                save_fused(row, job.pair, fuser(visible, infrared, emphasis=emphasis))
+                save_fused(row, job.pair, fuser.fuse(visible, infrared, emphasis=emphasis))
         yield job
 
 

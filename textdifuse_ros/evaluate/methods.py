@@ -162,7 +162,7 @@ def fuse_into(row: Row, fuser: Fuser, inputs: Inputs, pair: Pair) -> None:
     """
     given = (inputs.condition or CLEAN) + (PRE if row.preprocessed else "")
     more = {} if given == CLEAN else {"given": given}
-    save_fused(row, pair, fuser(*inputs.of(row)), part=inputs.condition, **more)
+    save_fused(row, pair, fuser.fuse(*inputs.of(row)), part=inputs.condition, **more)
 
 
 def save_fused(row: Row, pair: Pair, result: FusionResult, *, part: str = "", **more: str) -> None:

@@ -96,8 +96,8 @@ def recover(
         size = (visible.shape[1], visible.shape[0])
         _, registered = alignment(config, size, size, None, None).apply(visible, other)
         if index not in aligned:
-            aligned[index] = fuser(visible, infrared).image
-        results = [aligned[index], fuser(visible, other).image, fuser(visible, registered).image]
+            aligned[index] = fuser.fuse(visible, infrared).image
+        results = [aligned[index], fuser.fuse(visible, other).image, fuser.fuse(visible, registered).image]
         sources = lumas[index], infrared
         inner = _inner(size, displacement)
         greys = [cv2.cvtColor(result, cv2.COLOR_RGB2GRAY) for result in results]

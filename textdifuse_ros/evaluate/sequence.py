@@ -127,7 +127,7 @@ def _transitions(plan: Plan, fuser: Fuser | None) -> Iterator[Transition]:
         if plan.modelled:
             assert fuser is not None
             sources = read_pair(pair)
-            alone = fuser(*sources)
+            alone = fuser.fuse(*sources)
             steady = video(*sources, alone)
             for row in plan.modelled:
                 save_fused(row, pair, alone if row.name.endswith(EACH) else steady)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from textdifuse_ros.fusion.regions import alike, find_regions
+from textdifuse_ros.fusion.regions import find_regions, merge_sizes
 from textdifuse_ros.networks.drive import MULTIPLE, DriveNetworks
 
 
@@ -79,6 +79,6 @@ def emphasis_gflops(counts: dict[str, float], strengths: np.ndarray, steps: int)
     height, width = (side + -side % multiple for side in strengths.shape)
     padded = np.pad(strengths, ((0, height - strengths.shape[0]), (0, width - strengths.shape[1])))
     # Convolutions cost in proportion to their area; kappa's context alone is taken over the whole image.
-    groups = alike(find_regions(padded), height, width)
+    groups = merge_sizes(find_regions(padded), height, width)
     share = sum(region.pixels for regions in groups for region in regions) / (height * width)
     return share * (counts["modulation"] + steps * counts["luma_step"])

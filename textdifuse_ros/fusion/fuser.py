@@ -1,4 +1,4 @@
-"""From a pair of images to a fused one."""
+"""Fuse a pair of images with one set of weights: :class:`Fuser`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from textdifuse_ros.diffusion.schedule import by_name
 from textdifuse_ros.errors import CheckpointError, DeviceError
 from textdifuse_ros.fusion.device import keep_memory, resolve_precision
 from textdifuse_ros.fusion.emphasis import Emphasis, check_strengths
-from textdifuse_ros.fusion.graphs import Graphs, give_back
-from textdifuse_ros.fusion.modulation import AHEAD, Modulated
-from textdifuse_ros.fusion.pipeline import CachedFusion, Pipeline, levels, padded, split
+from textdifuse_ros.fusion.graphs import MAX_STEPS, Graphs, Work, empty_cache
+from textdifuse_ros.fusion.modulation import FullFrameModulation
+from textdifuse_ros.fusion.pipeline import Fusion, Pipeline
 from textdifuse_ros.fusion.result import FusionResult
 from textdifuse_ros.fusion.weights import load_networks
-from textdifuse_ros.image.ranges import unit_to_signed, upload
+from textdifuse_ros.image.ranges import upload
 from textdifuse_ros.image.thermal import to_uint8
 from textdifuse_ros.networks.blocks import channels_last
 from textdifuse_ros.networks.device import resolve_device
@@ -42,8 +42,8 @@ class Fuser:
     The same pair, seed, steps, sampler and weights give the same bytes on the same machine, whatever was fused before.
     One caller at a time.
 
-    :param networks: of the ``drive`` family, in float32; taken over
-    :param config: checked
+    :param networks: of the ``drive`` family, in float32; owned by the fuser from now on
+    :param config: the settings; validated here
     :param weights: sha256 of the weights, for the provenance
     :ivar allocator: allocator settings in force, for reports
     """
@@ -56,7 +56,7 @@ class Fuser:
         self._device = resolve_device(config.device)
         self.dtype = resolve_precision(config.precision, self._device)
         if self._device.type == "cuda":
-            # float32 is to mean float32: convolutions would otherwise round their inputs to ten bits (TF32).
+            # TF32 would round the inputs of float32 convolutions to ten bits.
             torch.backends.cudnn.allow_tf32 = False
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -69,7 +69,9 @@ class Fuser:
 
     @classmethod
     def from_config(cls, config: FuserConfig) -> Fuser:
-        """Find and load the weights; on a CPU also tell the allocator to keep its memory (the whole process's).
+        """Find and load the weights; on a CPU also make the process's allocator keep freed memory.
+
+        :param config: names the model, the device and the precision
 
         :raises CheckpointError: not found, damaged, of another kind
         :raises ConfigError: a parameter out of range
@@ -85,30 +87,33 @@ class Fuser:
 
     @property
     def model_name(self) -> str:
-        """The model's name; of a path the stem, for where a file lies is nobody's business downstream."""
+        """The model's name; for a file its stem, since provenance must not publish local paths."""
         model = self.config.model
         return Path(model).stem if model.endswith(SUFFIX) else model
 
     @property
     def device(self) -> str:
-        """The device in force, ``cpu`` or ``cuda:0``."""
+        """The device in use, ``cpu`` or ``cuda:0``."""
         return str(self._device)
 
     def close(self) -> None:
-        """Give the device's memory back. The object is of no use afterwards."""
+        """Free the device memory. The object cannot be used afterwards."""
         self._networks = None
         self._release()
 
     def warm_up(self, height: int, width: int) -> None:
-        """Fuse a grey pair of a size [pixels], so that the first real one is not slowed by first-time set-up.
+        """Fuse a grey pair, so that the first real pair does not pay for first-time initialization.
 
-        A CUDA graph is recorded of 8-bit images without a text; any other one when it is first needed.
+        On CUDA this captures the graph of 8-bit images without a text; other graphs are captured when first used.
+
+        :param height: of the pair [pixels]
+        :param width: of the pair [pixels]
         """
         grey = np.full((height, width), 127, np.uint8)
-        for _ in range(1 if self._graphs is None else 2):  # the second one is recorded
-            self(np.repeat(grey[:, :, None], 3, 2), grey)
+        for _ in range(1 if self._graphs is None else 2):  # the second one is captured
+            self.fuse(np.repeat(grey[:, :, None], 3, 2), grey)
 
-    def __call__(
+    def fuse(
         self,
         visible: np.ndarray,
         infrared: np.ndarray,
@@ -117,17 +122,17 @@ class Fuser:
         sampler: str | None = None,
         seed: int | None = None,
         emphasis: Emphasis | None = None,
-        plain: bool = False,
+        keep_plain: bool = False,
     ) -> FusionResult:
         """Fuse one aligned pair.
 
         :param visible: uint8 or uint16 [H, W, 3] RGB
         :param infrared: uint8 or uint16 [H, W]; 16 bits are stretched to 8 by percentiles (:mod:`image.thermal`)
-        :param steps: reverse steps, and so on: the configuration's where not given
-        :param emphasis: what is to stand out; where its strength is 0, the bytes are those without it
-        :param plain: give the image without what stands out as well
-        :raises CheckpointError: something is to stand out, and the model has no text re-modulation
-        :raises ImageError: types or sizes are not as said
+        :param steps: reverse steps; ``steps``, ``sampler`` and ``seed`` default to the configuration
+        :param emphasis: the objects to emphasize; where the strength is 0 the bytes are those of the plain fusion
+        :param keep_plain: return the image without the emphasis as well
+        :raises CheckpointError: an emphasis is given and the model has no text re-modulation
+        :raises ImageError: dtypes or sizes are not as stated
         :raises ConfigError: steps, sampler or seed out of range
         :raises DeviceError: closed, or out of memory; other images can be fused afterwards
         """
@@ -138,9 +143,9 @@ class Fuser:
             check_strengths(emphasis.strengths, infrared)
         if emphasis:
             self.require_modulation()
-        run = self._run(steps, sampler, seed)
+        settings = self._settings(steps, sampler, seed)
         networks = self._open()
-        work = functools.partial(self._fuse, networks, visible, infrared, run, emphasis, plain)
+        work = functools.partial(self._fuse, networks, visible, infrared, settings, emphasis, keep_plain)
         return self._within_memory(work, *infrared.shape)
 
     def restore(
@@ -152,40 +157,40 @@ class Fuser:
         sampler: str | None = None,
         seed: int | None = None,
     ) -> FusionResult:
-        """Restore one source alone, for where the other camera is missing.
+        """Restore one source alone, when the other camera is missing (equation 1).
 
-        Its own features take the place of Phi^f, as in the restoration diffusion (equation 1); a visible image keeps
-        its restored colour, an infrared one comes out grey. The provenance says ``sources``: ``visible`` or
-        ``infrared``.
+        A visible image keeps its restored color, an infrared one comes out grey. The provenance key ``sources`` is
+        ``visible`` or ``infrared``.
 
-        :param visible: uint8 or uint16 [H, W, 3] RGB; or
-        :param infrared: uint8 or uint16 [H, W]; one of the two
-        :raises ValueError: none of them, or both
+        :param visible: uint8 or uint16 [H, W, 3] RGB, or None
+        :param infrared: uint8 or uint16 [H, W], or None; exactly one of the two is given
+        :param steps: reverse steps; ``steps``, ``sampler`` and ``seed`` default to the configuration
+        :raises ValueError: neither or both are given
         :raises TextDifuseError: as a fusion does
         """
         if (visible is None) == (infrared is None):
             raise ValueError("restore takes the visible or the infrared image, one of them")
-        run = self._run(steps, sampler, seed)
+        settings = self._settings(steps, sampler, seed)
         if visible is not None:
             check_visible(visible)
-            source, kind = visible, VISIBLE
+            source, sensor = visible, VISIBLE
         else:
             assert infrared is not None
             check_infrared(infrared)
-            source, kind = np.repeat(to_uint8(infrared)[:, :, None], 3, 2), INFRARED
+            source, sensor = np.repeat(to_uint8(infrared)[:, :, None], 3, 2), INFRARED
         networks = self._open()
-        return self._within_memory(lambda: self._restore(networks, source, kind, run), *source.shape[:2])
+        return self._within_memory(lambda: self._restore(networks, source, sensor, settings), *source.shape[:2])
 
     @property
     def has_modulation(self) -> bool:
-        """Whether the model can make something stand out.
+        """Whether the model has a text re-modulation.
 
         :raises DeviceError: closed
         """
         return self._open().modulation is not None
 
     def require_modulation(self) -> None:
-        """Refuse a model that can only fuse without a text.
+        """Check that the model has a text re-modulation.
 
         :raises CheckpointError: it has no text re-modulation
         """
@@ -196,34 +201,34 @@ class Fuser:
             )
 
     def _release(self) -> None:
-        """Give back what memory of the device nothing needs."""
+        """Return unused device memory."""
         if self._graphs is not None:
             self._graphs.clear()
         if self._device.type == "cuda":
-            give_back()
+            empty_cache()
 
     def _open(self) -> DriveNetworks:
         if self._networks is None:
             raise DeviceError("the fuser", "open", "closed")
         return self._networks
 
-    def _run(self, steps: int | None, sampler: str | None, seed: int | None) -> _Run:
-        """The settings of a call: the configuration's where not given."""
-        return _Run(
+    def _settings(self, steps: int | None, sampler: str | None, seed: int | None) -> _Settings:
+        """Fill in the settings of a call from the configuration."""
+        return _Settings(
             self.config.steps if steps is None else steps,
             self.config.sampler if sampler is None else sampler,
             self.config.seed if seed is None else seed,
         )
 
     def _within_memory(self, work: Callable[[], FusionResult], height: int, width: int) -> FusionResult:
-        """Do the work; too little memory becomes a DeviceError, and what was reserved is given back."""
+        """Run ``work``; an out-of-memory error becomes a DeviceError, and reserved memory is freed."""
         with torch.inference_mode():
             try:
                 return work()
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
-        # Only here, where the error no longer keeps the tensors of its frames alive.
+        # After the except block, where the error no longer keeps its frames' tensors alive.
         self._release()
         remedy = "fuse smaller images, or on another device"
         raise DeviceError(f"the memory of {self.device}", "enough", f"too little for {width} x {height} pixels", remedy)
@@ -233,125 +238,103 @@ class Fuser:
         networks: DriveNetworks,
         visible: np.ndarray,
         infrared: np.ndarray,
-        run: _Run,
+        settings: _Settings,
         emphasis: Emphasis | None,
-        plain: bool,
+        keep_plain: bool,
     ) -> FusionResult:
         clock = _Stopwatch(self._device)
         images = upload(visible, self._device), upload(to_uint8(infrared), self._device)
-        pipeline = Pipeline(networks, self.schedule, run.steps, run.rule)
-        graphs = self._graphs if run.steps <= AHEAD else None
-        found = None if graphs is None else self._recorded(graphs, pipeline, images, run, emphasis, clock)
-        if found is None:
-            found = _computed(pipeline, images, run, emphasis, clock, plain=plain, whole=graphs is not None)
-        fused, without = found
-        image = fused.cpu().numpy()
-        bare = without.cpu().numpy() if plain and without is not None else None
+        graphs = self._graphs if settings.steps <= MAX_STEPS else None
+        pipeline = Pipeline(networks, self.schedule, settings.steps, settings.rule, full_frame=graphs is not None)
+        fusion = image = None
+        if graphs is not None:
+            fusion, image = self._replayed(graphs, pipeline, images, settings, emphasis, clock)
+        if fusion is None:
+            fusion = pipeline.run(*images, settings.generator(), emphasis, lap=clock.lap)
+        fused = (fusion.image() if image is None else image).cpu().numpy()
+        plain = fusion.image(fusion.plain_luma).cpu().numpy() if keep_plain and emphasis else None
         clock.lap("finish")
         mask = None if emphasis is None else emphasis.mask()
-        return FusionResult(image, self._provenance(run, emphasis), clock.laps(), mask, bare)
+        return FusionResult(fused, self._provenance(settings, emphasis), clock.laps(), mask, plain)
 
-    def _recorded(
+    def _replayed(
         self,
         graphs: Graphs,
         pipeline: Pipeline,
         images: tuple[Tensor, Tensor],
-        run: _Run,
+        settings: _Settings,
         emphasis: Emphasis | None,
         clock: _Stopwatch,
-    ) -> tuple[Tensor, Tensor | None] | None:
-        """What :func:`_computed` gives, by way of graphs; None where there is none yet."""
+    ) -> tuple[Fusion | None, Tensor | None]:
+        """The fusion of a pair, and its image, by CUDA graphs; (None, None) while none is captured.
+
+        The host measures the objects in between, so the emphasis is a second graph; without one it runs operation by
+        operation.
+        """
         clock.lap("prepare")
-        key = (bool(emphasis), run.key, *((item.shape, item.dtype) for item in images))
-        record = pipeline.kept if emphasis else pipeline.image
-        found = graphs(key, lambda: functools.partial(record, noise=NoiseTape(run.generator())), images)
-        if found is None:
-            return None
-        if not isinstance(found, CachedFusion):
-            clock.lap("graph")
-            return found, None
-        assert emphasis and pipeline.networks.modulation is not None
-        modulated = Modulated(pipeline.networks.modulation, found.sources, found.infrared, emphasis, whole=True)
+        key = (bool(emphasis), settings.key, *((item.shape, item.dtype) for item in images))
+        replayed = graphs.replay(key, lambda: _plain_work(pipeline, settings.generator(), bool(emphasis)), images)
+        if replayed is None:
+            return None, None
         clock.lap("graph")
-        fused = None
-        if not modulated.faint:
-            amounts = modulated.amounts(found.estimates[0].x0)
-            fused = graphs.second(
-                key,
-                lambda kept: functools.partial(pipeline.emphasized_everywhere, kept),
-                (amounts, modulated.soft),
+        plain, image = replayed
+        if not emphasis:
+            return plain, image
+        objects = pipeline.objects_of(plain, emphasis)
+        found = None
+        if not objects.faint:
+            amounts = objects.amounts(plain.estimates[0][0])
+            found = graphs.replay_second(
+                key, lambda outputs: _emphasis_work(pipeline, outputs[0]), (amounts, objects.soft)
             )
-        if fused is None:
-            fused = pipeline.emphasized(found, modulated)
+        fusion, image = found or (pipeline.emphasize(plain, objects), None)
         clock.lap("objects")
-        return fused, found.image
+        return fusion, image
 
-    def _restore(self, networks: DriveNetworks, source: np.ndarray, kind: str, run: _Run) -> FusionResult:
+    def _restore(self, networks: DriveNetworks, image: np.ndarray, sensor: str, settings: _Settings) -> FusionResult:
         clock = _Stopwatch(self._device)
-        grey = kind == INFRARED
-        pipeline = Pipeline(networks, self.schedule, run.steps, run.rule)
-        noise = run.generator()
-        seen = split(padded(upload(source, self._device)))
-        clock.lap("prepare")
-        denoiser = pipeline.alone(seen, kind)
-        clock.lap("encode")
-        restored = pipeline.last(denoiser, seen.luma, noise)
-        clock.lap("steps")
-        color = torch.zeros_like(seen.chroma) if grey else pipeline.color(seen, noise)
-        clock.lap("chroma")
-        image = levels(restored, color, *source.shape[:2]).cpu().numpy()
+        pipeline = Pipeline(networks, self.schedule, settings.steps, settings.rule)
+        stored = upload(image, self._device)
+        restored = pipeline.restore(stored, sensor, settings.generator(), lap=clock.lap).cpu().numpy()
         clock.lap("finish")
-        provenance = {**self._provenance(run), "sources": "infrared" if grey else "visible"}
-        return FusionResult(image, provenance, clock.laps())
+        return FusionResult(restored, {**self._provenance(settings), "sources": sensor}, clock.laps())
 
-    def _provenance(self, run: _Run, emphasis: Emphasis | None = None) -> dict[str, str | int | float]:
+    def _provenance(self, settings: _Settings, emphasis: Emphasis | None = None) -> dict[str, str | int | float]:
         asked = {} if emphasis is None else emphasis.provenance
         return {
             **asked,
             "model": self.model_name,
             "weights": self.weights,
-            "steps": run.steps,
-            "sampler": run.sampler,
-            "seed": run.seed,
+            "steps": settings.steps,
+            "sampler": settings.sampler,
+            "seed": settings.seed,
             "device": self.device,
             "precision": str(self.dtype).removeprefix("torch."),
             "version": __version__,
         }
 
 
-def _computed(
-    pipeline: Pipeline,
-    images: tuple[Tensor, Tensor],
-    run: _Run,
-    emphasis: Emphasis | None,
-    clock: _Stopwatch,
-    *,
-    plain: bool,
-    whole: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """The fused image, uint8 [H, W, 3], and, where that is asked for, the one without what stands out.
+def _plain_work(pipeline: Pipeline, generator: torch.Generator, record: bool) -> Work:
+    """The work of the first graph: a plain fusion and its image."""
+    tape = NoiseTape(generator)
 
-    :param whole: as of :class:`.Modulated`
-    """
-    noise = run.generator()
-    seen, warm = split(padded(images[0])), padded(images[1])
-    clock.lap("prepare")
-    modulated = None
-    if emphasis:
-        assert pipeline.networks.modulation is not None
-        denoiser, sources = pipeline.fused_of(seen, warm)
-        modulated = Modulated(pipeline.networks.modulation, sources, unit_to_signed(warm), emphasis, whole=whole)
-    else:
-        denoiser = pipeline.fused(seen, warm)
-    clock.lap("encode")
-    luma = pipeline.last(denoiser, seen.luma, noise, modulated)
-    clock.lap("steps")
-    color = pipeline.color(seen, noise)
-    clock.lap("chroma")
-    size = images[1].shape[:2]
-    fused = levels(luma, color, *size)
-    without = levels(modulated.plain.clamp(-1, 1), color, *size) if plain and modulated is not None else None
-    return fused, without
+    def run(visible: Tensor, infrared: Tensor) -> tuple[Fusion, Tensor]:
+        fusion = pipeline.run(visible, infrared, tape.rewound(), record=record)
+        return fusion, fusion.image()
+
+    return run
+
+
+def _emphasis_work(pipeline: Pipeline, plain: Fusion) -> Work:
+    """The work of the second graph: the emphasized fusion and its image."""
+    modulation = pipeline.networks.modulation
+    assert modulation is not None
+
+    def run(amounts: Tensor, soft: Tensor) -> tuple[Fusion, Tensor]:
+        fusion = pipeline.emphasize(plain, FullFrameModulation(modulation, plain.sources, amounts, soft))
+        return fusion, fusion.image()
+
+    return run
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -359,8 +342,8 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-class _Run:
-    """The settings of one call, checked."""
+class _Settings:
+    """The checked settings of one call."""
 
     def __init__(self, steps: int, sampler: str, seed: int) -> None:
         _CHECKS["steps"](steps)
@@ -371,12 +354,12 @@ class _Run:
         self.key = steps, sampler, seed
 
     def generator(self) -> torch.Generator:
-        """Of the noise; on the processor, so that it is the same whatever the device."""
+        """A CPU generator of the noise, so that the noise is the same on every device."""
         return torch.Generator().manual_seed(self.seed)
 
 
 class _Stopwatch:
-    """Seconds between laps; on CUDA the work is waited for, or the time would be that of asking for it."""
+    """Measures the seconds between laps; synchronizes on CUDA, where launches return early."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -1,15 +1,14 @@
-"""Text re-modulation in the reverse loop, equations (12) and (13).
+"""Text re-modulation in the reverse process, equations (12) and (13).
 
-The plain process runs as if there were no text; beside it runs a modulated one on the objects and their surroundings
-only. Blending at every step is the modulated process's own affair: if the plain one saw the blended image, pixels
-outside the objects would change through the decoder's receptive field.
+The plain process runs as if there were no text. Beside it runs a modulated process, on the objects and their
+surroundings only; :meth:`.Pipeline.emphasize` runs it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -17,10 +16,8 @@ import torch
 from torch import Tensor
 
 from textdifuse_ros.diffusion.denoiser import Denoised, make_denoised
-from textdifuse_ros.diffusion.process import reverse
-from textdifuse_ros.diffusion.samplers import NoiseCrop, NoiseTape, Sampler, fork
 from textdifuse_ros.diffusion.schedule import NoiseSchedule
-from textdifuse_ros.fusion.denoise import DecodingDenoiser, RecordingDenoiser, as_timesteps
+from textdifuse_ros.fusion.denoise import as_timesteps
 from textdifuse_ros.fusion.emphasis import (
     RING,
     Emphasis,
@@ -30,17 +27,25 @@ from textdifuse_ros.fusion.emphasis import (
     surroundings,
     with_ring,
 )
-from textdifuse_ros.fusion.regions import alike, bounds, boxes_within, cut, cut_all, everything, find_regions
+from textdifuse_ros.fusion.regions import (
+    Box,
+    Region,
+    bounds,
+    boxes_within,
+    cut,
+    cut_all,
+    find_regions,
+    full_frame_region,
+    merge_sizes,
+)
 from textdifuse_ros.image.ranges import signed_to_unit
+from textdifuse_ros.networks.decoder import Decoder
 from textdifuse_ros.networks.encoder import STEM, Pyramid, cell_of
 from textdifuse_ros.networks.modulation import Modulation
 
-AHEAD = 8
-"""Steps that the plain process is ahead of the modulated one; their estimates are kept."""
-
 
 @dataclass(frozen=True, eq=False)
-class _Faint:
+class _FaintObject:
     """An object that is played down: at most until it is as bright as its surroundings, and never made to stand out.
 
     Kappa is found for features, and where the contrast is small already it may lead past equality, or away from it.
@@ -54,8 +59,12 @@ class _Faint:
     inside: Tensor
     ring: Tensor
 
-    def hold(self, plain: Tensor, played_down: Tensor) -> None:
-        """Take as much of the change back, in place, as goes past equality or away from it; [1, 1, H, W] each."""
+    def limit(self, plain: Tensor, played_down: Tensor) -> None:
+        """Undo, in place, as much of the change as goes past equality or away from it.
+
+        :param plain: float32 [1, 1, h, w] in [-1, 1]
+        :param played_down: likewise; written to
+        """
         before, after = (image[..., self.near[0], self.near[1]] for image in (plain, played_down))
         around = (before * self.ring).sum() / self.ring.sum()
         contrast, left = ((image * self.inside).sum() / self.inside.sum() - around for image in (before, after))
@@ -64,7 +73,7 @@ class _Faint:
         after.copy_(torch.where(self.inside > 0, torch.lerp(before, after, kept), after))
 
 
-def _faint_objects(strengths: np.ndarray, objects: np.ndarray | None, device: torch.device) -> list[_Faint]:
+def _faint_objects(strengths: np.ndarray, objects: np.ndarray | None, device: torch.device) -> list[_FaintObject]:
     """The objects of negative strength that have surroundings to be compared with, of the part that is decoded."""
     faint = strengths < 0
     if not faint.any():
@@ -79,27 +88,41 @@ def _faint_objects(strengths: np.ndarray, objects: np.ndarray | None, device: to
         ring = surroundings(mask, named[near])
         if ring.any():
             inside, around = (torch.from_numpy(part.astype(np.float32))[None, None].to(device) for part in (mask, ring))
-            found.append(_Faint(near, inside, around))
+            found.append(_FaintObject(near, inside, around))
     return found
 
 
-class Modulated:
-    """The objects of one image, ready for the reverse process.
+class EmphasizedObjects(Protocol):
+    """What the modulated process needs to know of the objects.
 
-    :param modulation: gives kappa
-    :param sources: both sources' weighted features, of one image
-    :param infrared: [1, 1, H, W] in [-1, 1]
-    :param emphasis: of the upper left part of it that is the image; the rest only fills up
-    :param whole: decode the whole image, not only what lies around the objects: more arithmetic in fewer and always
-        the same operations
-    :ivar groups: what is decoded, regions of one size together
-    :ivar part: the part of the image that holds all of them, and the objects' surroundings
-    :ivar soft: the mask M of equation (13) there, float32 [1, 1, h, w]
+    :ivar groups: the regions that are decoded, those of one size together
+    :ivar part: the part of the frame that holds the regions and the objects' surroundings
+    :ivar soft: mask M of equation (13) in that part, float32 [1, 1, h, w] in [0, 1]
     :ivar faint: the objects that are played down
-    :ivar plain: what the plain process has come to, float32 [1, 1, H, W] in [-1, 1]; set by :meth:`run`
     """
 
-    plain: Tensor
+    groups: list[list[Region]]
+    part: Box
+    soft: Tensor
+    faint: list[_FaintObject]
+
+    def features(self, plain: Tensor) -> list[Pyramid]:
+        """The modulated features of each group (equation 12).
+
+        :param plain: float32 [1, 1, H, W] in [-1, 1], the plain process's first estimate of x0
+        """
+        ...
+
+
+class RegionModulation:
+    """The emphasized objects of a frame of which only regions around them are decoded; measured on the host.
+
+    :param modulation: gives kappa
+    :param sources: both sources' weighted features
+    :param infrared: float32 [1, 1, H, W] in [-1, 1], padded
+    :param emphasis: of the frame before padding
+    :param full_frame: decode one region, the whole frame
+    """
 
     def __init__(
         self,
@@ -108,35 +131,38 @@ class Modulated:
         infrared: Tensor,
         emphasis: Emphasis,
         *,
-        whole: bool = False,
+        full_frame: bool = False,
     ) -> None:
         self._modulation, self._sources = modulation, sources
         height, width = infrared.shape[-2:]
-        strengths = _filled_up(emphasis.strengths, height, width)
-        self.groups = everything(height, width) if whole else alike(find_regions(strengths), height, width)
+        strengths = _zero_padded(emphasis.strengths, height, width)
+        self.groups = (
+            full_frame_region(height, width) if full_frame else merge_sizes(find_regions(strengths), height, width)
+        )
         self.part = bounds(self.groups, height, width, RING)
         top, left, bottom, right = self.part
         rows, columns = slice(top, bottom), slice(left, right)
-        # Softened before it is filled up: an object that the image cuts off has no border there.
-        soft = _filled_up(emphasis.soft, height, width)[rows, columns]
+        # Softened before padding: an object that the image cuts off has no border there.
+        soft = _zero_padded(emphasis.soft, height, width)[rows, columns]
         self.soft = torch.from_numpy(soft)[None, None].to(infrared.device)
-        objects = None if emphasis.objects is None else _filled_up(emphasis.objects, height, width)
+        objects = None if emphasis.objects is None else _zero_padded(emphasis.objects, height, width)
         apart = None if objects is None else objects[rows, columns]
         self.faint = _faint_objects(strengths[rows, columns], apart, infrared.device)
-        # What the host has to know is brought from the device, and no more.
+        # Only what the host measures is copied from the device.
         rows, columns = with_ring(cv2.boundingRect((strengths != 0).view(np.uint8)))
         self._near = rows.start, columns.start, min(rows.stop, height), min(columns.stop, width)
         self._infrared, self._strengths = cut(infrared, self._near), strengths[rows, columns]
         self._apart = None if objects is None else objects[rows, columns]
 
     def amounts(self, plain: Tensor) -> Tensor:
-        """How much brighter, darker and fainter in the part, float32 [1, 3, h, w], see :func:`amounts`.
+        """Measure how much brighter, darker and fainter each pixel of the part becomes; see :func:`.emphasis.amounts`.
 
-        :param plain: float32 [1, 1, H, W], the plain process's first estimate
+        :param plain: float32 [1, 1, H, W] in [-1, 1], the plain process's first estimate of x0
+        :returns: float32 [1, 3, h, w] in [0, 2]
         """
-        return self._placed(self._asked(plain), plain)
+        return self._placed(self._measured(plain), plain)
 
-    def _asked(self, plain: Tensor) -> np.ndarray:
+    def _measured(self, plain: Tensor) -> np.ndarray:
         """The amounts near the objects."""
         return amounts(_to_unit(cut(plain, self._near)), _to_unit(self._infrared), self._strengths, self._apart)
 
@@ -148,11 +174,11 @@ class Modulated:
         return placed
 
     def features(self, plain: Tensor) -> list[Pyramid]:
-        """The modulated features of each group of regions (equation 12).
+        """The modulated features of each group (equation 12).
 
-        :param plain: float32 [1, 1, H, W], the plain process's first estimate
+        :param plain: float32 [1, 1, H, W] in [-1, 1], the plain process's first estimate of x0
         """
-        asked = self._asked(plain)
+        asked = self._measured(plain)
         wanted = self._placed(asked, plain)
         (top, left, bottom, right), cell = self.part, 2 * STEM
         where = slice(top // cell, bottom // cell), slice(left // cell, right // cell)
@@ -172,95 +198,82 @@ class Modulated:
             found.append(self._modulation(visible, infrared, cut_all(wanted, inner), around, ways))
         return found
 
-    def run(
-        self,
-        denoiser: DecodingDenoiser,
-        start: Tensor,
-        schedule: NoiseSchedule,
-        sampler: Sampler,
-        noise: torch.Generator | NoiseTape,
-    ) -> Tensor:
-        """The plain and the modulated process with the same noise; what the second one has come to, [1, 1, H, W].
-
-        The plain one goes some steps ahead: in turns each would find the other's data in the processor's cache. The
-        modulated one runs on the part that holds the objects, for elsewhere it is the plain one.
-
-        Arguments as of :func:`textdifuse_ros.diffusion.process.reverse`; the noise is left as the plain process alone
-        would leave it.
-
-        :param denoiser: the plain one
-        """
-        plain = RecordingDenoiser(denoiser)
-        top, left, bottom, right = self.part
-        twin = NoiseCrop(fork(noise), start.shape, slice(top, bottom), slice(left, right))
-        steps = reverse(plain, start, schedule, sampler, noise)
-        masked = MaskedModulation(denoiser, plain.take, self)
-        modulated = reverse(masked, cut(start, self.part), schedule, sampler, twin)
-        while ahead := list(islice(steps, AHEAD)):
-            self.plain = ahead[-1].z
-            *_, last = islice(modulated, len(ahead))
-        result = self.plain.clone()
-        cut(result, self.part).copy_(last.z)
-        return result
-
 
 class FullFrameModulation:
-    """What :class:`Modulated` is where the whole image is decoded and nothing is played down, of tensors alone.
+    """The emphasized objects of a frame that is decoded as a whole, from tensors alone: what a CUDA graph can hold.
 
-    :param amounts: of :meth:`Modulated.amounts`, float32 [1, 3, H, W]
-    :param soft: as of :class:`Modulated`
+    Nothing may be played down in it, since that takes measuring on the host.
+
+    :param modulation: gives kappa
+    :param sources: both sources' weighted features
+    :param amounts: float32 [1, 3, H, W] in [0, 2], see :meth:`RegionModulation.amounts`
+    :param soft: mask M of equation (13), float32 [1, 1, H, W] in [0, 1]
     """
 
     def __init__(self, modulation: Modulation, sources: tuple[Pyramid, Pyramid], amounts: Tensor, soft: Tensor) -> None:
         self._modulation, self._sources, self._amounts = modulation, sources, amounts
         self.soft = soft
-        self.groups = everything(*soft.shape[2:])
+        self.groups = full_frame_region(*soft.shape[2:])
         self.part = self.groups[0][0].whole
-        self.faint: list[_Faint] = []
+        self.faint: list[_FaintObject] = []
 
     def features(self, plain: Tensor) -> list[Pyramid]:
-        """As of :class:`Modulated`."""
+        """The modulated features of the frame (equation 12).
+
+        :param plain: float32 [1, 1, H, W] in [-1, 1], the plain process's first estimate of x0
+        """
         context = self._modulation.context(*self._sources, self._amounts, plain)
         return [self._modulation(*self._sources, self._amounts, context)]
 
 
 class MaskedModulation:
-    """The modulated process's denoiser: the plain estimate, and its own of the objects (equation 13).
+    """The denoiser of the modulated process: the plain estimate outside the mask, its own inside (equation 13).
 
-    The blend is taken on the estimate x0: the samplers' steps are linear in it and the noise is the same, so z is
-    blended with it.
+    The blend is taken on the estimate x0 rather than on Z: every sampler's step is linear in x0 and both processes
+    have the same noise, so Z is blended with it.
 
-    :param denoiser: the plain process's
-    :param plain: gives that one's estimates, step by step
+    :param decoder: of luma
+    :param schedule: the full schedule
+    :param estimates: x0 float32 [1, 1, H, W] in [-1, 1], and the variance fraction v or None, of each plain step
+    :param objects: to emphasize
     """
 
     def __init__(
-        self, denoiser: DecodingDenoiser, plain: Callable[[], Denoised], objects: Modulated | FullFrameModulation
+        self,
+        decoder: Decoder,
+        schedule: NoiseSchedule,
+        estimates: Iterable[tuple[Tensor, Tensor | None]],
+        objects: EmphasizedObjects,
     ) -> None:
-        self.decoder, self.schedule = denoiser.decoder, denoiser.schedule
-        self._plain, self._objects = plain, objects
+        self._decoder, self._schedule = decoder, schedule
+        self._estimates = iter(estimates)
+        self._objects = objects
         self._regions = [[region.within(objects.part) for region in regions] for regions in objects.groups]
         self._features: list[Pyramid] | None = None
 
     def __call__(self, z_t: Tensor, t: int | Tensor) -> Denoised:
-        """See :class:`.Denoiser`; of the part that holds the objects."""
-        estimate = self._plain()
+        """Denoise one step of the part that holds the objects; see :class:`.Denoiser`.
+
+        :param z_t: float32 [1, 1, h, w], the part of Z_t
+        :param t: timestep of the full schedule
+        """
+        whole, whole_variance = next(self._estimates)
         if self._features is None:
-            self._features = self._objects.features(estimate.x0)
-        timestep = as_timesteps(t, z_t)
-        plain = cut(estimate.x0, self._objects.part)
-        variance = None if estimate.variance is None else cut(estimate.variance, self._objects.part)
+            self._features = self._objects.features(whole)
+        plain = cut(whole, self._objects.part)
+        variance = None if whole_variance is None else cut(whole_variance, self._objects.part)
         x0 = plain.clone()
+        timestep = as_timesteps(t, z_t)
         for regions, features in zip(self._regions, self._features, strict=True):
-            seen = cut_all(z_t, [region.whole for region in regions])
-            estimates, _ = self.decoder(features, seen, timestep, variance=False)
-            for region, decoded in zip(regions, estimates.split(1), strict=True):
+            z_regions = cut_all(z_t, [region.whole for region in regions])
+            decoded, _ = self._decoder(features, z_regions, timestep, variance=False)
+            for region, own in zip(regions, decoded.split(1), strict=True):
                 before, soft = (cut(image, region.core) for image in (plain, self._objects.soft))
-                after = cut(decoded, region.core_in_whole).clamp(-1, 1)
+                after = cut(own, region.core_in_whole).clamp(-1, 1)
                 cut(x0, region.core).copy_(torch.lerp(before, after, soft))
         for item in self._objects.faint:
-            item.hold(plain, x0)
-        return make_denoised("x0", x0, z_t, t, self.schedule, variance)
+            item.limit(plain, x0)
+        return make_denoised("x0", x0, z_t, t, self._schedule, variance)
 
 
 def _to_unit(image: Tensor) -> np.ndarray:
@@ -269,7 +282,7 @@ def _to_unit(image: Tensor) -> np.ndarray:
     return unit
 
 
-def _filled_up(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """With zeros to the right and below."""
+def _zero_padded(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Pad with zeros to the right and below."""
     down, right = height - image.shape[0], width - image.shape[1]
     return np.pad(image, ((0, down), (0, right))) if down or right else image

@@ -1,10 +1,12 @@
-"""From the tensors of a pair to those of a fused image: nothing here waits for the device or copies from the host.
+"""The method as one computation on tensors: :meth:`Pipeline.run`.
 
-So the same code is run operation by operation and recorded as a CUDA graph (:mod:`textdifuse_ros.fusion.graphs`).
+Nothing here waits for the device or copies from the host, except the measuring of an :class:`.Emphasis` on the CPU's
+route. The same code therefore runs operation by operation and is captured as CUDA graphs (:mod:`.graphs`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,13 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from textdifuse_ros.diffusion.denoiser import Denoised
-from textdifuse_ros.diffusion.process import reverse, start_noise
+from textdifuse_ros.diffusion.process import ReverseStep, reverse, start_noise
 from textdifuse_ros.diffusion.respacing import respace, space_timesteps
-from textdifuse_ros.diffusion.samplers import NoiseTape, Sampler
+from textdifuse_ros.diffusion.samplers import NoiseCrop, NoiseTape, Sampler, fork
 from textdifuse_ros.diffusion.schedule import NoiseSchedule
-from textdifuse_ros.fusion.denoise import DecodingDenoiser, FeatureDenoiser, RecordingDenoiser, ReplayDenoiser
-from textdifuse_ros.fusion.modulation import FullFrameModulation, MaskedModulation, Modulated
+from textdifuse_ros.fusion.denoise import FeatureDenoiser
+from textdifuse_ros.fusion.emphasis import Emphasis
+from textdifuse_ros.fusion.modulation import EmphasizedObjects, MaskedModulation, RegionModulation
+from textdifuse_ros.fusion.regions import cut
 from textdifuse_ros.image.color import rgb_to_ycbcr, ycbcr_to_rgb
 from textdifuse_ros.image.ranges import signed_to_unit, to_levels, to_unit, unit_to_signed
 from textdifuse_ros.image.sizing import crop_to, pad_to_multiple
@@ -27,10 +30,23 @@ from textdifuse_ros.networks.encoder import Pyramid
 from textdifuse_ros.networks.illuminant import color_of
 from textdifuse_ros.sensors import INFRARED
 
+Noise = torch.Generator | NoiseTape
+Lap = Callable[[str], None]
 
-class Visible(NamedTuple):
-    """A visible image, padded: RGB float32 [1, 3, H, W], luma [1, 1, H, W], both in [0, 1], and chroma [1, 2, H, W]
-    in [-0.5, 0.5].
+
+def no_lap(name: str) -> None:
+    """Ignore the end of a stage.
+
+    :param name: of the stage
+    """
+
+
+class YCbCrImage(NamedTuple):
+    """A padded color image and its components.
+
+    :ivar rgb: float32 [1, 3, H, W] in [0, 1]
+    :ivar luma: float32 [1, 1, H, W] in [0, 1]
+    :ivar chroma: float32 [1, 2, H, W] in [-0.5, 0.5]
     """
 
     rgb: Tensor
@@ -39,157 +55,238 @@ class Visible(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class CachedFusion:
-    """What of a plain fusion is needed to make something stand out.
+class Fusion:
+    """The result of :meth:`Pipeline.run`, and the intermediates from which objects can be emphasized.
 
-    :ivar image: the fused image, uint8 [H, W, 3]
-    :ivar infrared: float32 [1, 1, H', W'] in [-1, 1], padded, as all that follows
-    :ivar sources: both sources' weighted features
-    :ivar estimates: the denoiser's, of every step
-    :ivar color: restored chroma, float32 [1, 2, H, W] in [-0.5, 0.5]
-    :ivar noise: that of its process
+    H and W are the padded size. Luma is float32 [1, 1, H, W] in [-1, 1].
+
+    :ivar luma: fused luma, with the emphasis if one was given
+    :ivar plain_luma: fused luma without it
+    :ivar chroma: restored chroma, float32 [1, 2, H, W] in [-0.5, 0.5]
+    :ivar size: height and width before padding [pixels]
+    :ivar infrared: float32 [1, 1, H, W] in [-1, 1]
+    :ivar sources: weighted features of the visible and the infrared image, ``w Phi`` of equation (3)
+    :ivar start: Z_T, float32 [1, 1, H, W]
+    :ivar noise: the source that the luma process drew its step noise from, positioned after ``start``
+    :ivar estimates: x0 and the variance fraction v (or None) of every reverse step; empty unless recorded
     """
 
-    image: Tensor
+    luma: Tensor
+    plain_luma: Tensor
+    chroma: Tensor
+    size: tuple[int, int]
     infrared: Tensor
     sources: tuple[Pyramid, Pyramid]
-    estimates: tuple[Denoised, ...]
-    color: Tensor
-    noise: NoiseTape
+    start: Tensor
+    noise: Noise
+    estimates: tuple[tuple[Tensor, Tensor | None], ...]
 
+    def image(self, luma: Tensor | None = None) -> Tensor:
+        """Join luma and chroma into a color image.
 
-def padded(stored: Tensor) -> Tensor:
-    """A stored image [H, W, C] as float32 [1, C, H', W'] in [0, 1].
-
-    Chroma is restored at half the size, so it is padded to twice what its network takes.
-    """
-    return pad_to_multiple(to_unit(stored), 2 * MULTIPLE)
-
-
-def split(rgb: Tensor) -> Visible:
-    """A padded colour image with its luma and chroma."""
-    return Visible(rgb, *rgb_to_ycbcr(rgb))
-
-
-def levels(luma: Tensor, color: Tensor, height: int, width: int) -> Tensor:
-    """The fused image, uint8 [height, width, 3] RGB.
-
-    :param luma: float32 [1, 1, H, W] in [-1, 1], padded; ``color`` as of :meth:`Pipeline.color`
-    """
-    return to_levels(crop_to(ycbcr_to_rgb(signed_to_unit(luma), color), height, width))
+        :param luma: like the field ``luma``, which is the default
+        :returns: uint8 [height, width, 3] RGB
+        """
+        return join(self.luma if luma is None else luma, self.chroma, self.size)
 
 
 @dataclass(frozen=True, eq=False)
 class Pipeline:
-    """The computation of one image with one set of weights.
+    """The fusion of one image size with one set of weights.
 
-    :ivar schedule: the full one
-    :ivar steps: of the reverse process
+    :ivar networks: in evaluation mode
+    :ivar schedule: the full noise schedule; timesteps index it
+    :ivar steps: number of reverse steps
+    :ivar sampler: rule of one reverse step
+    :ivar full_frame: decode the whole frame for emphasized objects instead of regions around them: more arithmetic, but
+        always the same operations, as CUDA graphs need
     """
 
     networks: DriveNetworks
     schedule: NoiseSchedule
     steps: int
     sampler: Sampler
+    full_frame: bool = False
 
-    def fused(self, visible: Visible, warm: Tensor) -> FeatureDenoiser:
-        """The denoiser with the fused features Phi^f (equations 2 and 3).
-
-        :param warm: the infrared, float32 [1, 1, H, W] in [0, 1], padded
-        """
-        return self._with(self.networks.luma.fuse_features(*self._pair(visible, warm)))
-
-    def fused_of(self, visible: Visible, warm: Tensor) -> tuple[FeatureDenoiser, tuple[Pyramid, Pyramid]]:
-        """The same, and both sources' weighted features that it is the sum of."""
-        luma = self.networks.luma
-        sources = luma.control.weigh_sources(*luma.encode_pair(*self._pair(visible, warm)))
-        return self._with(tuple(x + y for x, y in zip(*sources, strict=True))), sources
-
-    def alone(self, image: Visible, kind: str) -> FeatureDenoiser:
-        """The denoiser with the features of one source (equation 1).
-
-        :param kind: ``VISIBLE`` or ``INFRARED``
-        """
-        luma = image.luma if kind == INFRARED else self._balanced(image)
-        source = torch.full((1,), SENSOR_INDEX[kind], device=luma.device)
-        return self._with(self.networks.luma.encoder(unit_to_signed(luma), source))
-
-    def last(
+    def run(
         self,
-        denoiser: DecodingDenoiser,
-        like: Tensor,
-        noise: torch.Generator | NoiseTape,
-        modulated: Modulated | None = None,
-    ) -> Tensor:
-        """The last image of the reverse process, float32 [1, C, H, W] in [-1, 1].
+        visible: Tensor,
+        infrared: Tensor,
+        noise: Noise,
+        emphasis: Emphasis | None = None,
+        *,
+        record: bool = False,
+        lap: Lap = no_lap,
+    ) -> Fusion:
+        """Fuse one pair: equations (2) to (8), and (12), (13) for emphasized objects.
 
-        :param like: a tensor of its shape and device
+        :param visible: uint8 or uint16 [height, width, 3] RGB
+        :param infrared: uint8 [height, width, 1]
+        :param noise: source of the noise; drawn from in a fixed order
+        :param emphasis: the objects to emphasize
+        :param record: keep the estimates of every step, for a later :meth:`emphasize`
+        :param lap: called with the name of each stage at its end
         """
-        schedule = respace(self.schedule, space_timesteps(len(self.schedule), self.steps))
-        start = start_noise(like.shape, noise, like.device)
-        if modulated is not None:
-            return modulated.run(denoiser, start, schedule, self.sampler, noise).clamp(-1, 1)
-        *_, last = reverse(denoiser, start, schedule, self.sampler, noise)
-        return last.z.clamp(-1, 1)
+        # 1. Floats in [0, 1], padded; luma X^b and chroma X^c (BT.601, full range).
+        x = split(padded(visible))  # luma [1, 1, H, W], chroma [1, 2, H, W]
+        y = unit_to_signed(padded(infrared))  # [1, 1, H, W]
+        lap("prepare")
 
-    def color(self, visible: Visible, noise: torch.Generator | NoiseTape) -> Tensor:
-        """Restored chroma, float32 [1, 2, H, W] in [-0.5, 0.5]."""
-        chroma = self.networks.chroma
-        seen = chroma.relit(_half(visible))
-        features, asked = chroma.encoder(seen), self.sampler.uses_variance
-        denoiser = FeatureDenoiser(chroma.decoder, features, self.schedule, base=seen[:, 1:], variance=asked)
-        small = self.last(denoiser, seen[:, 1:], noise) / 2
-        return F.interpolate(small, scale_factor=2, mode="bilinear", align_corners=False)
+        # 2. Equation (2): one encoder E for both sources, once per frame instead of at every step (ADR 2).
+        luma = self.networks.luma
+        phi_x, phi_y = luma.encode_pair(unit_to_signed(self._white_balanced(x)), y)
+        # 3. Equation (3): the FCM weighs them; Phi^f is the sum.
+        sources = luma.control.weigh_sources(phi_x, phi_y)
+        phi_f = tuple(a + b for a, b in zip(*sources, strict=True))
+        lap("encode")
 
-    def image(self, visible: Tensor, infrared: Tensor, noise: NoiseTape) -> Tensor:
-        """All of a plain fusion: stored images, as of :func:`.upload`, to uint8 [H, W, 3]."""
-        seen, noise = split(padded(visible)), noise.again()
-        denoiser = self.fused(seen, padded(infrared))
-        luma = self.last(denoiser, seen.luma, noise)
-        return levels(luma, self.color(seen, noise), *infrared.shape[:2])
+        # 4. Equations (4) to (8): the reverse process of the fused luma, from noise Z_T to Z_0.
+        start = start_noise(y.shape, noise, y.device)
+        step_noise = fork(noise)
+        estimates = []
+        for step in self._reverse_luma(phi_f, start, noise):
+            if record or emphasis:
+                estimates.append((step.x0, step.variance))
+        fused = step.z.clamp(-1, 1)
+        lap("steps")
 
-    def kept(self, visible: Tensor, infrared: Tensor, noise: NoiseTape) -> CachedFusion:
-        """All of a plain fusion, with what it takes to make something stand out in it."""
-        seen, warm, noise = split(padded(visible)), padded(infrared), noise.again()
-        fused, sources = self.fused_of(seen, warm)
-        denoiser = RecordingDenoiser(fused)
-        luma = self.last(denoiser, seen.luma, noise)
-        color = self.color(seen, noise)
-        image = levels(luma, color, *infrared.shape[:2])
-        return CachedFusion(image, unit_to_signed(warm), sources, tuple(denoiser.estimates), color, noise)
+        # 5. Color: the chroma diffusion restores X^c alone.
+        chroma = self._restored_chroma(x, noise)
+        lap("chroma")
 
-    def emphasized(self, kept: CachedFusion, modulated: Modulated) -> Tensor:
-        """The image in which something stands out, uint8 [H, W, 3]."""
-        luma = self.last(self._recalled(kept), kept.infrared, kept.noise.again(), modulated)
-        return levels(luma, kept.color, *kept.image.shape[:2])
+        size = infrared.shape[0], infrared.shape[1]
+        plain = Fusion(fused, fused, chroma, size, y, sources, start, step_noise, tuple(estimates))
+        if not emphasis:
+            return plain
 
-    def emphasized_everywhere(self, kept: CachedFusion, amounts: Tensor, soft: Tensor) -> Tensor:
-        """The same of a whole image in which nothing is played down, from tensors alone."""
+        # 6. Equations (12), (13): beside the plain process a modulated one of the emphasized objects.
+        emphasized = self.emphasize(plain, self.objects_of(plain, emphasis))
+        lap("objects")
+        return emphasized
+
+    def objects_of(self, plain: Fusion, emphasis: Emphasis) -> RegionModulation:
+        """The emphasized objects of a fused pair; reads from the device.
+
+        :param plain: the fusion without them
+        :param emphasis: of an image of its size
+        """
         assert self.networks.modulation is not None
-        recalled = self._recalled(kept)
-        objects = FullFrameModulation(self.networks.modulation, kept.sources, amounts, soft)
-        luma = self.last(MaskedModulation(recalled, recalled.take, objects), kept.infrared, kept.noise.again())
-        return levels(luma, kept.color, *kept.image.shape[:2])
+        return RegionModulation(
+            self.networks.modulation, plain.sources, plain.infrared, emphasis, full_frame=self.full_frame
+        )
 
-    def _recalled(self, kept: CachedFusion) -> ReplayDenoiser:
-        return ReplayDenoiser(kept.estimates, self.networks.luma.decoder, self.schedule)
+    def emphasize(self, plain: Fusion, objects: EmphasizedObjects) -> Fusion:
+        """Step 6 of :meth:`run`. On CUDA it is a graph of its own, since the host must measure the objects before it.
 
-    def _pair(self, visible: Visible, warm: Tensor) -> tuple[Tensor, Tensor]:
-        return unit_to_signed(self._balanced(visible)), unit_to_signed(warm)
+        The plain process is never changed: it would carry the objects beyond their masks through the decoder's
+        receptive field. So everything outside the masks keeps its bytes.
 
-    def _with(self, features: Pyramid) -> FeatureDenoiser:
-        asked = self.sampler.uses_variance
-        return FeatureDenoiser(self.networks.luma.decoder, features, self.schedule, variance=asked)
+        :param plain: recorded, with :attr:`Fusion.estimates`
+        :param objects: of the same pair
+        """
+        top, left, bottom, right = objects.part
+        noise = NoiseCrop(fork(plain.noise), plain.start.shape, slice(top, bottom), slice(left, right))
+        denoiser = MaskedModulation(self.networks.luma.decoder, self.schedule, plain.estimates, objects)
+        *_, last = reverse(denoiser, cut(plain.start, objects.part), self._respaced(), self.sampler, noise)
+        luma = plain.plain_luma.clone()
+        cut(luma, objects.part).copy_(last.z.clamp(-1, 1))
+        return Fusion(
+            luma,
+            plain.plain_luma,
+            plain.chroma,
+            plain.size,
+            plain.infrared,
+            plain.sources,
+            plain.start,
+            plain.noise,
+            plain.estimates,
+        )
 
-    def _balanced(self, visible: Visible) -> Tensor:
-        """The luma that an image has without its colour cast, float32 [1, 1, H, W] in [0, 1]; brightness stays."""
-        light = self.networks.chroma.light
-        if light is None:
+    def restore(self, image: Tensor, sensor: str, noise: Noise, *, lap: Lap = no_lap) -> Tensor:
+        """Restore one source alone (equation 1): its own features stand in for Phi^f.
+
+        :param image: uint8 or uint16 [height, width, 3] RGB; an infrared image has three equal channels
+        :param sensor: ``visible`` or ``infrared``; an infrared image stays grey
+        :param noise: source of the noise
+        :param lap: called with the name of each stage at its end
+        :returns: uint8 [height, width, 3] RGB
+        """
+        x = split(padded(image))
+        lap("prepare")
+        luma = x.luma if sensor == INFRARED else self._white_balanced(x)
+        source = torch.full((1,), SENSOR_INDEX[sensor], device=luma.device)
+        phi = self.networks.luma.encoder(unit_to_signed(luma), source)
+        lap("encode")
+        start = start_noise(x.luma.shape, noise, x.luma.device)
+        *_, last = self._reverse_luma(phi, start, noise)
+        lap("steps")
+        chroma = torch.zeros_like(x.chroma) if sensor == INFRARED else self._restored_chroma(x, noise)
+        lap("chroma")
+        return join(last.z.clamp(-1, 1), chroma, (image.shape[0], image.shape[1]))
+
+    def _respaced(self) -> NoiseSchedule:
+        return respace(self.schedule, space_timesteps(len(self.schedule), self.steps))
+
+    def _reverse_luma(self, features: Pyramid, start: Tensor, noise: Noise) -> Iterator[ReverseStep]:
+        """Run the luma process on the given features, step by step."""
+        decoder, learned = self.networks.luma.decoder, self.sampler.uses_variance
+        denoiser = FeatureDenoiser(decoder, features, self.schedule, variance=learned)
+        return reverse(denoiser, start, self._respaced(), self.sampler, noise)
+
+    def _restored_chroma(self, visible: YCbCrImage, noise: Noise) -> Tensor:
+        """Run the chroma process at half the size; float32 [1, 2, H, W] in [-0.5, 0.5]."""
+        chroma = self.networks.chroma
+        condition = chroma.relit(_half_size(visible))  # [1, 3, H / 2, W / 2]
+        denoiser = FeatureDenoiser(
+            chroma.decoder,
+            chroma.encoder(condition),
+            self.schedule,
+            base=condition[:, 1:],
+            variance=self.sampler.uses_variance,
+        )
+        start = start_noise(condition[:, 1:].shape, noise, condition.device)
+        *_, last = reverse(denoiser, start, self._respaced(), self.sampler, noise)
+        return F.interpolate(last.z.clamp(-1, 1) / 2, scale_factor=2, mode="bilinear", align_corners=False)
+
+    def _white_balanced(self, visible: YCbCrImage) -> Tensor:
+        """Luma without the illuminant's color, at unchanged brightness; float32 [1, 1, H, W] in [0, 1]."""
+        estimator = self.networks.chroma.light
+        if estimator is None:
             return visible.luma
-        gains = light(_half(visible))
+        gains = estimator(_half_size(visible))
         return rgb_to_ycbcr((visible.rgb * color_of(gains)).clamp(0, 1))[0]
 
 
-def _half(visible: Visible) -> Tensor:
-    """What the chroma networks see: luma and twice the chroma at half the size, [1, 3, H / 2, W / 2] in [-1, 1]."""
-    return F.avg_pool2d(torch.cat((unit_to_signed(visible.luma), 2 * visible.chroma), 1), 2)
+def padded(stored: Tensor) -> Tensor:
+    """Convert a stored image to floats and pad it.
+
+    The size becomes a multiple of twice what the networks take, since chroma is restored at half the size.
+
+    :param stored: uint8 or uint16 [height, width, C]
+    :returns: float32 [1, C, H, W] in [0, 1]
+    """
+    return pad_to_multiple(to_unit(stored), 2 * MULTIPLE)
+
+
+def split(rgb: Tensor) -> YCbCrImage:
+    """Split a color image into luma and chroma.
+
+    :param rgb: float32 [1, 3, H, W] in [0, 1]
+    """
+    return YCbCrImage(rgb, *rgb_to_ycbcr(rgb))
+
+
+def join(luma: Tensor, chroma: Tensor, size: tuple[int, int]) -> Tensor:
+    """Join luma and chroma, and crop the padding.
+
+    :param luma: float32 [1, 1, H, W] in [-1, 1]
+    :param chroma: float32 [1, 2, H, W] in [-0.5, 0.5]
+    :param size: height and width of the result [pixels]
+    :returns: uint8 [height, width, 3] RGB
+    """
+    return to_levels(crop_to(ycbcr_to_rgb(signed_to_unit(luma), chroma), *size))
+
+
+def _half_size(image: YCbCrImage) -> Tensor:
+    """The chroma networks' input: luma and twice the chroma at half the size, [1, 3, H / 2, W / 2] in [-1, 1]."""
+    return F.avg_pool2d(torch.cat((unit_to_signed(image.luma), 2 * image.chroma), 1), 2)

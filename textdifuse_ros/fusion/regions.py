@@ -85,7 +85,7 @@ def find_regions(strengths: np.ndarray) -> list[Region]:
             new = union
         regions.append(new)
     if sum(region.pixels for region in regions) > height * width:
-        return everything(height, width)[0]
+        return full_frame_region(height, width)[0]
     return regions
 
 
@@ -114,7 +114,7 @@ def _widened(first: int, last: int, size: int) -> tuple[int, int]:
     return low, high + -high % MULTIPLE
 
 
-def alike(regions: list[Region], height: int, width: int) -> list[list[Region]]:
+def merge_sizes(regions: list[Region], height: int, width: int) -> list[list[Region]]:
     """The regions by size, for those of one size are decoded together; some made larger so that there are fewer sizes.
 
     :param height: of the image, as the width
@@ -153,7 +153,7 @@ def _grown(region: Region, size: tuple[int, int], height: int, width: int) -> Re
     return Region(region.core, (top, left, top + rows, left + columns))
 
 
-def everything(height: int, width: int) -> list[list[Region]]:
+def full_frame_region(height: int, width: int) -> list[list[Region]]:
     """The whole image as the only region."""
     box = (0, 0, height, width)
     return [[Region(box, box)]]

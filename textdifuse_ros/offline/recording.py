@@ -276,7 +276,7 @@ class _PairWork:
         if self._target is not None:
             found = self._target.find(aligned.visible, aligned.infrared)
             labels, emphasis = found.label_map(), self._target.emphasis(found)
-        result = self._fuser(aligned.visible, aligned.infrared, emphasis=emphasis, plain=self.video is not None)
+        result = self._fuser.fuse(aligned.visible, aligned.infrared, emphasis=emphasis, keep_plain=self.video is not None)
         if self.video is not None:
             result = self.video(aligned.visible, aligned.infrared, result, _stamp(visible) / 1e9)
         told = {

@@ -246,7 +246,7 @@ def _fused(
         wanted, emphasis = emphasis, None if emphasis is None else emphasis.resized(*size)
     given: dict[str, Any] = {"steps": effort.steps, "sampler": settings.sampler, "seed": settings.seed}
     if visible is not None and infrared is not None:
-        result = fuser(visible, infrared, emphasis=emphasis, plain=settings.video or wanted is not None, **given)
+        result = fuser.fuse(visible, infrared, emphasis=emphasis, keep_plain=settings.video or wanted is not None, **given)
     else:
         result = fuser.restore(visible=visible, infrared=infrared, **given)
     if result.image.shape[:2] != (height, width):

@@ -61,7 +61,7 @@ class NoiseTape:
         self._next += 1
         return self._drawn[self._next - 1]
 
-    def again(self) -> NoiseTape:
+    def rewound(self) -> NoiseTape:
         """The same noise from the beginning; what either draws the other has."""
         return self._at(0)
 
