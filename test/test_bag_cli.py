@@ -72,7 +72,7 @@ class TestOneRecording:
         gain = ThermalGain(SensorConfig())
         for index, found in enumerate(images(tmp_path / "out")):
             visible, counts = scene(index)
-            expected = fuser.fuse(visible, gain(counts, START + index * PERIOD + SKEW)).image
+            expected = fuser.fuse(visible, gain.apply(counts, START + index * PERIOD + SKEW)).image
             np.testing.assert_array_equal(found.data.reshape(48, 64, 3), expected)
 
     def test_what_made_an_image_stands_beside_it(self, tmp_path: Path, options: list[str]) -> None:

@@ -21,7 +21,7 @@ from textdifuse_ros.evaluate.localization import Sample, camvid_overlaps, count_
 from textdifuse_ros.localize.base import Instance, Localization
 from textdifuse_ros.localize.prompt import Prompt
 from textdifuse_ros.localize.weights import load_localizer, save_localizer
-from textdifuse_ros.metrics.detection import box_overlaps, class_overlaps, confusion, match_boxes
+from textdifuse_ros.metrics.detection import box_ious, class_ious, confusion_matrix, match_boxes
 from textdifuse_ros.networks.localizer import LocalizerNetwork, LocalizerNetworkConfig
 from textdifuse_ros.train.localizer import WEIGHTS, LocalizerTraining
 from textdifuse_ros.train.localizer_loss import LocalizerLoss, box_loss, dice, set_cross_entropy
@@ -146,7 +146,7 @@ def test_the_command_line_trains(pack: Path, tmp_path: Path) -> None:
 
 
 def test_overlaps_by_hand() -> None:
-    table = box_overlaps(np.array([[0, 0, 2, 2], [5, 5, 5, 5]]), np.array([[1, 0, 3, 2], [0, 0, 2, 2]]))
+    table = box_ious(np.array([[0, 0, 2, 2], [5, 5, 5, 5]]), np.array([[1, 0, 3, 2], [0, 0, 2, 2]]))
     assert table.tolist() == [[pytest.approx(1 / 3), 1.0], [0.0, 0.0]]
 
 
@@ -164,9 +164,9 @@ def test_every_true_box_is_hit_once() -> None:
 
 
 def test_class_overlaps_by_hand() -> None:
-    table = confusion(np.array([[0, 0, 1, 7]]), np.array([[0, 1, 1, 0]]), truths=3, classes=2)
+    table = confusion_matrix(np.array([[0, 0, 1, 7]]), np.array([[0, 1, 1, 0]]), truths=3, classes=2)
     assert table.tolist() == [[1, 1], [0, 1], [0, 0]]
-    assert class_overlaps(table).tolist() == [0.5, 0.5]
+    assert class_ious(table).tolist() == [0.5, 0.5]
 
 
 class _Oracle:

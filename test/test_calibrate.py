@@ -16,7 +16,7 @@ from textdifuse_ros.config.files import load_config
 from textdifuse_ros.config.nodes import FusionNodeConfig
 from textdifuse_ros.errors import CalibrationError
 from textdifuse_ros.evaluate.registration import parse_displacement
-from textdifuse_ros.image.calibration import estimate
+from textdifuse_ros.image.calibration import estimate_homography
 from textdifuse_ros.image.files import read_visible, write_png
 
 SIZE = (240, 180)
@@ -65,7 +65,7 @@ def scenes() -> list[tuple[np.ndarray, np.ndarray]]:
 )
 def test_a_displacement_is_found_and_named_by_the_simplest_map(scenes, displacement, model, tolerance):
     true = parse_displacement(displacement, SIZE)
-    found = estimate([(visible, seen_by(infrared, true, SIZE)) for visible, infrared in scenes])
+    found = estimate_homography([(visible, seen_by(infrared, true, SIZE)) for visible, infrared in scenes])
     assert found.model == model
     assert worst_error(found.homography, true, SIZE) < tolerance
     assert found.scores.mean() > 2 * found.scores_before.mean() and found.spread < 0.7
@@ -73,13 +73,13 @@ def test_a_displacement_is_found_and_named_by_the_simplest_map(scenes, displacem
 
 def test_a_perspective_needs_the_homography(scenes):
     true = np.array([[1.03, 0.02, -6.0], [-0.015, 0.98, 4.0], [2.4e-4, -1.8e-4, 1.0]])
-    found = estimate([(visible, seen_by(infrared, true, SIZE)) for visible, infrared in scenes])
+    found = estimate_homography([(visible, seen_by(infrared, true, SIZE)) for visible, infrared in scenes])
     assert found.model == "homography" and worst_error(found.homography, true, SIZE) < 1.5
 
 
 def test_cameras_of_different_size_and_view_are_brought_together(scenes):
     true = np.array([[1.6, 0.0, 14.0], [0.0, 1.6, 22.0], [0.0, 0.0, 1.0]])
-    found = estimate([(visible, seen_by(infrared, true, (128, 96))) for visible, infrared in scenes])
+    found = estimate_homography([(visible, seen_by(infrared, true, (128, 96))) for visible, infrared in scenes])
     assert worst_error(found.homography, true, (128, 96)) < 1.0
 
 
@@ -87,10 +87,10 @@ def test_a_blank_image_among_the_pairs_does_no_harm(scenes):
     true = parse_displacement("-4,7", SIZE)
     pairs = [(visible, seen_by(infrared, true, SIZE)) for visible, infrared in scenes[:6]]
     pairs.insert(2, (pairs[0][0], np.full(SIZE[::-1], 90, np.uint8)))
-    found = estimate(pairs)
+    found = estimate_homography(pairs)
     assert worst_error(found.homography, true, SIZE) < 0.4 and np.isnan(found.scores[2]) and found.spread < 1
     with pytest.raises(CalibrationError, match="images without edges"):
-        estimate([pairs[2]])
+        estimate_homography([pairs[2]])
 
 
 @pytest.fixture
@@ -201,4 +201,4 @@ def test_real_pairs_moved_by_six_and_five_pixels_are_found_within_half_a_pixel(d
     for name in names:
         visible, infrared = (cv2.imread(str(folder / part / name), cv2.IMREAD_GRAYSCALE) for part in ("vis", "ir"))
         pairs.append((visible, seen_by(infrared, true, infrared.shape[::-1])))
-    assert worst_error(estimate(pairs, "translation").homography, true, (400, 300)) < 0.5
+    assert worst_error(estimate_homography(pairs, "translation").homography, true, (400, 300)) < 0.5

@@ -13,7 +13,7 @@ from textdifuse_ros.image.coded import decode_compressed
 
 
 def coded(image: np.ndarray, ending: str) -> bytes:
-    """As OpenCV codes it: colours in BGR order."""
+    """As OpenCV codes it: colors in BGR order."""
     return cv2.imencode(ending, image)[1].tobytes()
 
 
@@ -38,7 +38,7 @@ def rgb() -> np.ndarray:
         "{} compressed bgr8",
     ],
 )
-def test_colours_come_out_as_they_were(rgb, ending, form):
+def test_colors_come_out_as_they_were(rgb, ending, form):
     data = array("B", coded(rgb[:, :, ::-1], ending))
     decoded = decode_compressed(data, form.format({".png": "png", ".jpg": "jpeg"}[ending]))
     assert decoded.shape == rgb.shape and np.abs(decoded.astype(int) - rgb).mean() < 4
@@ -72,7 +72,7 @@ def test_a_compressed_mosaic_is_converted(dtype):
 
 
 def test_compressed_depth_is_refused_with_the_way_out():
-    with pytest.raises(EncodingError, match=r"quantised depth\); take the topic \.\.\./compressed"):
+    with pytest.raises(EncodingError, match=r"quantized depth\); take the topic \.\.\./compressed"):
         decode_compressed(b"\0" * 12 + coded(np.zeros((8, 8), np.uint16), ".png"), "16UC1; compressedDepth png")
 
 

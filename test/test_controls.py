@@ -62,7 +62,7 @@ def test_the_controls_have_their_names_and_order() -> None:
 
 
 @pytest.mark.parametrize("name", CONTROLS)
-def test_a_control_makes_an_eight_bit_colour_image_and_leaves_its_sources(
+def test_a_control_makes_an_eight_bit_color_image_and_leaves_its_sources(
     name: str, pair: tuple[np.ndarray, np.ndarray]
 ) -> None:
     visible, infrared = (image.copy() for image in pair)
@@ -92,7 +92,7 @@ def test_sum_moves_the_mean_of_the_sum_to_the_middle_and_clips(sources: tuple[np
     assert expected[3] == 255
 
 
-def test_equalising_raises_contrast_of_the_visible_image_only(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_equalizing_raises_contrast_of_the_visible_image_only(pair: tuple[np.ndarray, np.ndarray]) -> None:
     visible, infrared = pair
     dim = 60 + visible // 16
     dark = np.zeros_like(infrared)
@@ -106,7 +106,7 @@ def test_equalising_raises_contrast_of_the_visible_image_only(pair: tuple[np.nda
     assert (to_grey(CONTROLS["clahe+max"](dim, white)) >= 250).all()
 
 
-def test_the_equalised_sum_is_a_blend_with_a_fifth_more_contrast(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_the_equalized_sum_is_a_blend_with_a_fifth_more_contrast(pair: tuple[np.ndarray, np.ndarray]) -> None:
     infrared = pair[1].astype(float)
     grey = to_grey(pair[0])
     equalized = cv2.createCLAHE(1.5, (8, 8)).apply(grey).astype(float)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from textdifuse_ros.errors import ImageError
-from textdifuse_ros.metrics.color import ciede2000, delta_e_2000, srgb_to_lab, with_luma_of
+from textdifuse_ros.metrics.color import ciede2000, delta_e_2000, replace_luma, srgb_to_lab
 
-# Sharma, Wu, Dalal 2005, table 1: two colours in L*a*b* and their CIEDE2000.
+# Sharma, Wu, Dalal 2005, table 1: two colors in L*a*b* and their CIEDE2000.
 SHARMA = np.array(
     [
         (50.0000, 2.6772, -79.7751, 50.0000, 0.0000, -82.7485, 2.0425),
@@ -56,11 +56,11 @@ def test_ciede2000_of_the_published_pairs() -> None:
     assert ciede2000(one, one).max() == 0
 
 
-def test_lab_of_known_colours() -> None:
-    colours = np.array([[255, 255, 255], [128, 128, 128], [255, 0, 0], [0, 0, 255], [0, 0, 0]], np.uint8)
+def test_lab_of_known_colors() -> None:
+    colors = np.array([[255, 255, 255], [128, 128, 128], [255, 0, 0], [0, 0, 255], [0, 0, 0]], np.uint8)
     known = [(100, 0, 0), (53.585, 0, 0), (53.241, 80.092, 67.203), (32.297, 79.188, -107.860), (0, 0, 0)]
-    np.testing.assert_allclose(srgb_to_lab(colours), known, atol=0.01)
-    np.testing.assert_allclose(srgb_to_lab(colours.astype(float)), srgb_to_lab(colours))
+    np.testing.assert_allclose(srgb_to_lab(colors), known, atol=0.01)
+    np.testing.assert_allclose(srgb_to_lab(colors.astype(float)), srgb_to_lab(colors))
 
 
 def test_lab_and_ciede2000_agree_with_scikit_image() -> None:
@@ -75,7 +75,7 @@ def test_lab_and_ciede2000_agree_with_scikit_image() -> None:
     )
 
 
-def test_chroma_error_ignores_brightness_and_sees_colour(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_chroma_error_ignores_brightness_and_sees_color(pair: tuple[np.ndarray, np.ndarray]) -> None:
     reference = pair[0] // 2 + 40
     assert delta_e_2000(reference, reference) == 0
     assert delta_e_2000(reference + 30, reference) < 1e-9
@@ -84,7 +84,7 @@ def test_chroma_error_ignores_brightness_and_sees_colour(pair: tuple[np.ndarray,
     assert delta_e_2000(warm + 20, reference) == pytest.approx(delta_e_2000(warm, reference))
 
 
-def test_chroma_error_of_a_colour_against_grey() -> None:
+def test_chroma_error_of_a_color_against_grey() -> None:
     """Grey 128 against (148, 118, 128), which has luma 128.111: the mean over pixels, half of which differ."""
     reference = np.full((10, 10, 3), 128, np.uint8)
     image = reference.copy()
@@ -98,7 +98,7 @@ def test_replacing_the_luma_keeps_chroma() -> None:
     rng = np.random.default_rng(3)
     image, reference = rng.integers(90, 160, (2, 30, 3), dtype=np.uint8)
     weights = np.array([0.299, 0.587, 0.114])
-    changed = with_luma_of(image, reference)
+    changed = replace_luma(image, reference)
     np.testing.assert_allclose(changed @ weights, reference @ weights)
     np.testing.assert_allclose(changed[:, 2] - changed @ weights, image[:, 2] - image @ weights)  # Cb
     np.testing.assert_allclose(changed[:, 0] - changed @ weights, image[:, 0] - image @ weights)  # Cr

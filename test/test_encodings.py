@@ -63,23 +63,23 @@ def test_an_image_survives_any_encoding_padding_byte_order_and_size(
 @pytest.mark.parametrize("encoding", BAYER)
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("padding", [0, 3])
-def test_a_mosaic_gives_back_the_colour_it_was_made_from(encoding, big, padding):
-    """The pattern's letters name the colours of pixels (0,0) (0,1) (1,0) (1,1), as ROS defines them."""
+def test_a_mosaic_gives_back_the_color_it_was_made_from(encoding, big, padding):
+    """The pattern's letters name the colors of pixels (0,0) (0,1) (1,0) (1,1), as ROS defines them."""
     pattern, dtype = encoding[6:10], np.uint8 if encoding.endswith("8") else np.uint16
     scale = 1 if dtype == np.uint8 else 257
-    colour = {"r": 200 * scale, "g": 90 * scale, "b": 20 * scale}
+    color = {"r": 200 * scale, "g": 90 * scale, "b": 20 * scale}
     mosaic = np.zeros((8, 10), dtype)
     for place, letter in enumerate(pattern):
-        mosaic[place // 2 :: 2, place % 2 :: 2] = colour[letter]
+        mosaic[place // 2 :: 2, place % 2 :: 2] = color[letter]
     data, step = pack(mosaic, big, padding)
     decoded = decode_image(data, 8, 10, step, encoding, big)
     assert decoded.dtype == dtype and decoded.shape == (8, 10, 3)
-    assert np.all(decoded == [colour["r"], colour["g"], colour["b"]])
+    assert np.all(decoded == [color["r"], color["g"], color["b"]])
 
 
 @pytest.mark.parametrize("encoding", YUV)
 @pytest.mark.parametrize("padding", [0, 5])
-def test_yuv422_gives_back_the_colour_it_was_made_from(encoding, padding):
+def test_yuv422_gives_back_the_color_it_was_made_from(encoding, padding):
     rgb = np.array([180.0, 60.0, 30.0])
     luma = rgb @ [0.299, 0.587, 0.114]
     values = {
@@ -95,18 +95,18 @@ def test_yuv422_gives_back_the_colour_it_was_made_from(encoding, padding):
 
 @pytest.mark.parametrize("encoding", PLANES)
 @pytest.mark.parametrize("padding", [0, 5])
-def test_two_planes_give_back_the_colours_they_were_made_from(encoding, padding):
-    """Two colours side by side, so that a shift of chroma against luma is seen."""
-    colours = np.array([[180.0, 60.0, 30.0], [40.0, 90.0, 200.0]])
-    luma = colours @ [0.299, 0.587, 0.114]
-    blue, red = (colours[:, 2] - luma) / 1.772, (colours[:, 0] - luma) / 1.402
+def test_two_planes_give_back_the_colors_they_were_made_from(encoding, padding):
+    """Two colors side by side, so that a shift of chroma against luma is seen."""
+    colors = np.array([[180.0, 60.0, 30.0], [40.0, 90.0, 200.0]])
+    luma = colors @ [0.299, 0.587, 0.114]
+    blue, red = (colors[:, 2] - luma) / 1.772, (colors[:, 0] - luma) / 1.402
     planes = {"u": 128 + blue * 224 / 255, "v": 128 + red * 224 / 255}
     above = np.repeat(16 + luma * 219 / 255, 4)
     below = np.repeat(np.stack([planes[letter] for letter in PLANES[encoding]], 1), 2, 0).reshape(-1)
     stored = np.vstack([np.tile(above, (6, 1)), np.tile(below, (3, 1))]).round().astype(np.uint8)
     data, step = pack(stored, False, padding)
     decoded = decode_image(data, 6, 8, step, encoding, False)
-    assert decoded.shape == (6, 8, 3) and np.abs(decoded - np.repeat(colours, 4, 0)).max() <= 2
+    assert decoded.shape == (6, 8, 3) and np.abs(decoded - np.repeat(colors, 4, 0)).max() <= 2
 
 
 @settings(max_examples=60, deadline=None)
@@ -119,7 +119,7 @@ def test_two_planes_give_back_the_colours_they_were_made_from(encoding, padding)
     seed=st.integers(0, 2**16),
 )
 def test_a_mosaic_keeps_what_was_measured_at_each_pixel(encoding, height, width, padding, big, seed):
-    """Away from the border, where OpenCV repeats its neighbours, interpolation adds colours and changes none."""
+    """Away from the border, where OpenCV repeats its neighbours, interpolation adds colors and changes none."""
     pattern, dtype = encoding[6:10], np.uint8 if encoding.endswith("8") else np.uint16
     mosaic = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, (height, width)).astype(dtype)
     data, step = pack(mosaic, big, padding)
@@ -216,7 +216,7 @@ def test_float_is_taken_for_infrared_only():
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_grey_is_repeated_and_colour_reduced_to_luma(dtype):
+def test_grey_is_repeated_and_color_reduced_to_luma(dtype):
     top = int(np.iinfo(dtype).max)
     grey = np.array([[0, top], [top // 3, 5]], dtype)
     visible = to_visible(grey)

@@ -393,7 +393,7 @@ class TestVideoPanel:
                 counts[:10, :10] = 4000
             (frames[1] / f"{number:03}.png").unlink()
             assert cv2.imwrite(str(frames[1] / f"{number:03}.tiff"), counts)
-            write_png(tmp_path / "mapped" / f"{number:03}.png", gain(counts, number * 100_000_000))
+            write_png(tmp_path / "mapped" / f"{number:03}.png", gain.apply(counts, number * 100_000_000))
         flags = ["--panel", "video", "--model", tiny_checkpoint, "--threads", 1, "--steps", 1]
         content = evaluate(*flags, "--save-fused", tmp_path / "kept", visible=frames[0], infrared=frames[1])
         assert content["rows"] == evaluate(*flags, visible=frames[0], infrared=tmp_path / "mapped")["rows"]

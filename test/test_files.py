@@ -17,12 +17,12 @@ from textdifuse_ros.image.files import (
     read_infrared,
     read_png_metadata,
     read_visible,
+    write_atomic,
     write_png,
-    write_whole,
 )
 
 RNG = np.random.default_rng(0)
-COLOUR = RNG.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+COLOR = RNG.integers(0, 256, (40, 50, 3), dtype=np.uint8)
 GREY = RNG.integers(0, 256, (40, 50), dtype=np.uint8)
 
 
@@ -47,22 +47,22 @@ def test_opencv_4_6_without_its_logging_module_reads_images_too(tmp_path, monkey
 
     monkeypatch.delattr(cv2.utils, "logging", raising=False)
     monkeypatch.setattr(cv2, "setLogLevel", set_level, raising=False)
-    assert np.array_equal(read_visible(store(tmp_path / "a.png", COLOUR)), COLOUR)
+    assert np.array_equal(read_visible(store(tmp_path / "a.png", COLOR)), COLOR)
     assert level == [3, 0, 3]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".tiff", ".PNG"])
 def test_lossless_files_of_eight_bits_read_exactly(tmp_path, suffix):
-    assert np.array_equal(read_visible(store(tmp_path / f"a{suffix}", COLOUR)), COLOUR)
+    assert np.array_equal(read_visible(store(tmp_path / f"a{suffix}", COLOR)), COLOR)
     assert np.array_equal(read_infrared(store(tmp_path / f"b{suffix}", GREY)), GREY)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
 def test_sixteen_bits_are_kept(tmp_path, suffix):
-    visible = read_visible(store(tmp_path / f"a{suffix}", wide(COLOUR)))
+    visible = read_visible(store(tmp_path / f"a{suffix}", wide(COLOR)))
     infrared = read_infrared(store(tmp_path / f"b{suffix}", wide(GREY)))
     assert visible.dtype == infrared.dtype == np.uint16
-    assert np.array_equal(visible, wide(COLOUR)) and np.array_equal(infrared, wide(GREY))
+    assert np.array_equal(visible, wide(COLOR)) and np.array_equal(infrared, wide(GREY))
 
 
 def test_jpeg_keeps_the_channel_order(tmp_path):
@@ -78,16 +78,16 @@ def test_a_grey_file_given_as_visible_is_repeated(tmp_path):
         assert np.array_equal(visible, np.stack([image] * 3, axis=2))
 
 
-def test_a_colour_file_given_as_infrared_is_reduced_to_luma(tmp_path):
-    luma = COLOUR @ [0.299, 0.587, 0.114]
-    infrared = read_infrared(store(tmp_path / "a.png", COLOUR))
+def test_a_color_file_given_as_infrared_is_reduced_to_luma(tmp_path):
+    luma = COLOR @ [0.299, 0.587, 0.114]
+    infrared = read_infrared(store(tmp_path / "a.png", COLOR))
     assert infrared.ndim == 2 and np.abs(infrared - luma).max() <= 1
 
 
 @pytest.mark.parametrize("kind", ["png", "tiff"])
 @pytest.mark.parametrize("change", [lambda p: p, wide])
-def test_alpha_is_dropped_and_the_colour_below_kept(tmp_path, kind, change):
-    image = change(np.dstack([COLOUR, np.zeros_like(GREY)]))
+def test_alpha_is_dropped_and_the_color_below_kept(tmp_path, kind, change):
+    image = change(np.dstack([COLOR, np.zeros_like(GREY)]))
     assert np.array_equal(read_visible(store(tmp_path / f"a.{kind}", image)), image[..., :3])
 
 
@@ -108,7 +108,7 @@ def chunk(kind, content):
 
 
 def test_exif_orientation_is_ignored(tmp_path):
-    path = store(tmp_path / "a.jpg", COLOUR)
+    path = store(tmp_path / "a.jpg", COLOR)
     plain, data = read_visible(path), path.read_bytes()
     tiff = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)  # orientation 6: turn by 90 degrees
     exif = b"\xff\xe1" + struct.pack(">H", len(tiff) + 8) + b"Exif\0\0" + tiff
@@ -119,15 +119,15 @@ def test_exif_orientation_is_ignored(tmp_path):
 
 
 def test_the_content_decides_not_the_suffix(tmp_path):
-    store(tmp_path / "a.png", COLOUR).rename(tmp_path / "a.jpg")
-    assert np.array_equal(read_visible(tmp_path / "a.jpg"), COLOUR)
+    store(tmp_path / "a.png", COLOR).rename(tmp_path / "a.jpg")
+    assert np.array_equal(read_visible(tmp_path / "a.jpg"), COLOR)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tiff", ".bmp"])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95, 1])
 @pytest.mark.parametrize("read", [read_visible, read_infrared])
 def test_a_truncated_file_is_refused_in_one_line_and_silently(tmp_path, capfd, suffix, share, read):
-    path = store(tmp_path / f"a{suffix}", COLOUR)
+    path = store(tmp_path / f"a{suffix}", COLOR)
     data = path.read_bytes()
     path.write_bytes(data[: min(int(len(data) * share), len(data) - 1)])
     with pytest.raises(FileError) as raised:
@@ -152,8 +152,8 @@ def test_a_truncated_tiff_with_its_directory_first_is_refused(tmp_path, short):
 
 
 def test_a_truncated_jpeg_with_a_whole_thumbnail_is_refused(tmp_path):
-    path = store(tmp_path / "a.jpg", COLOUR)
-    data, thumbnail = path.read_bytes(), store(tmp_path / "t.jpg", COLOUR[:8, :8]).read_bytes()
+    path = store(tmp_path / "a.jpg", COLOR)
+    data, thumbnail = path.read_bytes(), store(tmp_path / "t.jpg", COLOR[:8, :8]).read_bytes()
     segment = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 8) + b"Exif\0\0" + thumbnail
     path.write_bytes(data[:2] + segment + data[2:])
     read_visible(path)
@@ -163,7 +163,7 @@ def test_a_truncated_jpeg_with_a_whole_thumbnail_is_refused(tmp_path):
 
 
 def test_a_flipped_byte_in_a_png_is_noticed(tmp_path):
-    path = store(tmp_path / "a.png", COLOUR)
+    path = store(tmp_path / "a.png", COLOR)
     data = bytearray(path.read_bytes())
     for place in (20, 60, len(data) // 2, len(data) - 14):
         damaged = data.copy()
@@ -205,7 +205,7 @@ def test_signed_integers_are_refused(tmp_path):
         read_infrared(store(tmp_path / "a.tiff", GREY.astype(np.int16)))
 
 
-@pytest.mark.parametrize("image", [GREY, COLOUR, wide(GREY), wide(COLOUR)])
+@pytest.mark.parametrize("image", [GREY, COLOR, wide(GREY), wide(COLOR)])
 def test_a_written_png_is_read_back_by_this_project_and_by_opencv(tmp_path, image):
     path = tmp_path / "new" / "folder" / "a.png"
     write_png(path, image, {"Software": "test", "note": "Grüße, 夜"})
@@ -226,11 +226,11 @@ def test_the_text_chunks_are_as_the_png_specification_has_them(tmp_path):
 def test_another_reader_agrees(tmp_path):
     image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
     path = tmp_path / "a.png"
-    write_png(path, COLOUR, {"Software": "test", "note": "Grüße, 夜"})
+    write_png(path, COLOR, {"Software": "test", "note": "Grüße, 夜"})
     with image.open(path) as opened:
         opened.load()
         assert opened.text == {"Software": "test", "note": "Grüße, 夜"}
-        assert np.array_equal(np.asarray(opened), COLOUR)
+        assert np.array_equal(np.asarray(opened), COLOR)
 
 
 def test_texts_of_other_programs_are_read(tmp_path):
@@ -346,7 +346,7 @@ def test_unusable_paths_are_refused(tmp_path):
 class TestWriteWhole:
     def test_a_file_is_replaced_as_a_whole_or_not_at_all(self, tmp_path, monkeypatch) -> None:
         path = tmp_path / "made" / "t.csv"
-        write_whole(path, b"old")
+        write_atomic(path, b"old")
 
         def full(*_: object) -> None:
             raise OSError(28, "No space left on device")
@@ -354,7 +354,7 @@ class TestWriteWhole:
         with monkeypatch.context() as patched:
             patched.setattr("pathlib.Path.write_bytes", full)
             with pytest.raises(FileError, match="must be a file that can be written, got No space left"):
-                write_whole(path, b"new")
+                write_atomic(path, b"new")
         assert path.read_bytes() == b"old" and [p.name for p in path.parent.iterdir()] == ["t.csv"]
-        write_whole(path, b"new")
+        write_atomic(path, b"new")
         assert path.read_bytes() == b"new"

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from test_registration import EYE, K
+from calibrations import EYE, K
 
 pytest.register_assert_rewrite("ros_helpers.fusion_rig")
 pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros] brings it)")
@@ -94,7 +94,7 @@ def test_compressed_cameras_of_different_size_are_rectified_registered_and_fused
     intake = SensorIntake(SensorConfig(**settings))
     intake.set_calibration(VISIBLE, calibration(96, 72))
     intake.set_calibration(INFRARED, calibration(50, 40))
-    pair = intake(*sent)
+    pair = intake.align(*sent)
     fuser = Fuser.from_config(FuserConfig(model=str(tiny_checkpoint), threads=1))
     assert np.array_equal(pixels(rig.fused[-1]), fuser.fuse(pair.visible, pair.infrared).image)
 

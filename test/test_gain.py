@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from textdifuse_ros.config.sensors import GAINS, SensorConfig
 from textdifuse_ros.errors import ImageError
-from textdifuse_ros.image.gain import ThermalGain, noise_of, plateau_curve
+from textdifuse_ros.image.gain import ThermalGain, estimate_noise, plateau_curve
 from textdifuse_ros.image.thermal import to_uint8
 
 FRAME_NS = 33_333_333
@@ -42,7 +42,7 @@ def flicker(config: SensorConfig, frames: int = 60) -> float:
         image = still.copy()
         if index % 3 == 0:
             image[:6, :10] += 500
-        means.append(gain(noisy(image, index), index * FRAME_NS)[10:].mean())
+        means.append(gain.apply(noisy(image, index), index * FRAME_NS)[10:].mean())
     return float(np.std(np.diff(means[15:])))
 
 
@@ -58,13 +58,13 @@ def test_a_static_noisy_scene_flickers_far_less_than_frame_by_frame(kind):
 def test_a_step_below_the_cut_is_followed_within_three_time_constants(kind):
     config = SensorConfig(gain=kind)
     gain, before, after = ThermalGain(config), noisy(scene(), 0), noisy(scene(level=29580.0), 1)
-    target = ThermalGain(config)(after, 0).astype(int)
+    target = ThermalGain(config).apply(after, 0).astype(int)
     for index in range(30):
-        gain(before, index * FRAME_NS)
-    first = np.abs(gain(after, 30 * FRAME_NS) - target).mean()
+        gain.apply(before, index * FRAME_NS)
+    first = np.abs(gain.apply(after, 30 * FRAME_NS) - target).mean()
     frames = round(3 * config.gain_time_constant * 1e9 / FRAME_NS)
     for index in range(31, 31 + frames):
-        last = gain(after, index * FRAME_NS)
+        last = gain.apply(after, index * FRAME_NS)
     assert first > 5 and np.abs(last - target).mean() < 0.08 * first + 0.5
 
 
@@ -73,13 +73,13 @@ def test_a_cut_and_a_jump_back_in_time_begin_anew_with_that_very_image(kind):
     config = SensorConfig(gain=kind)
     night, day = noisy(scene(), 0), noisy(scene(3, level=30500.0), 1)
     gain = ThermalGain(config)
-    gain(night, 10 * FRAME_NS)
-    assert np.array_equal(gain(day, 11 * FRAME_NS), ThermalGain(config)(day, 0))
+    gain.apply(night, 10 * FRAME_NS)
+    assert np.array_equal(gain.apply(day, 11 * FRAME_NS), ThermalGain(config).apply(day, 0))
     near = noisy(scene(3, level=30530.0), 2)
-    assert not np.array_equal(gain(near, 12 * FRAME_NS), ThermalGain(config)(near, 0))
-    assert np.array_equal(gain(near, 5 * FRAME_NS), ThermalGain(config)(near, 0))
+    assert not np.array_equal(gain.apply(near, 12 * FRAME_NS), ThermalGain(config).apply(near, 0))
+    assert np.array_equal(gain.apply(near, 5 * FRAME_NS), ThermalGain(config).apply(near, 0))
     gain.reset()
-    assert np.array_equal(gain(night, 6 * FRAME_NS), ThermalGain(config)(night, 0))
+    assert np.array_equal(gain.apply(night, 6 * FRAME_NS), ThermalGain(config).apply(night, 0))
 
 
 @pytest.mark.parametrize("kind", ("percentiles", "plateau"))
@@ -88,10 +88,10 @@ def test_a_cut_and_a_jump_back_in_time_begin_anew_with_that_very_image(kind):
 def test_a_shutter_in_front_of_the_sensor_is_shown_even_and_the_scene_returns_as_it_was(kind, closed_for, offset):
     gain, still = ThermalGain(SensorConfig(gain=kind)), scene()
     for index in range(30):
-        before = gain(noisy(still, index), index * FRAME_NS)
+        before = gain.apply(noisy(still, index), index * FRAME_NS)
     for index in range(30, 30 + closed_for):
-        closed = gain(noisy(np.full_like(still, np.median(still) + offset), index), index * FRAME_NS)
-    after = gain(noisy(still, 29), (30 + closed_for) * FRAME_NS)
+        closed = gain.apply(noisy(np.full_like(still, np.median(still) + offset), index), index * FRAME_NS)
+    after = gain.apply(noisy(still, 29), (30 + closed_for) * FRAME_NS)
     assert closed.std() < 0.25 * before.std()
     assert np.abs(after.astype(int) - before).max() <= 12
 
@@ -99,21 +99,21 @@ def test_a_shutter_in_front_of_the_sensor_is_shown_even_and_the_scene_returns_as
 @pytest.mark.parametrize("kind", ("percentiles", "plateau"))
 def test_an_even_scene_that_stays_is_no_shutter(kind):
     gain, still = ThermalGain(SensorConfig(gain=kind)), scene()
-    gain(noisy(still, 0), 0)
+    gain.apply(noisy(still, 0), 0)
     even = 29900.0 + 0.05 * (still - still.mean())
     for index in range(1, 150):
-        shown = gain(noisy(even, index, sigma=0.5), index * FRAME_NS)
+        shown = gain.apply(noisy(even, index, sigma=0.5), index * FRAME_NS)
     assert abs(float(shown.mean()) - 128) < 40 and shown.std() > 8
 
 
 def test_a_shutter_is_timed_anew_where_time_goes_back():
     gain, still, second = ThermalGain(SensorConfig()), scene(), 10**9
     even = np.full_like(still, 30400.0)
-    gain(noisy(still, 0), 10 * second)
-    gain(noisy(even, 1), 10 * second + FRAME_NS)
-    gain(noisy(still, 2), second)
+    gain.apply(noisy(still, 0), 10 * second)
+    gain.apply(noisy(even, 1), 10 * second + FRAME_NS)
+    gain.apply(noisy(still, 2), second)
     for index in range(3, 150):
-        shown = gain(noisy(even, index), second + (index - 2) * FRAME_NS)
+        shown = gain.apply(noisy(even, index), second + (index - 2) * FRAME_NS)
     assert abs(float(shown.mean()) - 128) < 20
 
 
@@ -123,22 +123,22 @@ def test_a_scene_of_low_contrast_is_no_shutter(kind, level):
     """From a street to a wall: a tenth of the span, and yet there is something to see."""
     gain = ThermalGain(SensorConfig(gain=kind))
     for index in range(30):
-        gain(noisy(scene(span=2500.0), index), index * FRAME_NS)
+        gain.apply(noisy(scene(span=2500.0), index), index * FRAME_NS)
     wall = scene(level=level, span=250.0)
-    shown = [gain(noisy(wall, index), index * FRAME_NS) for index in range(30, 75)]
+    shown = [gain.apply(noisy(wall, index), index * FRAME_NS) for index in range(30, 75)]
     assert shown[-1].std() > 25 and (level == 29500.0 or shown[0].std() > 25)
 
 
 @pytest.mark.parametrize("kind", SMOOTHED)
 def test_few_counts_without_noise_fill_the_range(kind):
     fog = np.rint(scene(level=120.0, span=20.0)).astype(np.uint16)
-    shown = ThermalGain(SensorConfig(gain=kind))(fog, 0)
+    shown = ThermalGain(SensorConfig(gain=kind)).apply(fog, 0)
     assert int(shown.max()) - int(shown.min()) > 150
 
 
 def test_the_noise_of_a_scene_is_measured():
     for sigma in (2.0, 8.0, 30.0):
-        assert abs(noise_of(noisy(scene(span=600.0), 0, sigma)) - sigma) < 0.25 * sigma
+        assert abs(estimate_noise(noisy(scene(span=600.0), 0, sigma)) - sigma) < 0.25 * sigma
 
 
 @pytest.mark.parametrize("kind", ("percentiles", "minmax"))
@@ -149,7 +149,7 @@ def test_a_median_that_jumps_between_sky_and_ground_is_no_cut(kind):
     for index in range(60):
         halves = np.full((60, 80), 29000.0)
         halves[29 + index % 3 :] = 29600.0
-        before, shown = shown, gain(noisy(halves, index), index * FRAME_NS)
+        before, shown = shown, gain.apply(noisy(halves, index), index * FRAME_NS)
         if index > 30:
             changes.append(abs(float(shown[40:].mean()) - float(before[40:].mean())))
     assert max(changes) < 0.3
@@ -160,20 +160,20 @@ def test_a_jump_of_temperatures_counts_as_one_of_counts(kind):
     config = SensorConfig(gain=kind)
     gain = ThermalGain(config)
     before, after = ((noisy(scene(level=level), 0) * 0.01).astype(np.float32) for level in (29500.0, 29900.0))
-    gain(before, 0)
-    assert np.array_equal(gain(after, FRAME_NS), ThermalGain(config)(after, 0))
+    gain.apply(before, 0)
+    assert np.array_equal(gain.apply(after, FRAME_NS), ThermalGain(config).apply(after, 0))
 
 
 @pytest.mark.parametrize("kind", SMOOTHED)
 def test_the_noise_of_an_even_scene_is_not_stretched_to_an_image(kind):
     even = noisy(np.full((60, 80), 29500.0), 0, sigma=4.0)
-    quiet = ThermalGain(SensorConfig(gain=kind))(even, 0)
+    quiet = ThermalGain(SensorConfig(gain=kind)).apply(even, 0)
     assert quiet.std() < 12 and abs(float(quiet.mean()) - 128) < 20
 
 
 def test_the_first_image_is_mapped_as_a_single_file_is():
     image = noisy(scene(), 0)
-    assert np.array_equal(ThermalGain(SensorConfig())(image, 5), to_uint8(image))
+    assert np.array_equal(ThermalGain(SensorConfig()).apply(image, 5), to_uint8(image))
 
 
 def test_a_fixed_range_is_the_same_for_counts_kelvin_and_celsius():
@@ -183,23 +183,23 @@ def test_a_fixed_range_is_the_same_for_counts_kelvin_and_celsius():
     counts = np.rint((kelvin - 100.0) / 0.04).astype(np.uint16)
     celsius = dataclasses.replace(config, thermal_unit="celsius")
     results = [
-        ThermalGain(config)(counts, 0),
-        ThermalGain(config)(kelvin.astype(np.float32), 0),
-        ThermalGain(celsius)((kelvin - 273.15).astype(np.float32), 0),
+        ThermalGain(config).apply(counts, 0),
+        ThermalGain(config).apply(kelvin.astype(np.float32), 0),
+        ThermalGain(celsius).apply((kelvin - 273.15).astype(np.float32), 0),
     ]
     expected = np.clip((kelvin - 280.0) * 10, 0, 255)
     for result in results:
         assert np.abs(result - expected).max() <= 1.0
 
 
-def test_plateau_equalisation_shows_what_an_even_stretch_presses_together():
+def test_plateau_equalization_shows_what_an_even_stretch_presses_together():
     """Two thirds sky and road in 60 counts, a furnace far away in counts: an even stretch leaves the street grey."""
     rng = np.random.default_rng(0)
     image = rng.integers(29000, 29060, (60, 80)).astype(np.uint16)
     image[:10, :10] = rng.integers(36000, 36020, (10, 10))
     street = np.s_[20:]
-    flat = ThermalGain(SensorConfig())(image, 0)
-    spread = ThermalGain(SensorConfig(gain="plateau", gain_plateau=20.0))(image, 0)
+    flat = ThermalGain(SensorConfig()).apply(image, 0)
+    spread = ThermalGain(SensorConfig(gain="plateau", gain_plateau=20.0)).apply(image, 0)
     assert flat[street].std() < 2 and spread[street].std() > 4 * max(flat[street].std(), 0.5)
     assert spread[0, 0] > spread[street].max()
 
@@ -225,7 +225,7 @@ def test_a_plateau_curve_never_falls_and_keeps_its_contrast_limit(low, span, pla
 def test_the_same_stream_gives_the_same_bytes(kind):
     def play() -> list[bytes]:
         gain = ThermalGain(SensorConfig(gain=kind))
-        return [gain(noisy(scene(), i), i * FRAME_NS).tobytes() for i in range(5)]
+        return [gain.apply(noisy(scene(), i), i * FRAME_NS).tobytes() for i in range(5)]
 
     assert play() == play()
 
@@ -233,22 +233,22 @@ def test_the_same_stream_gives_the_same_bytes(kind):
 def test_eight_bits_pass_and_bad_images_are_refused():
     gain = ThermalGain(SensorConfig())
     eight = np.arange(64, dtype=np.uint8).reshape(8, 8)
-    assert gain(eight, 0) is eight
+    assert gain.apply(eight, 0) is eight
     hot = np.ones((8, 8), np.float32)
     hot[2, 2] = np.nan
     with pytest.raises(ImageError, match="1 of 64 pixels NaN"):
-        gain(hot, 0)
+        gain.apply(hot, 0)
     dead = np.linspace(280, 300, 30 * 40, dtype=np.float32).reshape(30, 40)
     dead[5, 5], dead[9, 9] = np.nan, np.inf
-    shown = gain(dead, 0)
+    shown = gain.apply(dead, 0)
     assert abs(int(shown[5, 5]) - 128) < 3 and abs(int(shown[9, 9]) - 128) < 3 and shown[0, 0] == 0
     with pytest.raises(ImageError, match="uint8, uint16 or float"):
-        gain(np.zeros((8, 8, 3), np.uint16), 0)
+        gain.apply(np.zeros((8, 8, 3), np.uint16), 0)
 
 
 def test_a_change_of_the_kind_of_gain_begins_anew():
     gain = ThermalGain(SensorConfig())
-    gain(noisy(scene(), 0), 0)
+    gain.apply(noisy(scene(), 0), 0)
     gain.config = SensorConfig(gain="plateau")
     image = noisy(scene(level=29530.0), 1)
-    assert np.array_equal(gain(image, FRAME_NS), ThermalGain(gain.config)(image, 0))
+    assert np.array_equal(gain.apply(image, FRAME_NS), ThermalGain(gain.config).apply(image, 0))

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from test_registration import DISTORTIONS, info
+from calibrations import DISTORTIONS, camera_info
 
 from textdifuse_ros.config.nodes import FusionNodeConfig
 from textdifuse_ros.config.sensors import SensorConfig
@@ -51,7 +51,7 @@ def test_raw_and_compressed_messages_give_the_same_pair(images):
     visible, counts = images
     for sent in (raw(visible, "rgb8"), compressed(visible, "rgb8; png compressed bgr8", ".png")):
         for warm in (raw(counts, "mono16"), compressed(counts, "mono16; png compressed ", ".png")):
-            pair = SensorIntake(SensorConfig())(sent, warm)
+            pair = SensorIntake(SensorConfig()).align(sent, warm)
             assert np.array_equal(pair.visible, visible) and np.array_equal(pair.infrared, to_uint8(counts))
 
 
@@ -60,7 +60,7 @@ def test_a_grey_camera_may_be_the_visible_and_floats_the_infrared(images):
     grey = visible[..., 0].copy()
     kelvin = (counts * 0.01).astype(np.float32)
     intake = SensorIntake(SensorConfig(gain="fixed", gain_fixed_low=280.0, gain_fixed_high=310.0))
-    pair = intake(raw(grey, "mono8"), raw(kelvin, "32FC1"))
+    pair = intake.align(raw(grey, "mono8"), raw(kelvin, "32FC1"))
     assert all(np.array_equal(pair.visible[..., c], grey) for c in range(3))
     assert np.abs(pair.infrared - np.clip((kelvin - 280) / 30 * 255, 0, 255)).max() <= 1
 
@@ -79,40 +79,40 @@ def test_a_bad_message_is_told_under_its_reason(images, spoil, reason):
     visible, infrared = raw(images[0], "rgb8"), raw(images[1], "mono16")
     spoil(visible, infrared)
     with pytest.raises(IntakeError) as caught:
-        SensorIntake(SensorConfig())(visible, infrared)
+        SensorIntake(SensorConfig()).align(visible, infrared)
     assert caught.value.reason == reason and "must be" in str(caught.value)
 
 
 def test_a_missing_or_unfit_calibration_has_a_reason_of_its_own_and_is_mended_by_the_next(images):
     intake = SensorIntake(SensorConfig(rectify=True))
     messages = raw(images[0], "rgb8"), raw(images[1], "mono16")
-    assert intake.wanted_calibrations == ("visible", "infrared")
-    intake.set_calibration("visible", info(d=DISTORTIONS["plumb_bob"]))
-    intake.set_calibration("infrared", info(d=(0.1, 0.2)))
+    assert intake.required_calibrations == ("visible", "infrared")
+    intake.set_calibration("visible", camera_info(d=DISTORTIONS["plumb_bob"]))
+    intake.set_calibration("infrared", camera_info(d=(0.1, 0.2)))
     for fit in (False, True):
         if fit:
-            intake.set_calibration("infrared", info(d=DISTORTIONS["equidistant"], model="equidistant"))
-            pair = intake(*messages)
+            intake.set_calibration("infrared", camera_info(d=DISTORTIONS["equidistant"], model="equidistant"))
+            pair = intake.align(*messages)
             assert not np.array_equal(pair.visible, images[0]) and pair.infrared.shape == (120, 160)
         else:
             with pytest.raises(IntakeError) as caught:
-                intake(*messages)
+                intake.align(*messages)
             assert caught.value.reason == reasons.NO_CALIBRATION and "4 or 5 coefficients" in str(caught.value)
-    intake.set_calibration("visible", info(size=(320, 240)))
+    intake.set_calibration("visible", camera_info(size=(320, 240)))
     with pytest.raises(IntakeError, match="calibrate at the size"):
-        intake(*messages)
+        intake.align(*messages)
 
 
 def test_pairs_without_a_fit_calibration_are_not_kept(images):
     intake, kept = SensorIntake(SensorConfig(rectify=True)), []
-    intake.set_calibration("visible", info())
-    intake.set_calibration("infrared", info(k=(0.0,) * 9))
+    intake.set_calibration("visible", camera_info())
+    intake.set_calibration("infrared", camera_info(k=(0.0,) * 9))
     for _ in range(5):
         visible = raw(images[0], "rgb8")
         visible.data = visible.data.copy()
         kept.append(weakref.ref(visible.data))
         with pytest.raises(IntakeError, match="calibrate the camera"):
-            intake(visible, raw(images[1], "mono16"))
+            intake.align(visible, raw(images[1], "mono16"))
     del visible
     gc.collect()
     assert sum(data() is not None for data in kept) <= 1
@@ -120,37 +120,37 @@ def test_pairs_without_a_fit_calibration_are_not_kept(images):
 
 def test_the_visible_alone_needs_no_calibration_of_the_infrared(images):
     intake = SensorIntake(SensorConfig(rectify=True))
-    intake.set_calibration("visible", info())
-    intake.set_calibration("infrared", info(k=(0.0,) * 9))
-    assert np.array_equal(intake(raw(images[0], "rgb8"), None).visible, images[0])
+    intake.set_calibration("visible", camera_info())
+    intake.set_calibration("infrared", camera_info(k=(0.0,) * 9))
+    assert np.array_equal(intake.align(raw(images[0], "rgb8"), None).visible, images[0])
 
 
-def test_sixteen_bit_colour_of_the_infrared_is_scaled_and_not_stretched(images):
+def test_sixteen_bit_color_of_the_infrared_is_scaled_and_not_stretched(images):
     grey = np.repeat(images[1][..., None] // 8, 3, 2)
-    alone = SensorIntake(SensorConfig())(None, raw(grey, "rgb16")).infrared
+    alone = SensorIntake(SensorConfig()).align(None, raw(grey, "rgb16")).infrared
     assert np.abs(alone.astype(int) - images[1] // 8 // 257).max() <= 1
 
 
 @pytest.mark.parametrize("encoding", ["mono16", "rgb16"])
 def test_a_camera_of_twelve_bits_fills_the_range(images, encoding):
     full = np.repeat(images[0][..., :1].astype(np.uint16) * 16, 1 if encoding == "mono16" else 3, 2).squeeze()
-    shown = SensorIntake(SensorConfig(visible_bits=12))(raw(full, encoding), None).visible
+    shown = SensorIntake(SensorConfig(visible_bits=12)).align(raw(full, encoding), None).visible
     assert shown.dtype == np.uint16
     assert np.abs(to_uint8(shown)[..., 0].astype(int) - images[0][..., 0]).max() <= 1
 
 
 def test_a_black_hot_camera_is_turned_round(images):
     _, counts = images
-    hot = SensorIntake(SensorConfig())(None, raw(counts, "mono16")).infrared
-    turned = SensorIntake(SensorConfig(infrared_polarity="black_hot"))(None, raw(counts, "mono16")).infrared
+    hot = SensorIntake(SensorConfig()).align(None, raw(counts, "mono16")).infrared
+    turned = SensorIntake(SensorConfig(infrared_polarity="black_hot")).align(None, raw(counts, "mono16")).infrared
     assert np.array_equal(turned, 255 - hot)
 
 
 def test_one_camera_alone_gives_its_image(images):
     intake = SensorIntake(SensorConfig(registration="homography", infrared_homography=(1, 0, 9, 0, 1, 0, 0, 0, 1)))
-    alone = intake(None, raw(images[1], "mono16"))
+    alone = intake.align(None, raw(images[1], "mono16"))
     assert alone.visible is None and np.array_equal(alone.infrared, to_uint8(images[1]))
-    alone = intake(raw(images[0], "rgb8"), None)
+    alone = intake.align(raw(images[0], "rgb8"), None)
     assert alone.infrared is None and np.array_equal(alone.visible, images[0])
 
 
@@ -158,18 +158,19 @@ def test_the_gain_is_kept_between_pairs_and_forgotten_by_reset(images):
     visible, counts = images
     intake = SensorIntake(SensorConfig())
     warmer = (counts + 60).astype(np.uint16)
-    intake(raw(visible, "rgb8"), raw(counts, "mono16", 1_000_000_000))
-    kept = intake(raw(visible, "rgb8"), raw(warmer, "mono16", 1_033_000_000)).infrared
+    intake.align(raw(visible, "rgb8"), raw(counts, "mono16", 1_000_000_000))
+    kept = intake.align(raw(visible, "rgb8"), raw(warmer, "mono16", 1_033_000_000)).infrared
     assert kept.mean() > to_uint8(warmer).mean() + 2
     intake.reset()
-    assert np.array_equal(intake(raw(visible, "rgb8"), raw(warmer, "mono16", 1_066_000_000)).infrared, to_uint8(warmer))
+    after = intake.align(raw(visible, "rgb8"), raw(warmer, "mono16", 1_066_000_000)).infrared
+    assert np.array_equal(after, to_uint8(warmer))
 
 
 def test_the_node_configuration_is_taken_and_contradictions_are_refused():
     assert isinstance(FusionNodeConfig(), SensorConfig)
     intake = SensorIntake(FusionNodeConfig(gain="minmax"))
     assert intake.config == SensorConfig(gain="minmax")
-    intake.config = FusionNodeConfig(gain="plateau")
+    intake.update_config(FusionNodeConfig(gain="plateau"))
     assert intake.config.gain == "plateau"
     with pytest.raises(ConfigError, match="infrared_translation"):
         SensorIntake(SensorConfig(infrared_translation=(0.0,)))

@@ -322,7 +322,7 @@ def test_images_too_small_for_a_metric_are_refused(
         metric(enough[1:], enough[1:])
 
 
-def test_the_table_refuses_other_sizes_and_colour_where_grey_is_due(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_the_table_refuses_other_sizes_and_color_where_grey_is_due(pair: tuple[np.ndarray, np.ndarray]) -> None:
     visible, infrared = pair
     with pytest.raises(ImageError, match="the infrared image"):
         clean_metrics(visible, visible, visible)

@@ -4,40 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+from calibrations import DISTORTIONS, EYE, K, camera_info
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from textdifuse_ros.config.sensors import SensorConfig, check_sensors
 from textdifuse_ros.errors import CalibrationError, ConfigError, FileError, ImageError
-from textdifuse_ros.image.camera import Camera, camera_from, read_camera
-from textdifuse_ros.image.registration import alignment, rectification
-
-K = (130.0, 0.0, 78.0, 0.0, 132.0, 61.0, 0.0, 0.0, 1.0)
-EYE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-DISTORTIONS = {
-    "plumb_bob": (-0.28, 0.09, 0.001, -0.0007, -0.01),
-    "rational_polynomial": (0.5, -0.1, 0.0005, 0.0003, 0.01, 0.8, -0.05, 0.002),
-    "equidistant": (-0.03, 0.01, -0.004, 0.001),
-}
-
-
-def info(model="plumb_bob", d=(), k=K, p=None, r=EYE, size=(160, 120), binning=(0, 0), roi=(0, 0, 0, 0)):
-    """The fields of a ``sensor_msgs/CameraInfo``; P without stereo offset."""
-    p = k if p is None else p
-    return SimpleNamespace(
-        width=size[0], height=size[1], distortion_model=model, d=list(d), k=list(k), r=list(r),
-        p=[*p[0:3], 0.0, *p[3:6], 0.0, *p[6:9], 0.0], binning_x=binning[0], binning_y=binning[1],
-        roi=SimpleNamespace(x_offset=roi[0], y_offset=roi[1], width=roi[2], height=roi[3], do_rectify=False),
-    )  # fmt: skip
+from textdifuse_ros.image.camera import Camera, camera_from_info, read_camera
+from textdifuse_ros.image.registration import compute_alignment, compute_rectification
 
 
 def camera(**fields) -> Camera:
-    return camera_from(info(**fields), "the visible camera")
+    return camera_from_info(camera_info(**fields), "the visible camera")
 
 
 def smooth_image(size=(160, 120), seed=0) -> np.ndarray:
@@ -56,7 +38,7 @@ def dots(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def found_at(image: np.ndarray, near: np.ndarray) -> np.ndarray:
-    """Centre of mass within 6 pixels of a place."""
+    """Center of mass within 6 pixels of a place."""
     left, top = np.round(near).astype(int) - 6
     part = image[max(top, 0) : top + 13, max(left, 0) : left + 13].astype(float)
     y, x = np.mgrid[: part.shape[0], : part.shape[1]]
@@ -70,7 +52,7 @@ def test_rectification_agrees_with_opencv(model, zoom):
     coefficients, size = np.array(DISTORTIONS[model]), (160, 120)
     build = cv2.fisheye.initUndistortRectifyMap if model == "equidistant" else cv2.initUndistortRectifyMap
     maps = build(matrix, coefficients, np.eye(3), wanted, size, cv2.CV_32FC1)
-    mapping = rectification(camera(model=model, d=DISTORTIONS[model], p=wanted.reshape(-1)))
+    mapping = compute_rectification(camera(model=model, d=DISTORTIONS[model], p=wanted.reshape(-1)))
     assert mapping is not None
     inside = (maps[0] > 0) & (maps[0] < 159) & (maps[1] > 0) & (maps[1] < 119)
     assert inside.mean() > 0.5
@@ -82,7 +64,7 @@ def test_a_rotated_stereo_camera_is_rectified_as_opencv_does_it():
     maps = cv2.initUndistortRectifyMap(
         np.reshape(K, (3, 3)), np.array(DISTORTIONS["plumb_bob"]), turn, np.reshape(K, (3, 3)), (160, 120), cv2.CV_32FC1
     )
-    mapping = rectification(camera(d=DISTORTIONS["plumb_bob"], r=turn.reshape(-1)))
+    mapping = compute_rectification(camera(d=DISTORTIONS["plumb_bob"], r=turn.reshape(-1)))
     inside = (maps[0] > 0) & (maps[0] < 159) & (maps[1] > 0) & (maps[1] < 119)
     assert np.abs(mapping.x - maps[0])[inside].max() < 0.01 and np.abs(mapping.y - maps[1])[inside].max() < 0.01
 
@@ -91,11 +73,11 @@ def test_a_rotated_stereo_camera_is_rectified_as_opencv_does_it():
 @pytest.mark.parametrize("model", ["plumb_bob", "", "something"])
 def test_a_camera_without_distortion_is_left_as_it_is(d, model):
     plain = camera(d=d, model=model)
-    assert plain.is_plain and rectification(plain) is None
+    assert plain.is_plain and compute_rectification(plain) is None
     config = SensorConfig(rectify=True)
-    image, colour = smooth_image(), np.repeat(smooth_image()[..., None], 3, 2)
-    seen, warm = alignment(config, (160, 120), (160, 120), plain, plain).apply(colour, image)
-    assert seen is colour and warm is image
+    image, color = smooth_image(), np.repeat(smooth_image()[..., None], 3, 2)
+    seen, warm = compute_alignment(config, (160, 120), (160, 120), plain, plain).apply(color, image)
+    assert seen is color and warm is image
 
 
 def test_binning_and_region_of_interest_are_worked_into_the_matrix():
@@ -148,7 +130,7 @@ def test_a_shift_by_whole_pixels_moves_them_and_fills_the_rest_with_the_visible(
     infrared = rng.integers(0, 256, (height, width), dtype=np.uint8)
     config = SensorConfig(registration="homography", infrared_homography=(1, 0, dx, 0, 1, dy, 0, 0, 1),
                           registration_feather=0)  # fmt: skip
-    seen, warm = alignment(config, (64, 48), (width, height), None, None).apply(visible, infrared)
+    seen, warm = compute_alignment(config, (64, 48), (width, height), None, None).apply(visible, infrared)
     luma = cv2.cvtColor(visible, cv2.COLOR_RGB2GRAY)
     y, x = np.mgrid[:48, :64]
     inside = (x - dx >= 0) & (x - dx < width) & (y - dy >= 0) & (y - dy < height)
@@ -160,7 +142,7 @@ def test_the_border_of_the_infrared_fades_outside_its_view_and_not_inside():
     visible, infrared = np.full((60, 80, 3), 200, np.uint8), np.full((60, 40), 50, np.uint8)
     config = SensorConfig(registration="homography", infrared_homography=(1, 0, 20, 0, 1, 0, 0, 0, 1),
                           registration_feather=6)  # fmt: skip
-    _, warm = alignment(config, (80, 60), (40, 60), None, None).apply(visible, infrared)
+    _, warm = compute_alignment(config, (80, 60), (40, 60), None, None).apply(visible, infrared)
     row = warm[30].astype(int)
     assert np.all(row[:13] == 200) and np.all(row[67:] == 200) and np.all(warm[:, 20:60] == 50)
     assert np.all(np.diff(row[:40]) <= 0) and len(set(row[13:20])) >= 6
@@ -173,9 +155,10 @@ def test_another_size_is_mapped_by_the_homography():
     there = there[:, :2] / there[:, 2:]
     config = SensorConfig(registration="homography", infrared_homography=tuple((3 * homography).reshape(-1)))
     infrared = dots(places, (80, 64))
-    _, warm = alignment(config, (160, 128), (80, 64), None, None).apply(np.zeros((128, 160, 3), np.uint8), infrared)
+    alignment = compute_alignment(config, (160, 128), (80, 64), None, None)
+    _, moved = alignment.apply(np.zeros((128, 160, 3), np.uint8), infrared)
     for place in there:
-        assert np.hypot(*(found_at(warm, place) - place)) < 0.3
+        assert np.hypot(*(found_at(moved, place) - place)) < 0.3
 
 
 @pytest.mark.parametrize("model", DISTORTIONS)
@@ -189,7 +172,7 @@ def test_rays_are_the_way_back_of_project(model):
 def test_a_fisheye_whose_circle_lies_within_the_image_is_rectified():
     """At the border of the image it sees nothing at all."""
     lens = camera(d=(0.0,) * 4, model="equidistant", k=(40.0, 0.0, 80.0, 0.0, 40.0, 60.0, 0.0, 0.0, 1.0))
-    assert rectification(lens) is not None
+    assert compute_rectification(lens) is not None
     assert np.isnan(lens.rays(np.array([[0.0, 0.0], [159.0, 119.0]]))).all()
 
 
@@ -207,19 +190,20 @@ def test_an_ideal_fisheye_is_no_pinhole():
 
 def test_a_homography_is_for_the_sizes_that_it_was_found_at():
     config = SensorConfig(registration="homography", homography_sizes=(160, 120, 80, 60))
-    assert alignment(config, (160, 120), (80, 60), None, None).infrared is not None
+    assert compute_alignment(config, (160, 120), (80, 60), None, None).infrared is not None
     with pytest.raises(ImageError, match=r"the infrared image must be as homography_sizes says \(80 x 60 pixels\)"):
-        alignment(config, (160, 120), (40, 30), None, None)
-    assert alignment(replace(config, homography_sizes=(160, 0, 0, 0)), (160, 120), (40, 30), None, None).infrared
+        compute_alignment(config, (160, 120), (40, 30), None, None)
+    any_infrared = replace(config, homography_sizes=(160, 0, 0, 0))
+    assert compute_alignment(any_infrared, (160, 120), (40, 30), None, None).infrared
     with pytest.raises(ImageError, match="the visible image must be as homography_sizes"):
-        alignment(config, (320, 240), (80, 60), None, None)
+        compute_alignment(config, (320, 240), (80, 60), None, None)
 
 
 def test_the_mappings_outlive_a_change_of_the_gain():
     config = SensorConfig(registration="homography")
-    before = alignment(config, (160, 120), (80, 60), None, None)
-    assert alignment(replace(config, gain_cut=0.5), (160, 120), (80, 60), None, None) is before
-    assert alignment(replace(config, registration_feather=3), (160, 120), (80, 60), None, None) is not before
+    before = compute_alignment(config, (160, 120), (80, 60), None, None)
+    assert compute_alignment(replace(config, gain_cut=0.5), (160, 120), (80, 60), None, None) is before
+    assert compute_alignment(replace(config, registration_feather=3), (160, 120), (80, 60), None, None) is not before
 
 
 @pytest.mark.parametrize("rectify", [False, True])
@@ -243,7 +227,7 @@ def test_extrinsics_bring_points_at_the_depth_together_and_others_not(rectify, t
         in_infrared = (points - place) @ rotation
         seen, _ = cv2.projectPoints(in_infrared, np.zeros(3), np.zeros(3), np.reshape(k_ir, (3, 3)), np.array(d_ir))
         infrared = dots(seen.reshape(-1, 2), (80, 64))
-        mapping = alignment(config, (160, 120), (80, 64), visible_camera, infrared_camera)
+        mapping = compute_alignment(config, (160, 120), (80, 64), visible_camera, infrared_camera)
         _, warm = mapping.apply(np.zeros((120, 160, 3), np.uint8), infrared)
         lens = np.zeros(5) if rectify else np.array(d)
         expected, _ = cv2.projectPoints(in_rectified, np.zeros(3), np.zeros(3), np.reshape(K, (3, 3)), lens)
@@ -254,12 +238,12 @@ def test_extrinsics_bring_points_at_the_depth_together_and_others_not(rectify, t
 
 def test_what_cannot_be_aligned_is_refused_with_the_way_out():
     with pytest.raises(ImageError, match=r"as large as the visible one .* let textdifuse calibrate find"):
-        alignment(SensorConfig(), (64, 48), (32, 24), None, None)
+        compute_alignment(SensorConfig(), (64, 48), (32, 24), None, None)
     far = SensorConfig(registration="homography", infrared_homography=(1, 0, 900, 0, 1, 0, 0, 0, 1))
     with pytest.raises(CalibrationError, match="nothing of it in common"):
-        alignment(far, (64, 48), (64, 48), None, None)
+        compute_alignment(far, (64, 48), (64, 48), None, None)
     with pytest.raises(CalibrationError, match="publish infrared/camera_info, or name a file by infrared_calibration"):
-        alignment(SensorConfig(rectify=True), (160, 120), (160, 120), camera(), None)
+        compute_alignment(SensorConfig(rectify=True), (160, 120), (160, 120), camera(), None)
     with pytest.raises(CalibrationError, match="calibrate at the size that the driver sends"):
         camera().check_size(np.zeros((64, 80), np.uint8), "the visible camera")
 

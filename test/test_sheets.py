@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from textdifuse_ros.errors import FileError, ImageError
-from textdifuse_ros.image.sheets import contact_sheet, shown
+from textdifuse_ros.image.sheets import contact_sheet, to_display
 from textdifuse_ros.image.video import write_video
 
 
-def _flat(height: int, width: int, colour: tuple[int, int, int]) -> np.ndarray:
-    return np.full((height, width, 3), colour, np.uint8)
+def _flat(height: int, width: int, color: tuple[int, int, int]) -> np.ndarray:
+    return np.full((height, width, 3), color, np.uint8)
 
 
 class TestContactSheet:
@@ -51,11 +51,11 @@ class TestContactSheet:
         rows = [[_flat(30, 40, (9, 9, 9)), np.full((90, 40, 3), 40_000, np.uint16)], [None, _flat(8, 8, (1, 2, 3))]]
         sheet = contact_sheet(rows, ["a", "b"], cell_width=40)
         assert sheet.shape == (26 + 90 + 4 + 40 + 4, 2 * 44 + 4, 3)
-        assert tuple(sheet[26 + 80, 60]) == (156, 156, 156), "16 bits of colour are scaled to 8"
+        assert tuple(sheet[26 + 80, 60]) == (156, 156, 156), "16 bits of color are scaled to 8"
 
     def test_sixteen_bit_infrared_is_stretched_lest_it_be_black(self) -> None:
         thermal = np.tile(np.linspace(7000, 7400, 40).astype(np.uint16), (30, 1))
-        image = shown(thermal)
+        image = to_display(thermal)
         assert image.dtype == np.uint8 and image.shape == (30, 40, 3)
         assert image.min() < 10 and image.max() > 245
         sheet = contact_sheet([[thermal]], ["infrared"], cell_width=40)[26:-4, 4:-4]
@@ -79,17 +79,17 @@ class TestContactSheet:
 
 class TestVideo:
     @pytest.mark.parametrize("size", [(48, 64), (49, 65)])
-    def test_frames_are_read_back_in_order_and_colour(self, tmp_path: Path, size: tuple[int, int]) -> None:
-        colours = [(200, 20, 20), (20, 200, 20), (20, 20, 200), (128, 128, 128)]
+    def test_frames_are_read_back_in_order_and_color(self, tmp_path: Path, size: tuple[int, int]) -> None:
+        colors = [(200, 20, 20), (20, 200, 20), (20, 20, 200), (128, 128, 128)]
         path = tmp_path / "new" / "drive.mp4"
-        assert write_video(path, (_flat(*size, colour) for colour in colours), 10.0) == 4
+        assert write_video(path, (_flat(*size, color) for color in colors), 10.0) == 4
         video = cv2.VideoCapture(str(path))
         assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(10.0)
-        for colour in colours:
+        for color in colors:
             read, frame = video.read()
             assert read
             assert frame.shape == (size[0] + size[0] % 2, size[1] + size[1] % 2, 3)
-            np.testing.assert_allclose(frame[..., ::-1].mean((0, 1)), colour, atol=12)
+            np.testing.assert_allclose(frame[..., ::-1].mean((0, 1)), color, atol=12)
         assert not video.read()[0]
 
     def test_no_frames_make_no_video(self, tmp_path: Path) -> None:

@@ -98,12 +98,12 @@ def _calibrate(arguments: argparse.Namespace, pairs: list[tuple[np.ndarray, np.n
 
     from textdifuse_ros.evaluate.overlays import overlay_sheet
     from textdifuse_ros.evaluate.tables import write_text
-    from textdifuse_ros.image.calibration import ENOUGH, estimate
+    from textdifuse_ros.image.calibration import MIN_RELIABLE_PAIRS, estimate_homography
     from textdifuse_ros.image.files import write_png
 
     pairs = _distinct(pairs)
     lumas = [(cv2.cvtColor(visible, cv2.COLOR_RGB2GRAY), infrared) for visible, infrared in pairs]
-    found = estimate(lumas, arguments.transform, report=lambda line: print(line, file=sys.stderr))
+    found = estimate_homography(lumas, arguments.transform, report=lambda line: print(line, file=sys.stderr))
     figures = _figures(found, lumas)
     write_text(arguments.output, _yaml(arguments, found, figures))
     if arguments.json:
@@ -117,7 +117,7 @@ def _calibrate(arguments: argparse.Namespace, pairs: list[tuple[np.ndarray, np.n
     for row in figures["infrared_homography"]:
         print("  " + " ".join(f"{value:12.6f}" for value in row))
     print(f"written: {arguments.output}")
-    if len(pairs) < ENOUGH:
+    if len(pairs) < MIN_RELIABLE_PAIRS:
         print(f"textdifuse: {len(pairs)} different pairs do not tell how good this is, nor whether a similarity is "
               "enough; take a dozen", file=sys.stderr)  # fmt: skip
         return 1

@@ -16,7 +16,7 @@ from textdifuse_ros.bags.reader import BagImage, BagReader
 from textdifuse_ros.errors import InputError
 from textdifuse_ros.image.encodings import decode_image, to_infrared, to_visible
 from textdifuse_ros.image.files import find_pairs, read_infrared, read_visible, write_png
-from textdifuse_ros.image.sheets import contact_sheet, shown
+from textdifuse_ros.image.sheets import contact_sheet, to_display
 from textdifuse_ros.image.video import write_video
 
 FUSED_TOPIC, OVERLAY_TOPIC = "/fusion_node/fused", "/fusion_node/overlay"
@@ -163,7 +163,7 @@ def _cell(image: np.ndarray | None) -> np.ndarray:
     """The whole image within a cell of the video, black around it: uint8 [H, W, 3]."""
     if image is None:
         return np.zeros((CELL[1], CELL[0], 3), np.uint8)
-    image = shown(image)
+    image = to_display(image)
     scale = min(CELL[0] / image.shape[1], CELL[1] / image.shape[0])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)

@@ -222,7 +222,7 @@ class VideoConfig:
 
     video: bool = parameter(
         True,
-        "Steady brightness and colour against the fused image before, along the motion of the sources; false fuses "
+        "Steady brightness and color against the fused image before, along the motion of the sources; false fuses "
         "each image for itself.",
         live=True,
     )

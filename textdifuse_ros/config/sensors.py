@@ -42,7 +42,7 @@ class SensorConfig:
     gain: str = parameter(
         "percentiles",
         "How thermal counts (16 bits, floats) become 8 bits: stretched between percentiles or minmax, by plateau "
-        "equalisation, or by a fixed range of temperatures; images of 8 bits are taken as they are.",
+        "equalization, or by a fixed range of temperatures; images of 8 bits are taken as they are.",
         choices=GAINS,
         live=True,
     )
@@ -54,7 +54,7 @@ class SensorConfig:
     )
     gain_plateau: float = parameter(
         3.0,
-        "Plateau equalisation: where the histogram is cut, as a multiple of an even spread's bins.",
+        "Plateau equalization: where the histogram is cut, as a multiple of an even spread's bins.",
         low=1.0,
         high=1000.0,
         live=True,

@@ -9,7 +9,7 @@ from textdifuse_ros.errors import ConfigError
 
 STAGES = ("luma", "chroma", "control", "joint", "modulation")
 
-UNBINDING = ("workers", "log_every", "save_every", "sheet_every")
+CHANGEABLE_ON_RESUME = ("workers", "log_every", "save_every", "sheet_every")
 """Parameters that change nothing of what is learned: a run may be taken up with others."""
 
 

@@ -24,7 +24,7 @@ from textdifuse_ros.errors import FileError
 from textdifuse_ros.localize.base import Instance, Localizer
 from textdifuse_ros.localize.builtin import BuiltinLocalizer
 from textdifuse_ros.localize.prompt import parse_prompt
-from textdifuse_ros.metrics.detection import Hits, class_overlaps, confusion, match_boxes
+from textdifuse_ros.metrics.detection import Hits, class_ious, confusion_matrix, match_boxes
 from textdifuse_ros.scenes.config import LABELS, DriveSceneConfig
 from textdifuse_ros.scenes.drive import NightDrive
 
@@ -73,12 +73,12 @@ def camvid_overlaps(
         visible = np.ascontiguousarray(read_image(path, cv2.IMREAD_COLOR)[:, :, ::-1])
         codes = camvid_codes(read_image(folder / "labels" / f"{path.stem}.png", cv2.IMREAD_UNCHANGED))
         found = localizer.classes(visible, np.zeros_like(codes)).probability.argmax(0)
-        table += confusion(np.where(codes == UNKNOWN, 255, codes), found, RIDER + 1, len(CLASSES))
+        table += confusion_matrix(np.where(codes == UNKNOWN, 255, codes), found, RIDER + 1, len(CLASSES))
         progress()
-    overlaps = dict(zip(CLASSES, class_overlaps(table).tolist(), strict=True))
+    overlaps = dict(zip(CLASSES, class_ious(table).tolist(), strict=True))
     both = table[RIDER, [PERSON, BICYCLE]].sum()
     overlaps["bicycle"] = float(both / max(1, table[RIDER].sum() + table[:RIDER, BICYCLE].sum()))
-    aside = float(class_overlaps(table[:RIDER])[PERSON])
+    aside = float(class_ious(table[:RIDER])[PERSON])
     return {**overlaps, "mean": float(np.mean([overlaps[name] for name in CLASSES])), "person, riders aside": aside}
 
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from textdifuse_ros.config.sensors import SensorConfig
-from textdifuse_ros.image.registration import alignment
+from textdifuse_ros.image.registration import compute_alignment
 from textdifuse_ros.image.sheets import contact_sheet
 
 INK = (255, 90, 0)
@@ -47,4 +47,4 @@ def overlay_sheet(pairs: Sequence[tuple[np.ndarray, np.ndarray]], before: np.nda
 def _onto(visible: np.ndarray, infrared: np.ndarray, homography: np.ndarray) -> np.ndarray:
     config = SensorConfig(registration="homography", infrared_homography=tuple(homography.reshape(-1).tolist()))
     sizes = [(image.shape[1], image.shape[0]) for image in (visible, infrared)]
-    return alignment(config, sizes[0], sizes[1], None, None).apply(visible, infrared)[1]
+    return compute_alignment(config, sizes[0], sizes[1], None, None).apply(visible, infrared)[1]

@@ -18,7 +18,7 @@ from textdifuse_ros.image.encodings import to_infrared, to_visible
 from textdifuse_ros.image.files import find_pairs, read_infrared, read_visible
 from textdifuse_ros.image.gain import ThermalGain
 from textdifuse_ros.image.intake import decode_message
-from textdifuse_ros.image.registration import rectification
+from textdifuse_ros.image.registration import compute_rectification
 from textdifuse_ros.image.thermal import to_uint8
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -92,7 +92,7 @@ def _from_recording(path: Path, limit: int, topics: tuple[str, str], tolerance_n
                     found[message.topic][index] = to_uint8(to_visible(decoded))
                 else:
                     grey = decoded if decoded.ndim == 2 else to_infrared(decoded)
-                    found[message.topic][index] = gain(grey, 0)
+                    found[message.topic][index] = gain.apply(grey, 0)
         return [(found[names[0]][one], found[names[1]][other]) for one, other in chosen]
 
 
@@ -112,7 +112,7 @@ def _nearest(visible: Iterable[int], infrared: Iterable[int], tolerance_ns: int)
 
 def _rectified(pairs: list[Pair], side: int, path: Path, what: str) -> list[Pair]:
     camera = read_camera(path, what)
-    mapping = rectification(camera)
+    mapping = compute_rectification(camera)
     changed = []
     for pair in pairs:
         both = list(pair)

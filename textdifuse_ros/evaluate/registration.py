@@ -18,8 +18,8 @@ import numpy as np
 
 from textdifuse_ros.config.sensors import SensorConfig
 from textdifuse_ros.errors import ConfigError
-from textdifuse_ros.image.calibration import estimate
-from textdifuse_ros.image.registration import alignment, through
+from textdifuse_ros.image.calibration import estimate_homography
+from textdifuse_ros.image.registration import apply_homography, compute_alignment
 from textdifuse_ros.metrics.detail import qabf
 
 if TYPE_CHECKING:
@@ -80,21 +80,21 @@ def recover(
     """Displace, estimate, register, fuse and measure.
 
     :param displacement: see :func:`parse_displacement`
-    :param transform: as ``model`` of :func:`.estimate`
+    :param transform: as ``model`` of :func:`.estimate_homography`
     :param progress: called after each pair
     :param aligned: fused aligned pairs by index, filled where empty; to be handed on to the next displacement
     """
     back = np.linalg.inv(displacement)
     moved = [_moved(infrared, back) for _, infrared in pairs]
     lumas = [cv2.cvtColor(visible, cv2.COLOR_RGB2GRAY) for visible, _ in pairs]
-    found = estimate(list(zip(lumas, moved, strict=True)), transform)
+    found = estimate_homography(list(zip(lumas, moved, strict=True)), transform)
     config = SensorConfig(registration="homography", infrared_homography=tuple(found.homography.reshape(-1).tolist()))
     aligned = {} if aligned is None else aligned
     whole: list[list[float]] = []
     common: list[list[float]] = []
     for index, ((visible, infrared), other) in enumerate(zip(pairs, moved, strict=True)):
         size = (visible.shape[1], visible.shape[0])
-        _, registered = alignment(config, size, size, None, None).apply(visible, other)
+        _, registered = compute_alignment(config, size, size, None, None).apply(visible, other)
         if index not in aligned:
             aligned[index] = fuser.fuse(visible, infrared).image
         results = [aligned[index], fuser.fuse(visible, other).image, fuser.fuse(visible, registered).image]
@@ -119,13 +119,13 @@ def _corners(size: tuple[int, int]) -> np.ndarray:
 def _inner(size: tuple[int, int], displacement: np.ndarray) -> tuple[slice, slice]:
     """The image without a border as wide as its corners are moved."""
     corners = _corners(size)
-    x, y = np.ceil(np.abs(through(displacement, corners) - corners).max(0)).astype(int)
+    x, y = np.ceil(np.abs(apply_homography(displacement, corners) - corners).max(0)).astype(int)
     return slice(y, size[1] - y), slice(x, size[0] - x)
 
 
 def _error(true: np.ndarray, found: np.ndarray, pairs: Sequence[Pair]) -> float:
     corners = np.concatenate([_corners((visible.shape[1], visible.shape[0])) for visible, _ in pairs])
-    return round(float(np.hypot(*(through(found @ np.linalg.inv(true), corners) - corners).T).max()), 3)
+    return round(float(np.hypot(*(apply_homography(found @ np.linalg.inv(true), corners) - corners).T).max()), 3)
 
 
 def _means(rows: list[list[float]]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from textdifuse_ros.evaluate.methods import MODEL, Inputs, Row, check_results, s
 from textdifuse_ros.evaluate.panels import Plan, gather
 from textdifuse_ros.evaluate.results import Evaluation, Record, summarise
 from textdifuse_ros.evaluate.sets import PairSet, check_size, read_pair
-from textdifuse_ros.image.files import Pair, read_stored, write_png
+from textdifuse_ros.image.files import Pair, read_image, write_png
 from textdifuse_ros.image.gain import ThermalGain
 from textdifuse_ros.metrics.detail import average_gradient
 from textdifuse_ros.metrics.images import to_grey
@@ -63,10 +63,10 @@ def with_gain(frames: PairSet, folder: Path) -> PairSet:
     gain = ThermalGain(SensorConfig())
     pairs = []
     for number, pair in enumerate(frames.pairs):
-        stored = read_stored(pair.infrared)
+        stored = read_image(pair.infrared)
         if stored.ndim == 2 and stored.dtype != np.uint8:
             mapped = folder / pair.infrared.name  # a PNG whatever the suffix: readers go by the content
-            write_png(mapped, gain(stored, number * FRAME_NS, str(pair.infrared)))
+            write_png(mapped, gain.apply(stored, number * FRAME_NS, str(pair.infrared)))
             pair = replace(pair, infrared=mapped)
         pairs.append(pair)
     return replace(frames, pairs=tuple(pairs))
@@ -128,7 +128,7 @@ def _transitions(plan: Plan, fuser: Fuser | None) -> Iterator[Transition]:
             assert fuser is not None
             sources = read_pair(pair)
             alone = fuser.fuse(*sources)
-            steady = video(*sources, alone)
+            steady = video.steady(*sources, alone)
             for row in plan.modelled:
                 save_fused(row, pair, alone if row.name.endswith(EACH) else steady)
         if before is not None:

@@ -14,7 +14,7 @@ from textdifuse_ros.data.conditions import CONDITIONS
 from textdifuse_ros.errors import FileError
 from textdifuse_ros.evaluate.results import METRICS, REFERENCES, UNDEFINED, Evaluation, Table, differences
 from textdifuse_ros.evaluate.statistics import Interval
-from textdifuse_ros.image.files import write_whole
+from textdifuse_ros.image.files import write_atomic
 
 
 def to_json(evaluation: Evaluation) -> str:
@@ -132,7 +132,7 @@ def write_text(path: Path, text: str) -> None:
     """
     data = text.encode("utf-8", "backslashreplace")
     if not path.is_symlink() and (not path.exists() or path.is_file()):
-        write_whole(path, data)
+        write_atomic(path, data)
         return
     try:
         path.write_bytes(data)

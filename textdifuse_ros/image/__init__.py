@@ -1,1 +1,1 @@
-"""Images: colour, ranges, sizes, gradients, thermal counts, message encodings, files."""
+"""Images: color, ranges, sizes, gradients, thermal counts, message encodings, files."""

@@ -1,7 +1,7 @@
 """The homography from infrared to visible pixels, estimated from pairs of images that show the same scenes.
 
 Infrared and visible differ in everything but the places of edges: an edge may be bright on either side, or missing in
-one of them. So what is compared is the direction of normalised gradients without its sign (Haber and Modersitzki,
+one of them. So what is compared is the direction of normalized gradients without its sign (Haber and Modersitzki,
 "Intensity gradient based registration and fusion of multi-modal images", MICCAI 2006): with ``n = grad / sqrt(|grad|^2
 + eta^2)``, ``eta`` the mean strength of the image's gradient, the score of two images is the correlation of
 ``(n_x + i n_y)^2``, 1 for equal images.
@@ -41,7 +41,7 @@ _LEAST_OVERLAP = 0.3
 _COARSE_PAIRS = 8
 _FREE = 6  # reach of one pair alone [pixels]
 
-ENOUGH = 6
+MIN_RELIABLE_PAIRS = 6
 """Fewer pairs do not tell how far they differ, nor which map they need."""
 
 
@@ -72,7 +72,7 @@ class Estimate:
         return float(np.median(np.hypot(*(known - np.median(known, 0)).T))) if len(known) > 1 else math.nan
 
 
-def estimate(
+def estimate_homography(
     pairs: Sequence[Pair],
     model: str = "auto",
     start: np.ndarray | None = None,
@@ -83,7 +83,7 @@ def estimate(
     :param pairs: at least one, no two of them the same; their sizes may differ where their pixels count from one corner
         of the same cameras
     :param model: the richest of :data:`MODELS` that is fitted, or ``auto``; that is a similarity at most where there
-        are fewer pairs than :data:`ENOUGH`
+        are fewer pairs than :data:`MIN_RELIABLE_PAIRS`
     :param start: float64 [3, 3] to begin from; None searches over scales, turns and translations
     :param report: takes a line on each stage
     :raises CalibrationError: the images have nothing in common that can be found
@@ -92,7 +92,7 @@ def estimate(
     if start is None:
         start = _coarse(pairs, begin)
         report(f"coarse: {_in_words(start)}")
-    richest = model if model != "auto" else "homography" if len(pairs) >= ENOUGH else "similarity"
+    richest = model if model != "auto" else "homography" if len(pairs) >= MIN_RELIABLE_PAIRS else "similarity"
     ladder = MODELS[: MODELS.index(richest) + 1]
     found: dict[str, np.ndarray] = {}
     current = start
@@ -166,7 +166,7 @@ def _scaled(pair: Pair, homography: np.ndarray, side: int) -> tuple[np.ndarray, 
     visible, infrared = pair
     share = min(1.0, side / max(visible.shape))
     size = (max(1, round(visible.shape[1] * share)), max(1, round(visible.shape[0] * share)))
-    # Pixels are areas: their centres move by half the scale.
+    # Pixels are areas: their centers move by half the scale.
     shrink = np.array([[share, 0, (share - 1) / 2], [0, share, (share - 1) / 2], [0, 0, 1]])
     small = cv2.resize(visible, size, interpolation=cv2.INTER_AREA) if share < 1 else visible
     # What becomes smaller is first made smooth, lest it alias.
@@ -195,7 +195,7 @@ def _coarse(pairs: Sequence[Pair], begin: np.ndarray) -> np.ndarray:
     best, answer = -math.inf, begin
     for scale in scales:
         for degrees in (-3.0, 0.0, 3.0):
-            turned = _about_centre(some[0][0].shape, float(scale), degrees) @ begin
+            turned = _about_center(some[0][0].shape, float(scale), degrees) @ begin
             score, move = _translation(some, spectra, turned)
             # Nothing changed is the likelier answer where two are as good.
             score -= 0.002 * abs(math.log2(scale)) + 0.0005 * abs(degrees)
@@ -204,9 +204,9 @@ def _coarse(pairs: Sequence[Pair], begin: np.ndarray) -> np.ndarray:
     return answer
 
 
-def _about_centre(shape: tuple[int, ...], scale: float, degrees: float) -> np.ndarray:
-    centre = ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
-    return np.vstack((cv2.getRotationMatrix2D(centre, degrees, scale), [0, 0, 1]))
+def _about_center(shape: tuple[int, ...], scale: float, degrees: float) -> np.ndarray:
+    center = ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
+    return np.vstack((cv2.getRotationMatrix2D(center, degrees, scale), [0, 0, 1]))
 
 
 def _spectrum(field: np.ndarray) -> np.ndarray:
@@ -257,7 +257,7 @@ def _refine(pairs: Sequence[Pair], homography: np.ndarray, model: str, levels: S
 def _blocks(
     pairs: Sequence[Pair], homography: np.ndarray, side: int, reach: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Displacements of the blocks of a grid: centres [N, 2] and displacements [N, 2] in visible pixels, weights [N]."""
+    """Displacements of the blocks of a grid: centers [N, 2] and displacements [N, 2] in visible pixels, weights [N]."""
     columns, rows = _GRID
     surface = np.zeros((rows, columns, 2 * reach + 1, 2 * reach + 1))
     sizes, shares = [], []

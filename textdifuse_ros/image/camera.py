@@ -27,7 +27,7 @@ class Camera:
 
     :ivar width: of its images [pixels]
     :ivar height: of its images [pixels]
-    :ivar matrix: K, nine numbers row by row: normalised coordinates to pixels
+    :ivar matrix: K, nine numbers row by row: normalized coordinates to pixels
     :ivar distortion: coefficients of ``model``; () for none, a pinhole
     :ivar rectification: R, nine numbers row by row
     :ivar projection: the left 3 x 3 of P, nine numbers row by row: K of the rectified image
@@ -64,7 +64,7 @@ class Camera:
         :param rectified: float64 [N, 2], (x, y)
         :returns: float64 [N, 2]
         """
-        rays = to_rays(rectified, np.reshape(self.projection, (3, 3)))
+        rays = pinhole_rays(rectified, np.reshape(self.projection, (3, 3)))
         return self.project(rays @ np.reshape(self.rectification, (3, 3)))  # by the transposed matrix: backwards
 
     def project(self, points: np.ndarray) -> np.ndarray:
@@ -103,7 +103,7 @@ class Camera:
         """
         matrix = np.reshape(self.matrix, (3, 3))
         if not self.distortion:
-            return to_rays(pixels, matrix)
+            return pinhole_rays(pixels, matrix)
         undistort = cv2.fisheye.undistortPoints if self.model == FISHEYE else cv2.undistortPoints
         flat = undistort(pixels.reshape(-1, 1, 2), matrix, np.array(self.distortion))
         rays = np.column_stack((flat.reshape(-1, 2), np.ones(len(pixels))))
@@ -133,7 +133,7 @@ class Camera:
         return float(radius[np.isfinite(radius)].max(initial=0.0)) or math.inf
 
 
-def to_rays(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def pinhole_rays(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Directions [N, 3] with z = 1 of pixels [N, 2] of a camera without distortion."""
     homogeneous = np.column_stack((pixels, np.ones(len(pixels))))
     return homogeneous @ np.linalg.inv(matrix).T
@@ -149,7 +149,7 @@ def _fisheye(rays: np.ndarray, matrix: np.ndarray, k: tuple[float, ...]) -> np.n
     return (np.column_stack((rays[:, 0] * scale, rays[:, 1] * scale, np.ones(len(rays)))) @ matrix.T)[:, :2]
 
 
-def camera_from(info: Any, what: str) -> Camera:
+def camera_from_info(info: Any, what: str) -> Camera:
     """The camera that a ``sensor_msgs/CameraInfo`` describes.
 
     :param info: the message, of rclpy or of rosbags
@@ -174,7 +174,7 @@ def read_camera(path: str | Path, what: str) -> Camera:
     """A camera from the YAML file that camera_calibration writes and camera_info_manager reads.
 
     :raises FileError: missing, no YAML, or another one
-    :raises CalibrationError: see :func:`camera_from`
+    :raises CalibrationError: see :func:`camera_from_info`
     """
     try:
         content: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))

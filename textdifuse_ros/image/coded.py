@@ -3,10 +3,10 @@
 The content decides what an image is, not the name that it goes by.
 
 ``format`` of a message is as image_transport's compressed plugin writes it: ``ENCODING; CODEC compressed CODED``, with
-``ENCODING`` that of the raw image and ``CODED`` ``bgr8`` or ``bgr16`` for colours and empty for all else; some
+``ENCODING`` that of the raw image and ``CODED`` ``bgr8`` or ``bgr16`` for colors and empty for all else; some
 drivers give only the codec (``jpeg``). Of it counts:
 
-- the order of colours: RGB where ``ENCODING`` is a colour and ``CODED`` is not ``bgr...``, as that plugin reads it;
+- the order of colors: RGB where ``ENCODING`` is a color and ``CODED`` is not ``bgr...``, as that plugin reads it;
   what OpenCV codes, BGR, in all other cases;
 - a mosaic: where ``ENCODING`` is ``bayer_...`` the coded image has one channel, which is still to be converted.
 """
@@ -35,13 +35,13 @@ _SIGNATURES = {
     b"MM\0+": "TIFF",
     b"BM": "BMP",
 }
-_COLOURS = ("rgb", "bgr", "rgba", "bgra")
+_COLORS = ("rgb", "bgr", "rgba", "bgra")
 
 
 def decode_coded(data: bytes, what: str, again: str = "copy it again") -> np.ndarray:
     """The image in the bytes of a file.
 
-    - Alpha is dropped; the colour below it is kept.
+    - Alpha is dropped; the color below it is kept.
     - EXIF orientation is ignored: both cameras' images are taken as the pixels lie, so that a pair stays aligned.
     - Of a file with several pages the first is read.
 
@@ -84,7 +84,7 @@ def decode_compressed(data: Bytes, form: str) -> np.ndarray:
     encoding, _, codec = (part.strip() for part in form.partition(";"))
     if "compressedDepth" in form:
         remedy = "take the topic .../compressed, or the raw one"
-        raise EncodingError("a compressed image", "a plain PNG, JPEG or TIFF", f"{form!r} (quantised depth)", remedy)
+        raise EncodingError("a compressed image", "a plain PNG, JPEG or TIFF", f"{form!r} (quantized depth)", remedy)
     content = bytes(memoryview(data))
     if kind_of(content) == "JPEG" and encoding in ("mono16", "16UC1"):
         remedy = "set the format of its publisher to png, or take the raw topic"
@@ -94,7 +94,7 @@ def decode_compressed(data: Bytes, form: str) -> np.ndarray:
     except FileError as error:
         raise EncodingError(error.what, error.expected, error.actual, error.remedy) from error
     if image.ndim == 3:
-        literal = encoding.rstrip("0123456789") in _COLOURS and codec and "compressed bgr" not in codec
+        literal = encoding.rstrip("0123456789") in _COLORS and codec and "compressed bgr" not in codec
         return np.ascontiguousarray(image[:, :, ::-1]) if literal else image
     return _from_mosaic(image, encoding) if encoding.startswith("bayer_") else image
 

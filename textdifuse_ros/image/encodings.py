@@ -2,9 +2,9 @@
 
 One table names for each encoding its data type, its channels and the conversion to RGB. Notes to it:
 
-- ``8UC3`` and ``8UC4`` (and their 16-bit forms) say nothing about colour; they are read as BGR and BGRA, as OpenCV
+- ``8UC3`` and ``8UC4`` (and their 16-bit forms) say nothing about color; they are read as BGR and BGRA, as OpenCV
   keeps them.
-- Alpha is dropped; the colour below it is kept.
+- Alpha is dropped; the color below it is kept.
 - ROS names a Bayer mosaic by its first two rows (``rggb``: R G on the first, G B on the second), OpenCV by the second
   row's second and third pixel, so that ROS's RGGB is OpenCV's BG.
 - ``yuv422`` is the old name of ``uyvy``, ``yuv422_yuy2`` that of ``yuyv``; BT.601, limited range (luma 16 .. 235).
@@ -142,7 +142,7 @@ def to_visible(decoded: np.ndarray) -> np.ndarray:
 def to_infrared(decoded: np.ndarray) -> np.ndarray:
     """A decoded image as the infrared one: uint8 or uint16 [H, W].
 
-    Colour is reduced to BT.601 luma; a float image is stretched to uint8 by :func:`.thermal.to_uint8`.
+    Color is reduced to BT.601 luma; a float image is stretched to uint8 by :func:`.thermal.to_uint8`.
 
     :raises ImageError: a float image with NaN or infinite values
     """

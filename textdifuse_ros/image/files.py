@@ -32,26 +32,26 @@ def read_visible(path: str | Path) -> np.ndarray:
     :returns: uint8 or uint16 [H, W, 3], RGB
     :raises FileError: missing, no image, truncated or damaged, not of 8 or 16 bits
     """
-    image = read_stored(path)
+    image = read_image(path)
     if image.dtype.kind == "f":
         raise FileError(str(path), "an image of 8 or 16 bits", describe(image), "convert it to 16 bits")
     return to_visible(image)
 
 
 def read_infrared(path: str | Path) -> np.ndarray:
-    """An infrared image from a file; a colour one is reduced to BT.601 luma.
+    """An infrared image from a file; a color one is reduced to BT.601 luma.
 
     :returns: uint8 or uint16 [H, W]; uint8 for a float TIFF, see :func:`.thermal.to_uint8`
     :raises FileError: missing, no image, truncated or damaged, neither of 8 or 16 bits nor grey float, NaN
     """
-    image = read_stored(path)
+    image = read_image(path)
     try:
         return to_infrared(image)
     except ImageError as error:
         raise FileError(str(path), error.expected, error.actual, error.remedy) from error
 
 
-def read_stored(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path) -> np.ndarray:
     """An image with the values that the file holds.
 
     :returns: uint8 or uint16 [H, W] or [H, W, 3] RGB, or float [H, W] or [H, W, C]
@@ -75,14 +75,14 @@ def write_png(path: str | Path, image: np.ndarray, metadata: Mapping[str, str] |
     :raises ImageError: another type or shape
     :raises FileError: the file cannot be written
     """
-    grey, colour = image.ndim == 2, image.ndim == 3 and image.shape[2] == 3
-    if image.dtype.name not in ("uint8", "uint16") or not (grey or colour) or not image.size:
+    grey, color = image.ndim == 2, image.ndim == 3 and image.shape[2] == 3
+    if image.dtype.name not in ("uint8", "uint16") or not (grey or color) or not image.size:
         raise ImageError(f"the image for {path}", "uint8 or uint16, [H, W] or [H, W, 3] (RGB)", describe(image))
     _, coded = cv2.imencode(".png", image if grey else cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    write_whole(Path(path), png_text.add_text(coded.tobytes(), metadata or {}))
+    write_atomic(Path(path), png_text.add_text(coded.tobytes(), metadata or {}))
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes) -> None:
     """Write a file; an existing one, or a link, is replaced as a whole or not at all. Missing folders are made.
 
     :raises FileError: the file cannot be written

@@ -21,7 +21,7 @@ import numpy as np
 from textdifuse_ros.checks import describe
 from textdifuse_ros.config.sensors import SensorConfig
 from textdifuse_ros.errors import ImageError
-from textdifuse_ros.image.thermal import check_finite, stretch, values_at
+from textdifuse_ros.image.thermal import check_finite, percentile_values, stretch
 
 COUNTS = 65536
 CELSIUS = 273.15
@@ -55,7 +55,7 @@ class ThermalGain:
         self._limits = np.zeros(4)  # low, high, median, noise
         self._curve = np.zeros(0, np.float32)
 
-    def __call__(self, image: np.ndarray, stamp_ns: int, what: str = "the infrared image") -> np.ndarray:
+    def apply(self, image: np.ndarray, stamp_ns: int, what: str = "the infrared image") -> np.ndarray:
         """Map one image.
 
         :param image: uint8, uint16 or float [H, W]; uint8 is returned as it is (its camera has a gain of its own)
@@ -67,7 +67,7 @@ class ThermalGain:
             raise ImageError(what, "uint8, uint16 or float [H, W]", describe(image))
         if image.dtype == np.uint8:
             return image
-        image = _mended(image)
+        image = _fill_dead_pixels(image)
         check_finite(image, what)
         config = self.config
         if config.gain == "fixed":
@@ -103,10 +103,10 @@ class ThermalGain:
         """Low, high, median and noise of this image alone, float64 [4]."""
         config = self.config
         shares = (0.0, 100.0) if config.gain == "minmax" else (config.gain_low_percentile, config.gain_high_percentile)
-        low, high, median = values_at(image, (*shares, 50.0))
+        low, high, median = percentile_values(image, (*shares, 50.0))
         if low == high:  # a small warm object before an even background
             low, high = image.min(), image.max()
-        return np.array((low, high, median, noise_of(image)), np.float64)
+        return np.array((low, high, median, estimate_noise(image)), np.float64)
 
     def _share(self, present: np.ndarray, stamp_ns: int, least: float) -> float:
         """How far the mapping goes towards this image's own, 0 .. 1.
@@ -150,7 +150,7 @@ class ThermalGain:
 
 
 def plateau_curve(image: np.ndarray, low: float, high: float, plateau: float, least_span: float) -> np.ndarray:
-    """The mapping of plateau equalisation: the cumulated histogram, each bin cut at a plateau.
+    """The mapping of plateau equalization: the cumulated histogram, each bin cut at a plateau.
 
     The plateau is ``plateau`` times what an even spread over the span would put into a bin. No count gets more contrast
     than an even stretch over ``least_span`` counts would give it.
@@ -173,7 +173,7 @@ def plateau_curve(image: np.ndarray, low: float, high: float, plateau: float, le
     return np.clip(0.5 + middle / max(total, least), 0.0, 1.0).astype(np.float32)
 
 
-def noise_of(image: np.ndarray) -> float:
+def estimate_noise(image: np.ndarray) -> float:
     """Standard deviation of an image's noise, from its second differences along some rows; 0 below three columns.
 
     Their median is hardly touched by edges (Immerkaer, "Fast noise variance estimation", CVIU 1996, takes the mean).
@@ -186,7 +186,7 @@ def noise_of(image: np.ndarray) -> float:
     return float(np.median(np.abs(rows[:, :-2] - 2 * rows[:, 1:-1] + rows[:, 2:]))) / 0.6745 / math.sqrt(6)
 
 
-def _mended(image: np.ndarray) -> np.ndarray:
+def _fill_dead_pixels(image: np.ndarray) -> np.ndarray:
     """The image with the median of the others in place of a few NaN or infinite pixels; with many it is as it was."""
     if image.dtype.kind != "f":
         return image

@@ -16,11 +16,11 @@ import numpy as np
 from textdifuse_ros.checks import check_infrared, check_visible
 from textdifuse_ros.config.sensors import NAMES, SensorConfig, check_sensors
 from textdifuse_ros.errors import CalibrationError, ImageError, InputError, TextDifuseError
-from textdifuse_ros.image.camera import Camera, camera_from, read_camera
+from textdifuse_ros.image.camera import Camera, camera_from_info, read_camera
 from textdifuse_ros.image.coded import decode_compressed
 from textdifuse_ros.image.encodings import decode_image, to_visible
 from textdifuse_ros.image.gain import ThermalGain
-from textdifuse_ros.image.registration import alignment, needed, rectification
+from textdifuse_ros.image.registration import compute_alignment, compute_rectification, require_calibration
 from textdifuse_ros.image.thermal import to_uint8
 from textdifuse_ros.sensors import INFRARED, VISIBLE, stamp_of
 
@@ -92,15 +92,17 @@ class SensorIntake:
         """The parameters in force."""
         return self._config
 
-    @config.setter
-    def config(self, config: Any) -> None:
-        """Take over others, of which those that are not live are the same."""
+    def update_config(self, config: Any) -> None:
+        """Apply changed live parameters.
+
+        :param config: as for the constructor; parameters that are not live must be unchanged
+        """
         if config is not self._given:
             self._given = config
             self._config = self._gain.config = _sensors(config)
 
     @property
-    def wanted_calibrations(self) -> tuple[str, ...]:
+    def required_calibrations(self) -> tuple[str, ...]:
         """The streams whose ``camera_info`` is needed and does not come from a file."""
         needed = self._config.rectify or self._config.registration == "extrinsics"
         return tuple(stream for stream in (VISIBLE, INFRARED) if needed and stream not in self._from_file)
@@ -116,7 +118,7 @@ class SensorIntake:
         if stream in self._from_file:
             return
         try:
-            self._cameras[stream] = camera_from(info, f"the {stream} camera")
+            self._cameras[stream] = camera_from_info(info, f"the {stream} camera")
         except CalibrationError as error:
             self._cameras[stream] = error
 
@@ -124,7 +126,7 @@ class SensorIntake:
         """Forget the gain before the next pair: for a time jump, or the start of another recording."""
         self._begins_anew = True
 
-    def __call__(self, visible: Any | None, infrared: Any | None) -> AlignedPair:
+    def align(self, visible: Any | None, infrared: Any | None) -> AlignedPair:
         """The aligned pair of two messages; of one alone its image, the infrared one then in its own frame.
 
         :param visible: an Image or CompressedImage message, or None; ``infrared`` likewise
@@ -142,7 +144,7 @@ class SensorIntake:
             raise IntakeError(BAD_VISIBLE, error) from error
         try:
             if infrared is not None:
-                warm = self._gain(_grey(decode_message(infrared)), stamp_of(infrared.header))
+                warm = self._gain.apply(_grey(decode_message(infrared)), stamp_of(infrared.header))
                 check_infrared(warm)
                 if self._config.infrared_polarity == "black_hot":
                     warm = 255 - warm
@@ -169,11 +171,11 @@ class SensorIntake:
                 cameras[stream] = camera
         if visible is not None and infrared is not None:
             sizes = [(image.shape[1], image.shape[0]) for image in (visible, infrared)]
-            mappings = alignment(self._config, sizes[0], sizes[1], cameras[VISIBLE], cameras[INFRARED])
+            mappings = compute_alignment(self._config, sizes[0], sizes[1], cameras[VISIBLE], cameras[INFRARED])
             return AlignedPair(*mappings.apply(visible, infrared))
         if self._config.rectify:
             alone = VISIBLE if visible is not None else INFRARED
-            undistort = rectification(needed(cameras[alone], alone))
+            undistort = compute_rectification(require_calibration(cameras[alone], alone))
             if undistort is not None and visible is not None:
                 visible = undistort.apply(visible)
             elif undistort is not None and infrared is not None:
@@ -195,7 +197,7 @@ def decode_message(message: Any) -> np.ndarray:
 
 
 def _grey(decoded: np.ndarray) -> np.ndarray:
-    """Colour reduced to 8 bits of BT.601 luma, for it has no counts; counts and temperatures as they are."""
+    """Color reduced to 8 bits of BT.601 luma, for it has no counts; counts and temperatures as they are."""
     return decoded if decoded.ndim == 2 else cv2.cvtColor(to_uint8(decoded), cv2.COLOR_RGB2GRAY)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from textdifuse_ros.config.sensors import SensorConfig
 from textdifuse_ros.errors import CalibrationError, ImageError
-from textdifuse_ros.image.camera import Camera, to_rays
+from textdifuse_ros.image.camera import Camera, pinhole_rays
 
 Size = tuple[int, int]
 """Width and height [pixels]."""
@@ -84,7 +84,7 @@ class Alignment:
         return visible, infrared
 
 
-def alignment(
+def compute_alignment(
     config: SensorConfig, visible: Size, infrared: Size, visible_camera: Camera | None, infrared_camera: Camera | None
 ) -> Alignment:
     """The mappings for images of these sizes; the last ones are kept.
@@ -96,11 +96,11 @@ def alignment(
     needed = config.rectify or config.registration == "extrinsics"
     cameras = (visible_camera, infrared_camera) if needed else (None, None)
     geometry = SensorConfig(**{name: getattr(config, name) for name in _GEOMETRY})
-    return _alignment(geometry, visible, infrared, *cameras)
+    return _compute_alignment(geometry, visible, infrared, *cameras)
 
 
 @lru_cache(maxsize=4)
-def _alignment(
+def _compute_alignment(
     config: SensorConfig, visible: Size, infrared: Size, visible_camera: Camera | None, infrared_camera: Camera | None
 ) -> Alignment:
     if config.registration == "none" and visible != infrared:
@@ -123,15 +123,15 @@ def _alignment(
                     "calibrate at the sizes that the drivers send",
                 )
     if config.rectify or config.registration == "extrinsics":
-        cameras = needed(visible_camera, "visible"), needed(infrared_camera, "infrared")
+        cameras = require_calibration(visible_camera, "visible"), require_calibration(infrared_camera, "infrared")
         return _calibrated(config, visible, infrared, *cameras)
     if config.registration == "none":
         return Alignment(None, None)
-    pixels = through(np.linalg.inv(_square(config.infrared_homography)), _grid(visible))
+    pixels = apply_homography(np.linalg.inv(_square(config.infrared_homography)), _grid(visible))
     return Alignment(None, _warp(pixels, visible, infrared, config.registration_feather))
 
 
-def needed(camera: Camera | None, stream: str) -> Camera:
+def require_calibration(camera: Camera | None, stream: str) -> Camera:
     """The camera, if it is there.
 
     :param stream: ``visible`` or ``infrared``
@@ -144,7 +144,7 @@ def needed(camera: Camera | None, stream: str) -> Camera:
 
 
 @lru_cache(maxsize=4)
-def rectification(camera: Camera) -> Warp | None:
+def compute_rectification(camera: Camera) -> Warp | None:
     """The mapping that undistorts a camera's images; None where that would leave them as they are."""
     size = (camera.width, camera.height)
     return None if camera.is_plain else _warp(camera.distort(_grid(size)), size, size, 0)
@@ -155,12 +155,12 @@ def _calibrated(
 ) -> Alignment:
     """The mappings where distortion or extrinsics come in."""
     grid = _grid(visible)
-    rectified = rectification(visible_camera) if config.rectify else None
+    rectified = compute_rectification(visible_camera) if config.rectify else None
     if config.registration == "extrinsics":
         pixels = _by_extrinsics(config, grid, visible_camera, infrared_camera)
     else:
         inverse = np.linalg.inv(_square(config.infrared_homography))
-        pixels = grid if config.registration == "none" else through(inverse, grid)
+        pixels = grid if config.registration == "none" else apply_homography(inverse, grid)
         if not infrared_camera.is_plain:
             pixels = infrared_camera.distort(pixels)
         elif config.registration == "none":
@@ -172,14 +172,14 @@ def _by_extrinsics(config: SensorConfig, grid: np.ndarray, visible: Camera, infr
     """Infrared pixels of the points of the plane that lies at a distance before the visible camera, facing it."""
     if config.rectify:
         # By the transposed matrix: back to the optical frame.
-        rays = to_rays(grid, _square(visible.projection)) @ _square(visible.rectification)
+        rays = pinhole_rays(grid, _square(visible.projection)) @ _square(visible.rectification)
     else:
         rays = visible.rays(grid)
     points = (config.registration_depth * rays - config.infrared_translation) @ _square(config.infrared_rotation)
     return infrared.project(points)
 
 
-def through(homography: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+def apply_homography(homography: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """Pixels [N, 2] through a homography [3, 3]; NaN where they come from behind the camera."""
     moved = np.column_stack((pixels, np.ones(len(pixels)))) @ homography.T
     # The sign of a homography is free; in front of the camera is where most of the image lies.

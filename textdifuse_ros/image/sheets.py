@@ -18,7 +18,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _GAP = 4
 
 
-def shown(image: np.ndarray, what: str = "an image to show") -> np.ndarray:
+def to_display(image: np.ndarray, what: str = "an image to show") -> np.ndarray:
     """The image as people are to see it; sixteen-bit infrared is stretched as :func:`.thermal.to_uint8` does.
 
     :param image: uint8 or uint16, [H, W] or [H, W, 3] RGB, not empty
@@ -95,7 +95,7 @@ def _row(row: Sequence[np.ndarray | None], label: str, cell_width: int) -> np.nd
 
 def _fit(image: np.ndarray, width: int) -> np.ndarray:
     """The image as uint8 [h, width, 3]."""
-    image = shown(image, "an image of a contact sheet")
+    image = to_display(image, "an image of a contact sheet")
     height = max(1, round(image.shape[0] * width / image.shape[1]))
     method = cv2.INTER_AREA if width < image.shape[1] else cv2.INTER_LINEAR
     return cv2.resize(image, (width, height), interpolation=method)
@@ -108,12 +108,10 @@ def _band(width: int, text: str, left: int, scale: float) -> np.ndarray:
     return band
 
 
-def _write(
-    band: np.ndarray, text: str, left: int, scale: float, room: int, colour: tuple[int, int, int] = _INK
-) -> None:
+def _write(band: np.ndarray, text: str, left: int, scale: float, room: int, color: tuple[int, int, int] = _INK) -> None:
     """Write a line into the middle of a band, made smaller until it fits into ``room`` [px]."""
     (length, height), _ = cv2.getTextSize(text, _FONT, scale, 1)
     if length > room:
         scale *= room / length
         (length, height), _ = cv2.getTextSize(text, _FONT, scale, 1)
-    cv2.putText(band, text, (left, (band.shape[0] + height) // 2), _FONT, scale, colour, 1, cv2.LINE_AA)
+    cv2.putText(band, text, (left, (band.shape[0] + height) // 2), _FONT, scale, color, 1, cv2.LINE_AA)

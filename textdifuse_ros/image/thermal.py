@@ -1,7 +1,7 @@
 """Sixteen-bit and float images to eight bits, one image at a time.
 
 A thermal camera's counts (or temperatures) fill a small, drifting part of their range, so they are stretched between
-two percentiles of the image itself. A colour image of sixteen bits fills its range and is only scaled: stretching
+two percentiles of the image itself. A color image of sixteen bits fills its range and is only scaled: stretching
 it would undo the exposure that the camera chose.
 """
 
@@ -29,10 +29,10 @@ def to_uint8(image: np.ndarray, what: str = "the image") -> np.ndarray:
     :returns: uint8, of the same shape
     :raises ImageError: another type or shape; NaN or infinite values
     """
-    grey, colour = image.ndim == 2, image.ndim == 3 and image.shape[2] == 3
-    if image.dtype == np.uint8 and (grey or colour):
+    grey, color = image.ndim == 2, image.ndim == 3 and image.shape[2] == 3
+    if image.dtype == np.uint8 and (grey or color):
         return image
-    if image.dtype == np.uint16 and colour:
+    if image.dtype == np.uint16 and color:
         return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if grey and image.size and image.dtype.name in ("uint16", "float32", "float64"):
         return stretch(image, *stretch_limits(image, what))
@@ -49,13 +49,13 @@ def stretch_limits(image: np.ndarray, what: str = "the image") -> tuple[float, f
     :raises ImageError: NaN or infinite values
     """
     check_finite(image, what)
-    low, high = values_at(image, (LOW_PERCENTILE, HIGH_PERCENTILE))
+    low, high = percentile_values(image, (LOW_PERCENTILE, HIGH_PERCENTILE))
     if low == high:
         low, high = image.min(), image.max()
     return float(low), float(high)
 
 
-def values_at(image: np.ndarray, percentiles: tuple[float, ...]) -> np.ndarray:
+def percentile_values(image: np.ndarray, percentiles: tuple[float, ...]) -> np.ndarray:
     """The values at these percentiles (nearest rank), int64 or float as the image.
 
     :param image: uint16 or finite float, not empty

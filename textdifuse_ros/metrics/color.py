@@ -1,10 +1,10 @@
-"""Colour: CIEDE2000, and the error of chroma alone."""
+"""Color: CIEDE2000, and the error of chroma alone."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from textdifuse_ros.metrics.images import check_alike, check_color
+from textdifuse_ros.metrics.images import check_color, check_same_shape
 
 LUMA = np.array([0.299, 0.587, 0.114])  # BT.601
 # IEC 61966-2-1, linear sRGB to XYZ with white of Y = 1; each row divided by the white D65 (2 degrees), its own sum.
@@ -22,7 +22,7 @@ def delta_e_2000(rgb: np.ndarray, reference_rgb: np.ndarray) -> float:
 
     Both images get the reference's BT.601 full-range luma: the Y of YCbCr is replaced, Cb and Cr are kept, and the
     result goes back to RGB (which adds the difference of luma to each channel), not rounded, clipped to 0 .. 255; the
-    reference stays as it is. What a fusion does to brightness is no error, apart from colours that leave the range.
+    reference stays as it is. What a fusion does to brightness is no error, apart from colors that leave the range.
 
     :param rgb: uint8 [H, W, 3], the image judged
     :param reference_rgb: uint8 [H, W, 3], the clean visible image
@@ -31,16 +31,16 @@ def delta_e_2000(rgb: np.ndarray, reference_rgb: np.ndarray) -> float:
     """
     check_color(rgb, "the image")
     check_color(reference_rgb, "the reference")
-    check_alike("the image", rgb, reference_rgb)
+    check_same_shape("the image", rgb, reference_rgb)
     pixels, reference = rgb.reshape(-1, 3), reference_rgb.reshape(-1, 3)
     total = 0.0
     for start in range(0, len(pixels), _BAND):
         band, due = pixels[start : start + _BAND], reference[start : start + _BAND]
-        total += float(ciede2000(srgb_to_lab(with_luma_of(band, due)), srgb_to_lab(due)).sum())
+        total += float(ciede2000(srgb_to_lab(replace_luma(band, due)), srgb_to_lab(due)).sum())
     return total / len(pixels)
 
 
-def with_luma_of(rgb: np.ndarray, reference_rgb: np.ndarray) -> np.ndarray:
+def replace_luma(rgb: np.ndarray, reference_rgb: np.ndarray) -> np.ndarray:
     """The chroma of one image with the BT.601 full-range luma of another.
 
     :param rgb: [..., 3] in 0 .. 255
@@ -72,7 +72,7 @@ def _linear(coded: np.ndarray) -> np.ndarray:
 
 
 def ciede2000(lab: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """The colour difference CIEDE2000 with all weights 1.
+    """The color difference CIEDE2000 with all weights 1.
 
     Sharma, Wu, Dalal, "The CIEDE2000 color-difference formula", Color Research and Application 30, 2005, equations
     2 to 22.

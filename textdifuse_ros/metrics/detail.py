@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from textdifuse_ros.metrics.images import check_alike, check_least, grey_values
+from textdifuse_ros.metrics.images import check_min_size, check_same_shape, grey_values
 
 # Xydeas and Petrovic's constants: upper value, slope and middle of the two sigmoids.
 GAMMA_STRENGTH, SLOPE_STRENGTH, MIDDLE_STRENGTH = 0.9994, -15.0, 0.5
@@ -25,7 +25,7 @@ def average_gradient(fused: np.ndarray) -> float:
     :raises ImageError: another type or shape; too small
     """
     values = grey_values("the fused image", fused)
-    check_least("the fused image", values, 2)
+    check_min_size("the fused image", values, 2)
     along_y, along_x = np.gradient(values)
     strength = np.sqrt((along_x * along_x + along_y * along_y) / 2)
     return float(strength.sum() / ((values.shape[0] - 1) * (values.shape[1] - 1)))
@@ -48,7 +48,7 @@ def qabf(fused: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
     """
     images = [grey_values(what, each) for what, each in (("the fused image", fused), ("A", a), ("B", b))]
     for source in images[1:]:
-        check_alike("the fused image", images[0], source)
+        check_same_shape("the fused image", images[0], source)
     (strength, angle), *sources = [_edges(image) for image in images]
     kept = total = 0.0
     rows = max(1, _BAND // strength.shape[1])

@@ -34,7 +34,7 @@ class Hits(NamedTuple):
         return self.hits / self.found if self.found else float("nan")
 
 
-def box_overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+def box_ious(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Intersection over union of every box with every other one.
 
     :param boxes: float [N, 4], left, top, right, bottom; right and bottom excluded
@@ -60,7 +60,7 @@ def match_boxes(
     :param least: intersection over union of a hit
     """
     skip = np.zeros(len(truths), bool) if ignored is None else ignored
-    overlaps = box_overlaps(found, truths)
+    overlaps = box_ious(found, truths)
     free: np.ndarray = np.ones(len(truths), bool)
     hits = neither = 0
     for report in np.argsort(-np.asarray(scores), kind="stable"):
@@ -74,7 +74,7 @@ def match_boxes(
     return Hits(int((~skip).sum()), len(found) - neither, hits)
 
 
-def confusion(truth: np.ndarray, found: np.ndarray, truths: int, classes: int) -> np.ndarray:
+def confusion_matrix(truth: np.ndarray, found: np.ndarray, truths: int, classes: int) -> np.ndarray:
     """How often each true label was taken for each class, int64 [truths, classes].
 
     :param truth: integer [H, W]; labels of ``truths`` and above do not count
@@ -85,8 +85,8 @@ def confusion(truth: np.ndarray, found: np.ndarray, truths: int, classes: int) -
     return np.bincount(pairs, minlength=truths * classes).reshape(truths, classes)
 
 
-def class_overlaps(table: np.ndarray) -> np.ndarray:
-    """Intersection over union of each class over all pixels of a confusion table, NaN for one that never occurs.
+def class_ious(table: np.ndarray) -> np.ndarray:
+    """Intersection over union of each class over all pixels of a confusion_matrix table, NaN for one that never occurs.
 
     :param table: int64 [truths, classes], truths >= classes; rows beyond are pixels of none of the classes
     :returns: float64 [classes]

@@ -43,7 +43,7 @@ def grey_values(what: str, image: np.ndarray) -> np.ndarray:
     return image.astype(np.float64, copy=False)
 
 
-def check_least(what: str, image: np.ndarray, least: int) -> None:
+def check_min_size(what: str, image: np.ndarray, least: int) -> None:
     """Refuse an image of which a side is shorter than ``least`` pixels.
 
     :raises ImageError: too small
@@ -52,7 +52,7 @@ def check_least(what: str, image: np.ndarray, least: int) -> None:
         raise ImageError(what, f"at least {least} x {least} pixels for this metric", describe(image))
 
 
-def check_alike(what: str, image: np.ndarray, other: np.ndarray) -> None:
+def check_same_shape(what: str, image: np.ndarray, other: np.ndarray) -> None:
     """Refuse two images of different shapes.
 
     :raises ImageError: they differ

@@ -10,7 +10,7 @@ import numpy as np
 
 from textdifuse_ros.checks import describe
 from textdifuse_ros.errors import ImageError
-from textdifuse_ros.metrics.images import check_alike, check_least, grey_values
+from textdifuse_ros.metrics.images import check_min_size, check_same_shape, grey_values
 
 RING = 10  # width of the surroundings that an object is compared with [pixels]
 ROUND_TRIP = 1.0  # how far off a pixel may end after there and back for its motion to count as known [pixels]
@@ -82,7 +82,7 @@ def contrast_gain(with_text: np.ndarray, without_text: np.ndarray) -> float:
         they have no contrast without the text
     :raises ImageError: different numbers of objects
     """
-    check_alike("the contrasts", with_text, without_text)
+    check_same_shape("the contrasts", with_text, without_text)
     both = ~(np.isnan(with_text) | np.isnan(without_text))
     before = float(without_text[both].sum())
     return float(with_text[both].sum()) / before - 1 if before > 0 else float("nan")
@@ -109,7 +109,7 @@ def change_outside(image: np.ndarray, plain: np.ndarray, mask: np.ndarray) -> Ou
     :returns: NaN twice where the mask covers the whole image
     :raises ImageError: different shapes, or a mask of another type or size
     """
-    check_alike("the image", image, plain)
+    check_same_shape("the image", image, plain)
     if mask.dtype != bool or mask.shape != image.shape[:2]:
         due = f"bool [{image.shape[0]}, {image.shape[1]}], as large as the image"
         raise ImageError("the mask", due, describe(mask))
@@ -146,8 +146,8 @@ def find_motion(previous: np.ndarray, current: np.ndarray) -> Motion:
     for frame in (previous, current):
         if frame.dtype != np.uint8 or frame.ndim != 2:
             raise ImageError("a frame of the reference", "uint8 [H, W] (grey)", describe(frame))
-        check_least("a frame of the reference", frame, FLOW_LEAST)
-    check_alike("a frame of the reference", current, previous)
+        check_min_size("a frame of the reference", frame, FLOW_LEAST)
+    check_same_shape("a frame of the reference", current, previous)
     back = _flow(current, previous)
     forth = _flow(previous, current)
     height, width = current.shape
@@ -185,8 +185,8 @@ def flicker(previous: np.ndarray, current: np.ndarray, motion: Motion) -> float:
     :raises ImageError: another type or shape, or different shapes
     """
     before, now = grey_values("the frame before", previous), grey_values("the frame", current)
-    check_alike("the frame", now, before)
-    check_alike("the frame", now, motion.known)
+    check_same_shape("the frame", now, before)
+    check_same_shape("the frame", now, motion.known)
     if not motion.known.any():
         return float("nan")
     moved = cv2.remap(before, *_places(motion.flow), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from textdifuse_ros.metrics.images import check_alike, check_least, grey_values
+from textdifuse_ros.metrics.images import check_min_size, check_same_shape, grey_values
 
 VIF_SCALES = 4
 VIF_NOISE = 2.0  # variance of the visual noise, sigma_n^2 [grey level squared]
@@ -31,8 +31,8 @@ def scd(fused: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
     :raises ImageError: another type or shape, or different shapes
     """
     fused, a, b = (grey_values(what, each) for what, each in (("the fused image", fused), ("A", a), ("B", b)))
-    check_alike("the fused image", fused, a)
-    check_alike("the fused image", fused, b)
+    check_same_shape("the fused image", fused, a)
+    check_same_shape("the fused image", fused, b)
     return _correlation(fused - b, a) + _correlation(fused - a, b)
 
 
@@ -68,7 +68,7 @@ def vif(fused: np.ndarray, source: np.ndarray) -> float:
     :returns: NaN where the source is constant: it carries no information
     :raises ImageError: another type or shape, different shapes, or too small
     """
-    check_alike("the fused image", fused, source)
+    check_same_shape("the fused image", fused, source)
     return vif_from_moments(vif_moments(fused, "the fused image"), vif_moments(source, "the source"))
 
 
@@ -79,7 +79,7 @@ def vif_moments(image: np.ndarray, what: str = "the image") -> list[LocalMoments
     :raises ImageError: another type or shape, or too small
     """
     values = grey_values(what, image)
-    check_least(what, values, VIF_LEAST)
+    check_min_size(what, values, VIF_LEAST)
     # VIF does not know the mean; without it the variances do not suffer from cancellation.
     values = values - values.mean()
     moments = []
@@ -124,7 +124,7 @@ def ssim(fused: np.ndarray, source: np.ndarray) -> float:
     :param source: likewise, of the same size
     :raises ImageError: another type or shape, different shapes, or too small
     """
-    check_alike("the fused image", fused, source)
+    check_same_shape("the fused image", fused, source)
     return ssim_from_moments(ssim_moments(fused, "the fused image"), ssim_moments(source, "the source"))
 
 
@@ -135,7 +135,7 @@ def ssim_moments(image: np.ndarray, what: str = "the image") -> LocalMoments:
     :raises ImageError: another type or shape, or too small
     """
     values = grey_values(what, image)
-    check_least(what, values, SSIM_WINDOW)
+    check_min_size(what, values, SSIM_WINDOW)
     kernel = cv2.getGaussianKernel(SSIM_WINDOW, SSIM_SIGMA, cv2.CV_64F)
     mean = _inside(values, kernel)
     return LocalMoments(values, mean, _inside(values * values, kernel) - mean * mean)
@@ -165,7 +165,7 @@ def psnr(x: np.ndarray, y: np.ndarray) -> float:
     :returns: infinity where the images are equal
     :raises ImageError: another type, or different shapes
     """
-    check_alike("the image", x, y)
+    check_same_shape("the image", x, y)
     x, y = (grey_values("the image", each.reshape(len(each), -1)) for each in (x, y))
     error = float(np.mean(np.square(x - y)))
     return float(10 * np.log10(255**2 / error)) if error > 0 else float("inf")

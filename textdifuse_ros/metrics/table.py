@@ -8,7 +8,7 @@ from textdifuse_ros.checks import describe
 from textdifuse_ros.errors import ImageError
 from textdifuse_ros.metrics.color import delta_e_2000
 from textdifuse_ros.metrics.detail import average_gradient, qabf
-from textdifuse_ros.metrics.images import check_alike, check_color, to_grey
+from textdifuse_ros.metrics.images import check_color, check_same_shape, to_grey
 from textdifuse_ros.metrics.information import entropy, standard_deviation
 from textdifuse_ros.metrics.similarity import scd, ssim_from_moments, ssim_moments, vif_from_moments, vif_moments
 
@@ -34,8 +34,8 @@ def clean_metrics(fused_rgb: np.ndarray, visible_rgb: np.ndarray, infrared: np.n
     check_color(visible_rgb, "the visible image")
     if infrared.dtype != np.uint8 or infrared.ndim != 2:
         raise ImageError("the infrared image", "uint8 [H, W] (grey)", describe(infrared))
-    check_alike("the fused image", fused_rgb, visible_rgb)
-    check_alike("the infrared image", infrared, visible_rgb[..., 0])
+    check_same_shape("the fused image", fused_rgb, visible_rgb)
+    check_same_shape("the infrared image", infrared, visible_rgb[..., 0])
     fused, visible = to_grey(fused_rgb), to_grey(visible_rgb)
     vif_fused, ssim_fused = vif_moments(fused, "the fused image"), ssim_moments(fused)
     vifs = [vif_from_moments(vif_fused, vif_moments(source)) for source in (visible, infrared)]

@@ -107,7 +107,7 @@ class Inputs:
 
         :raises ConfigError: both calibrations are wanted, and would come from one topic
         """
-        topics = [self.calibration_topic(stream) for stream in intake.wanted_calibrations]
+        topics = [self.calibration_topic(stream) for stream in intake.required_calibrations]
         if len(topics) == 2 and topics[0] == topics[1]:
             raise ConfigError(
                 "camera_info",
@@ -131,7 +131,7 @@ class Inputs:
             arrivals.restart()
         for stream in SENSORS:
             self._subscribe(stream)
-        for stream in {VISIBLE, *intake.wanted_calibrations}:
+        for stream in {VISIBLE, *intake.required_calibrations}:
             self._subscribe_calibration(stream, intake)
 
     def _subscribe_calibration(self, stream: str, intake: SensorIntake) -> None:

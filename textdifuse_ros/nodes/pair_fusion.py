@@ -105,8 +105,8 @@ class PairFusion:
         """Fuse and publish; returns the outcome under which the job is counted and never raises."""
         now, begun = self._settings(), time.monotonic()
         try:
-            self._intake.config = now
-            pair = self._intake(*(None if half is None else half.message for half in (job.visible, job.infrared)))
+            self._intake.update_config(now)
+            pair = self._intake.align(*(None if half is None else half.message for half in (job.visible, job.infrared)))
         except IntakeError as error:
             return self._bad(error.reason, error)
         effort = self._budget.effort(now.latency_budget, now.steps)

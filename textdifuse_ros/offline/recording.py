@@ -38,8 +38,9 @@ from textdifuse_ros.errors import BagError, CalibrationError, ConfigError, Image
 from textdifuse_ros.fusion.fuser import Fuser
 from textdifuse_ros.image.intake import BAD_INFRARED, BAD_VISIBLE, IntakeError, SensorIntake
 from textdifuse_ros.offline.messages import OUTPUTS, Header, fused_messages
-from textdifuse_ros.runtime.target import Target
-from textdifuse_ros.runtime.video_state import VideoState
+from textdifuse_ros.runtime.engine import DirectBackend, FusionRequest
+from textdifuse_ros.runtime.image_target import ImageTarget
+from textdifuse_ros.runtime.processor import PairProcessor
 from textdifuse_ros.sensors import INFRARED, SENSORS, VISIBLE
 from textdifuse_ros.sync.recorded import RecordedPair, RecordedPairs, pair_recording
 from textdifuse_ros.sync.stamps import StampSeries
@@ -109,7 +110,7 @@ def fuse_recording(job: RecordingJob) -> Iterator[Progress]:
         plan = Plan.of(bag, job)
         fuser = Fuser.from_config(job.config)
         stack.callback(fuser.close)
-        target = Target.of(job.text, job.strength, job.localizer)
+        target = ImageTarget.from_config(job.text, job.strength, job.localizer)
         if target is not None:
             stack.callback(target.localizer.close)
             fuser.require_modulation()
@@ -117,7 +118,8 @@ def fuse_recording(job: RecordingJob) -> Iterator[Progress]:
         pieces = stack.enter_context(Pieces(job.output, told, job.storage, restart=job.restart))
         made = _made_before(job.output, pieces)
         if made is None:
-            yield from _fuse_pieces(bag, plan, pieces, _PairWork(job, plan, fuser, target))
+            processor = PairProcessor(DirectBackend(fuser), target)
+            yield from _fuse_pieces(bag, plan, pieces, _RecordingFuser(job, plan, processor))
             made = _finish(bag, job, plan, pieces)
         yield Progress(len(plan.pairs), len(plan.pairs), made)
 
@@ -211,7 +213,7 @@ def _calibrations(bag: BagReader, topics: tuple[str, str], job: RecordingJob) ->
     found = find_calibrations(bag, topics)
     if len(found) == len(set(found.values())):
         return found
-    if len(SensorIntake(job.config).wanted_calibrations) > 1:
+    if len(SensorIntake(job.config).required_calibrations) > 1:
         raise CalibrationError(
             f"the camera_info beside the images of {bag.path}",
             "a topic for each camera",
@@ -229,70 +231,77 @@ def _stamp(message: BagMessage) -> int:
         return 0
 
 
-class _PairWork:
-    """Turns the two messages of a pair into messages of the output."""
+class _RecordingFuser:
+    """Turns the two messages of a pair into the messages of the output."""
 
-    def __init__(self, job: RecordingJob, plan: Plan, fuser: Fuser, target: Target | None) -> None:
+    def __init__(self, job: RecordingJob, plan: Plan, processor: PairProcessor) -> None:
         self._store = common_types()
         self._prefix = prefix(job)
         self._intake = SensorIntake(job.config)
-        self._fuser = fuser
-        self._target = target
-        self.video = VideoState() if job.config.video else None
-        for stream, message in plan.calibrations.items():
-            self._intake.set_calibration(stream, self._opened(message))
+        self._processor = processor
+        config = job.config
+        self._request = FusionRequest(config.steps, config.sampler, config.seed, keep_plain=config.video)
+        self._video = config.video
+        for sensor, message in plan.calibrations.items():
+            self._intake.set_calibration(sensor, self._decoded(message))
 
-    def _opened(self, message: BagMessage) -> Any:
+    def _decoded(self, message: BagMessage) -> Any:
         return self._store.deserialize_cdr(message.data, message.type)
 
-    def _halves(self, visible: BagMessage, infrared: BagMessage) -> tuple[Any, Any]:
-        opened = []
-        for message, reason in ((visible, BAD_VISIBLE), (infrared, BAD_INFRARED)):
-            try:
-                opened.append(self._opened(message))
-            except Exception as error:  # rosbags raises whatever its generated code stumbles over
-                raise IntakeError(reason, error) from error
-        return opened[0], opened[1]
+    def _decoded_image(self, message: BagMessage, reason: str) -> Any:
+        try:
+            return self._decoded(message)
+        except Exception as error:  # rosbags raises whatever its generated code stumbles over
+            raise IntakeError(reason, error) from error
 
     def replay(self, infrared: BagMessage) -> None:
-        """Have the gain see an image that an earlier run has fused already."""
+        """Update the gain by an image that an earlier run has fused.
+
+        :param infrared: message of the image
+        """
         with suppress(IntakeError):
-            try:
-                opened = self._opened(infrared)
-            except Exception as error:
-                raise IntakeError(BAD_INFRARED, error) from error
-            self._intake(None, opened)
+            self._intake.align(None, self._decoded_image(infrared, BAD_INFRARED))
 
-    def __call__(self, pair: RecordedPair, visible: BagMessage, infrared: BagMessage, writer: BagWriter) -> None:
-        """Fuse and write.
+    def load_video_state(self, path: Path) -> None:
+        """Continue from the video state that an earlier run saved.
 
-        :raises IntakeError: the messages give no pair of images
+        :param path: of the file; without it the state starts empty
+        """
+        if self._video:
+            self._processor.video.load(path)
+
+    def save_video_state(self, path: Path) -> None:
+        """Save the video state for a later run.
+
+        :param path: of the file to write
+        """
+        if self._video:
+            self._processor.video.save(path)
+
+    def fuse(self, pair: RecordedPair, visible: BagMessage, infrared: BagMessage, writer: BagWriter) -> None:
+        """Fuse one pair and write its messages.
+
+        :param pair: the pair
+        :param visible: message of its visible image
+        :param infrared: message of its infrared image
+        :param writer: of the output
+        :raises IntakeError: the messages cannot be decoded or aligned
         :raises ImageError: the images cannot be fused
         """
-        first, second = self._halves(visible, infrared)
-        aligned = self._intake(first, second)
-        assert aligned.visible is not None and aligned.infrared is not None
-        labels, emphasis = None, None
-        if self._target is not None:
-            found = self._target.find(aligned.visible, aligned.infrared)
-            labels, emphasis = found.label_map(), self._target.emphasis(found)
-        result = self._fuser.fuse(aligned.visible, aligned.infrared, emphasis=emphasis, keep_plain=self.video is not None)
-        if self.video is not None:
-            result = self.video(aligned.visible, aligned.infrared, result, _stamp(visible) / 1e9)
-        told = {
-            "sources": "visible+infrared",
-            "scale": "1",
-            **result.provenance,
-            "stamp_difference_ms": f"{pair.difference_ns / 1e6:.3f}",
-        }
+        messages = self._decoded_image(visible, BAD_VISIBLE), self._decoded_image(infrared, BAD_INFRARED)
+        aligned = self._intake.align(*messages)
+        processed = self._processor.process(aligned, self._request, video=self._video, stamp=_stamp(visible) / 1e9)
+        labels = None if processed.detections is None else processed.detections.localization.label_map()
+        header: Header = messages[0].header
         stamp = max(visible.stamp_ns, infrared.stamp_ns)
-        header: Header = first.header
-        for topic, kind, data in fused_messages(self._store, header, self._prefix, result.image, labels, told):
+        provenance = processed.message_provenance(pair.difference_ns)
+        outputs = fused_messages(self._store, header, self._prefix, processed.image, labels, provenance)
+        for topic, kind, data in outputs:
             writer.add_topic(topic, kind)
             writer.write_raw(topic, stamp, data)
 
 
-def _fuse_pieces(bag: BagReader, plan: Plan, pieces: Pieces, work: _PairWork) -> Iterator[Progress]:
+def _fuse_pieces(bag: BagReader, plan: Plan, pieces: Pieces, fuser: _RecordingFuser) -> Iterator[Progress]:
     """Make the pieces that are missing."""
     total = len(plan.pairs)
     notes = pieces.notes()
@@ -302,9 +311,9 @@ def _fuse_pieces(bag: BagReader, plan: Plan, pieces: Pieces, work: _PairWork) ->
     for number in range(done):
         _, (_, _, infrared) = next(source)
         if number not in unseen:  # there the intake stopped before the infrared image
-            work.replay(infrared)
-    if work.video is not None and pieces.count:
-        work.video.load(pieces.beside(pieces.count - 1, VIDEO_STATE))
+            fuser.replay(infrared)
+    if pieces.count:
+        fuser.load_video_state(pieces.beside(pieces.count - 1, VIDEO_STATE))
     yield Progress(done, total)
     while done < total:
         failed: list[tuple[int, str, str]] = []
@@ -312,7 +321,7 @@ def _fuse_pieces(bag: BagReader, plan: Plan, pieces: Pieces, work: _PairWork) ->
             for _ in range(min(PIECE_PAIRS, total - done)):
                 number, (pair, visible, infrared) = next(source)
                 try:
-                    work(pair, visible, infrared, writer)
+                    fuser.fuse(pair, visible, infrared, writer)
                 except IntakeError as error:
                     failed.append((number, error.reason, str(error)))
                 except ImageError as error:
@@ -320,8 +329,7 @@ def _fuse_pieces(bag: BagReader, plan: Plan, pieces: Pieces, work: _PairWork) ->
                 done += 1
                 yield Progress(done, total)
             note["failed"] = failed
-            if work.video is not None:
-                work.video.save(writer.path / VIDEO_STATE)
+            fuser.save_video_state(writer.path / VIDEO_STATE)
 
 
 def _finish(bag: BagReader, job: RecordingJob, plan: Plan, pieces: Pieces) -> dict[str, Any]:
@@ -371,7 +379,7 @@ def _summary(plan: Plan, failed: list[tuple[Any, ...]]) -> dict[str, Any]:
     return {"pairs": len(plan.pairs), "fused": len(plan.pairs) - len(failed), "failed": reasons, **streams}
 
 
-def _identity(job: RecordingJob, plan: Plan, fuser: Fuser, target: Target | None) -> dict[str, Any]:
+def _identity(job: RecordingJob, plan: Plan, fuser: Fuser, target: ImageTarget | None) -> dict[str, Any]:
     """All that the bytes of the output depend on, plain."""
     values = to_mapping(job.config)
     names = [*NAMES, "tolerance", "visible_offset", "infrared_offset", "steps", "sampler", "seed", "video"]

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from textdifuse_ros.config.training import UNBINDING
+from textdifuse_ros.config.training import CHANGEABLE_ON_RESUME
 from textdifuse_ros.errors import CheckpointError, ConfigError, FileError
 
 STATE = "state.pt"
@@ -53,7 +53,7 @@ class Identity:
         for group, mine in (("config", self.config), ("networks", self.networks)):
             its = saved[group]
             for name in sorted(mine.keys() | its.keys()):
-                if name not in UNBINDING and mine.get(name) != its.get(name):
+                if name not in CHANGEABLE_ON_RESUME and mine.get(name) != its.get(name):
                     raise ConfigError(name, f"{its.get(name)!r}, {there}", repr(mine.get(name)), remedy)
         for name, what in (
             ("variant", "the variant"),
