@@ -113,7 +113,7 @@ class TestVideo:
         with pytest.raises(FileError, match="named"):
             write_video(tmp_path / "drive.avi", [_flat(48, 64, (0, 0, 0))], 10.0)
         (tmp_path / "file").write_text("")
-        with pytest.raises(FileError, match="a folder that can be made"):
+        with pytest.raises(FileError, match="a folder that can be created"):
             write_video(tmp_path / "file" / "drive.mp4", [_flat(48, 64, (0, 0, 0))], 10.0)
 
     def test_a_rate_of_zero_is_refused(self, tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
-"""One file format for weights: safetensors that tells what it is.
+"""Checkpoints: self-describing safetensors files.
 
-The header's metadata carry ``format`` (this project's mark), ``version``, ``kind`` (what the tensors belong to),
-``config`` and ``provenance`` (JSON) and ``sha256`` over all of these and the tensors, so that a file loads strictly,
-with no flags from outside, and a flipped byte is noticed wherever it is.
+The metadata hold ``format``, ``version``, ``kind`` (what the tensors belong to), ``config`` and ``provenance`` (JSON),
+and ``sha256`` over all of these and the tensors. A file therefore loads strictly, without external flags, and any
+flipped byte is detected.
 
-Weights are searched in this order: an explicit path; the folder that ``TEXTDIFUSE_MODELS`` names; ``models/`` beside
-the checkout; ``<prefix>/share/textdifuse_ros/models``, where an installed package keeps them.
+Checkpoints are searched in this order: an explicit path; the folder in ``TEXTDIFUSE_MODELS``; ``models/`` beside the
+checkout; ``<prefix>/share/textdifuse_ros/models`` of an installed package.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ FORMAT = "textdifuse_ros"
 VERSION = 1
 SUFFIX = ".safetensors"
 AVERAGE = "average"
-"""Stage, in a checkpoint's history, of what was averaged."""
+"""Stage name of an average in a checkpoint's history."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The content of one file.
+    """The content of a checkpoint file.
 
     :ivar kind: what the tensors belong to, for example ``fusion``
-    :ivar config: plain values from which the networks are built
-    :ivar provenance: how the weights came about; plain values
-    :ivar tensors: by name, on the CPU, in the precision they were saved in
-    :ivar sha256: of kind, config, provenance and the tensors' names, types, shapes and bytes; names the weights in
-        every output
+    :ivar config: JSON values from which the networks are built
+    :ivar provenance: JSON values that describe how the weights were trained
+    :ivar tensors: tensors by name, on the CPU, in the saved data type
+    :ivar sha256: hash of kind, config, provenance and the tensors' names, types, shapes and bytes; identifies the
+        weights in every output
     """
 
     kind: str
@@ -54,10 +54,13 @@ class Checkpoint:
 def save_checkpoint(
     path: str | Path, kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor], provenance: Mapping[str, Any]
 ) -> None:
-    """Write a checkpoint; an existing file is replaced as a whole or not at all.
+    """Write a checkpoint; an existing file is replaced atomically.
 
-    :param config: JSON-able values
-    :param provenance: JSON-able values
+    :param path: file to write; missing parent folders are created
+    :param kind: what the tensors belong to, for example ``fusion``
+    :param config: JSON values from which the networks are built
+    :param tensors: tensors by name, on any device
+    :param provenance: JSON values that describe how the weights were trained
     """
     from safetensors.torch import save_file
 
@@ -74,33 +77,34 @@ def save_checkpoint(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     save_file(plain, partial, metadata)
-    partial.chmod(0o644)  # safetensors makes files that only their owner may read; an installed model is for every user
+    partial.chmod(0o644)  # safetensors writes files with mode 600, but an installed model is for every user
     partial.replace(path)
 
 
 def average_checkpoints(paths: Sequence[str | Path], shares: Sequence[float], output: str | Path) -> None:
-    """Average the weights of checkpoints of one descent, tensor by tensor.
+    """Write the weighted average of checkpoints of one run.
 
-    Weights that were trained on from common ones mostly lie in one valley of the loss, and their mean errs less than
-    either (Wortsman et al., "Model soups", ICML 2022). Integers and the history are the last one's.
+    Weights fine-tuned from a common start mostly lie in one basin of the loss, and their mean is better than each
+    (Wortsman et al., "Model soups", ICML 2022). Integer tensors and the history are taken from the last checkpoint.
 
-    :param paths: two or more, of one kind and configuration
-    :param shares: one a checkpoint, above 0; what counts is their ratio
-    :raises CheckpointError: unreadable, or of different kinds or configurations
-    :raises ConfigError: not two or more, or shares that do not go with them
+    :param paths: at least two checkpoints of the same kind and configuration
+    :param shares: weight of each checkpoint, above 0; normalized to sum 1
+    :param output: file to write
+    :raises CheckpointError: a checkpoint is unreadable, or kinds or configurations differ
+    :raises ConfigError: fewer than two checkpoints, or not one positive share for each
     """
     import torch
 
     if len(paths) < 2:
         raise ConfigError("the checkpoints to average", "two or more", len(paths))
     if len(shares) != len(paths) or not all(0 < share < math.inf for share in shares):
-        raise ConfigError("the shares", f"{len(paths)} numbers above 0, one a checkpoint", list(shares))
+        raise ConfigError("the shares", f"{len(paths)} numbers above 0, one for each checkpoint", list(shares))
     loaded = [load_checkpoint(path) for path in paths]
     last = loaded[-1]
     for path, checkpoint in zip(paths, loaded, strict=True):
-        shapes, due = ({name: t.shape for name, t in one.tensors.items()} for one in (checkpoint, last))
-        if (checkpoint.kind, checkpoint.config, shapes) != (last.kind, last.config, due):
-            raise CheckpointError(str(path), f"of the same kind and configuration as {paths[-1]}", "another")
+        shapes, expected = ({name: t.shape for name, t in one.tensors.items()} for one in (checkpoint, last))
+        if (checkpoint.kind, checkpoint.config, shapes) != (last.kind, last.config, expected):
+            raise CheckpointError(str(path), f"of the same kind and configuration as {paths[-1]}", "a different one")
     tensors = {}
     for name, tensor in last.tensors.items():
         if tensor.is_floating_point():
@@ -109,16 +113,17 @@ def average_checkpoints(paths: Sequence[str | Path], shares: Sequence[float], ou
                 mean += share / sum(shares) * one.tensors[name].double()
             tensor = mean.to(tensor.dtype)
         tensors[name] = tensor
-    made = {"stage": AVERAGE, "of": [one.sha256 for one in loaded], "shares": list(shares)}
-    provenance = {**last.provenance, "history": [*last.provenance.get("history", []), made]}
+    entry = {"stage": AVERAGE, "of": [one.sha256 for one in loaded], "shares": list(shares)}
+    provenance = {**last.provenance, "history": [*last.provenance.get("history", []), entry]}
     save_checkpoint(output, last.kind, last.config, tensors, provenance)
 
 
 def load_checkpoint(path: str | Path, kind: str = "") -> Checkpoint:
-    """Read a checkpoint and check all that can be checked without building its networks.
+    """Read and verify a checkpoint.
 
-    :param kind: the kind that is due; empty takes any
-    :raises CheckpointError: missing, no safetensors, not this project's, another kind or version, damaged
+    :param path: file to read
+    :param kind: required kind; empty accepts any
+    :raises CheckpointError: missing, damaged, not a checkpoint of this project, or of another kind or version
     """
     from safetensors import SafetensorError, safe_open
 
@@ -130,7 +135,7 @@ def load_checkpoint(path: str | Path, kind: str = "") -> Checkpoint:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(str(path), "a readable safetensors file", error, "copy or train it again") from error
+        raise CheckpointError(str(path), "a readable safetensors file", error, "copy it again") from error
     if metadata.get("format") != FORMAT:
         raise CheckpointError(str(path), f"a checkpoint of {FORMAT}", f"format {metadata.get('format')!r}")
     if metadata.get("version") != str(VERSION):
@@ -152,7 +157,7 @@ def load_checkpoint(path: str | Path, kind: str = "") -> Checkpoint:
 
 
 def model_folders() -> list[Path]:
-    """The folders in which a model's name is looked up, in order, whether they exist or not."""
+    """List the folders that are searched for a model name, in order, existing or not."""
     folders = []
     if named := os.environ.get("TEXTDIFUSE_MODELS"):
         folders.append(Path(named))
@@ -160,29 +165,33 @@ def model_folders() -> list[Path]:
     folders.append(package.parent / "models")
     share = Path("share") / "textdifuse_ros" / "models"
     folders.append(Path(sys.prefix) / share)
-    # A prefix installation (pip --prefix, colcon) keeps <prefix>/[local/]lib/python3.X/{site,dist}-packages/PACKAGE,
-    # colcon --symlink-install <prefix>/build links to the checkout: four or five folders up is the prefix.
+    # pip --prefix and colcon install to <prefix>/[local/]lib/python3.X/{site,dist}-packages/PACKAGE, so the prefix is
+    # four or five folders up.
     folders.extend(parent / share for parent in package.parents[3:5])
     return list(dict.fromkeys(folders))
 
 
 def find_checkpoint(name: str | Path) -> Path:
-    """The file of a model given by path or by name (``drive``).
+    """Find the file of a model.
 
-    :raises CheckpointError: nowhere found; says where it was looked for
+    :param name: path of a checkpoint, or a name (``drive``) to search in :func:`model_folders`
+    :raises CheckpointError: not found; lists the searched folders
     """
     path = Path(name)
     if path.suffix == SUFFIX or path.parent != Path("."):
         if path.is_file():
             return path
         raise CheckpointError(f"the model {str(name)!r}", "a checkpoint file", "no such file")
-    places = [folder / f"{name}{SUFFIX}" for folder in model_folders()]
-    for place in places:
-        if place.is_file():
-            return place
-    looked = ", ".join(str(place.parent) for place in places)
+    candidates = [folder / f"{name}{SUFFIX}" for folder in model_folders()]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    searched = "nothing in " + ", ".join(str(candidate.parent) for candidate in candidates)
     raise CheckpointError(
-        f"the model {str(name)!r}", "in a model folder", f"nothing in {looked}", "give a path or set TEXTDIFUSE_MODELS"
+        f"the model {str(name)!r}",
+        "in a model folder",
+        searched,
+        "give a path or set TEXTDIFUSE_MODELS",
     )
 
 

@@ -1,4 +1,4 @@
-"""Small checks that raise the project's errors in the project's form."""
+"""Argument checks that raise the project's typed errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def describe(array: object) -> str:
-    """The data type and shape of an array or tensor in words, ``uint8 [480, 640, 3]``; else the type's name."""
+    """Describe an ``array`` or tensor by data type and shape, ``uint8 [480, 640, 3]``; other objects by type name."""
     shape = getattr(array, "shape", None)
     dtype = getattr(array, "dtype", None)
     if shape is None or dtype is None:
@@ -21,9 +21,11 @@ def describe(array: object) -> str:
 
 
 def check_visible(image: np.ndarray, what: str = "the visible image") -> None:
-    """Refuse anything but ``uint8`` or ``uint16`` [H, W, 3], H and W at least 8.
+    """Check a visible image.
 
-    :raises ImageError: another type, shape or size
+    :param image: uint8 or uint16 [H, W, 3] RGB, H and W at least 8
+    :param what: name of the image in the error message
+    :raises ImageError: wrong data type, shape or size
     """
     if getattr(image, "ndim", 0) != 3 or image.shape[2] != 3 or image.dtype.name not in ("uint8", "uint16"):
         raise ImageError(what, "uint8 or uint16 [H, W, 3] (RGB)", describe(image))
@@ -31,9 +33,11 @@ def check_visible(image: np.ndarray, what: str = "the visible image") -> None:
 
 
 def check_infrared(image: np.ndarray, what: str = "the infrared image") -> None:
-    """Refuse anything but ``uint8`` or ``uint16`` [H, W], H and W at least 8.
+    """Check an infrared image.
 
-    :raises ImageError: another type, shape or size
+    :param image: uint8 or uint16 [H, W], H and W at least 8
+    :param what: name of the image in the error message
+    :raises ImageError: wrong data type, shape or size
     """
     if getattr(image, "ndim", 0) != 2 or image.dtype.name not in ("uint8", "uint16"):
         raise ImageError(what, "uint8 or uint16 [H, W] (grey)", describe(image))
@@ -46,8 +50,10 @@ def _check_size(image: np.ndarray, what: str) -> None:
 
 
 def check_same_size(visible: np.ndarray, infrared: np.ndarray) -> None:
-    """Refuse a pair whose heights or widths differ.
+    """Check that two images have the same height and width.
 
+    :param visible: [H, W, 3]
+    :param infrared: [H, W]
     :raises ImageError: the sizes differ
     """
     if visible.shape[:2] != infrared.shape[:2]:
@@ -56,16 +62,22 @@ def check_same_size(visible: np.ndarray, infrared: np.ndarray) -> None:
             "the infrared image",
             f"as large as the visible one ({vw} x {vh} pixels)",
             f"{iw} x {ih}",
-            "register the pair to one size first",
+            "register the pair first",
         )
 
 
 def check_number(
     name: str, value: object, low: float | None, high: float | None, unit: str = "", *, integer: bool = False
 ) -> None:
-    """Refuse a value that is no finite number, no integer where one is due, or outside [low, high].
+    """Check that a parameter is a finite number in a closed range.
 
-    :raises ConfigError: names the parameter, its range and unit
+    :param name: name of the parameter, for the error message
+    :param value: any object
+    :param low: smallest allowed value; None for no lower bound
+    :param high: largest allowed value; None for no upper bound
+    :param unit: unit for the error message
+    :param integer: whether the value must be an integer
+    :raises ConfigError: not a number, not finite, not an integer where required, or out of range
     """
     bounds = "a number" if not integer else "an integer"
     if low is not None and high is not None:

@@ -1,15 +1,15 @@
-"""The errors of the project, one tree, one form.
+"""Exception hierarchy of the project.
 
     TextDifuseError
-    +-- InputError (also a ValueError)    something handed in is not what it must be
-    |   +-- ImageError                    an image's shape, data type, range or content
-    |   +-- FileError                     a file or folder: missing, truncated, of another kind
-    |   +-- EncodingError                 the encoding or the bytes of an image message
-    |   +-- CalibrationError              a camera's calibration: missing, or not for these images
-    |   +-- BagError                      a recording
-    +-- ConfigError (also a ValueError)   a parameter: out of range, of another type, misspelt
-    +-- CheckpointError                   weights: another kind, another version, damaged
-    +-- DeviceError                       a compute device that is absent or out of memory
+    +-- InputError (also a ValueError)    invalid input
+    |   +-- ImageError                    shape, data type, range or content of an image
+    |   +-- FileError                     file or folder missing, truncated or of the wrong kind
+    |   +-- EncodingError                 encoding or bytes of an image message
+    |   +-- CalibrationError              camera calibration missing, unsupported or for other images
+    |   +-- BagError                      recording missing, damaged or without a required topic
+    +-- ConfigError (also a ValueError)   parameter out of range, of the wrong type or unknown
+    +-- CheckpointError                   weights missing, damaged, of the wrong kind or version
+    +-- DeviceError                       compute device missing or out of memory
 
 Every message has the form: *what* must be *expected*, got *actual*; *remedy*.
 """
@@ -18,12 +18,12 @@ from __future__ import annotations
 
 
 class TextDifuseError(Exception):
-    """Root of every error that the project raises on purpose.
+    """Base class of all errors that the project raises.
 
-    :param what: the thing that is wrong, as its user knows it (a file, a parameter, an argument)
-    :param expected: what it must be, with the unit where there is one
-    :param actual: what was found
-    :param remedy: what to do about it; may be empty
+    :param what: what is wrong, in the user's terms (a file, a parameter, an argument)
+    :param expected: what it must be, with its unit
+    :param actual: what it is
+    :param remedy: how to fix it; may be empty
     """
 
     def __init__(self, what: str, expected: str, actual: object, remedy: str = "") -> None:
@@ -39,39 +39,36 @@ class TextDifuseError(Exception):
 
 
 class InputError(TextDifuseError, ValueError):
-    """Something handed in is not what it must be."""
+    """An input is invalid."""
 
 
 class ImageError(InputError):
-    """An image has another shape, data type, range or content than it must have."""
+    """An image has the wrong shape, data type, range or content."""
 
 
 class FileError(InputError):
-    """A file or folder is missing, truncated, or of another kind."""
+    """A file or folder is missing, truncated, or of the wrong kind."""
 
 
 class EncodingError(InputError):
-    """The encoding or the bytes of an image message are not what they must be."""
+    """An image message has an unsupported encoding or invalid data."""
 
 
 class CalibrationError(InputError):
-    """A camera's calibration is missing, is of a kind that is not handled, or is not for these images."""
+    """A camera calibration is missing, unsupported, or made for images of another size."""
 
 
 class BagError(InputError):
-    """A recording is missing, damaged, or lacks a topic."""
+    """A recording is missing, damaged, or lacks a required topic."""
 
 
 class ConfigError(TextDifuseError, ValueError):
-    """A parameter is out of range, of another type, or misspelt.
-
-    ``what`` is the parameter's name.
-    """
+    """A parameter is out of range, of the wrong type, or unknown; ``what`` is its name."""
 
 
 class CheckpointError(TextDifuseError):
-    """Weights are missing, damaged, of another kind, or of another format version."""
+    """A checkpoint is missing, damaged, of the wrong kind, or of another format version."""
 
 
 class DeviceError(TextDifuseError):
-    """A compute device is absent or cannot do what was asked."""
+    """A compute device is missing, out of memory, or lacks a required feature."""

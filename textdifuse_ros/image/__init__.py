@@ -1,1 +1,1 @@
-"""Images: color, ranges, sizes, gradients, thermal counts, message encodings, files."""
+"""Images: color, value ranges, sizes, gradients, thermal counts, message encodings, files."""

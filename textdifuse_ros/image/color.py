@@ -9,7 +9,7 @@ KR, KG, KB = 0.299, 0.587, 0.114
 
 
 def rgb_to_ycbcr(rgb: Tensor) -> tuple[Tensor, Tensor]:
-    """Split a color image in luma and chroma.
+    """Convert RGB to luma and chroma.
 
     :param rgb: float [N, 3, H, W] in [0, 1]
     :returns: luma float [N, 1, H, W] in [0, 1]; chroma (Cb, Cr) float [N, 2, H, W] in [-0.5, 0.5]
@@ -22,7 +22,7 @@ def rgb_to_ycbcr(rgb: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def ycbcr_to_rgb(luma: Tensor, chroma: Tensor) -> Tensor:
-    """The inverse of :func:`rgb_to_ycbcr`; not clipped.
+    """Convert luma and chroma to RGB, without clipping; the inverse of :func:`rgb_to_ycbcr`.
 
     :param luma: float [N, 1, H, W] in [0, 1]
     :param chroma: float [N, 2, H, W] in [-0.5, 0.5]

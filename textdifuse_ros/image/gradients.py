@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def sobel_vector(image: Tensor) -> Tensor:
-    """Sobel gradient along x and y, borders replicated, in float32 also under autocast.
+    """Compute the Sobel gradient along x and y; borders are replicated.
 
-    In bfloat16 the differences of neighbours near white would be mostly rounding.
+    Computed in float32 even under autocast: in bfloat16 the differences of bright neighbors are mostly rounding error.
 
     :param image: float [N, 1, H, W]
-    :returns: float32 [N, 2, H, W], in the image's units a pixel times 8
+    :returns: float32 [N, 2, H, W], 8 times the gradient [image unit per pixel]
     """
     kernel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=image.device)
     kernels = torch.stack((kernel, kernel.T)).unsqueeze(1)
@@ -22,5 +22,9 @@ def sobel_vector(image: Tensor) -> Tensor:
 
 
 def sobel(image: Tensor) -> Tensor:
-    """Absolute Sobel gradient |g_x| + |g_y| (equation 10's nabla); like :func:`sobel_vector`, float32 [N, 1, H, W]."""
+    """Compute the absolute Sobel gradient ``|g_x| + |g_y|``, the nabla of equation 10.
+
+    :param image: float [N, 1, H, W]
+    :returns: float32 [N, 1, H, W], scaled like :func:`sobel_vector`
+    """
     return sobel_vector(image).abs().sum(1, keepdim=True)

@@ -1,8 +1,8 @@
-"""From a visible and an infrared message, as the cameras send them, to the aligned pair that is fused.
+"""From camera messages to the aligned pair of images that is fused.
 
-One object does all of it: decode (raw or compressed), gain of thermal counts, rectification, registration. It knows no
-ROS: a message is whatever has the fields of ``sensor_msgs/Image`` or ``sensor_msgs/CompressedImage``, from rclpy or
-from ``rosbags``.
+:class:`SensorIntake` decodes (raw or compressed), applies the thermal gain, rectifies and registers. It does not depend
+on ROS: a message is any object with the fields of ``sensor_msgs/Image`` or ``sensor_msgs/CompressedImage``, from rclpy
+or from ``rosbags``.
 """
 
 from __future__ import annotations
@@ -22,39 +22,40 @@ from textdifuse_ros.image.encodings import decode_image, to_visible
 from textdifuse_ros.image.gain import ThermalGain
 from textdifuse_ros.image.registration import compute_alignment, compute_rectification, require_calibration
 from textdifuse_ros.image.thermal import to_uint8
-from textdifuse_ros.sensors import INFRARED, VISIBLE, stamp_of
+from textdifuse_ros.sensors import INFRARED, SENSORS, VISIBLE, stamp_of
 
 BAD_VISIBLE = "bad_visible"
 """The visible message cannot be decoded."""
 BAD_INFRARED = "bad_infrared"
-"""The infrared message cannot be decoded, or holds many NaN."""
+"""The infrared message cannot be decoded, or has too many NaN or infinite pixels."""
 SIZE_MISMATCH = "size_mismatch"
-"""The two images differ in size, and nothing registers them."""
+"""The images differ in size and are not registered, or do not match ``homography_sizes``."""
 NO_CALIBRATION = "no_calibration"
-"""Rectification or registration needs a calibration that is missing, or not for these images."""
+"""Rectification or registration needs a calibration that is missing or does not fit the images."""
 
 
 class IntakeError(InputError):
-    """A pair of messages that gives no pair of images.
+    """A pair of messages cannot be turned into an aligned pair of images.
 
-    :ivar reason: one of the constants of this module, under which the pair is counted
+    :param reason: one of the constants of this module, under which the pair is counted
+    :param cause: the original error
     """
 
     def __init__(self, reason: str, cause: Exception) -> None:
         self.reason = reason
         if isinstance(cause, TextDifuseError):
             super().__init__(cause.what, cause.expected, cause.actual, cause.remedy)
-        else:  # whatever OpenCV makes of a strange image
+        else:  # an OpenCV error on a malformed image
             text = " ".join(str(cause).split())
             super().__init__("the message", "one that can be decoded", f"{type(cause).__name__}: {text}")
 
 
 @dataclass(frozen=True)
 class AlignedPair:
-    """What is fused, or the one image that there is.
+    """Aligned images of one moment; one of them is None if that sensor is missing.
 
     :ivar visible: uint8 or uint16 [H, W, 3] RGB
-    :ivar infrared: uint8 [H, W], as large as the visible where there are both
+    :ivar infrared: uint8 [H, W], of the visible image's size if both are present
     """
 
     visible: np.ndarray | None
@@ -62,34 +63,33 @@ class AlignedPair:
 
 
 class SensorIntake:
-    """Turns pairs of messages into aligned pairs; keeps the gain between them.
+    """Turns pairs of messages into aligned pairs; keeps the state of the thermal gain between them.
 
-    ``set_calibration`` and ``reset`` may be called from another thread than the rest.
+    ``set_calibration`` and ``reset`` may be called from another thread.
 
     :param config: a :class:`.SensorConfig`, or a configuration with the same fields
-    :raises ConfigError: parameters that contradict one another
-    :raises FileError: a calibration file is missing or none; CalibrationError: it holds no usable calibration
+    :raises ConfigError: parameters contradict one another
+    :raises FileError: a calibration file is missing or unreadable
+    :raises CalibrationError: a calibration file holds no valid calibration
     """
 
     def __init__(self, config: Any) -> None:
-        self._given = config
+        self._source = config
         self._config = _sensors(config)
-        self._begins_anew = False
+        self._reset_pending = False
         check_sensors(self._config)
         self._gain = ThermalGain(self._config)
         self._cameras: dict[str, Camera | CalibrationError | None] = {VISIBLE: None, INFRARED: None}
         self._from_file: set[str] = set()
-        for stream, path in (
-            (VISIBLE, self._config.visible_calibration),
-            (INFRARED, self._config.infrared_calibration),
-        ):
+        paths = (self._config.visible_calibration, self._config.infrared_calibration)
+        for sensor, path in zip(SENSORS, paths, strict=True):
             if path:
-                self._cameras[stream] = read_camera(path, f"the {stream} camera")
-                self._from_file.add(stream)
+                self._cameras[sensor] = read_camera(path, f"the {sensor} camera")
+                self._from_file.add(sensor)
 
     @property
     def config(self) -> SensorConfig:
-        """The parameters in force."""
+        """The current parameters."""
         return self._config
 
     def update_config(self, config: Any) -> None:
@@ -97,99 +97,110 @@ class SensorIntake:
 
         :param config: as for the constructor; parameters that are not live must be unchanged
         """
-        if config is not self._given:
-            self._given = config
+        if config is not self._source:
+            self._source = config
             self._config = self._gain.config = _sensors(config)
 
     @property
     def required_calibrations(self) -> tuple[str, ...]:
-        """The streams whose ``camera_info`` is needed and does not come from a file."""
-        needed = self._config.rectify or self._config.registration == "extrinsics"
-        return tuple(stream for stream in (VISIBLE, INFRARED) if needed and stream not in self._from_file)
+        """The sensors whose ``camera_info`` is required because no calibration file is given."""
+        required = self._config.rectify or self._config.registration == "extrinsics"
+        return tuple(sensor for sensor in SENSORS if required and sensor not in self._from_file)
 
     @property
     def visible_camera(self) -> Camera | None:
-        """The visible camera as calibrated; None where nothing usable is known of it."""
+        """Calibration of the visible camera; None if missing or invalid."""
         camera = self._cameras[VISIBLE]
         return None if isinstance(camera, CalibrationError) else camera
 
-    def set_calibration(self, stream: str, info: Any) -> None:
-        """Take a ``sensor_msgs/CameraInfo``; one that is unfit is told with the next pair. A file goes before it."""
-        if stream in self._from_file:
+    def set_calibration(self, sensor: str, info: Any) -> None:
+        """Set a camera's calibration; ignored if the sensor has a calibration file.
+
+        An invalid calibration raises with the next pair.
+
+        :param sensor: ``visible`` or ``infrared``
+        :param info: a ``sensor_msgs/CameraInfo``
+        """
+        if sensor in self._from_file:
             return
         try:
-            self._cameras[stream] = camera_from_info(info, f"the {stream} camera")
+            self._cameras[sensor] = camera_from_info(info, f"the {sensor} camera")
         except CalibrationError as error:
-            self._cameras[stream] = error
+            self._cameras[sensor] = error
 
     def reset(self) -> None:
-        """Forget the gain before the next pair: for a time jump, or the start of another recording."""
-        self._begins_anew = True
+        """Reset the gain before the next pair, after a time jump or at the start of another recording."""
+        self._reset_pending = True
 
     def align(self, visible: Any | None, infrared: Any | None) -> AlignedPair:
-        """The aligned pair of two messages; of one alone its image, the infrared one then in its own frame.
+        """Decode two messages and align their images.
 
-        :param visible: an Image or CompressedImage message, or None; ``infrared`` likewise
-        :raises IntakeError: says why there is none, and under which reason it is counted
+        A single message gives its image only; the infrared image then keeps its own frame.
+
+        :param visible: an Image or CompressedImage message, or None
+        :param infrared: likewise
+        :returns: the aligned images
+        :raises IntakeError: with the reason under which the pair is counted
         """
-        seen = warm = None
-        if self._begins_anew:
-            self._begins_anew = False
+        if self._reset_pending:
+            self._reset_pending = False
             self._gain.reset()
+        visible_image = infrared_image = None
         try:
             if visible is not None:
-                seen = _scaled(to_visible(decode_message(visible)), self._config.visible_bits)
-                check_visible(seen)
-        except Exception as error:  # besides the project's errors whatever OpenCV makes of a strange image
+                visible_image = _scale_bits(to_visible(decode_message(visible)), self._config.visible_bits)
+                check_visible(visible_image)
+        except Exception as error:  # OpenCV raises its own errors on malformed images
             raise IntakeError(BAD_VISIBLE, error) from error
         try:
             if infrared is not None:
-                warm = self._gain.apply(_grey(decode_message(infrared)), stamp_of(infrared.header))
-                check_infrared(warm)
+                infrared_image = self._gain.apply(_grey(decode_message(infrared)), stamp_of(infrared.header))
+                check_infrared(infrared_image)
                 if self._config.infrared_polarity == "black_hot":
-                    warm = 255 - warm
+                    infrared_image = 255 - infrared_image
         except Exception as error:
             raise IntakeError(BAD_INFRARED, error) from error
         try:
-            return self._aligned(seen, warm)
+            return self._align_images(visible_image, infrared_image)
         except ImageError as error:
             raise IntakeError(SIZE_MISMATCH, error) from error
-        except Exception as error:  # besides CalibrationError what OpenCV makes of a strange one
+        except Exception as error:  # CalibrationError, or an OpenCV error on an unusual calibration
             raise IntakeError(NO_CALIBRATION, error) from error
 
-    def _aligned(self, visible: np.ndarray | None, infrared: np.ndarray | None) -> AlignedPair:
+    def _align_images(self, visible: np.ndarray | None, infrared: np.ndarray | None) -> AlignedPair:
         cameras: dict[str, Camera | None] = {VISIBLE: None, INFRARED: None}
         if self._config.rectify or (self._config.registration == "extrinsics" and visible is not None):
-            for stream, image in ((VISIBLE, visible), (INFRARED, infrared)):
-                camera = self._cameras[stream]
+            for sensor, image in ((VISIBLE, visible), (INFRARED, infrared)):
+                camera = self._cameras[sensor]
                 if image is None or camera is None:
                     continue
                 if isinstance(camera, CalibrationError):
-                    # Raised again and again, it would keep the images of all these pairs in its traceback.
+                    # Raised repeatedly, it would keep the images of all those pairs alive in its traceback.
                     raise camera.with_traceback(None)
-                camera.check_size(image, f"the {stream} camera")
-                cameras[stream] = camera
+                camera.check_size(image, f"the {sensor} camera")
+                cameras[sensor] = camera
         if visible is not None and infrared is not None:
             sizes = [(image.shape[1], image.shape[0]) for image in (visible, infrared)]
-            mappings = compute_alignment(self._config, sizes[0], sizes[1], cameras[VISIBLE], cameras[INFRARED])
-            return AlignedPair(*mappings.apply(visible, infrared))
+            alignment = compute_alignment(self._config, sizes[0], sizes[1], cameras[VISIBLE], cameras[INFRARED])
+            return AlignedPair(*alignment.apply(visible, infrared))
         if self._config.rectify:
-            alone = VISIBLE if visible is not None else INFRARED
-            undistort = compute_rectification(require_calibration(cameras[alone], alone))
-            if undistort is not None and visible is not None:
-                visible = undistort.apply(visible)
-            elif undistort is not None and infrared is not None:
-                infrared = undistort.apply(infrared)
+            sensor = VISIBLE if visible is not None else INFRARED
+            warp = compute_rectification(require_calibration(cameras[sensor], sensor))
+            if warp is not None and visible is not None:
+                visible = warp.apply(visible)
+            elif warp is not None and infrared is not None:
+                infrared = warp.apply(infrared)
         return AlignedPair(visible, infrared)
 
 
 def decode_message(message: Any) -> np.ndarray:
-    """The image in a raw or compressed message.
+    """Decode a raw or compressed image message.
 
+    :param message: a ``sensor_msgs/Image`` or ``sensor_msgs/CompressedImage``
     :returns: uint8 or uint16 [H, W] or [H, W, 3] RGB, or float [H, W]
-    :raises EncodingError: it cannot be decoded
+    :raises EncodingError: the message cannot be decoded
     """
-    # Received data are an array('B'), those of a recording a uint8 array: both go without a copy.
+    # rclpy gives an array('B'), rosbags a uint8 array: neither is copied here.
     data = np.frombuffer(message.data, np.uint8)
     if hasattr(message, "format"):
         return decode_compressed(data, message.format)
@@ -197,20 +208,20 @@ def decode_message(message: Any) -> np.ndarray:
 
 
 def _grey(decoded: np.ndarray) -> np.ndarray:
-    """Color reduced to 8 bits of BT.601 luma, for it has no counts; counts and temperatures as they are."""
+    """Reduce color, which has no counts, to 8-bit BT.601 luma; return counts and temperatures unchanged."""
     return decoded if decoded.ndim == 2 else cv2.cvtColor(to_uint8(decoded), cv2.COLOR_RGB2GRAY)
 
 
-def _scaled(visible: np.ndarray, bits: int) -> np.ndarray:
-    """Sixteen bits of which a camera uses only the lower ones, brought to the whole range; what is above is white."""
+def _scale_bits(visible: np.ndarray, bits: int) -> np.ndarray:
+    """Scale a 16-bit image of which only the lower ``bits`` are used to the full range, clipped to white."""
     if visible.dtype != np.uint16 or bits == 16:
         return visible
-    most = 2**bits - 1
-    return (np.minimum(visible, most).astype(np.uint32) * 65535 // most).astype(np.uint16)
+    white = 2**bits - 1
+    return (np.minimum(visible, white).astype(np.uint32) * 65535 // white).astype(np.uint16)
 
 
 def _sensors(config: Any) -> SensorConfig:
-    """The sensors' part of a larger configuration."""
+    """Extract the sensor parameters from a larger configuration."""
     if type(config) is SensorConfig:
         return config
     return SensorConfig(**{name: getattr(config, name) for name in NAMES if hasattr(config, name)})

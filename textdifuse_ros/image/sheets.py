@@ -1,4 +1,4 @@
-"""Images for people to look at: eight bits, and side by side in the labelled columns of contact sheets."""
+"""Images for display: 8-bit conversion, and labelled contact sheets."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _GAP = 4
 
 
 def to_display(image: np.ndarray, what: str = "an image to show") -> np.ndarray:
-    """The image as people are to see it; sixteen-bit infrared is stretched as :func:`.thermal.to_uint8` does.
+    """Convert an image for display; 16-bit infrared is stretched by :func:`.thermal.to_uint8`.
 
     :param image: uint8 or uint16, [H, W] or [H, W, 3] RGB, not empty
-    :param what: names the image in the error
+    :param what: name of the image in the error message
     :returns: uint8 [H, W, 3] RGB
-    :raises ImageError: another type or shape
+    :raises ImageError: wrong type or shape
     """
     shape_ok = getattr(image, "ndim", 0) == 2 or (getattr(image, "ndim", 0) == 3 and image.shape[2] == 3)
     if not shape_ok or image.dtype.name not in ("uint8", "uint16") or 0 in image.shape:
@@ -41,20 +41,20 @@ def contact_sheet(
     title: str = "",
     cell_width: int = 420,
 ) -> np.ndarray:
-    """Lay images out in a table, one row each tuple, with the columns' names above.
+    """Arrange images in a table with column names.
 
-    Every image is scaled to the width of a column; a row is as high as its highest image.
+    Every image is scaled to the column width; a row is as high as its highest image.
 
-    :param rows: uint8 or uint16 images, [H, W] or [H, W, 3] RGB, of any size; None leaves a cell empty
-    :param columns: name of each column; OpenCV draws ASCII only, other letters are written as escapes
-    :param labels: name of each row, written into its first cell; none or as many as rows
-    :param title: a line above all
-    :param cell_width: width of a column [px]
+    :param rows: rows of uint8 or uint16 images, [H, W] or [H, W, 3] RGB, of any size; None leaves a cell empty
+    :param columns: column names; OpenCV draws ASCII only, other characters are written as escapes
+    :param labels: row names, drawn into the first cell of each row; empty for none
+    :param title: line at the top; empty for none
+    :param cell_width: column width [pixel]
     :returns: uint8 [H, W, 3] RGB
-    :raises ImageError: no rows; a row of another length than columns; a cell that is no image
+    :raises ImageError: no rows, a row that does not match ``columns``, or a cell that is not an image
     """
     if not rows or not columns:
-        raise ImageError("a contact sheet", "made of at least one row and one column", f"{len(rows)} rows")
+        raise ImageError("a contact sheet", "of at least one row and one column", f"{len(rows)} rows")
     if labels and len(labels) != len(rows):
         raise ImageError("the labels of a contact sheet", f"as many as its rows ({len(rows)})", len(labels))
     title, columns, labels = _ascii(title), [_ascii(name) for name in columns], [_ascii(label) for label in labels]
@@ -72,7 +72,7 @@ def contact_sheet(
 
 
 def _ascii(text: str) -> str:
-    """Text that OpenCV can draw; a name that is no UTF-8 would end the process."""
+    """Escape text for OpenCV, which draws ASCII only and aborts the process on invalid UTF-8."""
     return text.encode("ascii", "backslashreplace").decode()
 
 
@@ -94,7 +94,7 @@ def _row(row: Sequence[np.ndarray | None], label: str, cell_width: int) -> np.nd
 
 
 def _fit(image: np.ndarray, width: int) -> np.ndarray:
-    """The image as uint8 [h, width, 3]."""
+    """Scale an image to uint8 [h, width, 3]."""
     image = to_display(image, "an image of a contact sheet")
     height = max(1, round(image.shape[0] * width / image.shape[1]))
     method = cv2.INTER_AREA if width < image.shape[1] else cv2.INTER_LINEAR
@@ -109,7 +109,7 @@ def _band(width: int, text: str, left: int, scale: float) -> np.ndarray:
 
 
 def _write(band: np.ndarray, text: str, left: int, scale: float, room: int, color: tuple[int, int, int] = _INK) -> None:
-    """Write a line into the middle of a band, made smaller until it fits into ``room`` [px]."""
+    """Draw a vertically centered line of text, shrunk to fit into ``room`` [pixel]."""
     (length, height), _ = cv2.getTextSize(text, _FONT, scale, 1)
     if length > room:
         scale *= room / length

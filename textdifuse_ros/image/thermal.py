@@ -1,8 +1,8 @@
-"""Sixteen-bit and float images to eight bits, one image at a time.
+"""Conversion of single 16-bit and float images to 8 bits.
 
-A thermal camera's counts (or temperatures) fill a small, drifting part of their range, so they are stretched between
-two percentiles of the image itself. A color image of sixteen bits fills its range and is only scaled: stretching
-it would undo the exposure that the camera chose.
+A thermal camera's counts (or temperatures) cover a small, drifting part of their range, so they are stretched between
+two percentiles of the image. A 16-bit color image uses its full range and is only scaled: stretching it would undo
+the camera's exposure control.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ MID_GREY = 128
 
 
 def to_uint8(image: np.ndarray, what: str = "the image") -> np.ndarray:
-    """Eight bits of any image that the project takes.
+    """Convert an image to 8 bits.
 
-    - uint8 [H, W] or [H, W, 3] is returned as it is (no copy);
-    - uint16 [H, W, 3], visible, is divided by 257 and rounded, so that 65535 becomes 255;
-    - uint16 or float [H, W], infrared, is stretched from its 0.5th .. 99.5th percentile to 0 .. 255 and clipped
-      (see :func:`stretch_limits`); a constant image becomes mid grey, 128.
+    - uint8 [H, W] or [H, W, 3] is returned unchanged (no copy).
+    - uint16 [H, W, 3] (visible) is divided by 257 and rounded: 65535 becomes 255.
+    - uint16 or float [H, W] (infrared) is stretched from its 0.5th .. 99.5th percentile to 0 .. 255 and clipped, see
+      :func:`stretch_limits`; a constant image becomes mid grey, 128.
 
-    :param what: names the image in error messages
+    :param image: image of one of these types
+    :param what: name of the image in error messages
     :returns: uint8, of the same shape
-    :raises ImageError: another type or shape; NaN or infinite values
+    :raises ImageError: unsupported type or shape; NaN or infinite values
     """
     grey, color = image.ndim == 2, image.ndim == 3 and image.shape[2] == 3
     if image.dtype == np.uint8 and (grey or color):
@@ -40,12 +41,14 @@ def to_uint8(image: np.ndarray, what: str = "the image") -> np.ndarray:
 
 
 def stretch_limits(image: np.ndarray, what: str = "the image") -> tuple[float, float]:
-    """The values of a thermal image that become black and white: its 0.5th and 99.5th percentile (nearest rank).
+    """Compute the values of a thermal image that map to black and white: its 0.5th and 99.5th percentile.
 
-    Where these coincide (a small warm object before an even background) the minimum and the maximum stand in, lest
-    the object disappear. The two are equal only for a constant image.
+    If these coincide (a small warm object in front of a uniform background), the minimum and maximum replace them so
+    that the object stays visible. The limits are equal only for a constant image.
 
     :param image: uint16 or float [H, W], not empty
+    :param what: name of the image in error messages
+    :returns: low and high limit; percentiles by nearest rank
     :raises ImageError: NaN or infinite values
     """
     check_finite(image, what)
@@ -56,21 +59,25 @@ def stretch_limits(image: np.ndarray, what: str = "the image") -> tuple[float, f
 
 
 def percentile_values(image: np.ndarray, percentiles: tuple[float, ...]) -> np.ndarray:
-    """The values at these percentiles (nearest rank), int64 or float as the image.
+    """Compute percentiles of an image by nearest rank.
 
     :param image: uint16 or finite float, not empty
+    :param percentiles: each in 0 .. 100
+    :returns: one value for each percentile; int64 for uint16, else the image's data type
     """
-    # The nearest rank is a value of the image: interpolating could overflow between extreme floats.
+    # Nearest rank, since interpolation could overflow between extreme floats.
     ranks = np.rint(np.array(percentiles) / 100 * (image.size - 1)).astype(np.int64)
-    if image.dtype == np.uint16:  # counting is eight times as fast as sorting, and the node does it every frame
+    if image.dtype == np.uint16:  # counting is eight times faster than sorting, and the node does it every frame
         return np.searchsorted(np.cumsum(np.bincount(image.reshape(-1))), ranks, side="right")
     return np.partition(image, ranks, axis=None)[ranks]
 
 
 def check_finite(image: np.ndarray, what: str) -> None:
-    """Refuse a float image with NaN or infinite values; integers pass.
+    """Check that a float image has no NaN or infinite values; integer images pass.
 
-    :raises ImageError: says how many
+    :param image: any numeric array
+    :param what: name of the image in the error message
+    :raises ImageError: with the number of such pixels
     """
     if image.dtype.kind == "f":
         bad = image.size - int(np.count_nonzero(np.isfinite(image)))
@@ -80,15 +87,17 @@ def check_finite(image: np.ndarray, what: str) -> None:
 
 
 def stretch(image: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Map [low, high] to 0 .. 255, clip what lies outside, round to nearest.
+    """Map [low, high] linearly to 0 .. 255, clipped and rounded to nearest.
 
     :param image: uint16 or float, finite
-    :returns: uint8, of the same shape; 128 everywhere where ``low`` equals ``high``
+    :param low: value that maps to 0
+    :param high: value that maps to 255
+    :returns: uint8, of the same shape; 128 everywhere if ``low`` equals ``high``
     """
     if low == high:
         return np.full(image.shape, MID_GREY, np.uint8)
     values = np.arange(65536) if image.dtype == np.uint16 else image
-    # Halves, so that the span of two extreme float64 values stays finite.
+    # Halved, so that the span of two extreme float64 values stays finite.
     share = (np.clip(values, low, high) / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0)
     mapped = (share * 255.0 + 0.5).astype(np.uint8)
     return mapped[image] if image.dtype == np.uint16 else mapped

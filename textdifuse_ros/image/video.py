@@ -1,4 +1,4 @@
-"""Short videos from images."""
+"""MP4 videos from frames."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ import numpy as np
 from textdifuse_ros.checks import describe
 from textdifuse_ros.errors import FileError, ImageError
 
-# The OpenCV wheels (4 and 5) carry no H.264 encoder; of what they can put into mp4, MPEG-4 part 2 is 40 times faster
-# than VP9 at the same size and quality.
+# The OpenCV wheels (4 and 5) have no H.264 encoder. Of the codecs they can write to mp4, MPEG-4 part 2 is 40 times
+# faster than VP9 at the same size and quality.
 CODEC = "mp4v"
 
 
 def write_video(path: str | Path, frames: Iterable[np.ndarray], rate_hz: float) -> int:
     """Write frames as an mp4 file (MPEG-4 part 2); an existing file is replaced.
 
-    A last row or column that makes the size odd is repeated, for the codec takes even sizes only.
+    The codec supports even sizes only, so the last row or column of an odd size is repeated.
 
-    :param frames: uint8 [H, W, 3] RGB, all of one size; taken one by one, so a generator needs no memory
-    :param rate_hz: frames a second, above 0
+    :param path: file to write, ``*.mp4``
+    :param frames: uint8 [H, W, 3] RGB, all of one size; consumed one by one
+    :param rate_hz: frame rate, above 0 [Hz]
     :returns: number of frames written
-    :raises ImageError: no frames, a frame of another type or size than the first
+    :raises ImageError: no frames, a frame of wrong type, or of another size than the first
     :raises FileError: the file cannot be written
     """
     path = Path(path)
@@ -46,9 +47,9 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], rate_hz: float) 
         if writer is not None:
             writer.release()
     if not count:
-        raise ImageError("a video", "made of at least one frame", "none")
+        raise ImageError("a video", "of at least one frame", "none")
     if not path.is_file() or not path.stat().st_size:
-        raise FileError(str(path), "a place where a video can be written", "an empty file", "is the disk full?")
+        raise FileError(str(path), "a file that can be written", "an empty file", "check the free disk space")
     return count
 
 
@@ -58,14 +59,14 @@ def _open(path: Path, size: tuple[int, ...], rate_hz: float) -> cv2.VideoWriter:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(str(path.parent), "a folder that can be made", error.strerror or error) from error
+        raise FileError(str(path.parent), "a folder that can be created", error.strerror or error) from error
     height, width = size[0] + size[0] % 2, size[1] + size[1] % 2
     fourcc = cv2.VideoWriter.fourcc(*CODEC)
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, fourcc, rate_hz, (width, height))
     if not writer.isOpened():
         writer.release()
         remedy = "check the folder's permissions, and that OpenCV was built with FFmpeg (the wheels are)"
-        raise FileError(str(path), f"a file that OpenCV can write {CODEC} to", "a writer that did not open", remedy)
+        raise FileError(str(path), f"a file that OpenCV can write as {CODEC}", "a writer that did not open", remedy)
     return writer
 
 
@@ -73,7 +74,7 @@ def _check(frame: np.ndarray, size: tuple[int, ...]) -> None:
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise ImageError("a frame of a video", "uint8 [H, W, 3] (RGB)", describe(frame))
     if frame.shape != size:
-        raise ImageError("a frame of a video", f"as large as the first ({size[1]} x {size[0]})", describe(frame))
+        raise ImageError("a frame of a video", f"as large as the first one ({size[1]} x {size[0]})", describe(frame))
 
 
 def _even(frame: np.ndarray) -> np.ndarray:
