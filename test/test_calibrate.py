@@ -89,7 +89,7 @@ def test_a_blank_image_among_the_pairs_does_no_harm(scenes):
     pairs.insert(2, (pairs[0][0], np.full(SIZE[::-1], 90, np.uint8)))
     found = estimate_homography(pairs)
     assert worst_error(found.homography, true, SIZE) < 0.4 and np.isnan(found.scores[2]) and found.spread < 1
-    with pytest.raises(CalibrationError, match="images without edges"):
+    with pytest.raises(CalibrationError, match="images without common edges"):
         estimate_homography([pairs[2]])
 
 

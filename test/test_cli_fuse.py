@@ -193,8 +193,8 @@ def test_bad_paths_are_refused_in_one_line_before_any_work(folders, capsys, tmp_
     file = visible / "0.png"
     for paths, message in {
         (visible / "gone.png", infrared, output): "got no such file or folder",
-        (file, infrared, output): "must be a file, as the visible path",
-        (visible, infrared / "0.png", output): "must be a folder, as the visible path",
+        (file, infrared, output): "must be a file, like the visible path",
+        (visible, infrared / "0.png", output): "must be a folder, like the visible path",
         (visible, infrared, file): "must be a folder, got a file",
         (visible, infrared, visible): "must be another folder than the input",
         (visible, infrared, infrared): "must be another folder than the input",

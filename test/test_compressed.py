@@ -72,7 +72,7 @@ def test_a_compressed_mosaic_is_converted(dtype):
 
 
 def test_compressed_depth_is_refused_with_the_way_out():
-    with pytest.raises(EncodingError, match=r"quantized depth\); take the topic \.\.\./compressed"):
+    with pytest.raises(EncodingError, match=r"quantized depth\); use the topic \.\.\./compressed"):
         decode_compressed(b"\0" * 12 + coded(np.zeros((8, 8), np.uint16), ".png"), "16UC1; compressedDepth png")
 
 

@@ -1,14 +1,14 @@
-"""Coded images: the content of a PNG, JPEG, TIFF or BMP file, and of a ``sensor_msgs/CompressedImage``.
+"""Decoding of PNG, JPEG, TIFF and BMP data, from files and from ``sensor_msgs/CompressedImage``.
 
-The content decides what an image is, not the name that it goes by.
+The format is detected from the content, not from a suffix.
 
-``format`` of a message is as image_transport's compressed plugin writes it: ``ENCODING; CODEC compressed CODED``, with
-``ENCODING`` that of the raw image and ``CODED`` ``bgr8`` or ``bgr16`` for colors and empty for all else; some
-drivers give only the codec (``jpeg``). Of it counts:
+A message's ``format`` is what image_transport's compressed plugin writes, ``ENCODING; CODEC compressed CODED``:
+``ENCODING`` is that of the raw image, ``CODED`` is ``bgr8`` or ``bgr16`` for color and empty otherwise. Some drivers
+give only the codec (``jpeg``). It determines
 
-- the order of colors: RGB where ``ENCODING`` is a color and ``CODED`` is not ``bgr...``, as that plugin reads it;
-  what OpenCV codes, BGR, in all other cases;
-- a mosaic: where ``ENCODING`` is ``bayer_...`` the coded image has one channel, which is still to be converted.
+- the channel order: RGB if ``ENCODING`` is a color format and ``CODED`` is not ``bgr...``, as in that plugin, else
+  OpenCV's order, BGR;
+- demosaicing: if ``ENCODING`` is ``bayer_...``, the compressed image is a mosaic of one channel.
 """
 
 from __future__ import annotations
@@ -35,34 +35,35 @@ _SIGNATURES = {
     b"MM\0+": "TIFF",
     b"BM": "BMP",
 }
-_COLORS = ("rgb", "bgr", "rgba", "bgra")
+_COLOR_FORMATS = ("rgb", "bgr", "rgba", "bgra")
 
 
-def decode_coded(data: bytes, what: str, again: str = "copy it again") -> np.ndarray:
-    """The image in the bytes of a file.
+def decode_file(data: bytes, what: str, remedy: str = "copy it again") -> np.ndarray:
+    """Decode the content of an image file.
 
-    - Alpha is dropped; the color below it is kept.
-    - EXIF orientation is ignored: both cameras' images are taken as the pixels lie, so that a pair stays aligned.
-    - Of a file with several pages the first is read.
+    - Alpha is dropped, without blending.
+    - EXIF orientation is ignored, so that a pair stays aligned.
+    - Of a multi-page file the first page is read.
 
-    :param what: names the file in error messages
-    :param again: the remedy for a damaged one
+    :param data: content of the file
+    :param what: name of the file in error messages
+    :param remedy: remedy for damaged data in error messages
     :returns: uint8 or uint16 [H, W] or [H, W, 3] RGB, or float [H, W] or [H, W, C]
-    :raises FileError: no image of these kinds, truncated or damaged, not of 8 or 16 bits
+    :raises FileError: not a supported image, truncated, damaged, or not of 8 or 16 bits
     """
-    kind = kind_of(data)
+    kind = _file_format(data)
     if kind is None:
-        found = f"one that starts with {data[:4]!r}" if data else "an empty file"
+        found = f"data that start with {data[:4]!r}" if data else "an empty file"
         raise FileError(what, "a PNG, JPEG, TIFF or BMP image", found)
-    # Some releases of OpenCV return what they could decode of a truncated file, grey below; TIFF and BMP they refuse.
+    # Some releases of OpenCV return partly decoded images for truncated PNG and JPEG files.
     if kind == "PNG":
         for _ in png_text.chunks(data, what):
             pass
     elif kind == "JPEG" and not _jpeg_ends(data):
-        raise FileError(what, "a whole JPEG file", f"one that breaks off after {len(data)} bytes", again)
+        raise FileError(what, "a whole JPEG file", f"a file truncated after {len(data)} bytes", remedy)
     image = _decode(data)
     if image is None:
-        raise FileError(what, f"a readable {kind} image", "a damaged or truncated one", again)
+        raise FileError(what, f"a readable {kind} image", "damaged or truncated data", remedy)
     channels = image.shape[2] if image.ndim == 3 else 1
     if image.dtype.name not in ("uint8", "uint16", "float32", "float64") or channels not in (1, 3, 4):
         raise FileError(what, "an image of 8 or 16 bits with 1, 3 or 4 channels", describe(image))
@@ -74,42 +75,44 @@ def decode_coded(data: bytes, what: str, again: str = "copy it again") -> np.nda
 
 
 def decode_compressed(data: Bytes, form: str) -> np.ndarray:
-    """The image in a ``sensor_msgs/CompressedImage``.
+    """Decode a ``sensor_msgs/CompressedImage``.
 
-    :param form: its ``format``
+    :param data: the message's ``data``
+    :param form: the message's ``format``
     :returns: uint8 or uint16 [H, W] or [H, W, 3] RGB, or float32 [H, W]
-    :raises EncodingError: truncated, damaged or no image; compressedDepth; counts of 16 bits in a JPEG; a mosaic
-        that is none
+    :raises EncodingError: truncated, damaged, not an image, compressedDepth, 16-bit counts as JPEG, or a mosaic of the
+        wrong type
     """
     encoding, _, codec = (part.strip() for part in form.partition(";"))
     if "compressedDepth" in form:
-        remedy = "take the topic .../compressed, or the raw one"
+        remedy = "use the topic .../compressed or the raw topic"
         raise EncodingError("a compressed image", "a plain PNG, JPEG or TIFF", f"{form!r} (quantized depth)", remedy)
     content = bytes(memoryview(data))
-    if kind_of(content) == "JPEG" and encoding in ("mono16", "16UC1"):
-        remedy = "set the format of its publisher to png, or take the raw topic"
-        raise EncodingError("an image of 16 bits", "compressed as PNG", f"{form!r}, eight bits of it", remedy)
+    if _file_format(content) == "JPEG" and encoding in ("mono16", "16UC1"):
+        remedy = "set the format of its publisher to png, or use the raw topic"
+        raise EncodingError("a 16-bit image", "compressed as PNG", f"{form!r} (8 bits)", remedy)
     try:
-        image = decode_coded(content, "the compressed image", "see that its publisher and the network keep it whole")
+        image = decode_file(content, "the compressed image", "check its publisher and the network")
     except FileError as error:
         raise EncodingError(error.what, error.expected, error.actual, error.remedy) from error
     if image.ndim == 3:
-        literal = encoding.rstrip("0123456789") in _COLORS and codec and "compressed bgr" not in codec
-        return np.ascontiguousarray(image[:, :, ::-1]) if literal else image
-    return _from_mosaic(image, encoding) if encoding.startswith("bayer_") else image
+        stored_rgb = encoding.rstrip("0123456789") in _COLOR_FORMATS and codec and "compressed bgr" not in codec
+        return np.ascontiguousarray(image[:, :, ::-1]) if stored_rgb else image
+    return _demosaic(image, encoding) if encoding.startswith("bayer_") else image
 
 
-def kind_of(data: bytes) -> str | None:
-    """``PNG``, ``JPEG``, ``TIFF``, ``BMP``, or None for anything else."""
+def _file_format(data: bytes) -> str | None:
+    """Detect ``PNG``, ``JPEG``, ``TIFF`` or ``BMP`` by the signature; None for anything else."""
     return next((name for mark, name in _SIGNATURES.items() if data.startswith(mark)), None)
 
 
-def _from_mosaic(image: np.ndarray, encoding: str) -> np.ndarray:
+def _demosaic(image: np.ndarray, encoding: str) -> np.ndarray:
     layout = ENCODINGS.get(encoding)
     if layout is None:
-        raise EncodingError("the encoding of a compressed mosaic", "a known one", repr(encoding))
-    if min(image.shape) < layout.least or image.dtype != np.dtype(layout.dtype):
-        expected = f"{8 * np.dtype(layout.dtype).itemsize} bits and at least {layout.least} x {layout.least} pixels"
+        raise EncodingError("the encoding of a compressed mosaic", "a supported one", repr(encoding))
+    if min(image.shape) < layout.min_side or image.dtype != np.dtype(layout.dtype):
+        bits = 8 * np.dtype(layout.dtype).itemsize
+        expected = f"of {bits} bits and at least {layout.min_side} x {layout.min_side} pixels"
         raise EncodingError(f"an image in {encoding}", expected, describe(image))
     return layout.convert(image)
 
@@ -128,23 +131,23 @@ _SILENT = 0  # LOG_LEVEL_SILENT of every release
 
 @contextmanager
 def _quiet_opencv() -> Iterator[None]:
-    """Keep OpenCV from printing about a damaged file: the error raised says it in the project's form."""
-    # Debian 12 and Ubuntu 24.04 have OpenCV 4.6, which knows no cv2.utils.logging; OpenCV 5 no cv2.setLogLevel.
-    place: Any = getattr(cv2.utils, "logging", cv2)
-    with _LEVEL_LOCK:  # the level is the process's: two threads would restore one another's
-        level = place.setLogLevel(_SILENT)
+    """Silence OpenCV's own messages about damaged files, which are reported by an exception."""
+    # Debian 12 and Ubuntu 24.04 have OpenCV 4.6, without cv2.utils.logging; OpenCV 5 has no cv2.setLogLevel.
+    logging: Any = getattr(cv2.utils, "logging", cv2)
+    with _LEVEL_LOCK:  # the level is global: concurrent threads would restore each other's
+        level = logging.setLogLevel(_SILENT)
         try:
             yield
         finally:
-            place.setLogLevel(level)
+            logging.setLogLevel(level)
 
 
 def _jpeg_ends(data: bytes) -> bool:
-    """Whether the end mark follows the coded image; the one of an embedded thumbnail does not count."""
+    """Whether an end marker follows the image data; that of an embedded thumbnail does not count."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         mark = data[at + 1]
-        if mark == 0xDA:  # start of scan: from here on 0xFF is escaped, so the end mark cannot occur by chance
+        if mark == 0xDA:  # start of scan: 0xFF is escaped from here on, so the end marker cannot occur by chance
             return data.find(b"\xff\xd9", at) >= 0
         at += 1 if mark == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return False

@@ -1,16 +1,15 @@
-"""Image messages (``sensor_msgs/Image``) to arrays and back, without cv_bridge.
+"""Conversion between image messages (``sensor_msgs/Image``) and arrays, without cv_bridge.
 
-One table names for each encoding its data type, its channels and the conversion to RGB. Notes to it:
+A table gives the data type, the channels and the conversion to RGB of each encoding:
 
-- ``8UC3`` and ``8UC4`` (and their 16-bit forms) say nothing about color; they are read as BGR and BGRA, as OpenCV
-  keeps them.
-- Alpha is dropped; the color below it is kept.
-- ROS names a Bayer mosaic by its first two rows (``rggb``: R G on the first, G B on the second), OpenCV by the second
-  row's second and third pixel, so that ROS's RGGB is OpenCV's BG.
-- ``yuv422`` is the old name of ``uyvy``, ``yuv422_yuy2`` that of ``yuyv``; BT.601, limited range (luma 16 .. 235).
-- ``nv12`` and ``nv21`` (video decoders, cameras of embedded boards) keep luma and, in half as many rows below
-  it, chroma of two by two pixels; likewise BT.601, limited range.
-- ``32FC1`` (temperatures) is for infrared only: it is decoded as float32, and :func:`to_infrared` stretches it.
+- ``8UC3`` and ``8UC4`` (and their 16-bit forms) do not specify color; they are read as BGR and BGRA, OpenCV's order.
+- Alpha is dropped, without blending.
+- ROS names a Bayer pattern by its first two rows (``rggb``: R G in the first, G B in the second), OpenCV by the second
+  and third pixel of the second row, so that ROS's RGGB is OpenCV's BG.
+- ``yuv422`` is the old name of ``uyvy``, ``yuv422_yuy2`` of ``yuyv``; BT.601, limited range (luma 16 .. 235).
+- ``nv12`` and ``nv21`` (video decoders, embedded cameras) hold a luma plane, and below it a chroma plane of half the
+  height, subsampled 2 x 2; also BT.601, limited range.
+- ``32FC1`` (temperatures) is for infrared only: it is decoded to float32, and :func:`to_infrared` stretches it.
 """
 
 from __future__ import annotations
@@ -26,25 +25,25 @@ from textdifuse_ros.checks import describe
 from textdifuse_ros.errors import EncodingError
 from textdifuse_ros.image.thermal import to_uint8
 
-Bytes = Any  # whatever offers a contiguous buffer: bytes, bytearray, memoryview, array('B'), uint8 array
+Bytes = Any  # any object with a contiguous buffer: bytes, bytearray, memoryview, array('B'), uint8 array
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How an encoding keeps an image.
+    """Memory layout of an encoding.
 
-    :ivar dtype: type of one value, without byte order: ``u1``, ``u2`` or ``f4``
-    :ivar channels: values a pixel
-    :ivar convert: [H, W] or [H, W, channels] as stored to [H, W] or RGB; with a second plane [3 H / 2, W]
-    :ivar least: smallest height and width that can be converted [pixels]
+    :ivar dtype: data type of a value, without byte order: ``u1``, ``u2`` or ``f4``
+    :ivar channels: values per pixel
+    :ivar convert: function from the stored [H, W] or [H, W, channels] (two planes: [3 H / 2, W]) to [H, W] or RGB
+    :ivar min_side: minimum height and width that ``convert`` supports [pixel]
     :ivar even: whether the width must be even
-    :ivar two_planes: whether half as many rows follow, of another plane; the height must be even then, too
+    :ivar two_planes: whether a second plane of half the height follows; the height must then be even as well
     """
 
     dtype: str
     channels: int
     convert: Callable[[np.ndarray], np.ndarray]
-    least: int = 1
+    min_side: int = 1
     even: bool = False
     two_planes: bool = False
 
@@ -71,8 +70,8 @@ def _table() -> dict[str, Layout]:
             ("gbrg", cv2.COLOR_BayerGR2RGB),
             ("grbg", cv2.COLOR_BayerGB2RGB),
         ):
-            # Below 3 x 3 pixels OpenCV leaves the image black.
-            table[f"bayer_{pattern}{bits}"] = Layout(dtype, 1, _by(code), least=3)
+            # OpenCV returns a black image below 3 x 3 pixels.
+            table[f"bayer_{pattern}{bits}"] = Layout(dtype, 1, _by(code), min_side=3)
     for name in ("uyvy", "yuv422"):
         table[name] = Layout("u1", 2, _by(cv2.COLOR_YUV2RGB_UYVY), even=True)
     for name in ("yuyv", "yuv422_yuy2"):
@@ -86,39 +85,41 @@ ENCODINGS: dict[str, Layout] = _table()
 
 
 def decode_image(data: Bytes, height: int, width: int, step: int, encoding: str, is_bigendian: bool) -> np.ndarray:
-    """The image in an image message.
+    """Decode the fields of a ``sensor_msgs/Image``.
 
-    :param data: at least ``step * height`` bytes (half as much again of two planes); what lies beyond is ignored
-    :param step: bytes from one row's start to the next one's; what exceeds a row is padding
+    :param data: at least ``step * height`` bytes, with two planes 1.5 times as many; the rest is ignored
+    :param height: image height [pixel]
+    :param width: image width [pixel]
+    :param step: bytes from the start of one row to the next, padding included
     :param encoding: a key of :data:`ENCODINGS`
-    :param is_bigendian: byte order of values of more than one byte
-    :returns: [H, W], or [H, W, 3] RGB, uint8 or uint16 (float32 [H, W] for ``32FC1``) in native byte order; where
-        nothing had to be converted a view of ``data``, read-only or with padded rows as the message has them
-    :raises EncodingError: unknown encoding; a size of 0, or one that the encoding cannot have; step or data too short
+    :param is_bigendian: byte order of 16-bit and float values
+    :returns: uint8 or uint16 [H, W] or [H, W, 3] RGB, float32 [H, W] for ``32FC1``, in native byte order; a view of
+        ``data``, possibly read-only and with padded rows, if no conversion is needed
+    :raises EncodingError: unknown encoding, empty or unsupported size, ``step`` too small, or ``data`` too short
     """
     layout = ENCODINGS.get(encoding)
     if layout is None:
         raise EncodingError("the encoding", f"one of {', '.join(sorted(ENCODINGS))}", repr(encoding))
     _check_layout(layout, height, width, step, encoding)
     rows = height * 3 // 2 if layout.two_planes else height
-    due, there = step * rows, memoryview(data).nbytes
-    if there < due:
+    required, actual = step * rows, memoryview(data).nbytes
+    if actual < required:
         product = "step * height * 3 / 2" if layout.two_planes else "step * height"
-        raise EncodingError("data", f"at least {product} = {step} * {rows} = {due} bytes long", there)
+        raise EncodingError("data", f"at least {product} = {step} * {rows} = {required} bytes long", actual)
     dtype = np.dtype(layout.dtype)
     row = width * layout.channels * dtype.itemsize
-    stored = np.frombuffer(data, np.uint8, count=due).reshape(rows, step)[:, :row]
+    stored = np.frombuffer(data, np.uint8, count=required).reshape(rows, step)[:, :row]
     stored = stored.view(dtype.newbyteorder(">" if is_bigendian else "<"))
-    stored = np.require(stored, dtype, "A")  # copies where the byte order differs, or an odd step misaligns the values
+    stored = np.require(stored, dtype, "A")  # copies if the byte order differs or an odd step misaligns the values
     if layout.channels > 1:
         stored = stored.reshape(height, width, layout.channels)
     return layout.convert(stored)
 
 
 def _check_layout(layout: Layout, height: int, width: int, step: int, encoding: str) -> None:
-    if height < layout.least or width < layout.least:
+    if height < layout.min_side or width < layout.min_side:
         raise EncodingError(
-            f"an image in {encoding}", f"at least {layout.least} x {layout.least} pixels", f"{width} x {height}"
+            f"an image in {encoding}", f"at least {layout.min_side} x {layout.min_side} pixels", f"{width} x {height}"
         )
     if layout.even and width % 2:
         raise EncodingError(f"the width of an image in {encoding}", "even [pixels]", width)
@@ -130,8 +131,10 @@ def _check_layout(layout: Layout, height: int, width: int, step: int, encoding: 
 
 
 def to_visible(decoded: np.ndarray) -> np.ndarray:
-    """A decoded image as the visible one: uint8 or uint16 [H, W, 3] RGB; grey is repeated.
+    """Convert a decoded image to a visible image; grey is repeated to three channels.
 
+    :param decoded: uint8 or uint16 [H, W] or [H, W, 3] RGB
+    :returns: same data type, [H, W, 3] RGB
     :raises EncodingError: a float image
     """
     if decoded.dtype.kind == "f":
@@ -140,10 +143,10 @@ def to_visible(decoded: np.ndarray) -> np.ndarray:
 
 
 def to_infrared(decoded: np.ndarray) -> np.ndarray:
-    """A decoded image as the infrared one: uint8 or uint16 [H, W].
+    """Convert a decoded image to an infrared image; color is reduced to BT.601 luma.
 
-    Color is reduced to BT.601 luma; a float image is stretched to uint8 by :func:`.thermal.to_uint8`.
-
+    :param decoded: uint8 or uint16 [H, W] or [H, W, 3] RGB, or float [H, W]
+    :returns: same data type, [H, W]; uint8 for a float image, see :func:`.thermal.to_uint8`
     :raises ImageError: a float image with NaN or infinite values
     """
     if decoded.dtype.kind == "f":
@@ -152,19 +155,20 @@ def to_infrared(decoded: np.ndarray) -> np.ndarray:
 
 
 def encode_image(image: np.ndarray, encoding: str) -> tuple[memoryview, int]:
-    """The ``data`` and ``step`` of a message for an image.
+    """Encode an image as ``data`` and ``step`` of a ``sensor_msgs/Image``.
 
     :param image: uint8 [H, W, 3] RGB for ``rgb8`` and ``bgr8``, uint8 [H, W] for ``mono8``, uint16 [H, W] for
         ``mono16`` (in native byte order)
-    :returns: a flat view of bytes (of the image's own memory where nothing had to change), and the bytes of a row
-    :raises EncodingError: another encoding, or an image that does not fit it
+    :param encoding: one of these
+    :returns: flat bytes (a view of the image's memory if no conversion is needed), and bytes per row
+    :raises EncodingError: unsupported encoding, or an image that does not match it
     """
     channels = {"rgb8": 3, "bgr8": 3, "mono8": 1, "mono16": 1}.get(encoding)
     if channels is None:
         raise EncodingError("the encoding", "one of rgb8, bgr8, mono8, mono16", repr(encoding))
-    due = (3, 3) if channels == 3 else (2, None)
+    expected = (3, 3) if channels == 3 else (2, None)
     dtype = np.dtype(np.uint16 if encoding == "mono16" else np.uint8)
-    if image.dtype != dtype or (image.ndim, image.shape[2] if image.ndim == 3 else None) != due:
+    if image.dtype != dtype or (image.ndim, image.shape[2] if image.ndim == 3 else None) != expected:
         shape = "[H, W, 3]" if channels == 3 else "[H, W]"
         raise EncodingError(f"an image for {encoding}", f"{dtype} {shape}", describe(image))
     if encoding == "bgr8" and image.size:

@@ -1,9 +1,8 @@
-"""Image files in and out, and pairs of them.
+"""Read and write image files, and find pairs of them.
 
-PNG (8 and 16 bit), JPEG, TIFF (8 and 16 bit) and BMP are read, as :mod:`.coded` says.
-
-- A float TIFF is taken for infrared only (temperatures) and stretched to uint8 by :mod:`.thermal`; a visible float
-  image is refused, for no rule tells its white.
+Supported are PNG and TIFF (8 and 16 bits), JPEG and BMP, see :mod:`.coded`. A float TIFF (temperatures) is supported
+for infrared only and stretched to uint8 by :mod:`.thermal`; a visible float image is rejected, since its white level is
+undefined.
 """
 
 from __future__ import annotations
@@ -20,17 +19,18 @@ import numpy as np
 from textdifuse_ros.checks import describe
 from textdifuse_ros.errors import FileError, ImageError
 from textdifuse_ros.image import png_text
-from textdifuse_ros.image.coded import decode_coded
+from textdifuse_ros.image.coded import decode_file
 from textdifuse_ros.image.encodings import to_infrared, to_visible
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 
 
 def read_visible(path: str | Path) -> np.ndarray:
-    """A visible image from a file; a grey one is repeated to three channels.
+    """Read a visible image; grey is repeated to three channels.
 
-    :returns: uint8 or uint16 [H, W, 3], RGB
-    :raises FileError: missing, no image, truncated or damaged, not of 8 or 16 bits
+    :param path: file to read
+    :returns: uint8 or uint16 [H, W, 3] RGB
+    :raises FileError: missing, not an image, truncated, damaged, or not of 8 or 16 bits
     """
     image = read_image(path)
     if image.dtype.kind == "f":
@@ -39,10 +39,11 @@ def read_visible(path: str | Path) -> np.ndarray:
 
 
 def read_infrared(path: str | Path) -> np.ndarray:
-    """An infrared image from a file; a color one is reduced to BT.601 luma.
+    """Read an infrared image; color is reduced to BT.601 luma.
 
+    :param path: file to read
     :returns: uint8 or uint16 [H, W]; uint8 for a float TIFF, see :func:`.thermal.to_uint8`
-    :raises FileError: missing, no image, truncated or damaged, neither of 8 or 16 bits nor grey float, NaN
+    :raises FileError: missing, not an image, truncated, damaged, of an unsupported data type, or with NaN
     """
     image = read_image(path)
     try:
@@ -52,12 +53,13 @@ def read_infrared(path: str | Path) -> np.ndarray:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """An image with the values that the file holds.
+    """Read an image with the values stored in the file.
 
+    :param path: file to read
     :returns: uint8 or uint16 [H, W] or [H, W, 3] RGB, or float [H, W] or [H, W, C]
-    :raises FileError: missing, no image, truncated or damaged, not of 8 or 16 bits
+    :raises FileError: missing, not an image, truncated, damaged, or of an unsupported data type
     """
-    return decode_coded(_read_bytes(path), str(path))
+    return decode_file(_read_bytes(path), str(path))
 
 
 def _read_bytes(path: str | Path) -> bytes:
@@ -68,26 +70,29 @@ def _read_bytes(path: str | Path) -> bytes:
 
 
 def write_png(path: str | Path, image: np.ndarray, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a PNG file; an existing one is replaced as a whole or not at all. Missing folders are made.
+    """Write a PNG file atomically; missing folders are created.
 
+    :param path: file to write
     :param image: uint8 or uint16, [H, W] or [H, W, 3] RGB
-    :param metadata: texts by keyword (1 to 79 printable ASCII characters), kept as tEXt or, beyond ASCII, iTXt
-    :raises ImageError: another type or shape
+    :param metadata: texts by keyword (1 to 79 printable ASCII characters), stored as tEXt, or iTXt if not ASCII
+    :raises ImageError: wrong type or shape
     :raises FileError: the file cannot be written
     """
     grey, color = image.ndim == 2, image.ndim == 3 and image.shape[2] == 3
     if image.dtype.name not in ("uint8", "uint16") or not (grey or color) or not image.size:
         raise ImageError(f"the image for {path}", "uint8 or uint16, [H, W] or [H, W, 3] (RGB)", describe(image))
-    _, coded = cv2.imencode(".png", image if grey else cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    write_atomic(Path(path), png_text.add_text(coded.tobytes(), metadata or {}))
+    _, encoded = cv2.imencode(".png", image if grey else cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    write_atomic(Path(path), png_text.add_text(encoded.tobytes(), metadata or {}))
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file; an existing one, or a link, is replaced as a whole or not at all. Missing folders are made.
+    """Write a file atomically, replacing an existing file or link; missing folders are created.
 
+    :param path: file to write
+    :param data: content
     :raises FileError: the file cannot be written
     """
-    # In the same folder, for only within a file system is a replacement atomic; not *.png, lest a reader pair it.
+    # In the same folder, since replacing is atomic only within a file system; not *.png, so that no reader finds it.
     partial = path.with_name(f".{secrets.token_hex(8)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,21 +106,25 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def read_png_metadata(path: str | Path) -> dict[str, str]:
-    """The texts in a PNG file by keyword.
+    """Read the texts in a PNG file.
 
-    :raises FileError: missing, no PNG, truncated or damaged
+    :param path: file to read
+    :returns: texts by keyword
+    :raises FileError: missing, not a PNG file, truncated or damaged
     """
     data = _read_bytes(path)
     if not data.startswith(png_text.SIGNATURE):
-        raise FileError(str(path), "a PNG file", f"one that starts with {data[:4]!r}")
+        raise FileError(str(path), "a PNG file", f"data that start with {data[:4]!r}")
     return png_text.read_text(data, str(path))
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two files of one moment.
+    """A visible and an infrared image file of one moment.
 
-    :ivar stem: the name that the result gets, without suffix
+    :ivar stem: name of the result, without suffix
+    :ivar visible: path of the visible image
+    :ivar infrared: path of the infrared image
     """
 
     stem: str
@@ -125,9 +134,9 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairListing:
-    """The pairs of two folders, and what found no partner; iterating yields the pairs.
+    """The pairs of two folders, and the images without a counterpart; iterating yields the pairs.
 
-    :ivar pairs: sorted by stem, at least one
+    :ivar pairs: at least one, sorted by stem
     :ivar visible_only: stems without an infrared image, sorted
     :ivar infrared_only: stems without a visible image, sorted
     """
@@ -144,13 +153,15 @@ class PairListing:
 
 
 def find_pairs(visible: str | Path, infrared: str | Path) -> PairListing:
-    """Pair two files with each other, or the images of two folders by stem.
+    """Pair two files, or the images of two folders by stem.
 
-    Two files make one pair, whatever their names; its stem is the visible file's. In a folder the images are the
-    files with a suffix of :data:`SUFFIXES` in any case; subfolders and hidden files are passed over.
+    Two files form one pair regardless of their names; its stem is that of the visible file. In folders, files with a
+    suffix in :data:`SUFFIXES` (any case) are images; subfolders and hidden files are skipped.
 
-    :raises FileError: a path is missing; a file and a folder; a folder without images, or with two of one stem; no
-        stem in both folders
+    :param visible: file or folder
+    :param infrared: likewise
+    :raises FileError: a path is missing, one is a file and the other a folder, a folder has no images or two with the
+        same stem, or the folders have no stem in common
     """
     visible, infrared = Path(visible), Path(infrared)
     for path in (visible, infrared):
@@ -160,7 +171,7 @@ def find_pairs(visible: str | Path, infrared: str | Path) -> PairListing:
         words = {True: "a folder", False: "a file"}
         raise FileError(
             f"the infrared path {infrared}",
-            f"{words[visible.is_dir()]}, as the visible path {visible} is",
+            f"{words[visible.is_dir()]}, like the visible path {visible}",
             words[infrared.is_dir()],
             "give two files or two folders",
         )
@@ -172,14 +183,14 @@ def find_pairs(visible: str | Path, infrared: str | Path) -> PairListing:
     if not pairs:
         raise FileError(
             f"the folder {infrared}",
-            f"one with an image of the same name for some image of {visible}",
-            f"{_some(visible_only)} only there and {_some(infrared_only)} only here",
+            f"one with an image of the same name as an image in {visible}",
+            f"{_some(infrared_only)} here and {_some(visible_only)} there",
         )
     return PairListing(pairs, tuple(visible_only), tuple(infrared_only))
 
 
 def _images(folder: Path) -> dict[str, Path]:
-    """The image files of a folder by stem."""
+    """Map the stems of a folder's image files to their paths."""
     found: dict[str, Path] = {}
     try:
         files = sorted(path for path in folder.iterdir() if path.is_file())
@@ -193,7 +204,7 @@ def _images(folder: Path) -> dict[str, Path]:
             raise FileError(f"the folder {folder}", "one image for each name", names, "remove one of them")
         found[path.stem] = path
     if not found:
-        raise FileError(f"the folder {folder}", f"one with images ({', '.join(SUFFIXES)})", "none")
+        raise FileError(f"the folder {folder}", f"one with images ({', '.join(SUFFIXES)})", "no images")
     return found
 
 

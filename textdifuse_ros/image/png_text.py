@@ -1,6 +1,6 @@
-"""The chunks of a PNG file: whether they are whole, and the text they carry.
+"""PNG chunks: integrity checks and text.
 
-OpenCV neither writes nor reads text chunks (PNG specification, third edition, 11.3.3).
+OpenCV does not support text chunks (PNG specification, third edition, 11.3.3).
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from collections.abc import Iterator, Mapping
 from textdifuse_ros.errors import FileError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_AFTER_HEADER = len(SIGNATURE) + 25  # IHDR comes first and has 13 bytes of content
-_LONGEST_TEXT = 1 << 20  # bytes; a compressed text that unpacks to more is cut off
+_AFTER_HEADER = len(SIGNATURE) + 25  # IHDR is the first chunk and has 13 bytes of content
+_MAX_TEXT = 1 << 20  # bytes; compressed texts that unpack to more are truncated
 
 
 def chunks(data: bytes, what: str) -> Iterator[tuple[bytes, memoryview]]:
-    """The chunks of a PNG file, in their order, each checked, up to IEND.
+    """Iterate over the chunks of a PNG file up to IEND, verifying their checksums.
 
-    :param data: the file's content, signature included
-    :param what: names the file in error messages
-    :returns: four-byte names and contents
-    :raises FileError: a chunk's checksum is wrong, or the file ends before IEND
+    :param data: content of the file, signature included
+    :param what: name of the file in error messages
+    :returns: four-byte name and content of each chunk
+    :raises FileError: wrong checksum, or the file ends before IEND
     """
     view, start = memoryview(data), len(SIGNATURE)
     while start + 12 <= len(data):
@@ -36,14 +36,16 @@ def chunks(data: bytes, what: str) -> Iterator[tuple[bytes, memoryview]]:
         if kind == b"IEND":
             return
         start = end
-    raise FileError(what, "a whole PNG file", f"one that breaks off after {len(data)} bytes", "copy it again")
+    raise FileError(what, "a whole PNG file", f"a file truncated after {len(data)} bytes", "copy it again")
 
 
 def add_text(data: bytes, texts: Mapping[str, str]) -> bytes:
-    """A PNG file with text chunks put behind its header: tEXt for ASCII, iTXt (UTF-8) for everything else.
+    """Insert text chunks after the header of a PNG file: tEXt for ASCII, iTXt (UTF-8) otherwise.
 
-    :param texts: by keyword; a keyword has 1 to 79 printable ASCII characters, a text holds no NUL
-    :raises FileError: a keyword or text that PNG cannot hold
+    :param data: content of the file
+    :param texts: texts without NUL by keyword of 1 to 79 printable ASCII characters
+    :returns: content of the new file
+    :raises FileError: a keyword or text that PNG does not allow
     """
     parts = [data[:_AFTER_HEADER]]
     for key, value in texts.items():
@@ -53,14 +55,17 @@ def add_text(data: bytes, texts: Mapping[str, str]) -> bytes:
             raise FileError(f"the PNG text {key!r}", "free of NUL characters", repr(value))
         if value.isascii():
             parts.append(_chunk(b"tEXt", key.encode() + b"\0" + value.encode()))
-        else:  # not compressed, no language, no translated keyword
+        else:  # uncompressed, no language, no translated keyword
             parts.append(_chunk(b"iTXt", key.encode() + b"\0\0\0\0\0" + value.encode()))
     return b"".join([*parts, data[_AFTER_HEADER:]])
 
 
 def read_text(data: bytes, what: str) -> dict[str, str]:
-    """The texts of a PNG file by keyword (tEXt, zTXt, iTXt); chunks that are not as specified are passed over.
+    """Read the texts of a PNG file (tEXt, zTXt, iTXt); invalid text chunks are skipped.
 
+    :param data: content of the file
+    :param what: name of the file in error messages
+    :returns: texts by keyword
     :raises FileError: the file is damaged or truncated
     """
     readers = {b"tEXt": _plain, b"zTXt": _compressed, b"iTXt": _international}
@@ -89,7 +94,7 @@ def _international(rest: bytes) -> str:
 
 
 def _unpack(packed: bytes) -> bytes:
-    return zlib.decompressobj().decompress(packed, _LONGEST_TEXT)
+    return zlib.decompressobj().decompress(packed, _MAX_TEXT)
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

@@ -1,11 +1,11 @@
-"""From two unaligned, distorted images to an aligned pair: where each pixel of the result lies in its source.
+"""Rectification and registration: the mapping from unaligned, distorted images to an aligned pair.
 
-The result has the frame of the visible camera: its size, rectified where that is asked for. Rectification and
-registration of the infrared image are one mapping, so that it is interpolated once.
+The aligned pair has the frame of the visible camera, rectified if configured. Rectification and registration of the
+infrared image are combined in one mapping, so that it is interpolated only once.
 
-What lies outside the infrared camera's view has no infrared. There the visible's luma stands in for it, so that the
-fusion has the visible alone; the border of the infrared image is carried on outwards and fades into it, lest it
-appear as an edge of the scene.
+Outside the infrared camera's view the visible image's luma replaces the missing infrared, so that the fusion sees the
+visible image only. The border pixels of the infrared image are extended outwards and fade into that luma; otherwise
+the border would look like an edge of the scene.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from textdifuse_ros.config.sensors import SensorConfig
 from textdifuse_ros.errors import CalibrationError, ImageError
 from textdifuse_ros.image.camera import Camera, pinhole_rays
+from textdifuse_ros.sensors import INFRARED, VISIBLE
 
 Size = tuple[int, int]
 """Width and height [pixels]."""
@@ -34,16 +35,16 @@ _GEOMETRY = (
     "registration_depth",
     "registration_feather",
 )
-"""What the mappings hang on; they outlive a change of anything else."""
+"""The parameters that the mappings depend on; a change of others does not recompute them."""
 
 
 @dataclass(frozen=True)
 class Warp:
-    """One image onto a frame.
+    """A mapping of a source image to a target frame.
 
-    :ivar x: float32 [H, W], column of the source that each pixel shows
-    :ivar y: float32 [H, W], its row
-    :ivar weight: float32 [H, W], 1 in the source's view, falling to 0 outside; None where all is seen
+    :ivar x: float32 [H, W], source column of each target pixel
+    :ivar y: float32 [H, W], source row of each target pixel
+    :ivar weight: float32 [H, W], 1 inside the source's view, falling to 0 outside; None if the view covers the frame
     """
 
     x: np.ndarray
@@ -51,31 +52,36 @@ class Warp:
     weight: np.ndarray | None
 
     def apply(self, image: np.ndarray, outside: np.ndarray | None = None) -> np.ndarray:
-        """The image on the frame.
+        """Map an image to the target frame.
 
         :param image: uint8 or uint16 [h, w] or [h, w, 3]
-        :param outside: of the same type, [H, W]: what is shown beyond the source's view; its border where None
+        :param outside: [H, W], same data type, shown outside the source's view; None replicates the border
+        :returns: [H, W] or [H, W, 3], same data type
         """
-        moved = cv2.remap(image, self.x, self.y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        warped = cv2.remap(image, self.x, self.y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         if self.weight is None or outside is None:
-            return moved
-        mixed = self.weight * moved + (1 - self.weight) * outside
-        return np.rint(mixed).astype(moved.dtype)
+            return warped
+        blended = self.weight * warped + (1 - self.weight) * outside
+        return np.rint(blended).astype(warped.dtype)
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """What is done to both images of a pair; None leaves one as it is."""
+    """The mappings of a pair.
+
+    :ivar visible: mapping of the visible image; None leaves it unchanged
+    :ivar infrared: mapping of the infrared image; None leaves it unchanged
+    """
 
     visible: Warp | None
     infrared: Warp | None
 
     def apply(self, visible: np.ndarray, infrared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The aligned pair.
+        """Align a pair.
 
         :param visible: uint8 or uint16 [H, W, 3] RGB
         :param infrared: uint8 [h, w]
-        :returns: visible as before, infrared uint8 [H, W]
+        :returns: visible image of the same type and shape, infrared image uint8 [H, W]
         """
         if self.visible is not None:
             visible = self.visible.apply(visible)
@@ -87,14 +93,18 @@ class Alignment:
 def compute_alignment(
     config: SensorConfig, visible: Size, infrared: Size, visible_camera: Camera | None, infrared_camera: Camera | None
 ) -> Alignment:
-    """The mappings for images of these sizes; the last ones are kept.
+    """Compute the mappings for images of given sizes; recent results are cached.
 
-    :param visible_camera: needed where ``config`` says rectify or extrinsics, likewise ``infrared_camera``
-    :raises CalibrationError: a camera is missing, or does not see the visible's view
-    :raises ImageError: the sizes differ and nothing registers them
+    :param config: parameters of rectification and registration
+    :param visible: width and height of the visible image [pixel]
+    :param infrared: width and height of the infrared image [pixel]
+    :param visible_camera: calibration; required to rectify and for registration by extrinsics
+    :param infrared_camera: likewise
+    :raises CalibrationError: a calibration is missing, or the views do not overlap
+    :raises ImageError: the sizes differ without registration, or do not match ``homography_sizes``
     """
-    needed = config.rectify or config.registration == "extrinsics"
-    cameras = (visible_camera, infrared_camera) if needed else (None, None)
+    required = config.rectify or config.registration == "extrinsics"
+    cameras = (visible_camera, infrared_camera) if required else (None, None)
     geometry = SensorConfig(**{name: getattr(config, name) for name in _GEOMETRY})
     return _compute_alignment(geometry, visible, infrared, *cameras)
 
@@ -108,22 +118,22 @@ def _compute_alignment(
             "the infrared image",
             f"as large as the visible one ({visible[0]} x {visible[1]} pixels)",
             f"{infrared[0]} x {infrared[1]}",
-            "set registration and let textdifuse calibrate find the homography",
+            "set registration and find the homography by textdifuse calibrate",
         )
     if config.registration == "homography":
-        for stream, size, due in (
-            ("visible", visible, config.homography_sizes[:2]),
-            ("infrared", infrared, config.homography_sizes[2:]),
+        for sensor, size, expected in (
+            (VISIBLE, visible, config.homography_sizes[:2]),
+            (INFRARED, infrared, config.homography_sizes[2:]),
         ):
-            if any(given and given != there for given, there in zip(due, size, strict=True)):
+            if any(required and required != actual for required, actual in zip(expected, size, strict=True)):
                 raise ImageError(
-                    f"the {stream} image",
-                    f"as homography_sizes says ({due[0]} x {due[1]} pixels)",
+                    f"the {sensor} image",
+                    f"of the size in homography_sizes ({expected[0]} x {expected[1]} pixels)",
                     f"{size[0]} x {size[1]}",
                     "calibrate at the sizes that the drivers send",
                 )
     if config.rectify or config.registration == "extrinsics":
-        cameras = require_calibration(visible_camera, "visible"), require_calibration(infrared_camera, "infrared")
+        cameras = require_calibration(visible_camera, VISIBLE), require_calibration(infrared_camera, INFRARED)
         return _calibrated(config, visible, infrared, *cameras)
     if config.registration == "none":
         return Alignment(None, None)
@@ -131,21 +141,26 @@ def _compute_alignment(
     return Alignment(None, _warp(pixels, visible, infrared, config.registration_feather))
 
 
-def require_calibration(camera: Camera | None, stream: str) -> Camera:
-    """The camera, if it is there.
+def require_calibration(camera: Camera | None, sensor: str) -> Camera:
+    """Return the camera's calibration, or raise if it is missing.
 
-    :param stream: ``visible`` or ``infrared``
-    :raises CalibrationError: it is not
+    :param camera: calibration, or None
+    :param sensor: ``visible`` or ``infrared``
+    :raises CalibrationError: ``camera`` is None
     """
     if camera is None:
-        remedy = f"publish {stream}/camera_info, or name a file by {stream}_calibration"
-        raise CalibrationError(f"the calibration of the {stream} camera", "there", "none yet", remedy)
+        remedy = f"publish {sensor}/camera_info, or set {sensor}_calibration to a file"
+        raise CalibrationError(f"the calibration of the {sensor} camera", "available", "none yet", remedy)
     return camera
 
 
 @lru_cache(maxsize=4)
 def compute_rectification(camera: Camera) -> Warp | None:
-    """The mapping that undistorts a camera's images; None where that would leave them as they are."""
+    """Compute the mapping that rectifies a camera's images; recent results are cached.
+
+    :param camera: calibration
+    :returns: None if rectification would leave the images unchanged
+    """
     size = (camera.width, camera.height)
     return None if camera.is_plain else _warp(camera.distort(_grid(size)), size, size, 0)
 
@@ -153,7 +168,7 @@ def compute_rectification(camera: Camera) -> Warp | None:
 def _calibrated(
     config: SensorConfig, visible: Size, infrared: Size, visible_camera: Camera, infrared_camera: Camera
 ) -> Alignment:
-    """The mappings where distortion or extrinsics come in."""
+    """Compute the mappings if distortion or extrinsics are involved."""
     grid = _grid(visible)
     rectified = compute_rectification(visible_camera) if config.rectify else None
     if config.registration == "extrinsics":
@@ -169,9 +184,9 @@ def _calibrated(
 
 
 def _by_extrinsics(config: SensorConfig, grid: np.ndarray, visible: Camera, infrared: Camera) -> np.ndarray:
-    """Infrared pixels of the points of the plane that lies at a distance before the visible camera, facing it."""
+    """Project the plane at ``registration_depth`` in front of the visible camera to infrared pixels."""
     if config.rectify:
-        # By the transposed matrix: back to the optical frame.
+        # The transposed matrix rotates back to the optical frame.
         rays = pinhole_rays(grid, _square(visible.projection)) @ _square(visible.rectification)
     else:
         rays = visible.rays(grid)
@@ -180,12 +195,17 @@ def _by_extrinsics(config: SensorConfig, grid: np.ndarray, visible: Camera, infr
 
 
 def apply_homography(homography: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Pixels [N, 2] through a homography [3, 3]; NaN where they come from behind the camera."""
-    moved = np.column_stack((pixels, np.ones(len(pixels)))) @ homography.T
-    # The sign of a homography is free; in front of the camera is where most of the image lies.
-    moved *= 1.0 if np.median(moved[:, 2]) >= 0 else -1.0
-    moved[moved[:, 2] <= 1e-9] = np.nan
-    return moved[:, :2] / moved[:, 2:]
+    """Map pixels by a homography.
+
+    :param homography: float64 [3, 3]
+    :param pixels: float64 [N, 2], (x, y)
+    :returns: float64 [N, 2]; NaN behind the camera
+    """
+    mapped = np.column_stack((pixels, np.ones(len(pixels)))) @ homography.T
+    # The sign of a homography is arbitrary; most of the image lies in front of the camera.
+    mapped *= 1.0 if np.median(mapped[:, 2]) >= 0 else -1.0
+    mapped[mapped[:, 2] <= 1e-9] = np.nan
+    return mapped[:, :2] / mapped[:, 2:]
 
 
 def _square(values: tuple[float, ...]) -> np.ndarray:
@@ -193,28 +213,26 @@ def _square(values: tuple[float, ...]) -> np.ndarray:
 
 
 def _grid(size: Size) -> np.ndarray:
-    """All pixels of a frame, float64 [H * W, 2], (x, y)."""
+    """Coordinates (x, y) of all pixels of a frame, float64 [H * W, 2]."""
     y, x = np.mgrid[: size[1], : size[0]]
     return np.column_stack((x.reshape(-1), y.reshape(-1))).astype(np.float64)
 
 
 def _warp(pixels: np.ndarray, frame: Size, source: Size, feather: int) -> Warp:
-    """The mapping that shows ``pixels`` [N, 2] of a source of a size, row by row, on a frame."""
+    """Create the mapping from source ``pixels`` [H * W, 2], one for each pixel of the frame."""
     width, height = frame
     with np.errstate(invalid="ignore"):
-        seen = np.all((pixels >= -0.5) & (pixels <= np.array(source) - 0.5), axis=1).reshape(height, width)
-    if not seen.any():
-        found = "nothing of it in common"
-        raise CalibrationError("the registration", "one that brings the images over one another", found,
-                               "calibrate anew")  # fmt: skip
+        covered = np.all((pixels >= -0.5) & (pixels <= np.array(source) - 0.5), axis=1).reshape(height, width)
+    if not covered.any():
+        raise CalibrationError("the registration", "one with overlapping views", "no overlap", "calibrate again")
     pixels = np.nan_to_num(pixels, nan=-1.0).clip(-1e4, 3e4).astype(np.float32).reshape(height, width, 2)
-    weight = None if seen.all() else _soft(seen, feather)
+    weight = None if covered.all() else _feathered(covered, feather)
     return Warp(np.ascontiguousarray(pixels[..., 0]), np.ascontiguousarray(pixels[..., 1]), weight)
 
 
-def _soft(seen: np.ndarray, feather: int) -> np.ndarray:
-    """1 where seen, falling to 0 over ``feather`` pixels outside."""
-    distance = cv2.distanceTransform((~seen).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+def _feathered(covered: np.ndarray, feather: int) -> np.ndarray:
+    """1 where covered, falling to 0 over ``feather`` pixels outside."""
+    distance = cv2.distanceTransform((~covered).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     share = np.clip(distance / (feather + 1), 0, 1)
     return (0.5 + 0.5 * np.cos(math.pi * share)).astype(np.float32)
 
