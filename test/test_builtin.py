@@ -53,7 +53,7 @@ def recall(localizer: BuiltinLocalizer, frames: list[Frame], kind: str, **blind:
             np.array([(box.xmin, box.ymin, box.xmax, box.ymax) for box in boxes]).reshape(-1, 4),
             ~due,
         )
-        truths, hits = truths + counts.truths, hits + counts.hits
+        truths, hits = truths + counts.truths, hits + counts.matches
     assert truths
     return hits / truths
 

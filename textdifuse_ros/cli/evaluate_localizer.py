@@ -12,7 +12,7 @@ from textdifuse_ros.cli.outputs import try_outputs
 from textdifuse_ros.errors import ConfigError
 
 if TYPE_CHECKING:
-    from textdifuse_ros.metrics.detection import Hits
+    from textdifuse_ros.metrics.detection import MatchCounts
 
 NAME = "evaluate-localizer"
 HELP = "Measure the built-in localizer: CamVid classes, RoadScene boxes, rendered drives by day and night."
@@ -79,10 +79,17 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _tell(figures: dict[str, Any], name: str, hits: dict[str, Hits]) -> None:
+def _tell(figures: dict[str, Any], name: str, hits: dict[str, MatchCounts]) -> None:
     """Print a line, and keep its figures."""
     figures[name] = {
-        kind: {**item._asdict(), "recall": item.recall, "precision": item.precision} for kind, item in hits.items()
+        kind: {
+            "truths": item.truths,
+            "found": item.detections,
+            "hits": item.matches,
+            "recall": item.recall,
+            "precision": item.precision,
+        }
+        for kind, item in hits.items()
     }
-    line = "; ".join(f"{k} {i.recall:.2f}, {i.precision:.2f} ({i.truths}, {i.found})" for k, i in hits.items())
+    line = "; ".join(f"{k} {i.recall:.2f}, {i.precision:.2f} ({i.truths}, {i.detections})" for k, i in hits.items())
     print(f"  {name}: {line}", flush=True)

@@ -24,7 +24,7 @@ from textdifuse_ros.errors import FileError
 from textdifuse_ros.localize.base import Instance, Localizer
 from textdifuse_ros.localize.builtin import BuiltinLocalizer
 from textdifuse_ros.localize.prompt import parse_prompt
-from textdifuse_ros.metrics.detection import Hits, class_ious, confusion_matrix, match_boxes
+from textdifuse_ros.metrics.detection import MatchCounts, class_ious, confusion_matrix, match_boxes
 from textdifuse_ros.scenes.config import LABELS, DriveSceneConfig
 from textdifuse_ros.scenes.drive import NightDrive
 
@@ -131,13 +131,13 @@ def find_objects(
 
 def count_hits(
     samples: Iterable[Sample], found: Iterable[tuple[Instance, ...]], least_height: float = 0
-) -> dict[str, Hits]:
+) -> dict[str, MatchCounts]:
     """Objects found at an intersection over union of 0.5 or more, by kind.
 
     :param found: of :func:`find_objects`
     :param least_height: lower objects need not be found [pixels]
     """
-    total = dict.fromkeys(KINDS, Hits())
+    total = dict.fromkeys(KINDS, MatchCounts())
     for sample, instances in zip(samples, found, strict=True):
         for phrase, kind in enumerate(KINDS, 1):
             mine = [item for item in instances if item.phrase == phrase]

@@ -13,7 +13,7 @@ from textdifuse_ros.evaluate.pool import spread
 from textdifuse_ros.evaluate.results import EQUAL_PSNR, Evaluation, Record, summarise
 from textdifuse_ros.evaluate.sets import PairSet, read_pair
 from textdifuse_ros.image.files import Pair
-from textdifuse_ros.metrics.similarity import VIF_LEAST, psnr
+from textdifuse_ros.metrics.similarity import VIF_MIN_SIZE, psnr
 from textdifuse_ros.metrics.table import clean_metrics
 
 if TYPE_CHECKING:
@@ -104,9 +104,9 @@ def measure_pair(job: Job) -> tuple[str, list[Record]]:
     """
     visible, infrared = read_pair(job.pair)
     stem = job.pair.stem
-    if min(infrared.shape) < VIF_LEAST:
+    if min(infrared.shape) < VIF_MIN_SIZE:
         found = f"{infrared.shape[1]} x {infrared.shape[0]}"
-        raise ImageError(f"the image {job.pair.visible}", f"at least {VIF_LEAST} x {VIF_LEAST} pixels", found)
+        raise ImageError(f"the image {job.pair.visible}", f"at least {VIF_MIN_SIZE} x {VIF_MIN_SIZE} pixels", found)
     records = []
     if not job.conditions:
         inputs = Inputs(stem, "", visible, infrared)

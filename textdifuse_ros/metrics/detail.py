@@ -1,4 +1,4 @@
-"""Edges: how many the fused image has, and how well it keeps those of its sources."""
+"""Edge metrics: gradient strength of the fused image, and preservation of the sources' edges."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import numpy as np
 
 from textdifuse_ros.metrics.images import check_min_size, check_same_shape, grey_values
 
-# Xydeas and Petrovic's constants: upper value, slope and middle of the two sigmoids.
+# Constants of Xydeas and Petrovic: maximum, slope and center of the two sigmoids.
 GAMMA_STRENGTH, SLOPE_STRENGTH, MIDDLE_STRENGTH = 0.9994, -15.0, 0.5
 GAMMA_ANGLE, SLOPE_ANGLE, MIDDLE_ANGLE = 0.9879, -22.0, 0.8
-_BAND = 1 << 15  # pixels worked on at once: intermediate arrays stay in the processor's cache
+_CHUNK = 1 << 15  # pixels; the intermediate arrays then stay in the CPU cache
 
 
 def average_gradient(fused: np.ndarray) -> float:
-    """AG: the mean strength of the gradient, ``sum sqrt((gx^2 + gy^2) / 2) / ((H - 1)(W - 1))`` [grey level a pixel].
+    """AG: average gradient, ``sum sqrt((gx^2 + gy^2) / 2) / ((H - 1)(W - 1))`` [grey level per pixel].
 
-    Central differences, one-sided at the border, as :func:`numpy.gradient`; the sum runs over all H W pixels. Noise
-    raises it as much as detail does.
+    Central differences, one-sided at the border, as in :func:`numpy.gradient`; the sum runs over all H W pixels. Noise
+    increases it as much as detail does.
     Cui, Feng, Xu, Li, Chen, "Detail preserved fusion of visible and infrared images using regional saliency extraction
     and multi-scale image decomposition", Optics Communications 341, 2015.
 
     :param fused: uint8 or float64 [H, W] in 0 .. 255, at least 2 x 2
-    :raises ImageError: another type or shape; too small
+    :raises ImageError: wrong type or shape, or too small
     """
     values = grey_values("the fused image", fused)
     check_min_size("the fused image", values, 2)
@@ -32,33 +32,33 @@ def average_gradient(fused: np.ndarray) -> float:
 
 
 def qabf(fused: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
-    """Q^AB/F: the share of the sources' edges that the fused image keeps, in strength and direction; 0 .. 0.99.
+    """Q^AB/F: share of the sources' edges that the fused image preserves, in strength and direction; 0 .. 0.99.
 
     Xydeas, Petrovic, "Objective image fusion performance measure", Electronics Letters 36, 2000:
     Sobel strength ``g = sqrt(sx^2 + sy^2)`` and angle ``alpha = arctan(sy / sx)`` (pi/2 where ``sx`` is 0);
     ``G`` the smaller strength over the larger, ``A = 1 - |alpha_A - alpha_F| / (pi / 2)``;
     ``Q = Gamma_g / (1 + exp(k_g (G - s_g))) * Gamma_a / (1 + exp(k_a (A - s_a)))``; the mean of Q over pixels and both
-    sources, weighted by the source's strength (L = 1). Borders are replicated, so that they hold no edge.
+    sources, weighted by the source's strength (L = 1). Borders are replicated, so that they add no edges.
 
     :param fused: uint8 or float64 [H, W] in 0 .. 255
-    :param a: one source, likewise and of the same size
+    :param a: one source, likewise, of the same size
     :param b: the other source
-    :returns: NaN where both sources are constant: there is no edge to keep
-    :raises ImageError: another type or shape, or different shapes
+    :returns: NaN if both sources are constant and have no edges
+    :raises ImageError: wrong type or shape, or different shapes
     """
     images = [grey_values(what, each) for what, each in (("the fused image", fused), ("A", a), ("B", b))]
     for source in images[1:]:
         check_same_shape("the fused image", images[0], source)
     (strength, angle), *sources = [_edges(image) for image in images]
-    kept = total = 0.0
-    rows = max(1, _BAND // strength.shape[1])
+    preserved = total = 0.0
+    rows = max(1, _CHUNK // strength.shape[1])
     for source_strength, source_angle in sources:
         for top in range(0, len(strength), rows):
             band = slice(top, top + rows)
             weight = source_strength[band]
-            kept += float(np.sum(weight * _kept(strength[band], angle[band], weight, source_angle[band])))
+            preserved += float(np.sum(weight * _preservation(strength[band], angle[band], weight, source_angle[band])))
         total += float(source_strength.sum())
-    return kept / total if total > 0 else float("nan")
+    return preserved / total if total > 0 else float("nan")
 
 
 def _edges(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -71,12 +71,14 @@ def _edges(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return strength, np.arctan(slope, out=slope)
 
 
-def _kept(strength: np.ndarray, angle: np.ndarray, source_strength: np.ndarray, source_angle: np.ndarray) -> np.ndarray:
-    """How well one source's edge is kept at each pixel."""
+def _preservation(
+    strength: np.ndarray, angle: np.ndarray, source_strength: np.ndarray, source_angle: np.ndarray
+) -> np.ndarray:
+    """Edge preservation Q of one source at each pixel."""
     larger = np.maximum(strength, source_strength)
-    ratio = np.ones_like(larger)  # two equal strengths of 0 count as kept; their weight is 0
+    ratio = np.ones_like(larger)  # 1 where both strengths are 0; the weight is 0 there
     np.divide(np.minimum(strength, source_strength), larger, out=ratio, where=larger > 0)
-    alike = 1 - np.abs(source_angle - angle) * (2 / np.pi)
+    agreement = 1 - np.abs(source_angle - angle) * (2 / np.pi)
     by_strength = 1 + np.exp(SLOPE_STRENGTH * (ratio - MIDDLE_STRENGTH))
-    by_angle = 1 + np.exp(SLOPE_ANGLE * (alike - MIDDLE_ANGLE))
+    by_angle = 1 + np.exp(SLOPE_ANGLE * (agreement - MIDDLE_ANGLE))
     return (GAMMA_STRENGTH * GAMMA_ANGLE) / (by_strength * by_angle)

@@ -1,4 +1,4 @@
-"""How well objects and classes are found: boxes against boxes, label images against label images."""
+"""Detection and segmentation metrics: boxes against boxes, label images against label images."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Hits(NamedTuple):
-    """Counts of one or several images.
+class MatchCounts(NamedTuple):
+    """Detection counts of one or several images.
 
-    :ivar truths: objects that are there
-    :ivar found: objects that were reported
-    :ivar hits: reported objects that are there
+    :ivar truths: ground-truth objects
+    :ivar detections: detected objects
+    :ivar matches: detected objects that match a ground-truth object
     """
 
     truths: int = 0
-    found: int = 0
-    hits: int = 0
+    detections: int = 0
+    matches: int = 0
 
-    def plus(self, other: Hits) -> Hits:
-        """Both together."""
-        return Hits(*(a + b for a, b in zip(self, other, strict=True)))
+    def plus(self, other: MatchCounts) -> MatchCounts:
+        """Add the counts of ``other`` images."""
+        return MatchCounts(*(a + b for a, b in zip(self, other, strict=True)))
 
     @property
     def recall(self) -> float:
-        """Share of the objects that was found; NaN without any."""
-        return self.hits / self.truths if self.truths else float("nan")
+        """Share of the ground-truth objects that were detected; NaN without any."""
+        return self.matches / self.truths if self.truths else float("nan")
 
     @property
     def precision(self) -> float:
-        """Share of what was found that is there; NaN if nothing was found."""
-        return self.hits / self.found if self.found else float("nan")
+        """Share of the detections that match; NaN without detections."""
+        return self.matches / self.detections if self.detections else float("nan")
 
 
 def box_ious(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of every box with every other one.
+    """Compute the intersection over union of all pairs of boxes.
 
-    :param boxes: float [N, 4], left, top, right, bottom; right and bottom excluded
-    :param others: float [M, 4]
+    :param boxes: float [N, 4], left, top, right, bottom; right and bottom exclusive
+    :param others: float [M, 4], likewise
     :returns: float64 [N, M]
     """
     a, b = np.asarray(boxes, float).reshape(-1, 1, 4), np.asarray(others, float).reshape(1, -1, 4)
@@ -49,47 +49,50 @@ def box_ious(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def match_boxes(
-    found: np.ndarray, scores: np.ndarray, truths: np.ndarray, ignored: np.ndarray | None = None, least: float = 0.5
-) -> Hits:
-    """Reported boxes against true ones of one image and class; each true one is hit once, by the surest report.
+    boxes: np.ndarray, scores: np.ndarray, truths: np.ndarray, ignored: np.ndarray | None = None, min_iou: float = 0.5
+) -> MatchCounts:
+    """Match detections of one image and class to the ground truth, greedily in the order of their scores.
 
-    :param found: float [N, 4], left, top, right, bottom
+    :param boxes: float [N, 4], detected boxes: left, top, right, bottom
     :param scores: float [N]
-    :param truths: float [M, 4]
-    :param ignored: bool [M], true objects that need not be found: they count neither as there nor, hit, as found
-    :param least: intersection over union of a hit
+    :param truths: float [M, 4], ground-truth boxes, each matched at most once
+    :param ignored: bool [M], optional objects: not counted as ground truth, nor their matches as detections
+    :param min_iou: minimum intersection over union of a match
     """
-    skip = np.zeros(len(truths), bool) if ignored is None else ignored
-    overlaps = box_ious(found, truths)
+    optional = np.zeros(len(truths), bool) if ignored is None else ignored
+    ious = box_ious(boxes, truths)
     free: np.ndarray = np.ones(len(truths), bool)
-    hits = neither = 0
-    for report in np.argsort(-np.asarray(scores), kind="stable"):
-        open_ = np.where(free, overlaps[report], -1.0)
-        # What must be found goes before what need not be.
-        order = sorted(np.flatnonzero(open_ >= least), key=lambda n: (skip[n], -open_[n]))
+    matches = optional_matches = 0
+    for detection in np.argsort(-np.asarray(scores), kind="stable"):
+        candidates = np.where(free, ious[detection], -1.0)
+        # Required objects are matched before optional ones.
+        order = sorted(np.flatnonzero(candidates >= min_iou), key=lambda n: (optional[n], -candidates[n]))
         if order:
             free[order[0]] = False
-            hits += not skip[order[0]]
-            neither += bool(skip[order[0]])
-    return Hits(int((~skip).sum()), len(found) - neither, hits)
+            matches += not optional[order[0]]
+            optional_matches += bool(optional[order[0]])
+    return MatchCounts(int((~optional).sum()), len(boxes) - optional_matches, matches)
 
 
-def confusion_matrix(truth: np.ndarray, found: np.ndarray, truths: int, classes: int) -> np.ndarray:
-    """How often each true label was taken for each class, int64 [truths, classes].
+def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, truths: int, classes: int) -> np.ndarray:
+    """Count the pixels of each true label by predicted class.
 
-    :param truth: integer [H, W]; labels of ``truths`` and above do not count
-    :param found: integer [H, W], 0 .. classes - 1
+    :param truth: integer [H, W]; labels from ``truths`` on are ignored
+    :param predicted: integer [H, W], 0 .. classes - 1
+    :param truths: number of true labels
+    :param classes: number of predicted classes
+    :returns: int64 [truths, classes]
     """
     counted = truth < truths
-    pairs = truth[counted].astype(np.int64) * classes + found[counted]
+    pairs = truth[counted].astype(np.int64) * classes + predicted[counted]
     return np.bincount(pairs, minlength=truths * classes).reshape(truths, classes)
 
 
 def class_ious(table: np.ndarray) -> np.ndarray:
-    """Intersection over union of each class over all pixels of a confusion_matrix table, NaN for one that never occurs.
+    """Compute the intersection over union of each class from a confusion matrix.
 
-    :param table: int64 [truths, classes], truths >= classes; rows beyond are pixels of none of the classes
-    :returns: float64 [classes]
+    :param table: int64 [truths, classes], truths >= classes; the additional rows are pixels of no class
+    :returns: float64 [classes]; NaN for a class that never occurs
     """
     both = np.diagonal(table).astype(float)
     classes = table.shape[1]

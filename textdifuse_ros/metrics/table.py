@@ -18,17 +18,17 @@ CLEAN_METRICS = (
 
 
 def clean_metrics(fused_rgb: np.ndarray, visible_rgb: np.ndarray, infrared: np.ndarray) -> dict[str, float]:
-    """Every metric that needs a fused image and its clean sources, in the order of :data:`CLEAN_METRICS`.
+    """Compute all metrics of a fused image against its clean sources, in the order of :data:`CLEAN_METRICS`.
 
-    Source A is the visible image's grey, source B the infrared image; all grey is the 8-bit one of
-    :func:`.images.to_grey`. ``VIF`` is the sum over both sources, ``VIF_min`` the smaller one, ``SSIM`` the mean over
-    both; ``dE00`` compares with the visible image. Higher is better, except for ``dE00``.
+    Source A is the luma of the visible image (:func:`.images.to_grey`), source B the infrared image. ``VIF`` is the sum
+    over both sources, ``VIF_min`` the smaller one, ``SSIM`` the mean over both; ``dE00`` compares with the visible
+    image. Higher is better, except for ``dE00``.
 
     :param fused_rgb: uint8 [H, W, 3] RGB, the image as saved; H and W at least 41
     :param visible_rgb: uint8 [H, W, 3] RGB
     :param infrared: uint8 [H, W]
-    :returns: name: value; NaN where the metric is undefined for these images, see each metric
-    :raises ImageError: another type or shape, different sizes, or too small
+    :returns: values by name; NaN if a metric is undefined for these images
+    :raises ImageError: wrong type or shape, different sizes, or too small
     """
     check_color(fused_rgb, "the fused image")
     check_color(visible_rgb, "the visible image")
