@@ -97,7 +97,7 @@ def test_bad_yaml_is_refused_with_the_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="mapping"):
         load_config(FuserConfig, path)
     path.write_text("steps: 1\nseed: 3\nsteps: 2\n", encoding="utf-8")
-    with pytest.raises(FileError, match="steps is there twice"):
+    with pytest.raises(FileError, match="duplicate key steps"):
         load_config(FuserConfig, path)
     path.write_text("stepz: 1\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="did you mean steps"):

@@ -1,1 +1,1 @@
-"""Parameters: one dataclass field each, one module per group."""
+"""Configuration dataclasses: one field per parameter, one module per group."""

@@ -1,7 +1,8 @@
-"""Parameters: one dataclass field each, from which every other view of them is derived.
+"""Parameters as dataclass fields.
 
-A field made by :func:`parameter` carries its default, unit, range, sentence and whether it may change while running.
-YAML files, command-line flags, ROS descriptors, checkpoint metadata and ``docs/parameters.md`` are all read off it.
+A field created by :func:`parameter` carries the default, unit, range and help text of a parameter, and whether it may
+change while running. YAML files, command-line flags, ROS descriptors, checkpoint metadata and ``docs/parameters.md``
+are all derived from it.
 """
 
 from __future__ import annotations
@@ -23,15 +24,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter as its views need it.
+    """Description of one parameter.
 
+    :ivar name: field name
     :ivar type: ``bool``, ``int``, ``float``, ``str`` or ``tuple``
-    :ivar element: of a tuple ``int`` or ``float``, the type of its values
-    :ivar words: whether a number, or a list, is taken as the text that it was written as
-    :ivar low: smallest value allowed, or None
-    :ivar high: largest value allowed, or None
-    :ivar choices: the values allowed, or () for any
-    :ivar live: whether a running node takes a change from the next frame on
+    :ivar default: default value
+    :ivar help: help text, one or two sentences
+    :ivar unit: unit, or an empty string
+    :ivar low: smallest allowed value, or None
+    :ivar high: largest allowed value, or None
+    :ivar choices: allowed values; empty allows any
+    :ivar live: whether a running node applies a change from the next frame on
+    :ivar element: element type of a tuple, ``int`` or ``float``
+    :ivar accept_numbers: whether a text parameter accepts numbers and lists, converted to text
     """
 
     name: str
@@ -44,12 +49,12 @@ class Parameter:
     choices: tuple[Any, ...]
     live: bool
     element: Any = int
-    words: bool = False
+    accept_numbers: bool = False
 
     def check(self, value: Any) -> None:
-        """Refuse a value of another type or outside the range.
+        """Check the type and range of ``value``.
 
-        :raises ConfigError: names the parameter
+        :raises ConfigError: wrong type or out of range
         """
         if self.choices and value not in self.choices:
             raise ConfigError(self.name, f"one of {', '.join(map(str, self.choices))}", repr(value))
@@ -57,27 +62,30 @@ class Parameter:
             check_number(self.name, value, self.low, self.high, self.unit, integer=self.type is int)
         elif self.type is tuple:
             if not isinstance(value, (tuple, list)) or not value:
-                words = "integers" if self.element is int else "numbers"
-                raise ConfigError(self.name, f"a list of {words}", repr(value))
+                elements = "integers" if self.element is int else "numbers"
+                raise ConfigError(self.name, f"a list of {elements}", repr(value))
             for item in value:
                 check_number(self.name, item, self.low, self.high, self.unit, integer=self.element is int)
         elif not isinstance(value, self.type):
             names = {bool: "true or false", str: "text"}
-            remedy = "put it in quotes, for YAML reads on, off, yes and no as true and false" if self.words else ""
+            remedy = ""
+            if self.accept_numbers:
+                remedy = "put it in quotes, since YAML reads on, off, yes and no as true and false"
             raise ConfigError(self.name, names[self.type], f"{value!r} ({type(value).__name__})", remedy)
 
     def coerce(self, value: Any) -> Any:
-        """An integer where a float is due becomes one, a list a tuple, and by ``words`` either becomes text.
+        """Convert a ``value`` from YAML, ROS or JSON to the parameter's type where this is unambiguous.
 
-        All else is returned as it is.
+        Integers become floats, lists tuples, and with ``accept_numbers`` numbers and lists text. Other values are
+        returned unchanged.
         """
-        if self.words and all(type(item) in (str, int, float) for item in _items(value)):
+        if self.accept_numbers and all(type(item) in (str, int, float) for item in _items(value)):
             return ", ".join(map(str, _items(value)))
         if self.type is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         if self.type is tuple and isinstance(value, (list, tuple)):
-            whole = self.element is float and all(type(item) in (int, float) for item in value)
-            return tuple(map(float, value)) if whole else tuple(value)
+            floats = self.element is float and all(type(item) in (int, float) for item in value)
+            return tuple(map(float, value)) if floats else tuple(value)
         return value
 
 
@@ -94,18 +102,19 @@ def parameter(
     high: float | None = None,
     choices: tuple[Any, ...] = (),
     live: bool = False,
-    words: bool = False,
+    accept_numbers: bool = False,
 ) -> Any:
-    """A dataclass field that carries all there is to know about a parameter.
+    """Create a dataclass field for a parameter.
 
-    :param help: one sentence, ending in a full stop
+    ``default``, ``help``, ``unit``, ``low``, ``high``, ``choices``, ``live`` and ``accept_numbers`` are those of
+    :class:`Parameter`; ``help`` ends in a full stop.
     """
-    metadata = {"help": help, "unit": unit, "low": low, "high": high, "choices": choices, "live": live, "words": words}
-    return field(default=default, metadata=metadata)
+    metadata = {"help": help, "unit": unit, "low": low, "high": high, "choices": choices, "live": live}
+    return field(default=default, metadata={**metadata, "accept_numbers": accept_numbers})
 
 
 def parameters(kind: type) -> list[Parameter]:
-    """The parameters of a configuration dataclass, in their order."""
+    """List the parameters of ``kind``, a configuration dataclass, in the order of its fields."""
     hints = typing.get_type_hints(kind)
     found = []
     for item in dataclasses.fields(kind):
@@ -120,42 +129,49 @@ def parameters(kind: type) -> list[Parameter]:
 
 
 def validate(config: Any) -> None:
-    """Check every field of a configuration.
+    """Check all parameters of ``config``, an instance of a configuration dataclass.
 
-    :raises ConfigError: the first parameter that is wrong, by name
+    :raises ConfigError: the first invalid parameter
     """
     for item in parameters(type(config)):
         item.check(getattr(config, item.name))
 
 
 def from_mapping(kind: type[T], values: Mapping[str, Any], where: str = "the configuration") -> T:
-    """Build and check a configuration from plain values, refusing names it does not know.
+    """Create and check a configuration from a mapping.
 
-    :param where: names the source in error messages
-    :raises ConfigError: unknown name (with the nearest known one), wrong type, out of range
+    :param kind: configuration dataclass
+    :param values: values by parameter name; missing parameters take their defaults
+    :param where: source of the values in error messages
+    :raises ConfigError: unknown name (suggests a similar one), wrong type, or out of range
     """
     known = {item.name: item for item in parameters(kind)}
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            remedy = f"did you mean {near[0]}?" if near else "docs/parameters.md lists them all"
+            similar = difflib.get_close_matches(name, known, n=1)
+            remedy = f"did you mean {similar[0]}?" if similar else "see docs/parameters.md"
             raise ConfigError(f"a parameter in {where}", "a known name", repr(name), remedy)
-    plain = {name: known[name].coerce(value) for name, value in values.items()}
-    # Before anything is built of them: what the parameters have to do with one another is checked there.
-    for name, value in plain.items():
+    coerced = {name: known[name].coerce(value) for name, value in values.items()}
+    # Checked before the dataclass is created, whose __post_init__ relies on valid values.
+    for name, value in coerced.items():
         known[name].check(value)
-    return kind(**plain)
+    return kind(**coerced)
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
-    """The plain values of a configuration, tuples as lists, ready for YAML or JSON."""
+    """Convert ``config`` to a dictionary for YAML or JSON, with tuples as lists."""
     return {
         name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(config).items()
     }
 
 
 def add_arguments(parser: argparse.ArgumentParser, kind: type, *, skip: tuple[str, ...] = ()) -> None:
-    """Add a flag ``--name`` for each parameter; given flags land in the namespace, others stay absent."""
+    """Add a command-line flag for each parameter; flags that are not given stay absent from the namespace.
+
+    :param parser: parser to extend
+    :param kind: configuration dataclass
+    :param skip: names of parameters without a flag
+    """
     for item in parameters(kind):
         if item.name in skip:
             continue
@@ -173,10 +189,12 @@ def add_arguments(parser: argparse.ArgumentParser, kind: type, *, skip: tuple[st
 
 
 def from_arguments(kind: type[T], arguments: argparse.Namespace, **fixed: Any) -> T:
-    """Build and check a configuration from the flags that were given.
+    """Create and check a configuration from command-line flags.
 
-    :param fixed: values that come from elsewhere than a flag
-    :raises ConfigError: names the parameter
+    :param kind: configuration dataclass
+    :param arguments: parsed flags of :func:`add_arguments`
+    :param fixed: values by name that override the flags
+    :raises ConfigError: invalid parameter
     """
     names = {item.name for item in parameters(kind)}
     given = {name: value for name, value in vars(arguments).items() if name in names}
@@ -185,44 +203,44 @@ def from_arguments(kind: type[T], arguments: argparse.Namespace, **fixed: Any) -
 
 @dataclass(frozen=True)
 class FuserConfig:
-    """What a :class:`textdifuse_ros.fusion.fuser.Fuser` is made from."""
+    """Parameters of a :class:`textdifuse_ros.fusion.fuser.Fuser`."""
 
-    model: str = parameter("drive", "Checkpoint: a name looked up in the model folders, or a path to a file.")
-    device: str = parameter("auto", "Compute device: auto (CUDA where there is one, else CPU), cpu, cuda or cuda:N.")
+    model: str = parameter("drive", "Checkpoint: a name in the model folders, or the path of a file.")
+    device: str = parameter("auto", "Compute device: auto (CUDA if available, else CPU), cpu, cuda or cuda:N.")
     precision: str = parameter(
         "auto",
-        "Number format of the networks: auto takes bfloat16 where the processor computes in it, else float32.",
+        "Data type of the networks: auto is bfloat16 if the device supports it natively, else float32.",
         choices=("auto", "bfloat16", "float32"),
     )
-    steps: int = parameter(4, "Reverse diffusion steps an image.", low=1, high=100, live=True)
+    steps: int = parameter(4, "Reverse diffusion steps per image.", low=1, high=100, live=True)
     sampler: str = parameter(
         "ddim",
-        "Rule of the reverse step: ancestral (iDDPM), ddim, or dpm_solver (second order).",
+        "Sampler of the reverse diffusion: ancestral (iDDPM), ddim, or dpm_solver (second order).",
         choices=("ancestral", "ddim", "dpm_solver"),
         live=True,
     )
     seed: int = parameter(
         0,
-        "Seed of the start noise; the same input, seed and weights give the same image.",
+        "Seed of the initial noise; the same input, seed and weights give the same image.",
         low=0,
         high=2**31 - 1,
         live=True,
     )
     cuda_graphs: bool = parameter(
         True,
-        "On CUDA, launch the computation of a size of images as one from its second image on, which takes more of "
-        "the device's memory.",
+        "On CUDA, capture a CUDA graph per image size and replay it from the second image on; this needs more device "
+        "memory.",
     )
-    threads: int = parameter(0, "Processor threads of the networks; 0 leaves the choice to PyTorch.", low=0, high=256)
+    threads: int = parameter(0, "CPU threads of the networks; 0 is PyTorch's default.", low=0, high=256)
 
 
 @dataclass(frozen=True)
 class VideoConfig:
-    """How an image of a stream hangs on the one before, see :class:`textdifuse_ros.runtime.video_state.VideoState`."""
+    """How a frame depends on the previous one, see :class:`textdifuse_ros.runtime.video_state.VideoState`."""
 
     video: bool = parameter(
         True,
-        "Steady brightness and color against the fused image before, along the motion of the sources; false fuses "
-        "each image for itself.",
+        "Stabilize brightness and color against the previous fused image, along the motion of the sources; false "
+        "fuses each image independently.",
         live=True,
     )

@@ -1,4 +1,4 @@
-"""Configuration files: plain YAML, or a ROS 2 parameter file."""
+"""Configuration files: plain YAML or ROS 2 parameter files."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ T = TypeVar("T")
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a name that is there twice, as YAML does; PyYAML takes the last and says nothing."""
+    """Rejects duplicate keys, which the YAML specification forbids but PyYAML accepts."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key.value}", key.start_mark)
             seen.add(key.value)
-        found: dict[Any, Any] = super().construct_mapping(node, deep)
-        return found
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
 
 
 def load_config(kind: type[T], path: str | Path) -> T:
-    """Read and check one configuration.
+    """Read and check a configuration from a YAML file.
 
-    A ROS 2 parameter file (``NODE: ros__parameters: {...}``) with a single node is read as well.
-
-    :raises FileError: the file is missing or no YAML
-    :raises ConfigError: a parameter is unknown, of another type or out of range
+    :param kind: configuration dataclass
+    :param path: file with a mapping of parameters, or ROS 2 parameter file (``NODE: ros__parameters: {...}``) of a
+        single node
+    :raises FileError: the file is missing or not valid YAML
+    :raises ConfigError: a parameter is unknown, of the wrong type, or out of range
     """
     content = read_mapping(path)
     if len(content) == 1:
@@ -45,10 +46,12 @@ def load_config(kind: type[T], path: str | Path) -> T:
 
 
 def read_mapping(path: str | Path) -> dict[Any, Any]:
-    """The content of a YAML file whose top is a mapping; an empty file is an empty one.
+    """Read a YAML file that contains a mapping.
 
-    :raises FileError: the file is missing or no YAML
-    :raises ConfigError: it holds something else than a mapping
+    :param path: file to read
+    :returns: the mapping; empty for an empty file
+    :raises FileError: the file is missing or not valid YAML
+    :raises ConfigError: the content is not a mapping
     """
     path = Path(path)
     try:
@@ -65,5 +68,9 @@ def read_mapping(path: str | Path) -> dict[Any, Any]:
 
 
 def save_config(config: Any, path: str | Path) -> None:
-    """Write a configuration as plain YAML."""
+    """Write a configuration to a plain YAML file.
+
+    :param config: instance of a configuration dataclass
+    :param path: file to write
+    """
     Path(path).write_text(yaml.safe_dump(to_mapping(config), sort_keys=False), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The parameters of the localizers and of tracking between key frames; free of PyTorch."""
+"""Parameters of the localizers and of tracking between key frames; does not import PyTorch."""
 
 from __future__ import annotations
 
@@ -11,64 +11,63 @@ LOCALIZERS = ("builtin", "detect_segment", "sam3", "fixed")
 
 @dataclass(frozen=True)
 class LocalizerConfig:
-    """What :func:`textdifuse_ros.localize.registry.make_localizer` makes a localizer from."""
+    """Parameters of a localizer."""
 
     localizer: str = parameter(
         "builtin",
-        "What finds the objects named by the text: builtin (its weights ship), detect_segment (OWL-ViT and SAM, or "
-        "their like, from local folders), sam3 (from a local folder), fixed (regions given by hand).",
+        "Localizer of the objects that the text names: builtin (weights included), detect_segment (a detector such as "
+        "OWL-ViT and a segmenter such as SAM, from local folders), sam3 (from a local folder), fixed (given regions).",
         choices=LOCALIZERS,
         live=True,
     )
     localizer_model: str = parameter(
         "locate",
-        "Checkpoint of the builtin localizer: a name looked up in the model folders, or a path to a file.",
+        "Checkpoint of the builtin localizer: a name in the model folders, or the path of a file.",
         live=True,
     )
     localizer_threshold: float = parameter(
-        0.4, "Least score of an object that the builtin localizer reports.", low=0.0, high=1.0, live=True
+        0.4, "Minimum score of the objects of the builtin localizer.", low=0.0, high=1.0, live=True
     )
     detector: str = parameter(
         "",
-        "Folder with a text-conditioned detector in transformers' format: OWL-ViT, OWLv2 or Grounding DINO.",
+        "Folder of a text-conditioned detector in transformers format: OWL-ViT, OWLv2 or Grounding DINO.",
         live=True,
     )
     segmenter: str = parameter(
         "",
-        "Folder with SAM, SAM 2 or SAM 3 in transformers' format, or a segment-anything checkpoint "
-        "(sam_vit_b, _l or _h, .pth); empty fills the detector's boxes.",
+        "Folder of SAM, SAM 2 or SAM 3 in transformers format, or a segment-anything checkpoint "
+        "(sam_vit_b, _l or _h, .pth); empty uses the detector's boxes as masks.",
         live=True,
     )
-    box_threshold: float = parameter(
-        0.15, "Least score of a box that the detector reports.", low=0.0, high=1.0, live=True
-    )
+    box_threshold: float = parameter(0.15, "Minimum score of the detector's boxes.", low=0.0, high=1.0, live=True)
     nms_iou: float = parameter(
         0.5,
-        "Of two boxes of one phrase that overlap by more than this (intersection over union) the better is kept.",
+        "Intersection over union above which the lower-scored of two boxes of the same phrase is suppressed.",
         low=0.0,
         high=1.0,
         live=True,
     )
     regions: str = parameter(
         "",
-        "What the fixed localizer finds: boxes 'left top right bottom' [pixels], each with a phrase before it if need "
-        "be, separated by semicolons; or a file: .txt with a box a line, or an image whose level k is phrase k.",
+        "Regions of the fixed localizer: boxes 'left top right bottom' [pixels] separated by semicolons, each "
+        "optionally preceded by its phrase; or a file: .txt with one box per line, or an image with level k for "
+        "phrase k.",
         live=True,
     )
     localizer_device: str = parameter(
         "auto",
-        "Compute device of the localizer: auto (CUDA where there is one, else CPU), cpu, cuda or cuda:N.",
+        "Compute device of the localizer: auto (CUDA if available, else CPU), cpu, cuda or cuda:N.",
         live=True,
     )
 
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """How masks are kept between key frames."""
+    """Parameters of tracking between key frames."""
 
     localize_rate: float = parameter(
         2.0,
-        "Most key frames a second: images in which the localizer looks.",
+        "Maximum rate of key frames, the images that the localizer processes.",
         unit="Hz",
         low=0.01,
         high=100.0,
@@ -76,8 +75,8 @@ class TrackingConfig:
     )
     mask_lifetime: float = parameter(
         1.0,
-        "A mask is dropped so long after the key frame that last found it; must exceed the time between "
-        "two images and that which the localizer takes.",
+        "Time after which a mask is dropped unless a key frame confirms it; must exceed the frame period plus the "
+        "localizer's processing time.",
         unit="s",
         low=0.05,
         high=60.0,

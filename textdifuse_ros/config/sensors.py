@@ -1,4 +1,4 @@
-"""Parameters of the two cameras: the gain of raw thermal counts, rectification, registration."""
+"""Parameters of the two cameras: transport, thermal gain, rectification and registration."""
 
 from __future__ import annotations
 
@@ -15,54 +15,53 @@ REGISTRATIONS = ("none", "homography", "extrinsics")
 
 @dataclass(frozen=True)
 class SensorConfig:
-    """How a pair of messages becomes an aligned pair of images; see docs/sensors.md."""
+    """Parameters of the conversion of two messages to an aligned pair of images; see docs/sensors.md."""
 
     visible_transport: str = parameter(
         "raw",
-        "What the visible camera sends: raw images, or compressed ones on visible/image/compressed.",
+        "Transport of the visible images: raw, or compressed on visible/image/compressed.",
         choices=TRANSPORTS,
     )
     infrared_transport: str = parameter(
         "raw",
-        "What the infrared camera sends: raw images, or compressed ones on infrared/image/compressed.",
+        "Transport of the infrared images: raw, or compressed on infrared/image/compressed.",
         choices=TRANSPORTS,
     )
     visible_bits: int = parameter(
         16,
-        "Bits that the visible camera uses of its images of 16, counted from the lowest: 12 for one that sends 0 to "
-        "4095.",
+        "Number of low-order bits used in 16-bit visible images: 12 if the values are 0 to 4095.",
         low=9,
         high=16,
     )
     infrared_polarity: str = parameter(
         "white_hot",
-        "Whether what is warm is bright in the infrared camera's images, or dark.",
+        "Polarity of the infrared images: warm objects bright (white_hot) or dark (black_hot).",
         choices=POLARITIES,
     )
     gain: str = parameter(
         "percentiles",
-        "How thermal counts (16 bits, floats) become 8 bits: stretched between percentiles or minmax, by plateau "
-        "equalization, or by a fixed range of temperatures; images of 8 bits are taken as they are.",
+        "Conversion of thermal images (16 bits or float) to 8 bits: stretch between percentiles or minimum and "
+        "maximum, plateau equalization, or a fixed temperature range; 8-bit images are used unchanged.",
         choices=GAINS,
         live=True,
     )
     gain_low_percentile: float = parameter(
-        0.5, "Share of a thermal image that may become black.", unit="%", low=0.0, high=49.0, live=True
+        0.5, "Percentile of a thermal image that becomes black.", unit="%", low=0.0, high=49.0, live=True
     )
     gain_high_percentile: float = parameter(
-        99.5, "Share of a thermal image that stays below white.", unit="%", low=51.0, high=100.0, live=True
+        99.5, "Percentile of a thermal image that becomes white.", unit="%", low=51.0, high=100.0, live=True
     )
     gain_plateau: float = parameter(
         3.0,
-        "Plateau equalization: where the histogram is cut, as a multiple of an even spread's bins.",
+        "Plateau equalization: clip limit of the histogram, as a multiple of a uniform histogram's bin height.",
         low=1.0,
         high=1000.0,
         live=True,
     )
     gain_least_span: float = parameter(
         16.0,
-        "Counts that fill the 8 bits at least, so that an even scene does not become an image of its noise; where the "
-        "noise is larger, 25 of its standard deviations do.",
+        "Minimum span of counts that is stretched to 8 bits, so that noise is not amplified in uniform scenes; at "
+        "least 25 standard deviations of the noise.",
         unit="count",
         low=0.0,
         high=65535.0,
@@ -70,7 +69,7 @@ class SensorConfig:
     )
     gain_time_constant: float = parameter(
         0.5,
-        "Time constant by which the gain follows the scene; 0 takes each image for itself, and flickers.",
+        "Time constant of the gain's smoothing; 0 maps each image independently and flickers.",
         unit="s",
         low=0.0,
         high=60.0,
@@ -78,8 +77,7 @@ class SensorConfig:
     )
     gain_cut: float = parameter(
         0.25,
-        "Jump of the median and of a limit, as a share of the present span, from which on the gain begins anew at "
-        "once.",
+        "Jump of the median and of one limit, as a share of the current span, above which the gain is reset.",
         low=0.01,
         high=100.0,
         live=True,
@@ -91,33 +89,33 @@ class SensorConfig:
         313.15, "Gain fixed: temperature that becomes white.", unit="K", low=-1e4, high=1e5
     )
     kelvin_per_count: float = parameter(
-        0.01, "Temperature of one count of a radiometric thermal camera.", unit="K", low=1e-6, high=1e3
+        0.01, "Temperature per count of a radiometric thermal camera.", unit="K", low=1e-6, high=1e3
     )
     kelvin_offset: float = parameter(0.0, "Temperature of count 0.", unit="K", low=-1e5, high=1e5)
-    thermal_unit: str = parameter("kelvin", "Unit of thermal images of floats (32FC1).", choices=("kelvin", "celsius"))
+    thermal_unit: str = parameter("kelvin", "Unit of float thermal images (32FC1).", choices=("kelvin", "celsius"))
     rectify: bool = parameter(
-        False, "Undistort both images by their calibration; a camera without distortion is left as it is."
+        False, "Rectify both images by their calibrations; a camera without distortion is left unchanged."
     )
     visible_calibration: str = parameter(
-        "", "Calibration file of the visible camera, as camera_calibration writes it; empty takes its camera_info."
+        "", "Calibration file of the visible camera, in the format of camera_calibration; empty uses its camera_info."
     )
     infrared_calibration: str = parameter(
-        "", "Calibration file of the infrared camera, as camera_calibration writes it; empty takes its camera_info."
+        "", "Calibration file of the infrared camera, in the format of camera_calibration; empty uses its camera_info."
     )
     registration: str = parameter(
         "none",
-        "How the infrared image comes onto the visible one: not at all, by infrared_homography, or by extrinsics "
+        "Registration of the infrared image to the visible one: none, by infrared_homography, or by extrinsics "
         "(both calibrations, infrared_rotation, infrared_translation and registration_depth).",
         choices=REGISTRATIONS,
     )
     infrared_homography: tuple[float, ...] = parameter(
         (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
-        "Infrared pixel (x, y, 1) to visible pixel, row by row; textdifuse calibrate finds it.",
+        "Homography from infrared pixel (x, y, 1) to visible pixel, row by row; estimated by textdifuse calibrate.",
     )
     homography_sizes: tuple[int, ...] = parameter(
         (0, 0, 0, 0),
-        "Width and height of the visible and of the infrared images that infrared_homography is for; others are "
-        "refused, but for what is 0 here.",
+        "Width and height of the visible and of the infrared images that infrared_homography applies to; other sizes "
+        "are rejected. 0 accepts any.",
         unit="pixel",
         low=0,
         high=65535,
@@ -127,14 +125,14 @@ class SensorConfig:
         "Rotation matrix of the infrared camera in the visible camera's optical frame, row by row.",
     )
     infrared_translation: tuple[float, ...] = parameter(
-        (0.0, 0.0, 0.0), "Place of the infrared camera in the visible camera's optical frame.", unit="m"
+        (0.0, 0.0, 0.0), "Position of the infrared camera in the visible camera's optical frame.", unit="m"
     )
     registration_depth: float = parameter(
-        30.0, "Distance at which extrinsics bring the two images together.", unit="m", low=0.01, high=1e6
+        30.0, "Distance at which registration by extrinsics is exact.", unit="m", low=0.01, high=1e6
     )
     registration_feather: int = parameter(
         24,
-        "Width over which the border of the infrared image, carried on outwards, fades into the visible's luma.",
+        "Width of the transition from the extended border of the infrared image to the visible image's luma.",
         unit="pixel",
         low=0,
         high=1000,
@@ -145,9 +143,9 @@ NAMES = tuple(item.name for item in parameters(SensorConfig))
 
 
 def check_sensors(config: SensorConfig) -> None:
-    """Refuse values that are right each for itself and wrong together.
+    """Check the constraints of ``config`` beyond single ranges: lengths, matrices and ordered limits.
 
-    :raises ConfigError: names the parameter
+    :raises ConfigError: the first invalid parameter
     """
     if config.gain_fixed_low >= config.gain_fixed_high:
         expected = f"below gain_fixed_high ({config.gain_fixed_high:g}) [K]"
@@ -158,18 +156,18 @@ def check_sensors(config: SensorConfig) -> None:
         ("infrared_rotation", 9),
         ("infrared_translation", 3),
     ):
-        found = getattr(config, name)
-        if len(found) != length:
-            raise ConfigError(name, f"{length} numbers", f"{len(found)}")
+        actual = len(getattr(config, name))
+        if actual != length:
+            raise ConfigError(name, f"{length} numbers", f"{actual}")
     homography = config.infrared_homography
-    largest = max(map(abs, homography))  # its scale is free
+    largest = max(map(abs, homography))  # the scale of a homography is arbitrary
     if config.registration == "homography" and abs(_determinant(homography)) <= 1e-12 * largest**3:
         raise ConfigError("infrared_homography", "invertible", list(homography))
     rotation = config.infrared_rotation
     rows = [rotation[0:3], rotation[3:6], rotation[6:9]]
     products = [sum(a * b for a, b in zip(one, other, strict=True)) for one in rows for other in rows]
-    off = max(abs(p - e) for p, e in zip(products, (1, 0, 0, 0, 1, 0, 0, 0, 1), strict=True))
-    if off > 1e-3 or _determinant(rotation) < 0:
+    error = max(abs(p - e) for p, e in zip(products, (1, 0, 0, 0, 1, 0, 0, 0, 1), strict=True))
+    if error > 1e-3 or _determinant(rotation) < 0:
         raise ConfigError("infrared_rotation", "a rotation matrix, row by row", list(rotation))
 
 
