@@ -1,4 +1,4 @@
-"""Checkpoints: strict, self-describing, and damage is noticed."""
+"""Checkpoints: strict, self-describing, and protected against damage."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    path = tmp_path / "made" / "weights.safetensors"
+    path = tmp_path / "new" / "weights.safetensors"
     save_checkpoint(path, "thing", {"width": [1, 2]}, TENSORS, {"by": "test"})
     return path
 
 
-def test_what_was_saved_comes_back(saved: Path) -> None:
+def test_a_saved_checkpoint_is_loaded_unchanged(saved: Path) -> None:
     checkpoint = load_checkpoint(saved, "thing")
     assert checkpoint.config == {"width": [1, 2]}
     assert checkpoint.provenance == {"by": "test"}
@@ -34,7 +34,7 @@ def test_what_was_saved_comes_back(saved: Path) -> None:
     assert saved.stat().st_mode & 0o777 == 0o644
 
 
-def test_an_average_is_of_the_weights_and_says_of_which(saved: Path, tmp_path: Path) -> None:
+def test_an_average_has_the_mean_weights_and_names_its_sources(saved: Path, tmp_path: Path) -> None:
     other, out = tmp_path / "other.safetensors", tmp_path / "mean.safetensors"
     tensors = {"a": TENSORS["a"] + 4, "b": TENSORS["b"] * 3, "n": torch.tensor(7)}
     first = tmp_path / "first.safetensors"
@@ -44,12 +44,14 @@ def test_an_average_is_of_the_weights_and_says_of_which(saved: Path, tmp_path: P
     mean = load_checkpoint(out, "thing")
     assert torch.equal(mean.tensors["a"], TENSORS["a"] + 1) and int(mean.tensors["n"]) == 7
     assert mean.tensors["b"].dtype == torch.float16 and torch.equal(mean.tensors["b"], torch.full((4,), 1.5).half())
-    made = {"stage": "average", "of": [load_checkpoint(path).sha256 for path in (first, other)], "shares": [3, 1]}
-    assert mean.provenance == {"history": [{"stage": "y"}, made], "version": "1"}
+    entry = {"stage": "average", "of": [load_checkpoint(path).sha256 for path in (first, other)], "shares": [3, 1]}
+    assert mean.provenance == {"history": [{"stage": "y"}, entry], "version": "1"}
     halves = {"a": torch.rand(5000, generator=torch.Generator().manual_seed(0)).half()}
     save_checkpoint(first, "thing", {}, halves, {})
     average_checkpoints([first] * 3, [1, 1, 1], out)
-    assert torch.equal(load_checkpoint(out).tensors["a"], halves["a"]), "summed in more than the weights' precision"
+    assert torch.equal(load_checkpoint(out).tensors["a"], halves["a"]), (
+        "the sum must have more precision than the weights"
+    )
     save_checkpoint(first, "thing", {"width": [1, 2]}, TENSORS, {})
     with pytest.raises(CheckpointError, match="of the same kind and configuration"):
         average_checkpoints([saved, other], [1, 1], out)
@@ -59,8 +61,8 @@ def test_an_average_is_of_the_weights_and_says_of_which(saved: Path, tmp_path: P
             average_checkpoints(paths, shares, out)
 
 
-def test_every_flipped_bit_is_noticed(saved: Path) -> None:
-    """In the tensors, in the configuration, anywhere: never another network or image, never another exception."""
+def test_every_flipped_bit_is_detected(saved: Path) -> None:
+    """Anywhere in the file: never different weights, never another exception than CheckpointError."""
     content = saved.read_bytes()
     good = load_checkpoint(saved, "thing")
     for place in range(len(content)):
@@ -72,12 +74,12 @@ def test_every_flipped_bit_is_noticed(saved: Path) -> None:
                 checkpoint = load_checkpoint(saved, "thing")
             except CheckpointError:
                 continue
-            # Only a bit that means nothing (in the header's padding) may pass.
+            # Only a bit without meaning (in the header's padding) may pass.
             assert (checkpoint.config, checkpoint.provenance) == (good.config, good.provenance)
             assert all(torch.equal(checkpoint.tensors[name], tensor) for name, tensor in TENSORS.items())
 
 
-def test_truncated_missing_and_foreign_files_are_refused(saved: Path, tmp_path: Path) -> None:
+def test_truncated_missing_and_foreign_files_are_rejected(saved: Path, tmp_path: Path) -> None:
     content = saved.read_bytes()
     saved.write_bytes(content[: len(content) - 3])
     with pytest.raises(CheckpointError):
@@ -92,7 +94,7 @@ def test_truncated_missing_and_foreign_files_are_refused(saved: Path, tmp_path: 
         load_checkpoint(tmp_path / "foreign.safetensors", "thing")
 
 
-def test_another_kind_or_version_is_refused(saved: Path) -> None:
+def test_another_kind_or_version_is_rejected(saved: Path) -> None:
     with pytest.raises(CheckpointError, match="kind 'other', got 'thing'"):
         load_checkpoint(saved, "other")
     from safetensors import safe_open
@@ -104,7 +106,7 @@ def test_another_kind_or_version_is_refused(saved: Path) -> None:
         load_checkpoint(saved, "thing")
 
 
-def test_weights_that_do_not_fit_their_configuration_are_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_weights_that_do_not_match_their_configuration_are_rejected(tiny_checkpoint: Path, tmp_path: Path) -> None:
     checkpoint = load_checkpoint(tiny_checkpoint, KIND)
     path = tmp_path / "odd.safetensors"
 
@@ -123,7 +125,9 @@ def test_weights_that_do_not_fit_their_configuration_are_refused(tiny_checkpoint
     assert "family" in refused({**checkpoint.config, "family": "unknown"}, checkpoint.tensors)
 
 
-def test_a_name_is_searched_in_the_stated_order(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_are_searched_in_the_documented_order(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Explicit path, TEXTDIFUSE_MODELS, models/ beside the checkout, the prefix's share folder."""
     package = tmp_path / "prefix" / "lib" / "python3" / "site-packages" / "textdifuse_ros"
     package.mkdir(parents=True)
@@ -138,14 +142,14 @@ def test_a_name_is_searched_in_the_stated_order(saved: Path, tmp_path: Path, mon
         assert str(folder) in str(caught.value)
         folder.mkdir(parents=True)
         (folder / "thing.safetensors").write_bytes(saved.read_bytes())
-        # Each of these comes before those made so far.
+        # Each folder takes precedence over those created so far.
         assert find_checkpoint("thing") == folder / "thing.safetensors"
     assert find_checkpoint(saved) == saved
     with pytest.raises(CheckpointError, match="no such file"):
         find_checkpoint(tmp_path / "thing.safetensors")
 
 
-def test_metadata_is_plain_json_that_other_tools_can_read(tiny_checkpoint: Path) -> None:
+def test_metadata_is_plain_json(tiny_checkpoint: Path) -> None:
     from safetensors import safe_open
 
     with safe_open(tiny_checkpoint, "np") as file:

@@ -1,4 +1,4 @@
-"""``sensor_msgs/CompressedImage`` as image_transport and camera drivers write it."""
+"""Decoding of ``sensor_msgs/CompressedImage`` as written by image_transport and camera drivers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from textdifuse_ros.image.coded import decode_compressed
 
 
 def coded(image: np.ndarray, ending: str) -> bytes:
-    """As OpenCV codes it: colors in BGR order."""
+    """Encode with OpenCV: colors in BGR order."""
     return cv2.imencode(ending, image)[1].tobytes()
 
 
@@ -38,18 +38,18 @@ def rgb() -> np.ndarray:
         "{} compressed bgr8",
     ],
 )
-def test_colors_come_out_as_they_were(rgb, ending, form):
+def test_colors_are_preserved_for_every_message_format(rgb, ending, form):
     data = array("B", coded(rgb[:, :, ::-1], ending))
     decoded = decode_compressed(data, form.format({".png": "png", ".jpg": "jpeg"}[ending]))
     assert decoded.shape == rgb.shape and np.abs(decoded.astype(int) - rgb).mean() < 4
 
 
-def test_a_publisher_that_coded_rgb_literally_is_read_as_image_transport_reads_it(rgb):
+def test_rgb_order_is_read_like_image_transport_does(rgb):
     decoded = decode_compressed(coded(rgb, ".png"), "rgb8; png compressed rgb8")
     assert np.array_equal(decoded, rgb)
 
 
-def test_counts_of_sixteen_bits_survive_png_and_are_refused_in_jpeg():
+def test_sixteen_bit_counts_are_exact_in_png_and_rejected_in_jpeg():
     counts = np.random.default_rng(0).integers(28000, 31000, (20, 30)).astype(np.uint16)
     assert np.array_equal(decode_compressed(coded(counts, ".png"), "mono16; png compressed "), counts)
     assert np.array_equal(decode_compressed(coded(counts, ".png"), "16UC1; png compressed "), counts)
@@ -59,7 +59,7 @@ def test_counts_of_sixteen_bits_survive_png_and_are_refused_in_jpeg():
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_a_compressed_mosaic_is_converted(dtype):
+def test_a_compressed_mosaic_is_demosaiced(dtype):
     scale = np.iinfo(dtype).max // 255
     mosaic = np.zeros((8, 10), dtype)
     for place, value in enumerate((200, 90, 90, 20)):
@@ -71,13 +71,13 @@ def test_a_compressed_mosaic_is_converted(dtype):
         decode_compressed(coded(mosaic, ".png"), f"bayer_rggb{24 - bits}; png compressed ")
 
 
-def test_compressed_depth_is_refused_with_the_way_out():
+def test_compressed_depth_is_rejected_with_a_remedy():
     with pytest.raises(EncodingError, match=r"quantized depth\); use the topic \.\.\./compressed"):
         decode_compressed(b"\0" * 12 + coded(np.zeros((8, 8), np.uint16), ".png"), "16UC1; compressedDepth png")
 
 
 @pytest.mark.parametrize("ending", [".png", ".jpg"])
 @pytest.mark.parametrize("left", [0, 3, 60, -9])
-def test_what_the_network_cut_short_is_refused(rgb, ending, left):
+def test_a_truncated_message_is_rejected(rgb, ending, left):
     with pytest.raises(EncodingError, match=r"the compressed image must be"):
         decode_compressed(coded(rgb, ending)[:left], "rgb8; jpeg compressed bgr8")

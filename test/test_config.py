@@ -1,4 +1,4 @@
-"""Parameters: one field, many views."""
+"""Configuration dataclasses, files and flags."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ KINDS = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_parameter_explains_itself_and_its_default_is_allowed(kind: type) -> None:
+def test_every_parameter_has_a_help_text_and_a_valid_default(kind: type) -> None:
     for item in parameters(kind):
         assert item.help.endswith("."), item.name
         if item.default is not None:
             item.check(item.default)
 
 
-def test_unknown_names_are_refused_with_the_nearest() -> None:
+def test_unknown_names_are_rejected_with_a_suggestion() -> None:
     with pytest.raises(ConfigError, match="did you mean sampler"):
         from_mapping(FuserConfig, {"smapler": "ddim"})
 
@@ -51,12 +51,12 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
         ({"model": 3}, "model must be text"),
     ],
 )
-def test_wrong_values_are_refused_by_name(values: dict, message: str) -> None:
+def test_invalid_values_are_rejected_by_name(values: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         from_mapping(FuserConfig, values)
 
 
-def test_lists_become_tuples_and_back() -> None:
+def test_lists_are_converted_to_tuples_and_back() -> None:
     config = from_mapping(DriveConfig, {"luma_widths": [16, 32, 64]})
     assert config.luma_widths == (16, 32, 64)
     assert from_mapping(DriveConfig, to_mapping(config)) == config
@@ -76,7 +76,7 @@ def test_flags_are_derived_from_the_fields() -> None:
         from_arguments(FuserConfig, parser.parse_args(["--steps", "0"]))
 
 
-def test_yaml_files_plain_and_of_ros(tmp_path: Path) -> None:
+def test_plain_yaml_and_ros_parameter_files_are_read(tmp_path: Path) -> None:
     path = tmp_path / "fuser.yaml"
     save_config(FuserConfig(steps=2), path)
     assert load_config(FuserConfig, path) == FuserConfig(steps=2)
@@ -86,7 +86,7 @@ def test_yaml_files_plain_and_of_ros(tmp_path: Path) -> None:
     assert load_config(FuserConfig, path) == FuserConfig()
 
 
-def test_bad_yaml_is_refused_with_the_file(tmp_path: Path) -> None:
+def test_invalid_yaml_is_rejected_with_the_file_name(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     with pytest.raises(FileError, match=r"bad\.yaml"):
         load_config(FuserConfig, path)

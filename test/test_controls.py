@@ -1,4 +1,4 @@
-"""The controls by hand, and the published rows on the real images."""
+"""The controls on hand-computed examples, and their published values on real images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SETS = {
     "PET-MRI": ("harvard/pet-mri/test/a", "harvard/pet-mri/test/b"),
     "SPECT-MRI": ("harvard/spect-mri/test/a", "harvard/spect-mri/test/b"),
 }
-# Measured once with another program. SCD of `visible` is not among them: where it equals its source, it has none.
+# Measured with another program. The SCD of `visible` is undefined, since the image equals its source.
 ROWS = {
     ("RoadScene", "visible"): (6.66, 2.85, 40.95, None, 1.031),
     ("RoadScene", "infrared"): (7.43, 4.74, 50.64, 0.758, 1.047),
@@ -45,7 +45,7 @@ ROWS = {
 
 @pytest.fixture
 def sources() -> tuple[np.ndarray, np.ndarray]:
-    """A grey visible image and an infrared one, with known values in the first row: uint8 [16, 16, 3], [16, 16]."""
+    """A grey visible and an infrared image with known values in the first row: uint8 [16, 16, 3], [16, 16]."""
     visible, infrared = np.full((16, 16), 100, np.uint8), np.full((16, 16), 100, np.uint8)
     visible[0, :4], infrared[0, :4] = (0, 40, 200, 255), (51, 40, 100, 255)
     return np.repeat(visible[..., None], 3, 2), infrared
@@ -57,12 +57,12 @@ def grey_row(name: str, sources: tuple[np.ndarray, np.ndarray]) -> list[int]:
     return fused[0, :4, 0].tolist()
 
 
-def test_the_controls_have_their_names_and_order() -> None:
+def test_the_controls_have_fixed_names_and_order() -> None:
     assert list(CONTROLS) == ["visible", "infrared", "mean", "max", "max+noise15", "clahe+max", "sum", "clahe+sum"]
 
 
 @pytest.mark.parametrize("name", CONTROLS)
-def test_a_control_makes_an_eight_bit_color_image_and_leaves_its_sources(
+def test_a_control_gives_an_8_bit_color_image_and_keeps_its_sources(
     name: str, pair: tuple[np.ndarray, np.ndarray]
 ) -> None:
     visible, infrared = (image.copy() for image in pair)
@@ -77,10 +77,10 @@ def test_a_control_makes_an_eight_bit_color_image_and_leaves_its_sources(
 def test_sources_mean_and_max_of_grey_images(sources: tuple[np.ndarray, np.ndarray]) -> None:
     assert grey_row("visible", sources) == [0, 40, 200, 255]
     assert grey_row("infrared", sources) == [51, 40, 100, 255]
-    assert grey_row("mean", sources) == [26, 40, 150, 255]  # 25.5 goes to the even level
+    assert grey_row("mean", sources) == [26, 40, 150, 255]  # 25.5 rounds to even
     assert grey_row("max", sources) == [51, 40, 200, 255]
     sources[1][0, 0] = 49
-    assert grey_row("mean", sources)[0] == 24  # 24.5 too
+    assert grey_row("mean", sources)[0] == 24  # 24.5 as well
 
 
 def test_sum_moves_the_mean_of_the_sum_to_the_middle_and_clips(sources: tuple[np.ndarray, np.ndarray]) -> None:
@@ -92,7 +92,7 @@ def test_sum_moves_the_mean_of_the_sum_to_the_middle_and_clips(sources: tuple[np
     assert expected[3] == 255
 
 
-def test_equalizing_raises_contrast_of_the_visible_image_only(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_equalization_increases_contrast_of_the_visible_image_only(pair: tuple[np.ndarray, np.ndarray]) -> None:
     visible, infrared = pair
     dim = 60 + visible // 16
     dark = np.zeros_like(infrared)
@@ -117,7 +117,7 @@ def test_the_equalized_sum_is_a_blend_with_a_fifth_more_contrast(pair: tuple[np.
     assert np.abs(fused[..., 0] - expected).max() <= 0.5
 
 
-def test_noise_of_sigma_15_on_max_is_the_pair_s_own(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_noise_of_sigma_15_is_different_for_every_pair(pair: tuple[np.ndarray, np.ndarray]) -> None:
     grey = np.full((200, 300, 3), 128, np.uint8)
     infrared = np.full((200, 300), 90, np.uint8)
     noise = CONTROLS["max+noise15"](grey, infrared)[..., 0] - 128.0
@@ -135,11 +135,11 @@ def test_controls_keep_the_visible_chroma(name: str) -> None:
     infrared = rng.integers(110, 146, (20, 30), dtype=np.uint8)
     fused = CONTROLS[name](visible, infrared).astype(float)
     for one, other in ((0, 1), (2, 1)):  # equal chroma means equal differences of the channels
-        due = visible[..., one].astype(float) - visible[..., other]
-        assert np.abs(fused[..., one] - fused[..., other] - due).max() <= 3
+        expected = visible[..., one].astype(float) - visible[..., other]
+        assert np.abs(fused[..., one] - fused[..., other] - expected).max() <= 3
 
 
-def test_wrong_sources_are_refused(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_invalid_sources_are_rejected(pair: tuple[np.ndarray, np.ndarray]) -> None:
     visible, infrared = pair
     for wrong, message in (
         ((visible, infrared[1:]), "as large as"),
@@ -153,7 +153,7 @@ def test_wrong_sources_are_refused(pair: tuple[np.ndarray, np.ndarray]) -> None:
 
 
 def measure(data: Path, name: str, control: str) -> list[float]:
-    """The five metrics of a control, mean over the images of a set where they are defined."""
+    """Mean of the five metrics of a control over the images of a set, where defined."""
     rows = []
     for pair in find_pairs(*(data / part for part in SETS[name])):
         visible, infrared = read_visible(pair.visible), read_infrared(pair.infrared)
@@ -167,12 +167,12 @@ def measure(data: Path, name: str, control: str) -> list[float]:
 def check(data: Path, name: str, control: str) -> None:
     if not (data / SETS[name][0]).is_dir():
         pytest.skip(f"the set {name} is not among the shared images")
-    for metric, found, due in zip(METRICS, measure(data, name, control), ROWS[name, control], strict=True):
-        assert due is None or found == pytest.approx(due, rel=0.005), f"{metric} of {control} on {name}"
+    for metric, actual, expected in zip(METRICS, measure(data, name, control), ROWS[name, control], strict=True):
+        assert expected is None or actual == pytest.approx(expected, rel=0.005), f"{metric} of {control} on {name}"
 
 
 @pytest.mark.parametrize("control", ["mean", "max"])
-def test_mean_and_max_have_their_known_figures_on_roadscene(data_folder: Path, control: str) -> None:
+def test_mean_and_max_have_their_published_values_on_roadscene(data_folder: Path, control: str) -> None:
     check(data_folder, "RoadScene", control)
 
 
@@ -180,5 +180,5 @@ def test_mean_and_max_have_their_known_figures_on_roadscene(data_folder: Path, c
 @pytest.mark.parametrize(
     ("name", "control"), [row for row in ROWS if row[1] not in ("mean", "max") or row[0] != "RoadScene"]
 )
-def test_all_controls_have_their_known_figures(data_folder: Path, name: str, control: str) -> None:
+def test_all_controls_have_their_published_values(data_folder: Path, name: str, control: str) -> None:
     check(data_folder, name, control)

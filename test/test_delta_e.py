@@ -1,4 +1,4 @@
-"""CIEDE2000 against its published data and an independent implementation, and the error of chroma alone."""
+"""CIEDE2000 against its published data and an independent implementation, and the chroma error."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SHARMA = np.array(
 )
 
 
-def test_ciede2000_of_the_published_pairs() -> None:
+def test_ciede2000_agrees_with_the_published_pairs() -> None:
     one, other, published = SHARMA[:, :3], SHARMA[:, 3:6], SHARMA[:, 6]
     np.testing.assert_allclose(ciede2000(one, other), published, atol=5e-5)
     np.testing.assert_allclose(ciede2000(other, one), published, atol=5e-5)
@@ -75,17 +75,17 @@ def test_lab_and_ciede2000_agree_with_scikit_image() -> None:
     )
 
 
-def test_chroma_error_ignores_brightness_and_sees_color(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_chroma_error_ignores_brightness_and_measures_color(pair: tuple[np.ndarray, np.ndarray]) -> None:
     reference = pair[0] // 2 + 40
     assert delta_e_2000(reference, reference) == 0
     assert delta_e_2000(reference + 30, reference) < 1e-9
-    warm = np.clip(reference + np.array([12, 0, -12]), 0, 255).astype(np.uint8)
-    assert delta_e_2000(warm, reference) > 3
-    assert delta_e_2000(warm + 20, reference) == pytest.approx(delta_e_2000(warm, reference))
+    tinted = np.clip(reference + np.array([12, 0, -12]), 0, 255).astype(np.uint8)
+    assert delta_e_2000(tinted, reference) > 3
+    assert delta_e_2000(tinted + 20, reference) == pytest.approx(delta_e_2000(tinted, reference))
 
 
 def test_chroma_error_of_a_color_against_grey() -> None:
-    """Grey 128 against (148, 118, 128), which has luma 128.111: the mean over pixels, half of which differ."""
+    """Grey 128 against (148, 118, 128), luma 128.111, in half of the pixels."""
     reference = np.full((10, 10, 3), 128, np.uint8)
     image = reference.copy()
     image[:5] = (148, 118, 128)
@@ -104,7 +104,7 @@ def test_replacing_the_luma_keeps_chroma() -> None:
     np.testing.assert_allclose(changed[:, 0] - changed @ weights, image[:, 0] - image @ weights)  # Cr
 
 
-def test_chroma_error_refuses_grey_images_and_other_sizes(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_chroma_error_rejects_grey_images_and_other_sizes(pair: tuple[np.ndarray, np.ndarray]) -> None:
     visible, infrared = pair
     with pytest.raises(ImageError, match="the reference"):
         delta_e_2000(visible, infrared)

@@ -1,4 +1,4 @@
-"""Image messages to arrays and back: every encoding with padding and both byte orders."""
+"""Decoding and encoding of image messages, with padding and both byte orders."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ PLANES = {"nv12": "uv", "nv21": "vu"}
 
 
 def pack(values: np.ndarray, big: bool, padding: int) -> tuple[bytes, int]:
-    """The message bytes and step of stored values [H, W] or [H, W, C]; the padding is not zero."""
+    """Message bytes and step of values [H, W] or [H, W, C], with nonzero padding."""
     rows = values.astype(values.dtype.newbyteorder(">" if big else "<")).reshape(len(values), -1)
     raw = [row.tobytes() + b"\xa5" * padding for row in rows]
     return b"".join(raw), len(raw[0])
 
 
-def test_every_encoding_of_the_table_is_covered_here():
+def test_all_supported_encodings_are_tested():
     assert set(ENCODINGS) == {*PLAIN, *BAYER, *YUV, *PLANES}
 
 
@@ -46,7 +46,7 @@ def test_every_encoding_of_the_table_is_covered_here():
     surplus=st.integers(0, 5),
     seed=st.integers(0, 2**16),
 )
-def test_an_image_survives_any_encoding_padding_byte_order_and_size(
+def test_decoding_is_exact_for_any_encoding_padding_byte_order_and_size(
     encoding, height, width, padding, big, surplus, seed
 ):
     dtype, order = PLAIN[encoding]
@@ -63,7 +63,7 @@ def test_an_image_survives_any_encoding_padding_byte_order_and_size(
 @pytest.mark.parametrize("encoding", BAYER)
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("padding", [0, 3])
-def test_a_mosaic_gives_back_the_color_it_was_made_from(encoding, big, padding):
+def test_a_mosaic_of_one_color_is_decoded_to_that_color(encoding, big, padding):
     """The pattern's letters name the colors of pixels (0,0) (0,1) (1,0) (1,1), as ROS defines them."""
     pattern, dtype = encoding[6:10], np.uint8 if encoding.endswith("8") else np.uint16
     scale = 1 if dtype == np.uint8 else 257
@@ -79,7 +79,7 @@ def test_a_mosaic_gives_back_the_color_it_was_made_from(encoding, big, padding):
 
 @pytest.mark.parametrize("encoding", YUV)
 @pytest.mark.parametrize("padding", [0, 5])
-def test_yuv422_gives_back_the_color_it_was_made_from(encoding, padding):
+def test_yuv422_is_decoded_to_the_encoded_color(encoding, padding):
     rgb = np.array([180.0, 60.0, 30.0])
     luma = rgb @ [0.299, 0.587, 0.114]
     values = {
@@ -95,8 +95,8 @@ def test_yuv422_gives_back_the_color_it_was_made_from(encoding, padding):
 
 @pytest.mark.parametrize("encoding", PLANES)
 @pytest.mark.parametrize("padding", [0, 5])
-def test_two_planes_give_back_the_colors_they_were_made_from(encoding, padding):
-    """Two colors side by side, so that a shift of chroma against luma is seen."""
+def test_two_planes_are_decoded_to_the_encoded_colors(encoding, padding):
+    """Two colors side by side reveal a shift between chroma and luma."""
     colors = np.array([[180.0, 60.0, 30.0], [40.0, 90.0, 200.0]])
     luma = colors @ [0.299, 0.587, 0.114]
     blue, red = (colors[:, 2] - luma) / 1.772, (colors[:, 0] - luma) / 1.402
@@ -118,8 +118,8 @@ def test_two_planes_give_back_the_colors_they_were_made_from(encoding, padding):
     big=st.booleans(),
     seed=st.integers(0, 2**16),
 )
-def test_a_mosaic_keeps_what_was_measured_at_each_pixel(encoding, height, width, padding, big, seed):
-    """Away from the border, where OpenCV repeats its neighbours, interpolation adds colors and changes none."""
+def test_demosaicing_keeps_the_measured_values(encoding, height, width, padding, big, seed):
+    """Interpolation only adds the missing colors, except at the border, where OpenCV replicates neighbors."""
     pattern, dtype = encoding[6:10], np.uint8 if encoding.endswith("8") else np.uint16
     mosaic = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, (height, width)).astype(dtype)
     data, step = pack(mosaic, big, padding)
@@ -138,7 +138,7 @@ def test_a_mosaic_keeps_what_was_measured_at_each_pixel(encoding, height, width,
     padding=st.integers(0, 7),
     seed=st.integers(0, 2**16),
 )
-def test_yuv422_agrees_with_the_formula_at_every_pixel(encoding, height, pairs, padding, seed):
+def test_yuv422_follows_bt601_at_every_pixel(encoding, height, pairs, padding, seed):
     rng = np.random.default_rng(seed)
     order = YUV[encoding]
     luma, chroma = rng.integers(16, 236, (height, 2 * pairs)), rng.integers(16, 241, (height, pairs, 2))
@@ -157,11 +157,11 @@ def test_yuv422_agrees_with_the_formula_at_every_pixel(encoding, height, pairs, 
 @pytest.mark.parametrize(
     "kind", [bytes, bytearray, memoryview, lambda b: array("B", b), lambda b: np.frombuffer(b, "u1")]
 )
-def test_any_contiguous_buffer_is_taken(kind):
+def test_any_contiguous_buffer_is_accepted(kind):
     assert decode_image(kind(bytes(range(12))), 2, 2, 6, "rgb8", False).tolist()[1][1] == [9, 10, 11]
 
 
-def test_what_needs_no_conversion_is_a_view():
+def test_an_image_that_needs_no_conversion_is_a_view():
     data = array("B", bytes(12))
     decoded = decode_image(data, 2, 2, 6, "rgb8", False)
     data[0] = 77
@@ -169,7 +169,7 @@ def test_what_needs_no_conversion_is_a_view():
 
 
 @pytest.mark.parametrize("encoding", sorted(ENCODINGS))
-def test_a_constant_image_goes_through_as_visible_and_infrared(encoding):
+def test_a_constant_image_is_valid_as_visible_and_infrared(encoding):
     data = b"\x40" * (8 * 8 * 4 * 3)
     decoded = decode_image(data, 8, 8, 8 * 8, encoding, False)
     infrared = to_infrared(decoded)
@@ -197,12 +197,12 @@ def test_a_constant_image_goes_through_as_visible_and_infrared(encoding):
         (48, 4, 4, 12, "RGB8", "the encoding must be one of"),
     ],
 )
-def test_a_bad_message_is_refused_with_its_numbers(length, height, width, step, encoding, message):
+def test_an_invalid_message_is_rejected_with_the_actual_values(length, height, width, step, encoding, message):
     with pytest.raises(EncodingError, match=message):
         decode_image(bytes(length), height, width, step, encoding, False)
 
 
-def test_float_is_taken_for_infrared_only():
+def test_float_images_are_for_infrared_only():
     kelvin = np.linspace(280, 310, 64, dtype=np.float32).reshape(8, 8)
     data, step = pack(kelvin, True, 4)
     decoded = decode_image(data, 8, 8, step, "32FC1", True)
@@ -228,20 +228,20 @@ def test_grey_is_repeated_and_color_reduced_to_luma(dtype):
     assert abs(int(to_infrared(red)[0, 0]) - 0.299 * top) <= 1 + top / 2**14
 
 
-def test_a_read_only_padded_view_is_converted():
+def test_a_read_only_padded_view_can_be_converted():
     decoded = decode_image(bytes(range(100)), 4, 4, 25, "rgb8", False)
     assert np.array_equal(to_infrared(decoded), cv2.cvtColor(decoded.copy(), cv2.COLOR_RGB2GRAY))
 
 
 @pytest.mark.parametrize(("encoding", "shape"), [("rgb8", (3, 5, 3)), ("bgr8", (3, 5, 3)), ("mono8", (3, 5))])
 @pytest.mark.parametrize("cut", [False, True])
-def test_what_is_encoded_decodes_to_the_same(encoding, shape, cut):
+def test_decoding_inverts_encoding(encoding, shape, cut):
     image = np.random.default_rng(1).integers(0, 256, (3, 10, *shape[2:]), dtype=np.uint8)
     image = image[:, ::2] if cut else image[:, :5].copy()
     data, step = encode_image(image, encoding)
     assert step == 5 * (3 if len(shape) == 3 else 1)
     target = array("B")
-    target.frombytes(data)  # as a message is filled
+    target.frombytes(data)  # as a message's data are set
     assert len(target) == step * 3
     assert np.array_equal(decode_image(target, 3, 5, step, encoding, False), image)
 
@@ -255,6 +255,6 @@ def test_what_is_encoded_decodes_to_the_same(encoding, shape, cut):
         ((3, 5), np.uint8, "x"),
     ],
 )
-def test_an_image_that_does_not_fit_the_encoding_is_refused(shape, dtype, encoding):
+def test_an_image_that_does_not_match_the_encoding_is_rejected(shape, dtype, encoding):
     with pytest.raises(EncodingError):
         encode_image(np.zeros(shape, dtype), encoding)

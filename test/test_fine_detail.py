@@ -1,4 +1,4 @@
-"""The fine detail: the last tensor of the luma pyramids, at full resolution."""
+"""Fine detail: the last tensor of the luma pyramids, at full resolution."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from textdifuse_ros.networks.encoder import fine_detail
 
 
 def fine_networks() -> DriveNetworks:
-    """Tiny ones whose fine detail has an effect."""
+    """Tiny networks with random weights for fine detail."""
     torch.manual_seed(0)
     networks = with_random_heads(DriveNetworks(DriveConfig(**TINY, luma_fine=1, modulation_width=8)))
     decoder, control = networks.luma.decoder, networks.luma.control
@@ -37,7 +37,7 @@ def decode(networks: DriveNetworks, visible: torch.Tensor, infrared: torch.Tenso
     return image
 
 
-def test_the_detail_is_what_changes_within_a_cell() -> None:
+def test_fine_detail_is_the_variation_within_a_cell() -> None:
     ramp = torch.linspace(-1, 1, 64).expand(1, 1, 48, 64)
     assert fine_detail(ramp)[..., 4:-4, 4:-4].abs().max() < 1e-5
     stripes = ramp.clone()
@@ -45,7 +45,7 @@ def test_the_detail_is_what_changes_within_a_cell() -> None:
     torch.testing.assert_close(fine_detail(stripes)[..., 8:-8].amax((2, 3)), torch.full((1, 1), 0.1), atol=1e-3, rtol=0)
 
 
-def test_networks_that_get_it_give_what_they_gave_until_it_is_trained() -> None:
+def test_adding_fine_detail_does_not_change_the_output_before_training() -> None:
     torch.manual_seed(1)
     old = with_random_heads(DriveNetworks(DriveConfig(**TINY)))
     visible, infrared = torch.rand(2, 1, 1, 32, 48) * 2 - 1
@@ -56,18 +56,18 @@ def test_networks_that_get_it_give_what_they_gave_until_it_is_trained() -> None:
     assert fitted(new, old.config, "the start") is new
 
 
-def test_a_pixel_pattern_gets_through_to_the_pixel() -> None:
-    """Whatever the features make of it: the decoder's gain and the control's weights are all that is between."""
+def test_a_pixel_pattern_reaches_the_output_unchanged() -> None:
+    """Only the decoder's gain and the control's weights act on it, not the features."""
     networks = DriveNetworks(DriveConfig(**TINY, luma_fine=1))
     gain = networks.luma.decoder.gain
     assert gain is not None and gain.bias is not None
     torch.nn.init.ones_(gain.bias)
     visible, infrared = torch.rand(2, 1, 1, 32, 48) * 2 - 1
-    due = (fine_detail(visible) + fine_detail(infrared)) / 2
-    torch.testing.assert_close(decode(networks, visible, infrared), due)
+    expected = (fine_detail(visible) + fine_detail(infrared)) / 2
+    torch.testing.assert_close(decode(networks, visible, infrared), expected)
 
 
-def test_each_pixel_weighs_the_sources_for_itself() -> None:
+def test_the_sources_are_weighted_per_pixel() -> None:
     control = fine_networks().luma.control
     pyramids = [(*(torch.randn(1, c, 16 // s, 16 // s) for c, s in ((16, 1), (16, 2), (16, 4))), x)
                 for x in (torch.ones(1, 1, 64, 64), torch.zeros(1, 1, 64, 64))]  # fmt: skip
@@ -78,7 +78,7 @@ def test_each_pixel_weighs_the_sources_for_itself() -> None:
     assert share.min() >= 0 and share.max() <= 2
 
 
-def test_bfloat16_networks_keep_the_detail_in_float32() -> None:
+def test_bfloat16_networks_keep_fine_detail_in_float32() -> None:
     networks = fine_networks().bfloat16()
     visible, infrared = torch.rand(2, 1, 1, 32, 48) * 2 - 1
     features = networks.luma.fuse_features(visible, infrared)
@@ -87,19 +87,22 @@ def test_bfloat16_networks_keep_the_detail_in_float32() -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_text_changes_the_objects_and_no_pixel_outside(precision: str) -> None:
+def test_a_text_changes_no_pixel_outside_the_objects(precision: str) -> None:
     fuser = Fuser(fine_networks(), FuserConfig(precision=precision, steps=2, threads=1))
     rng = np.random.default_rng(0)
     visible = rng.integers(0, 256, (96, 128, 3), np.uint8)
     infrared = rng.integers(0, 256, (96, 128), np.uint8)
     strengths = np.zeros((96, 128), np.float32)
     strengths[40:60, 50:80] = 1
-    plain, changed = fuser.fuse(visible, infrared).image, fuser.fuse(visible, infrared, emphasis=Emphasis(strengths)).image
+    plain, changed = (
+        fuser.fuse(visible, infrared).image,
+        fuser.fuse(visible, infrared, emphasis=Emphasis(strengths)).image,
+    )
     assert np.array_equal(plain[strengths == 0], changed[strengths == 0])
     assert not np.array_equal(plain, changed)
 
 
-def test_it_goes_through_a_file(tmp_path: Path) -> None:
+def test_fine_detail_is_saved_and_loaded(tmp_path: Path) -> None:
     networks = fine_networks()
     save_networks(tmp_path / "fine.safetensors", networks, {}, torch.float32)
     loaded, _ = load_networks(tmp_path / "fine.safetensors")

@@ -1,4 +1,4 @@
-"""The gain of raw thermal counts over a stream of images."""
+"""Thermal gain over a stream of images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SMOOTHED = ("percentiles", "plateau", "minmax")
 
 
 def scene(seed: int = 0, level: float = 29500.0, span: float = 600.0) -> np.ndarray:
-    """Counts of a street without noise, float64 [60, 80]."""
+    """Noise-free counts of a street, float64 [60, 80]."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:60, :80]
     image = level + span * (0.3 * y / 60 + 0.2 * np.sin(x / 9.0))
@@ -35,7 +35,7 @@ def noisy(image: np.ndarray, index: int, sigma: float = 5.0) -> np.ndarray:
 
 
 def flicker(config: SensorConfig, frames: int = 60) -> float:
-    """Standard deviation over time of the mean grey level of a static scene, in which a tap of hot water blinks."""
+    """Standard deviation over time of the mean grey level of a static scene with a blinking hot object."""
     gain, still = ThermalGain(config), scene()
     means = []
     for index in range(frames):
@@ -47,15 +47,15 @@ def flicker(config: SensorConfig, frames: int = 60) -> float:
 
 
 @pytest.mark.parametrize("kind", SMOOTHED)
-def test_a_static_noisy_scene_flickers_far_less_than_frame_by_frame(kind):
+def test_smoothing_reduces_flicker_of_a_static_noisy_scene(kind):
     alone = flicker(SensorConfig(gain=kind, gain_time_constant=0.0))
     smoothed = flicker(SensorConfig(gain=kind))
-    assert alone > 0.2, "the scene must make the unsmoothed gain flicker, or this shows nothing"
+    assert alone > 0.2, "the scene must make the unsmoothed gain flicker for this test to be meaningful"
     assert smoothed < alone / 5
 
 
 @pytest.mark.parametrize("kind", SMOOTHED)
-def test_a_step_below_the_cut_is_followed_within_three_time_constants(kind):
+def test_a_small_step_is_followed_within_three_time_constants(kind):
     config = SensorConfig(gain=kind)
     gain, before, after = ThermalGain(config), noisy(scene(), 0), noisy(scene(level=29580.0), 1)
     target = ThermalGain(config).apply(after, 0).astype(int)
@@ -69,7 +69,7 @@ def test_a_step_below_the_cut_is_followed_within_three_time_constants(kind):
 
 
 @pytest.mark.parametrize("kind", SMOOTHED)
-def test_a_cut_and_a_jump_back_in_time_begin_anew_with_that_very_image(kind):
+def test_a_cut_and_a_jump_back_in_time_reset_the_mapping_at_once(kind):
     config = SensorConfig(gain=kind)
     night, day = noisy(scene(), 0), noisy(scene(3, level=30500.0), 1)
     gain = ThermalGain(config)
@@ -85,7 +85,7 @@ def test_a_cut_and_a_jump_back_in_time_begin_anew_with_that_very_image(kind):
 @pytest.mark.parametrize("kind", ("percentiles", "plateau"))
 @pytest.mark.parametrize("closed_for", (1, 15, 45))
 @pytest.mark.parametrize("offset", (0.0, 400.0))
-def test_a_shutter_in_front_of_the_sensor_is_shown_even_and_the_scene_returns_as_it_was(kind, closed_for, offset):
+def test_a_closed_shutter_looks_uniform_and_does_not_change_the_mapping(kind, closed_for, offset):
     gain, still = ThermalGain(SensorConfig(gain=kind)), scene()
     for index in range(30):
         before = gain.apply(noisy(still, index), index * FRAME_NS)
@@ -97,7 +97,7 @@ def test_a_shutter_in_front_of_the_sensor_is_shown_even_and_the_scene_returns_as
 
 
 @pytest.mark.parametrize("kind", ("percentiles", "plateau"))
-def test_an_even_scene_that_stays_is_no_shutter(kind):
+def test_a_uniform_scene_that_persists_is_not_taken_for_a_shutter(kind):
     gain, still = ThermalGain(SensorConfig(gain=kind)), scene()
     gain.apply(noisy(still, 0), 0)
     even = 29900.0 + 0.05 * (still - still.mean())
@@ -106,7 +106,7 @@ def test_an_even_scene_that_stays_is_no_shutter(kind):
     assert abs(float(shown.mean()) - 128) < 40 and shown.std() > 8
 
 
-def test_a_shutter_is_timed_anew_where_time_goes_back():
+def test_the_shutter_timer_restarts_when_time_goes_back():
     gain, still, second = ThermalGain(SensorConfig()), scene(), 10**9
     even = np.full_like(still, 30400.0)
     gain.apply(noisy(still, 0), 10 * second)
@@ -119,8 +119,8 @@ def test_a_shutter_is_timed_anew_where_time_goes_back():
 
 @pytest.mark.parametrize("kind", SMOOTHED)
 @pytest.mark.parametrize("level", (29500.0, 31000.0))
-def test_a_scene_of_low_contrast_is_no_shutter(kind, level):
-    """From a street to a wall: a tenth of the span, and yet there is something to see."""
+def test_a_low_contrast_scene_is_not_taken_for_a_shutter(kind, level):
+    """From a street to a wall with a tenth of the span, but visible structure."""
     gain = ThermalGain(SensorConfig(gain=kind))
     for index in range(30):
         gain.apply(noisy(scene(span=2500.0), index), index * FRAME_NS)
@@ -130,20 +130,20 @@ def test_a_scene_of_low_contrast_is_no_shutter(kind, level):
 
 
 @pytest.mark.parametrize("kind", SMOOTHED)
-def test_few_counts_without_noise_fill_the_range(kind):
+def test_a_small_span_without_noise_fills_the_range(kind):
     fog = np.rint(scene(level=120.0, span=20.0)).astype(np.uint16)
     shown = ThermalGain(SensorConfig(gain=kind)).apply(fog, 0)
     assert int(shown.max()) - int(shown.min()) > 150
 
 
-def test_the_noise_of_a_scene_is_measured():
+def test_the_noise_of_a_scene_is_estimated():
     for sigma in (2.0, 8.0, 30.0):
         assert abs(estimate_noise(noisy(scene(span=600.0), 0, sigma)) - sigma) < 0.25 * sigma
 
 
 @pytest.mark.parametrize("kind", ("percentiles", "minmax"))
-def test_a_median_that_jumps_between_sky_and_ground_is_no_cut(kind):
-    """Half the image is cold and half is warm; one row more or less moves the median, and no limit."""
+def test_a_jump_of_the_median_alone_is_not_a_cut(kind):
+    """Half of the image is cold and half is warm: a shift by one row moves the median, but no limit."""
     gain, changes = ThermalGain(SensorConfig(gain=kind)), []
     shown = None
     for index in range(60):
@@ -156,7 +156,7 @@ def test_a_median_that_jumps_between_sky_and_ground_is_no_cut(kind):
 
 
 @pytest.mark.parametrize("kind", SMOOTHED)
-def test_a_jump_of_temperatures_counts_as_one_of_counts(kind):
+def test_a_jump_in_temperature_resets_like_a_jump_in_counts(kind):
     config = SensorConfig(gain=kind)
     gain = ThermalGain(config)
     before, after = ((noisy(scene(level=level), 0) * 0.01).astype(np.float32) for level in (29500.0, 29900.0))
@@ -165,18 +165,18 @@ def test_a_jump_of_temperatures_counts_as_one_of_counts(kind):
 
 
 @pytest.mark.parametrize("kind", SMOOTHED)
-def test_the_noise_of_an_even_scene_is_not_stretched_to_an_image(kind):
+def test_the_noise_of_a_uniform_scene_is_not_amplified(kind):
     even = noisy(np.full((60, 80), 29500.0), 0, sigma=4.0)
     quiet = ThermalGain(SensorConfig(gain=kind)).apply(even, 0)
     assert quiet.std() < 12 and abs(float(quiet.mean()) - 128) < 20
 
 
-def test_the_first_image_is_mapped_as_a_single_file_is():
+def test_the_first_image_is_mapped_like_a_single_file():
     image = noisy(scene(), 0)
     assert np.array_equal(ThermalGain(SensorConfig()).apply(image, 5), to_uint8(image))
 
 
-def test_a_fixed_range_is_the_same_for_counts_kelvin_and_celsius():
+def test_a_fixed_range_gives_the_same_result_for_counts_kelvin_and_celsius():
     config = SensorConfig(gain="fixed", gain_fixed_low=280.0, gain_fixed_high=305.5, kelvin_per_count=0.04,
                           kelvin_offset=100.0)  # fmt: skip
     kelvin = np.linspace(270, 315, 60 * 80).reshape(60, 80)
@@ -192,8 +192,8 @@ def test_a_fixed_range_is_the_same_for_counts_kelvin_and_celsius():
         assert np.abs(result - expected).max() <= 1.0
 
 
-def test_plateau_equalization_shows_what_an_even_stretch_presses_together():
-    """Two thirds sky and road in 60 counts, a furnace far away in counts: an even stretch leaves the street grey."""
+def test_plateau_equalization_shows_detail_that_a_linear_stretch_compresses():
+    """A street within 60 counts and a much hotter furnace: a linear stretch leaves the street uniformly grey."""
     rng = np.random.default_rng(0)
     image = rng.integers(29000, 29060, (60, 80)).astype(np.uint16)
     image[:10, :10] = rng.integers(36000, 36020, (10, 10))
@@ -209,16 +209,16 @@ def test_plateau_equalization_shows_what_an_even_stretch_presses_together():
     low=st.integers(0, 60000),
     span=st.integers(0, 5000),
     plateau=st.floats(1, 50),
-    least=st.floats(0, 500),
+    min_span=st.floats(0, 500),
     seed=st.integers(0, 99),
 )
-def test_a_plateau_curve_never_falls_and_keeps_its_contrast_limit(low, span, plateau, least, seed):
+def test_a_plateau_curve_is_monotonic_and_limits_contrast(low, span, plateau, min_span, seed):
     image = np.random.default_rng(seed).integers(low, low + span + 1, (20, 30)).astype(np.uint16)
-    curve = plateau_curve(image, low, low + span, plateau, least)
+    curve = plateau_curve(image, low, low + span, plateau, min_span)
     steps = np.diff(curve)
     assert curve.min() >= 0 and curve.max() <= 1 and steps.min() >= -1e-6
-    if least > 1:
-        assert steps.max() <= 1 / least + 1e-5
+    if min_span > 1:
+        assert steps.max() <= 1 / min_span + 1e-5
 
 
 @pytest.mark.parametrize("kind", GAINS)
@@ -230,7 +230,7 @@ def test_the_same_stream_gives_the_same_bytes(kind):
     assert play() == play()
 
 
-def test_eight_bits_pass_and_bad_images_are_refused():
+def test_eight_bit_images_pass_unchanged_and_invalid_images_are_rejected():
     gain = ThermalGain(SensorConfig())
     eight = np.arange(64, dtype=np.uint8).reshape(8, 8)
     assert gain.apply(eight, 0) is eight
@@ -246,7 +246,7 @@ def test_eight_bits_pass_and_bad_images_are_refused():
         gain.apply(np.zeros((8, 8, 3), np.uint16), 0)
 
 
-def test_a_change_of_the_kind_of_gain_begins_anew():
+def test_a_change_of_the_gain_method_resets_the_mapping():
     gain = ThermalGain(SensorConfig())
     gain.apply(noisy(scene(), 0), 0)
     gain.config = SensorConfig(gain="plateau")

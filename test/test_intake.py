@@ -1,4 +1,4 @@
-"""From two camera messages to the aligned pair, and the reason why there is none."""
+"""Conversion of camera messages to aligned pairs, and the reasons for failures."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def images() -> tuple[np.ndarray, np.ndarray]:
 
 def test_raw_and_compressed_messages_give_the_same_pair(images):
     visible, counts = images
-    for sent in (raw(visible, "rgb8"), compressed(visible, "rgb8; png compressed bgr8", ".png")):
-        for warm in (raw(counts, "mono16"), compressed(counts, "mono16; png compressed ", ".png")):
-            pair = SensorIntake(SensorConfig()).align(sent, warm)
+    for visible_message in (raw(visible, "rgb8"), compressed(visible, "rgb8; png compressed bgr8", ".png")):
+        for infrared_message in (raw(counts, "mono16"), compressed(counts, "mono16; png compressed ", ".png")):
+            pair = SensorIntake(SensorConfig()).align(visible_message, infrared_message)
             assert np.array_equal(pair.visible, visible) and np.array_equal(pair.infrared, to_uint8(counts))
 
 
-def test_a_grey_camera_may_be_the_visible_and_floats_the_infrared(images):
+def test_a_grey_visible_camera_and_a_float_infrared_camera_are_supported(images):
     visible, counts = images
     grey = visible[..., 0].copy()
     kelvin = (counts * 0.01).astype(np.float32)
@@ -66,7 +66,7 @@ def test_a_grey_camera_may_be_the_visible_and_floats_the_infrared(images):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    ("corrupt", "reason"),
     [
         (lambda v, i: setattr(v, "encoding", "rgb565"), reasons.BAD_VISIBLE),
         (lambda v, i: setattr(v, "data", v.data[:50]), reasons.BAD_VISIBLE),
@@ -75,15 +75,15 @@ def test_a_grey_camera_may_be_the_visible_and_floats_the_infrared(images):
         (lambda v, i: setattr(i, "height", 4), reasons.BAD_INFRARED),
     ],
 )
-def test_a_bad_message_is_told_under_its_reason(images, spoil, reason):
+def test_an_invalid_message_is_reported_with_its_reason(images, corrupt, reason):
     visible, infrared = raw(images[0], "rgb8"), raw(images[1], "mono16")
-    spoil(visible, infrared)
+    corrupt(visible, infrared)
     with pytest.raises(IntakeError) as caught:
         SensorIntake(SensorConfig()).align(visible, infrared)
     assert caught.value.reason == reason and "must be" in str(caught.value)
 
 
-def test_a_missing_or_unfit_calibration_has_a_reason_of_its_own_and_is_mended_by_the_next(images):
+def test_an_invalid_calibration_is_reported_until_a_valid_one_arrives(images):
     intake = SensorIntake(SensorConfig(rectify=True))
     messages = raw(images[0], "rgb8"), raw(images[1], "mono16")
     assert intake.required_calibrations == ("visible", "infrared")
@@ -103,50 +103,50 @@ def test_a_missing_or_unfit_calibration_has_a_reason_of_its_own_and_is_mended_by
         intake.align(*messages)
 
 
-def test_pairs_without_a_fit_calibration_are_not_kept(images):
-    intake, kept = SensorIntake(SensorConfig(rectify=True)), []
+def test_pairs_with_an_invalid_calibration_are_not_kept_in_memory(images):
+    intake, references = SensorIntake(SensorConfig(rectify=True)), []
     intake.set_calibration("visible", camera_info())
     intake.set_calibration("infrared", camera_info(k=(0.0,) * 9))
     for _ in range(5):
         visible = raw(images[0], "rgb8")
         visible.data = visible.data.copy()
-        kept.append(weakref.ref(visible.data))
+        references.append(weakref.ref(visible.data))
         with pytest.raises(IntakeError, match="calibrate the camera"):
             intake.align(visible, raw(images[1], "mono16"))
     del visible
     gc.collect()
-    assert sum(data() is not None for data in kept) <= 1
+    assert sum(data() is not None for data in references) <= 1
 
 
-def test_the_visible_alone_needs_no_calibration_of_the_infrared(images):
+def test_the_visible_image_alone_needs_no_infrared_calibration(images):
     intake = SensorIntake(SensorConfig(rectify=True))
     intake.set_calibration("visible", camera_info())
     intake.set_calibration("infrared", camera_info(k=(0.0,) * 9))
     assert np.array_equal(intake.align(raw(images[0], "rgb8"), None).visible, images[0])
 
 
-def test_sixteen_bit_color_of_the_infrared_is_scaled_and_not_stretched(images):
+def test_sixteen_bit_color_infrared_is_scaled_and_not_stretched(images):
     grey = np.repeat(images[1][..., None] // 8, 3, 2)
     alone = SensorIntake(SensorConfig()).align(None, raw(grey, "rgb16")).infrared
     assert np.abs(alone.astype(int) - images[1] // 8 // 257).max() <= 1
 
 
 @pytest.mark.parametrize("encoding", ["mono16", "rgb16"])
-def test_a_camera_of_twelve_bits_fills_the_range(images, encoding):
+def test_a_12_bit_camera_fills_the_range(images, encoding):
     full = np.repeat(images[0][..., :1].astype(np.uint16) * 16, 1 if encoding == "mono16" else 3, 2).squeeze()
     shown = SensorIntake(SensorConfig(visible_bits=12)).align(raw(full, encoding), None).visible
     assert shown.dtype == np.uint16
     assert np.abs(to_uint8(shown)[..., 0].astype(int) - images[0][..., 0]).max() <= 1
 
 
-def test_a_black_hot_camera_is_turned_round(images):
+def test_a_black_hot_camera_is_inverted(images):
     _, counts = images
     hot = SensorIntake(SensorConfig()).align(None, raw(counts, "mono16")).infrared
     turned = SensorIntake(SensorConfig(infrared_polarity="black_hot")).align(None, raw(counts, "mono16")).infrared
     assert np.array_equal(turned, 255 - hot)
 
 
-def test_one_camera_alone_gives_its_image(images):
+def test_a_single_camera_gives_its_image(images):
     intake = SensorIntake(SensorConfig(registration="homography", infrared_homography=(1, 0, 9, 0, 1, 0, 0, 0, 1)))
     alone = intake.align(None, raw(images[1], "mono16"))
     assert alone.visible is None and np.array_equal(alone.infrared, to_uint8(images[1]))
@@ -154,19 +154,19 @@ def test_one_camera_alone_gives_its_image(images):
     assert alone.infrared is None and np.array_equal(alone.visible, images[0])
 
 
-def test_the_gain_is_kept_between_pairs_and_forgotten_by_reset(images):
+def test_the_gain_is_smoothed_between_pairs_and_cleared_by_reset(images):
     visible, counts = images
     intake = SensorIntake(SensorConfig())
-    warmer = (counts + 60).astype(np.uint16)
+    later = (counts + 60).astype(np.uint16)
     intake.align(raw(visible, "rgb8"), raw(counts, "mono16", 1_000_000_000))
-    kept = intake.align(raw(visible, "rgb8"), raw(warmer, "mono16", 1_033_000_000)).infrared
-    assert kept.mean() > to_uint8(warmer).mean() + 2
+    references = intake.align(raw(visible, "rgb8"), raw(later, "mono16", 1_033_000_000)).infrared
+    assert references.mean() > to_uint8(later).mean() + 2
     intake.reset()
-    after = intake.align(raw(visible, "rgb8"), raw(warmer, "mono16", 1_066_000_000)).infrared
-    assert np.array_equal(after, to_uint8(warmer))
+    after = intake.align(raw(visible, "rgb8"), raw(later, "mono16", 1_066_000_000)).infrared
+    assert np.array_equal(after, to_uint8(later))
 
 
-def test_the_node_configuration_is_taken_and_contradictions_are_refused():
+def test_a_node_configuration_is_accepted_and_contradictions_are_rejected():
     assert isinstance(FusionNodeConfig(), SensorConfig)
     intake = SensorIntake(FusionNodeConfig(gain="minmax"))
     assert intake.config == SensorConfig(gain="minmax")

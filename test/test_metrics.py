@@ -50,7 +50,7 @@ def test_entropy_rounds_float_images_to_grey_levels() -> None:
     assert entropy(np.array([[10.4, 9.6], [99.5001, 100.2]])) == 1
 
 
-def test_standard_deviation_is_the_population_s() -> None:
+def test_standard_deviation_is_that_of_the_population() -> None:
     assert standard_deviation(np.array([[1, 3], [5, 7]], np.uint8)) == pytest.approx(math.sqrt(5))
     assert standard_deviation(CONSTANT) == 0
 
@@ -68,7 +68,7 @@ def test_average_gradient_of_a_ramp() -> None:
 # SCD
 
 
-def test_scd_by_hand() -> None:
+def test_scd_of_a_hand_computed_example() -> None:
     a = np.array([[1.0, 1.0], [-1.0, -1.0]]) + 100
     b = np.array([[1.0, -1.0], [1.0, -1.0]]) + 50
     # F - B = A - B / 2 and A: 4 / (2 sqrt 5); F - A and B: 1
@@ -76,7 +76,7 @@ def test_scd_by_hand() -> None:
     assert scd(a + b - 30, a, b) == pytest.approx(2)
 
 
-def test_scd_without_variation_is_nan(grey: tuple[np.ndarray, ...]) -> None:
+def test_scd_of_constant_images_is_nan(grey: tuple[np.ndarray, ...]) -> None:
     _, a, b = grey
     assert math.isnan(scd(a, a, b))
     assert math.isnan(scd(b.astype(float) + 3, a, b))
@@ -87,9 +87,9 @@ def test_scd_without_variation_is_nan(grey: tuple[np.ndarray, ...]) -> None:
 
 
 def naive_vif(fused: np.ndarray, source: np.ndarray) -> float:
-    """VIFp window by window, from its definition."""
+    """VIFp computed window by window, by definition."""
     fused, source = fused.astype(float), source.astype(float)
-    kept = total = 0.0
+    preserved = total = 0.0
     for scale in (1, 2, 3, 4):
         size = 2 ** (5 - scale) + 1
         at = np.arange(size) - size // 2
@@ -106,28 +106,28 @@ def naive_vif(fused: np.ndarray, source: np.ndarray) -> float:
         s = s - np.sum(s * window, (2, 3), keepdims=True)
         var_f, var_s, covariance = (np.sum(each * window, (2, 3)) for each in (f * f, s * s, f * s))
         gain = np.maximum(covariance / var_s, 0)
-        kept += np.log2(1 + gain**2 * var_s / (np.maximum(var_f - gain * covariance, 0) + 2)).sum()
+        preserved += np.log2(1 + gain**2 * var_s / (np.maximum(var_f - gain * covariance, 0) + 2)).sum()
         total += np.log2(1 + var_s / 2).sum()
-    return kept / total
+    return preserved / total
 
 
 def test_vif_agrees_with_its_definition_window_by_window(grey: tuple[np.ndarray, ...]) -> None:
     fused, a, b = grey
     assert vif(fused, a) == pytest.approx(naive_vif(fused, a), rel=1e-8)
     assert vif(fused, b) == pytest.approx(naive_vif(fused, b), rel=1e-8)
-    # 41 pixels are the least: one window is left at the last scale
+    # The minimum of 41 pixels leaves one window at the last scale
     assert vif(fused[:41, :41], a[:41, :41]) == pytest.approx(naive_vif(fused[:41, :41], a[:41, :41]), rel=1e-8)
 
 
-def test_vif_of_a_copy_is_one_and_more_contrast_gains(grey: tuple[np.ndarray, ...]) -> None:
+def test_vif_of_a_copy_is_one_and_increases_with_contrast(grey: tuple[np.ndarray, ...]) -> None:
     _, a, b = grey
     assert vif(a, a) == pytest.approx(1)
     assert vif(a * 1.3 - 20.0, a) > 1.02
-    assert vif(255.0 - a, a) < 0.1  # the negative keeps nothing
+    assert vif(255.0 - a, a) < 0.1  # the negative preserves nothing
     assert vif(a.astype(float) + 17, b) == pytest.approx(vif(a, b))  # the mean does not matter
 
 
-def test_vif_of_a_constant_source_is_nan_and_a_constant_fused_image_keeps_nothing(
+def test_vif_of_a_constant_source_is_nan_and_of_a_constant_fused_image_zero(
     grey: tuple[np.ndarray, ...],
 ) -> None:
     _, a, _ = grey
@@ -138,7 +138,7 @@ def test_vif_of_a_constant_source_is_nan_and_a_constant_fused_image_keeps_nothin
 
 
 @pytest.mark.parametrize("level", [254.0, 252.44147157190636])
-def test_rounding_makes_no_variance_of_a_bright_constant_image(level: float) -> None:
+def test_rounding_errors_give_no_variance_to_a_bright_constant_image(level: float) -> None:
     assert all(moments.variance.max() < 1e-20 for moments in vif_moments(np.full((61, 74), level)))
 
 
@@ -154,21 +154,21 @@ def test_qabf_of_a_perfect_copy_is_its_upper_bound(grey: tuple[np.ndarray, ...])
     assert qabf(a, a, np.full_like(a, 90)) == pytest.approx(ALL_STRENGTH * ALL_ANGLE)
 
 
-def test_qabf_of_a_step_of_half_the_height_and_of_another_direction() -> None:
+def test_qabf_of_a_lower_step_and_of_another_direction() -> None:
     step = np.zeros((20, 20), np.uint8)
     step[:, 10:] = 100
     flat = np.full_like(step, 100)
     half_strength = 0.9994 / 2
     assert qabf(step // 2, step, flat) == pytest.approx(half_strength * ALL_ANGLE)
     assert qabf(step * 2, step, flat) == pytest.approx(half_strength * ALL_ANGLE)
-    # An upright edge crossed by a level one, 2 of 20 rows of which have G = 1, the others G = 0; A = 0 in all.
+    # A vertical edge against a horizontal one: G = 1 in 2 of 20 rows, else G = 0; A = 0 in all.
     crossed = (0.1 * ALL_STRENGTH + 0.9 * 0.9994 / (1 + math.exp(15 * 0.5))) * 0.9879 / (1 + math.exp(22 * 0.8))
     assert qabf(step.T, step, flat) == pytest.approx(crossed, rel=1e-9)
 
 
 def naive_qabf(fused: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
-    """Pixel by pixel."""
-    kept = total = 0.0
+    """Qabf computed pixel by pixel, by definition."""
+    preserved = total = 0.0
 
     def edge(image: np.ndarray, y: int, x: int) -> tuple[float, float]:
         p = np.pad(image.astype(float), 1, mode="edge")[y : y + 3, x : x + 3]
@@ -186,9 +186,9 @@ def naive_qabf(fused: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
                 ratio = min(strength / source_strength, source_strength / strength if strength else 0)
                 alike = 1 - abs(source_angle - angle) / (math.pi / 2)
                 quality = 0.9994 / (1 + math.exp(-15 * (ratio - 0.5))) * 0.9879 / (1 + math.exp(-22 * (alike - 0.8)))
-                kept += quality * source_strength
+                preserved += quality * source_strength
                 total += source_strength
-    return kept / total
+    return preserved / total
 
 
 def test_qabf_agrees_with_its_definition_pixel_by_pixel(grey: tuple[np.ndarray, ...]) -> None:
@@ -210,7 +210,7 @@ def test_qabf_of_two_constant_sources_is_nan(grey: tuple[np.ndarray, ...]) -> No
 # SSIM, PSNR
 
 
-def test_ssim_of_two_constant_images_is_its_term_of_brightness() -> None:
+def test_ssim_of_two_constant_images_is_its_luminance_term() -> None:
     c1 = (0.01 * 255) ** 2
     x, y = np.full((11, 11), 100, np.uint8), np.full((11, 11), 110, np.uint8)
     assert ssim(x, y) == pytest.approx((2 * 100 * 110 + c1) / (100**2 + 110**2 + c1))
@@ -247,7 +247,7 @@ def test_entropy_and_psnr_agree_with_scikit_image(grey: tuple[np.ndarray, ...]) 
 # All at once
 
 
-def test_the_table_holds_what_the_single_metrics_give(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_the_table_agrees_with_the_single_metrics(pair: tuple[np.ndarray, np.ndarray]) -> None:
     visible, infrared = pair
     fused = cv2.addWeighted(visible, 0.6, np.repeat(infrared[..., None], 3, 2), 0.4, 5)
     f, a = cv2.cvtColor(fused, cv2.COLOR_RGB2GRAY), cv2.cvtColor(visible, cv2.COLOR_RGB2GRAY)
@@ -271,7 +271,7 @@ def test_the_table_holds_what_the_single_metrics_give(pair: tuple[np.ndarray, np
 
 
 @pytest.mark.filterwarnings("error")
-def test_constant_images_give_nan_where_a_metric_is_undefined_and_no_warning() -> None:
+def test_undefined_metrics_of_constant_images_are_nan_without_warnings() -> None:
     rng = np.random.default_rng(4)
     image = rng.integers(0, 256, (48, 52, 3), dtype=np.uint8)
     dark = np.zeros((48, 52, 3), np.uint8)
@@ -285,7 +285,7 @@ def test_constant_images_give_nan_where_a_metric_is_undefined_and_no_warning() -
     assert undefined(dark, image, to_grey(image[::-1])) == set()
 
 
-def test_the_grey_is_opencv_s(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_grey_is_computed_by_opencv(pair: tuple[np.ndarray, np.ndarray]) -> None:
     visible, infrared = pair
     assert to_grey(infrared) is infrared
     expected = np.rint(visible @ np.array([0.299, 0.587, 0.114]))
@@ -300,19 +300,19 @@ def test_the_grey_is_opencv_s(pair: tuple[np.ndarray, np.ndarray]) -> None:
 @pytest.mark.parametrize(
     "image", [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint16), np.zeros((8, 8), np.float32)]
 )
-def test_an_image_that_is_not_grey_is_refused(metric: Callable[[np.ndarray], float], image: np.ndarray) -> None:
+def test_an_image_that_is_not_grey_is_rejected(metric: Callable[[np.ndarray], float], image: np.ndarray) -> None:
     with pytest.raises(ImageError, match=r"uint8 or float64 \[H, W\]"):
         metric(image)
 
 
 @pytest.mark.parametrize("metric", [vif, ssim, psnr, lambda x, y: scd(x, x, y), lambda x, y: qabf(x, x, y)])
-def test_images_of_different_sizes_are_refused(metric: Callable[[np.ndarray, np.ndarray], float]) -> None:
+def test_images_of_different_sizes_are_rejected(metric: Callable[[np.ndarray, np.ndarray], float]) -> None:
     with pytest.raises(ImageError, match="48 x 52"):
         metric(CONSTANT, CONSTANT[:, 1:])
 
 
 @pytest.mark.parametrize(("metric", "least"), [(vif, 41), (ssim, 11), (lambda x, _: average_gradient(x), 2)])
-def test_images_too_small_for_a_metric_are_refused(
+def test_images_too_small_for_a_metric_are_rejected(
     metric: Callable[[np.ndarray, np.ndarray], float], least: int
 ) -> None:
     rng = np.random.default_rng(5)
@@ -322,7 +322,7 @@ def test_images_too_small_for_a_metric_are_refused(
         metric(enough[1:], enough[1:])
 
 
-def test_the_table_refuses_other_sizes_and_color_where_grey_is_due(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_the_table_rejects_wrong_sizes_and_channels(pair: tuple[np.ndarray, np.ndarray]) -> None:
     visible, infrared = pair
     with pytest.raises(ImageError, match="the infrared image"):
         clean_metrics(visible, visible, visible)

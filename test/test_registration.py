@@ -1,4 +1,4 @@
-"""Rectification and registration: where each pixel of the aligned pair comes from."""
+"""Rectification and registration."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def smooth_image(size=(160, 120), seed=0) -> np.ndarray:
 
 
 def dots(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An image that is black but for soft dots."""
+    """A black image with soft dots."""
     y, x = np.mgrid[: size[1], : size[0]]
     image = np.zeros((size[1], size[0]))
     for px, py in points:
@@ -37,8 +37,8 @@ def dots(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def found_at(image: np.ndarray, near: np.ndarray) -> np.ndarray:
-    """Center of mass within 6 pixels of a place."""
+def center_of_mass(image: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Center of mass within 6 pixels of a point."""
     left, top = np.round(near).astype(int) - 6
     part = image[max(top, 0) : top + 13, max(left, 0) : left + 13].astype(float)
     y, x = np.mgrid[: part.shape[0], : part.shape[1]]
@@ -48,39 +48,44 @@ def found_at(image: np.ndarray, near: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("model", DISTORTIONS)
 @pytest.mark.parametrize("zoom", [1.0, 0.8])
 def test_rectification_agrees_with_opencv(model, zoom):
-    matrix, wanted = np.reshape(K, (3, 3)), np.reshape(K, (3, 3)) * [[zoom], [zoom], [1]]
+    matrix, projection = np.reshape(K, (3, 3)), np.reshape(K, (3, 3)) * [[zoom], [zoom], [1]]
     coefficients, size = np.array(DISTORTIONS[model]), (160, 120)
     build = cv2.fisheye.initUndistortRectifyMap if model == "equidistant" else cv2.initUndistortRectifyMap
-    maps = build(matrix, coefficients, np.eye(3), wanted, size, cv2.CV_32FC1)
-    mapping = compute_rectification(camera(model=model, d=DISTORTIONS[model], p=wanted.reshape(-1)))
+    maps = build(matrix, coefficients, np.eye(3), projection, size, cv2.CV_32FC1)
+    mapping = compute_rectification(camera(model=model, d=DISTORTIONS[model], p=projection.reshape(-1)))
     assert mapping is not None
     inside = (maps[0] > 0) & (maps[0] < 159) & (maps[1] > 0) & (maps[1] < 119)
     assert inside.mean() > 0.5
     assert np.abs(mapping.x - maps[0])[inside].max() < 0.01 and np.abs(mapping.y - maps[1])[inside].max() < 0.01
 
 
-def test_a_rotated_stereo_camera_is_rectified_as_opencv_does_it():
-    turn, _ = cv2.Rodrigues(np.array([0.01, -0.03, 0.02]))
+def test_rectification_of_a_rotated_stereo_camera_agrees_with_opencv():
+    matrix, (rotation, _) = np.reshape(K, (3, 3)), cv2.Rodrigues(np.array([0.01, -0.03, 0.02]))
     maps = cv2.initUndistortRectifyMap(
-        np.reshape(K, (3, 3)), np.array(DISTORTIONS["plumb_bob"]), turn, np.reshape(K, (3, 3)), (160, 120), cv2.CV_32FC1
+        np.reshape(K, (3, 3)),
+        np.array(DISTORTIONS["plumb_bob"]),
+        rotation,
+        np.reshape(K, (3, 3)),
+        (160, 120),
+        cv2.CV_32FC1,
     )
-    mapping = compute_rectification(camera(d=DISTORTIONS["plumb_bob"], r=turn.reshape(-1)))
+    mapping = compute_rectification(camera(d=DISTORTIONS["plumb_bob"], r=rotation.reshape(-1)))
     inside = (maps[0] > 0) & (maps[0] < 159) & (maps[1] > 0) & (maps[1] < 119)
     assert np.abs(mapping.x - maps[0])[inside].max() < 0.01 and np.abs(mapping.y - maps[1])[inside].max() < 0.01
 
 
 @pytest.mark.parametrize("d", [(), (0.0,) * 5, (0.0,) * 8])
 @pytest.mark.parametrize("model", ["plumb_bob", "", "something"])
-def test_a_camera_without_distortion_is_left_as_it_is(d, model):
+def test_images_of_a_camera_without_distortion_are_left_unchanged(d, model):
     plain = camera(d=d, model=model)
     assert plain.is_plain and compute_rectification(plain) is None
     config = SensorConfig(rectify=True)
     image, color = smooth_image(), np.repeat(smooth_image()[..., None], 3, 2)
-    seen, warm = compute_alignment(config, (160, 120), (160, 120), plain, plain).apply(color, image)
-    assert seen is color and warm is image
+    visible_result, result = compute_alignment(config, (160, 120), (160, 120), plain, plain).apply(color, image)
+    assert visible_result is color and result is image
 
 
-def test_binning_and_region_of_interest_are_worked_into_the_matrix():
+def test_binning_and_region_of_interest_are_applied_to_the_matrix():
     whole = camera(d=DISTORTIONS["plumb_bob"])
     part = camera(d=DISTORTIONS["plumb_bob"], binning=(2, 2), roi=(20, 10, 120, 100))
     assert (part.width, part.height) == (60, 50)
@@ -101,7 +106,7 @@ def test_binning_and_region_of_interest_are_worked_into_the_matrix():
         ({"r": (2.0, *EYE[1:])}, "R in the calibration of the visible camera must be a rotation matrix"),
     ],
 )
-def test_an_unfit_calibration_is_refused_with_the_reason(fields, message):
+def test_an_invalid_calibration_is_rejected_with_the_reason(fields, message):
     with pytest.raises(CalibrationError, match=message):
         camera(**fields)
 
@@ -124,71 +129,71 @@ def test_a_calibration_file_is_read(tmp_path: Path):
 
 @settings(max_examples=40, deadline=None)
 @given(dx=st.integers(-20, 20), dy=st.integers(-20, 20), width=st.integers(30, 70), height=st.integers(30, 70))
-def test_a_shift_by_whole_pixels_moves_them_and_fills_the_rest_with_the_visible(dx, dy, width, height):
+def test_a_shift_by_whole_pixels_is_exact_and_filled_with_the_visible_luma(dx, dy, width, height):
     rng = np.random.default_rng(3)
     visible = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
     infrared = rng.integers(0, 256, (height, width), dtype=np.uint8)
     config = SensorConfig(registration="homography", infrared_homography=(1, 0, dx, 0, 1, dy, 0, 0, 1),
                           registration_feather=0)  # fmt: skip
-    seen, warm = compute_alignment(config, (64, 48), (width, height), None, None).apply(visible, infrared)
+    visible_result, result = compute_alignment(config, (64, 48), (width, height), None, None).apply(visible, infrared)
     luma = cv2.cvtColor(visible, cv2.COLOR_RGB2GRAY)
     y, x = np.mgrid[:48, :64]
     inside = (x - dx >= 0) & (x - dx < width) & (y - dy >= 0) & (y - dy < height)
     expected = np.where(inside, infrared[(y - dy).clip(0, height - 1), (x - dx).clip(0, width - 1)], luma)
-    assert seen is visible and warm.dtype == np.uint8 and np.array_equal(warm, expected)
+    assert visible_result is visible and result.dtype == np.uint8 and np.array_equal(result, expected)
 
 
 def test_the_border_of_the_infrared_fades_outside_its_view_and_not_inside():
     visible, infrared = np.full((60, 80, 3), 200, np.uint8), np.full((60, 40), 50, np.uint8)
     config = SensorConfig(registration="homography", infrared_homography=(1, 0, 20, 0, 1, 0, 0, 0, 1),
                           registration_feather=6)  # fmt: skip
-    _, warm = compute_alignment(config, (80, 60), (40, 60), None, None).apply(visible, infrared)
-    row = warm[30].astype(int)
-    assert np.all(row[:13] == 200) and np.all(row[67:] == 200) and np.all(warm[:, 20:60] == 50)
+    _, result = compute_alignment(config, (80, 60), (40, 60), None, None).apply(visible, infrared)
+    row = result[30].astype(int)
+    assert np.all(row[:13] == 200) and np.all(row[67:] == 200) and np.all(result[:, 20:60] == 50)
     assert np.all(np.diff(row[:40]) <= 0) and len(set(row[13:20])) >= 6
 
 
-def test_another_size_is_mapped_by_the_homography():
-    places = np.array([[20.0, 15.0], [60.0, 30.0], [35.0, 50.0]])
+def test_the_homography_maps_an_infrared_image_of_another_size():
+    points = np.array([[20.0, 15.0], [60.0, 30.0], [35.0, 50.0]])
     homography = np.array([[1.9, 0.05, 6.0], [-0.04, 2.1, -4.0], [1e-4, -2e-4, 1.0]])
-    there = np.column_stack((places, np.ones(3))) @ homography.T
-    there = there[:, :2] / there[:, 2:]
+    expected = np.column_stack((points, np.ones(3))) @ homography.T
+    expected = expected[:, :2] / expected[:, 2:]
     config = SensorConfig(registration="homography", infrared_homography=tuple((3 * homography).reshape(-1)))
-    infrared = dots(places, (80, 64))
+    infrared = dots(points, (80, 64))
     alignment = compute_alignment(config, (160, 128), (80, 64), None, None)
     _, moved = alignment.apply(np.zeros((128, 160, 3), np.uint8), infrared)
-    for place in there:
-        assert np.hypot(*(found_at(moved, place) - place)) < 0.3
+    for point in expected:
+        assert np.hypot(*(center_of_mass(moved, point) - point)) < 0.3
 
 
 @pytest.mark.parametrize("model", DISTORTIONS)
-def test_rays_are_the_way_back_of_project(model):
+def test_rays_inverts_project(model):
     lens = camera(d=DISTORTIONS[model], model=model)
     y, x = np.mgrid[:120:7, :160:7]
     pixels = np.column_stack((x.reshape(-1), y.reshape(-1))).astype(float)
     assert np.abs(lens.project(3.0 * lens.rays(pixels)) - pixels).max() < 1e-3
 
 
-def test_a_fisheye_whose_circle_lies_within_the_image_is_rectified():
-    """At the border of the image it sees nothing at all."""
+def test_a_fisheye_with_its_image_circle_inside_the_image_is_rectified():
+    """The border of the image is outside its field of view."""
     lens = camera(d=(0.0,) * 4, model="equidistant", k=(40.0, 0.0, 80.0, 0.0, 40.0, 60.0, 0.0, 0.0, 1.0))
     assert compute_rectification(lens) is not None
     assert np.isnan(lens.rays(np.array([[0.0, 0.0], [159.0, 119.0]]))).all()
 
 
-def test_an_empty_p_is_k_and_r_need_not_be_there():
+def test_an_empty_p_is_replaced_by_k_and_an_empty_r_by_the_identity():
     empty = camera(p=(0.0,) * 8 + (1.0,), r=(0.0,) * 9)
     assert empty.projection == K and empty.rectification == EYE
 
 
-def test_an_ideal_fisheye_is_no_pinhole():
-    """Its pixels go by the angle, not by the tangent: 45 degrees lie at f * pi / 4."""
+def test_an_ideal_fisheye_is_not_a_pinhole():
+    """Pixels are proportional to the angle, not to its tangent: 45 degrees are at f * pi / 4."""
     lens = camera(d=(0.0,) * 4, model="equidistant")
     assert not lens.is_plain
     assert np.allclose(lens.project(np.array([[1.0, 0.0, 1.0]])), [[K[2] + K[0] * np.pi / 4, K[5]]])
 
 
-def test_a_homography_is_for_the_sizes_that_it_was_found_at():
+def test_a_homography_is_rejected_for_other_image_sizes():
     config = SensorConfig(registration="homography", homography_sizes=(160, 120, 80, 60))
     assert compute_alignment(config, (160, 120), (80, 60), None, None).infrared is not None
     with pytest.raises(ImageError, match=r"the infrared image must be of the size in homography_sizes \(80 x 60"):
@@ -199,7 +204,7 @@ def test_a_homography_is_for_the_sizes_that_it_was_found_at():
         compute_alignment(config, (320, 240), (80, 60), None, None)
 
 
-def test_the_mappings_outlive_a_change_of_the_gain():
+def test_a_change_of_the_gain_does_not_recompute_the_mappings():
     config = SensorConfig(registration="homography")
     before = compute_alignment(config, (160, 120), (80, 60), None, None)
     assert compute_alignment(replace(config, gain_cut=0.5), (160, 120), (80, 60), None, None) is before
@@ -207,36 +212,38 @@ def test_the_mappings_outlive_a_change_of_the_gain():
 
 
 @pytest.mark.parametrize("rectify", [False, True])
-@pytest.mark.parametrize("turned", [False, True])
-def test_extrinsics_bring_points_at_the_depth_together_and_others_not(rectify, turned):
-    """Points are projected by OpenCV into both cameras; the infrared one lies beside the visible one and is turned."""
+@pytest.mark.parametrize("rotated", [False, True])
+def test_extrinsics_align_points_at_the_registration_depth_only(rectify, rotated):
+    """Points are projected by OpenCV into both cameras, which differ in position and rotation."""
     k_ir = (90.0, 0.0, 40.0, 0.0, 91.0, 33.0, 0.0, 0.0, 1.0)
     rotation, _ = cv2.Rodrigues(np.array([0.02, -0.05, 0.03]))
-    place = np.array([0.25, -0.1, 0.05])
-    stereo = cv2.Rodrigues(np.array([0.01, 0.02, 0.0]))[0].reshape(-1) if turned and rectify else EYE
+    position = np.array([0.25, -0.1, 0.05])
+    stereo = cv2.Rodrigues(np.array([0.01, 0.02, 0.0]))[0].reshape(-1) if rotated and rectify else EYE
     d, d_ir = DISTORTIONS["plumb_bob"], (-0.2, 0.05, 0.0, 0.0)
     visible_camera = camera(d=d, r=stereo)
     infrared_camera = camera(d=d_ir, k=k_ir, size=(80, 64))
     config = SensorConfig(registration="extrinsics", rectify=rectify, infrared_rotation=tuple(rotation.reshape(-1)),
-                          infrared_translation=tuple(place), registration_depth=8.0)  # fmt: skip
+                          infrared_translation=tuple(position), registration_depth=8.0)  # fmt: skip
     check_sensors(config)
     frame_points = np.array([[-1.5, -1.0, 8.0], [1.2, 0.8, 8.0], [0.3, -1.1, 8.0]])
     for scale, together in ((1.0, True), (0.4, False)):
         in_rectified = frame_points * scale
         points = in_rectified @ np.reshape(stereo, (3, 3)) if rectify else in_rectified
-        in_infrared = (points - place) @ rotation
-        seen, _ = cv2.projectPoints(in_infrared, np.zeros(3), np.zeros(3), np.reshape(k_ir, (3, 3)), np.array(d_ir))
-        infrared = dots(seen.reshape(-1, 2), (80, 64))
+        in_infrared = (points - position) @ rotation
+        projected, _ = cv2.projectPoints(
+            in_infrared, np.zeros(3), np.zeros(3), np.reshape(k_ir, (3, 3)), np.array(d_ir)
+        )
+        infrared = dots(projected.reshape(-1, 2), (80, 64))
         mapping = compute_alignment(config, (160, 120), (80, 64), visible_camera, infrared_camera)
-        _, warm = mapping.apply(np.zeros((120, 160, 3), np.uint8), infrared)
+        _, result = mapping.apply(np.zeros((120, 160, 3), np.uint8), infrared)
         lens = np.zeros(5) if rectify else np.array(d)
         expected, _ = cv2.projectPoints(in_rectified, np.zeros(3), np.zeros(3), np.reshape(K, (3, 3)), lens)
         expected = expected.reshape(-1, 2)
-        off = [np.hypot(*(found_at(warm, place_) - place_)) for place_ in expected[:1]]
-        assert (max(off) < 0.4) == together
+        errors = [np.hypot(*(center_of_mass(result, point) - point)) for point in expected[:1]]
+        assert (max(errors) < 0.4) == together
 
 
-def test_what_cannot_be_aligned_is_refused_with_the_way_out():
+def test_pairs_that_cannot_be_aligned_are_rejected_with_a_remedy():
     with pytest.raises(ImageError, match=r"as large as the visible one .* find the homography by textdifuse"):
         compute_alignment(SensorConfig(), (64, 48), (32, 24), None, None)
     far = SensorConfig(registration="homography", infrared_homography=(1, 0, 900, 0, 1, 0, 0, 0, 1))
@@ -260,10 +267,10 @@ def test_what_cannot_be_aligned_is_refused_with_the_way_out():
         ({"gain_fixed_low": 320.0}, "gain_fixed_low"),
     ],
 )
-def test_parameters_that_contradict_one_another_are_refused_by_name(values, name):
+def test_contradictory_parameters_are_rejected_by_name(values, name):
     with pytest.raises(ConfigError, match=name):
         check_sensors(SensorConfig(**values))
 
 
-def test_the_scale_of_a_homography_is_free():
+def test_the_scale_of_a_homography_is_arbitrary():
     check_sensors(SensorConfig(registration="homography", infrared_homography=tuple(1e-5 * n for n in EYE)))

@@ -18,7 +18,7 @@ def _flat(height: int, width: int, color: tuple[int, int, int]) -> np.ndarray:
 
 
 class TestContactSheet:
-    def test_images_stand_in_their_rows_and_columns(self) -> None:
+    def test_images_are_placed_in_their_rows_and_columns(self) -> None:
         rows = [
             [_flat(30, 40, (200, 0, 0)), _flat(30, 40, (0, 200, 0))],
             [_flat(30, 40, (0, 0, 200)), np.full((30, 40), 90, np.uint8)],
@@ -31,7 +31,7 @@ class TestContactSheet:
         assert tuple(sheet[height - 30, 44]) == (0, 0, 200)
         assert tuple(sheet[height - 30, 128]) == (90, 90, 90)
 
-    def test_columns_rows_and_title_are_written(self) -> None:
+    def test_column_names_row_names_and_title_are_drawn(self) -> None:
         rows = [[_flat(30, 40, (0, 0, 0))]]
         plain = contact_sheet(rows, [""], cell_width=80)
         named = contact_sheet(rows, ["fused"], cell_width=80)
@@ -53,7 +53,7 @@ class TestContactSheet:
         assert sheet.shape == (26 + 90 + 4 + 40 + 4, 2 * 44 + 4, 3)
         assert tuple(sheet[26 + 80, 60]) == (156, 156, 156), "16 bits of color are scaled to 8"
 
-    def test_sixteen_bit_infrared_is_stretched_lest_it_be_black(self) -> None:
+    def test_sixteen_bit_infrared_is_stretched(self) -> None:
         thermal = np.tile(np.linspace(7000, 7400, 40).astype(np.uint16), (30, 1))
         image = to_display(thermal)
         assert image.dtype == np.uint8 and image.shape == (30, 40, 3)
@@ -70,7 +70,7 @@ class TestContactSheet:
             ([[np.zeros((8, 8), np.float32)]], ["a"], (), "got float32"),
         ],
     )
-    def test_what_makes_no_table_is_refused(
+    def test_an_invalid_table_is_rejected(
         self, rows: list[list[np.ndarray]], columns: list[str], labels: tuple[str, ...], message: str
     ) -> None:
         with pytest.raises(ImageError, match=message):
@@ -92,21 +92,21 @@ class TestVideo:
             np.testing.assert_allclose(frame[..., ::-1].mean((0, 1)), color, atol=12)
         assert not video.read()[0]
 
-    def test_no_frames_make_no_video(self, tmp_path: Path) -> None:
+    def test_a_video_without_frames_is_rejected(self, tmp_path: Path) -> None:
         with pytest.raises(ImageError, match="at least one frame"):
             write_video(tmp_path / "drive.mp4", [], 10.0)
         assert not (tmp_path / "drive.mp4").exists()
 
-    def test_a_frame_of_another_size_is_refused(self, tmp_path: Path) -> None:
+    def test_a_frame_of_another_size_is_rejected(self, tmp_path: Path) -> None:
         frames = [_flat(48, 64, (0, 0, 0)), _flat(48, 60, (0, 0, 0))]
         with pytest.raises(ImageError, match="as large as the first"):
             write_video(tmp_path / "drive.mp4", frames, 10.0)
 
-    def test_a_frame_that_is_no_rgb_image_is_refused(self, tmp_path: Path) -> None:
+    def test_a_frame_that_is_not_rgb_is_rejected(self, tmp_path: Path) -> None:
         with pytest.raises(ImageError, match="got uint16"):
             write_video(tmp_path / "drive.mp4", [np.zeros((48, 64, 3), np.uint16)], 10.0)
 
-    def test_a_place_that_cannot_be_written_is_refused(self, tmp_path: Path) -> None:
+    def test_a_path_that_cannot_be_written_is_rejected(self, tmp_path: Path) -> None:
         (tmp_path / "drive.mp4").mkdir()
         with pytest.raises(FileError, match="a writer that did not open"):
             write_video(tmp_path / "drive.mp4", [_flat(48, 64, (0, 0, 0))], 10.0)
@@ -116,6 +116,6 @@ class TestVideo:
         with pytest.raises(FileError, match="a folder that can be created"):
             write_video(tmp_path / "file" / "drive.mp4", [_flat(48, 64, (0, 0, 0))], 10.0)
 
-    def test_a_rate_of_zero_is_refused(self, tmp_path: Path) -> None:
+    def test_a_frame_rate_of_zero_is_rejected(self, tmp_path: Path) -> None:
         with pytest.raises(ImageError, match="above 0"):
             write_video(tmp_path / "drive.mp4", [_flat(48, 64, (0, 0, 0))], 0.0)

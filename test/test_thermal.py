@@ -1,4 +1,4 @@
-"""Sixteen-bit and float images to eight bits."""
+"""Conversion of 16-bit and float images to 8 bits."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from textdifuse_ros.image.thermal import stretch, stretch_limits, to_uint8
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3)])
-def test_eight_bits_pass_untouched(shape):
+def test_eight_bit_images_pass_unchanged(shape):
     image = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
     assert to_uint8(image) is image
 
 
-def test_visible_sixteen_bits_are_scaled_and_never_stretched():
+def test_sixteen_bit_visible_images_are_scaled_and_never_stretched():
     eight = np.arange(256, dtype=np.uint16).repeat(3).reshape(16, 16, 3)
     assert np.array_equal(to_uint8(eight * 257), eight)
     dark = np.full((8, 8, 3), 1000, np.uint16)
@@ -48,9 +48,9 @@ def test_a_constant_infrared_image_becomes_mid_grey(dtype, value):
     assert np.all(to_uint8(np.full((9, 9), value, dtype)) == 128)
 
 
-def test_a_small_warm_object_on_an_even_background_stays():
+def test_a_small_warm_object_on_a_uniform_background_stays_visible():
     counts = np.full((100, 100), 7000, np.uint16)
-    counts[50, 50:53] = 7400  # 0.03 % of the image: both percentiles are the background's
+    counts[50, 50:53] = 7400  # 0.03 % of the image: both percentiles lie in the background
     result = to_uint8(counts)
     assert np.all(result[50, 50:53] == 255) and result[0, 0] == 0
 
@@ -61,7 +61,7 @@ def test_temperatures_and_counts_of_the_same_scene_agree():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_non_finite_pixels_are_refused_with_their_number(bad):
+def test_non_finite_pixels_are_rejected_with_their_number(bad):
     image = np.ones((4, 5), np.float32)
     image[1, :2] = bad
     with pytest.raises(ImageError, match="the thermal frame must be finite everywhere, got 2 of 20 pixels"):
@@ -78,7 +78,7 @@ def test_non_finite_pixels_are_refused_with_their_number(bad):
         np.zeros(4, np.uint16),
     ],
 )
-def test_other_types_and_shapes_are_refused(image):
+def test_other_types_and_shapes_are_rejected(image):
     with pytest.raises(ImageError, match="the image must be"):
         to_uint8(image)
 
@@ -89,7 +89,7 @@ def test_other_types_and_shapes_are_refused(image):
     | arrays(np.float64, (6, 7), elements=st.floats(allow_nan=False, allow_infinity=False))
     | arrays(np.uint16, (6, 7))
 )
-def test_stretching_keeps_the_order_of_any_finite_image(image):
+def test_stretching_is_monotonic_for_any_finite_image(image):
     with np.errstate(all="raise", under="ignore"):
         result = to_uint8(image)
     order = np.argsort(image, axis=None, kind="stable")
@@ -98,6 +98,6 @@ def test_stretching_keeps_the_order_of_any_finite_image(image):
         assert result.min() == 0 and result.max() == 255
 
 
-def test_stretch_takes_limits_from_elsewhere():
+def test_stretch_uses_the_given_limits():
     image = np.array([[0, 100, 200, 300]], np.uint16)
     assert stretch(image, 100.0, 200.0).tolist() == [[0, 0, 255, 255]]
