@@ -139,7 +139,7 @@ def test_bad_pairs_are_reported_at_the_end_and_the_others_fused(folders, fuse):
     status, out, err = fuse(visible, infrared, output)
     assert status == 1 and out == [f"fused 1 of 3 pairs into {output}"]
     assert len(err) == 2
-    assert err[0].startswith("textdifuse: 0: ") and str(visible / "0.png") in err[0] and "breaks off" in err[0]
+    assert err[0].startswith("textdifuse: 0: ") and str(visible / "0.png") in err[0] and "truncated" in err[0]
     assert err[1].startswith("textdifuse: 1: the infrared image must be as large as the visible one")
     assert [path.name for path in output.iterdir()] == ["2.png"]
 

@@ -60,15 +60,9 @@ def test_rectification_agrees_with_opencv(model, zoom):
 
 
 def test_rectification_of_a_rotated_stereo_camera_agrees_with_opencv():
-    matrix, (rotation, _) = np.reshape(K, (3, 3)), cv2.Rodrigues(np.array([0.01, -0.03, 0.02]))
-    maps = cv2.initUndistortRectifyMap(
-        np.reshape(K, (3, 3)),
-        np.array(DISTORTIONS["plumb_bob"]),
-        rotation,
-        np.reshape(K, (3, 3)),
-        (160, 120),
-        cv2.CV_32FC1,
-    )
+    matrix, coefficients = np.reshape(K, (3, 3)), np.array(DISTORTIONS["plumb_bob"])
+    rotation, _ = cv2.Rodrigues(np.array([0.01, -0.03, 0.02]))
+    maps = cv2.initUndistortRectifyMap(matrix, coefficients, rotation, matrix, (160, 120), cv2.CV_32FC1)
     mapping = compute_rectification(camera(d=DISTORTIONS["plumb_bob"], r=rotation.reshape(-1)))
     inside = (maps[0] > 0) & (maps[0] < 159) & (maps[1] > 0) & (maps[1] < 119)
     assert np.abs(mapping.x - maps[0])[inside].max() < 0.01 and np.abs(mapping.y - maps[1])[inside].max() < 0.01
