@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -48,22 +49,22 @@ class Layout:
     two_planes: bool = False
 
 
-def _same(stored: np.ndarray) -> np.ndarray:
+def _unchanged(stored: np.ndarray) -> np.ndarray:
     return stored
 
 
-def _by(code: int) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda stored: cv2.cvtColor(stored, code)
+def _converter(code: int) -> Callable[[np.ndarray], np.ndarray]:
+    return partial(cv2.cvtColor, code=code)
 
 
 def _table() -> dict[str, Layout]:
-    table = {"32FC1": Layout("f4", 1, _same)}
+    table = {"32FC1": Layout("f4", 1, _unchanged)}
     for dtype, bits in (("u1", "8"), ("u2", "16")):
-        table[f"mono{bits}"] = table[f"{bits}UC1"] = Layout(dtype, 1, _same)
-        table[f"rgb{bits}"] = Layout(dtype, 3, _same)
-        table[f"bgr{bits}"] = table[f"{bits}UC3"] = Layout(dtype, 3, _by(cv2.COLOR_BGR2RGB))
-        table[f"rgba{bits}"] = Layout(dtype, 4, _by(cv2.COLOR_RGBA2RGB))
-        table[f"bgra{bits}"] = table[f"{bits}UC4"] = Layout(dtype, 4, _by(cv2.COLOR_BGRA2RGB))
+        table[f"mono{bits}"] = table[f"{bits}UC1"] = Layout(dtype, 1, _unchanged)
+        table[f"rgb{bits}"] = Layout(dtype, 3, _unchanged)
+        table[f"bgr{bits}"] = table[f"{bits}UC3"] = Layout(dtype, 3, _converter(cv2.COLOR_BGR2RGB))
+        table[f"rgba{bits}"] = Layout(dtype, 4, _converter(cv2.COLOR_RGBA2RGB))
+        table[f"bgra{bits}"] = table[f"{bits}UC4"] = Layout(dtype, 4, _converter(cv2.COLOR_BGRA2RGB))
         for pattern, code in (
             ("rggb", cv2.COLOR_BayerBG2RGB),
             ("bggr", cv2.COLOR_BayerRG2RGB),
@@ -71,13 +72,13 @@ def _table() -> dict[str, Layout]:
             ("grbg", cv2.COLOR_BayerGB2RGB),
         ):
             # OpenCV returns a black image below 3 x 3 pixels.
-            table[f"bayer_{pattern}{bits}"] = Layout(dtype, 1, _by(code), min_side=3)
+            table[f"bayer_{pattern}{bits}"] = Layout(dtype, 1, _converter(code), min_side=3)
     for name in ("uyvy", "yuv422"):
-        table[name] = Layout("u1", 2, _by(cv2.COLOR_YUV2RGB_UYVY), even=True)
+        table[name] = Layout("u1", 2, _converter(cv2.COLOR_YUV2RGB_UYVY), even=True)
     for name in ("yuyv", "yuv422_yuy2"):
-        table[name] = Layout("u1", 2, _by(cv2.COLOR_YUV2RGB_YUY2), even=True)
+        table[name] = Layout("u1", 2, _converter(cv2.COLOR_YUV2RGB_YUY2), even=True)
     for name, code in (("nv12", cv2.COLOR_YUV2RGB_NV12), ("nv21", cv2.COLOR_YUV2RGB_NV21)):
-        table[name] = Layout("u1", 1, _by(code), even=True, two_planes=True)
+        table[name] = Layout("u1", 1, _converter(code), even=True, two_planes=True)
     return table
 
 
