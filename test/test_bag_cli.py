@@ -23,6 +23,7 @@ from textdifuse_ros.bags.writer import BagWriter
 from textdifuse_ros.cli.main import main
 from textdifuse_ros.config.sensors import SensorConfig
 from textdifuse_ros.image.gain import ThermalGain
+from textdifuse_ros.image.intake import AlignedPair, SensorIntake
 from textdifuse_ros.offline import recording
 
 needs_ray = pytest.mark.skipif(
@@ -246,16 +247,17 @@ class TestResuming:
         source = record(tmp_path / "in", self.PAIRS, bad=(3, 11))
         assert fuse(source, tmp_path / "a" / "out", *options) == 1
         fused = 0
-        work = recording._PairWork.__call__
+        align = SensorIntake.align
 
-        def counted(self: Any, *arguments: Any) -> None:
+        def counted(self: SensorIntake, visible: Any, infrared: Any) -> AlignedPair:
             nonlocal fused
-            if fused == stop:
-                raise KeyboardInterrupt
-            fused += 1
-            work(self, *arguments)
+            if visible is not None:  # else an image of a finished piece, for the gain
+                if fused == stop:
+                    raise KeyboardInterrupt
+                fused += 1
+            return align(self, visible, infrared)
 
-        monkeypatch.setattr(recording._PairWork, "__call__", counted)
+        monkeypatch.setattr(SensorIntake, "align", counted)
         for stop in (9, 24):
             fused, output = 0, tmp_path / f"b{stop}" / "out"
             assert fuse(source, output, *options) == 130

@@ -10,16 +10,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from textdifuse_ros.config.base import FuserConfig
 from textdifuse_ros.config.nodes import FusionNodeConfig
 from textdifuse_ros.errors import DeviceError, ImageError, TextDifuseError
 from textdifuse_ros.fusion.emphasis import Emphasis
 from textdifuse_ros.fusion.fuser import Fuser
-from textdifuse_ros.runtime.engine import Engine, is_device_failure
-from textdifuse_ros.runtime.latency_budget import Effort
+from textdifuse_ros.fusion.result import FusionResult
+from textdifuse_ros.fusion.weights import save_networks
+from textdifuse_ros.image.intake import AlignedPair
+from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
+from textdifuse_ros.networks.fusion_control import FusionControl
+from textdifuse_ros.runtime.engine import Engine, FusionRequest, is_device_failure
+from textdifuse_ros.runtime.processor import PairProcessor
 
-FULL = Effort(4)
+FULL = FusionRequest(4, "ddim", 0)
+ONE_STEP, HALF_SIZE = FusionRequest(1, "ddim", 0), FusionRequest(1, "ddim", 0, 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +53,9 @@ def test_restoring_brings_back_what_the_fusion_control_would_pass_through(fuser,
     """With a control that takes the visible features alone, fusing is restoring."""
     visible, infrared = pair
     expected = fuser.restore(visible=visible).image
-    monkeypatch.setattr(fuser._networks.luma.control, "forward", lambda visible, infrared: visible)
+    monkeypatch.setattr(
+        FusionControl, "weigh_sources", lambda self, x, y: (x, tuple(torch.zeros_like(level) for level in x))
+    )
     difference = np.abs(fuser.fuse(visible, infrared).image.astype(int) - expected)
     assert difference.max() <= 2, "the same but for sums in another order"
 
@@ -76,10 +85,10 @@ class Failing:
     def close(self) -> None:
         raise RuntimeError("CUDA error: device-side assert triggered")
 
-    def __call__(self, visible: np.ndarray, infrared: np.ndarray, **given: Any) -> Any:
+    def fuse(self, visible: np.ndarray, infrared: np.ndarray, **given: Any) -> Any:
         if self.left:
             self.left -= 1
-            return dataclasses.make_dataclass("Result", ["image", "provenance"])(visible, {})
+            return FusionResult(visible, {}, {})
         raise self.error
 
 
@@ -101,10 +110,10 @@ class Service:
         monkeypatch.setattr(Fuser, "from_config", made)
         self.config = config
         self.engine = Engine(lambda reason, text: self.lines.append(f"{reason}: {text}"), lambda: self.now)
-        self.engine.open(config, (48, 64), lambda: False)
+        self.engine.open(config, (48, 64), fall_back_to_cpu=config.on_device_error == "cpu", go_on=lambda: False)
 
     def fuse(self, pair: Any) -> Any:
-        return self.engine.fuse(*pair, self.config, FULL)
+        return self.engine.fuse(*pair, FULL)
 
 
 @pytest.mark.parametrize("error", [OUT_OF_MEMORY, VANISHED], ids=["out of memory", "vanished"])
@@ -118,8 +127,8 @@ def test_with_cpu_the_networks_move_at_the_first_failure_and_the_pair_is_not_los
     )
     expected = from_config(FuserConfig(model=str(tiny_checkpoint), device="cpu")).fuse(*pair).image
     np.testing.assert_array_equal(service.fuse(pair).image, expected)
-    assert service.engine.told["device"] == "cpu"
-    assert any("cuda:0 failed" in line and "going on on the cpu" in line for line in service.lines)
+    assert service.engine.status["device"] == "cpu"
+    assert any("cuda:0 failed" in line and "falling back to the CPU" in line for line in service.lines)
     service.fuse(pair)
     assert service.made == 2, "it stays there"
 
@@ -141,8 +150,8 @@ def test_with_retry_the_device_is_taken_again_at_growing_intervals_and_serves_wh
     back.append(True)
     service.now += 100
     assert service.fuse(pair).image is pair[0]
-    assert service.engine.told["device"] == "cuda:0"
-    assert any("is taken again" in line for line in service.lines)
+    assert service.engine.status["device"] == "cuda:0"
+    assert any("was reopened" in line for line in service.lines)
 
 
 def test_an_image_that_is_no_good_is_not_the_devices_fault(monkeypatch, tiny_checkpoint, pair):
@@ -158,11 +167,6 @@ def test_an_image_that_is_no_good_is_not_the_devices_fault(monkeypatch, tiny_che
 
 
 def test_reloading_takes_new_weights_and_keeps_the_old_ones_where_the_new_are_no_good(tiny_checkpoint, tmp_path, pair):
-    import torch
-
-    from textdifuse_ros.fusion.weights import save_networks
-    from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
-
     path = tmp_path / "weights.safetensors"
     shutil.copy(tiny_checkpoint, path)
     config = FusionNodeConfig(model=str(path), device="cpu")
@@ -170,17 +174,17 @@ def test_reloading_takes_new_weights_and_keeps_the_old_ones_where_the_new_are_no
     with pytest.raises(TextDifuseError, match="the node must be active, got without weights"):
         engine.reload()
     engine.open(config, (48, 64))
-    before = engine.fuse(*pair, config, FULL)
+    before = engine.fuse(*pair, FULL)
     path.write_bytes(b"nothing")
     with pytest.raises(TextDifuseError):
         engine.reload()
-    np.testing.assert_array_equal(engine.fuse(*pair, config, FULL).image, before.image)
+    np.testing.assert_array_equal(engine.fuse(*pair, FULL).image, before.image)
     from conftest import TINY
 
     torch.manual_seed(7)
     save_networks(path, DriveNetworks(DriveConfig(**TINY)), {"made by": "the tests"})
     digest = engine.reload()
-    after = engine.fuse(*pair, config, FULL)
+    after = engine.fuse(*pair, FULL)
     assert digest == after.provenance["weights"] != before.provenance["weights"]
     assert not np.array_equal(after.image, before.image)
 
@@ -189,7 +193,7 @@ def test_a_hanging_fusion_does_not_keep_the_engine_from_closing_and_opening(monk
     entered, release = threading.Event(), threading.Event()
 
     class Hanging(Failing):
-        def __call__(self, *args: Any, **given: Any) -> Any:
+        def fuse(self, *args: Any, **given: Any) -> Any:
             entered.set()
             release.wait(30)
             raise self.error
@@ -207,7 +211,7 @@ def test_a_hanging_fusion_does_not_keep_the_engine_from_closing_and_opening(monk
     assert entered.wait(10)
     begun = time.monotonic()
     service.engine.close()
-    service.engine.open(service.config, (48, 64), lambda: False)
+    service.engine.open(service.config, (48, 64), go_on=lambda: False)
     assert time.monotonic() - begun < 10
     assert service.fuse(pair).image is pair[0]
     release.set()
@@ -221,13 +225,29 @@ def test_a_smaller_scale_costs_less_and_gives_the_size_that_came_in(tiny_checkpo
     config = FusionNodeConfig(model=str(tiny_checkpoint), device="cpu")
     engine = Engine(lambda reason, text: None)
     engine.open(config, (48, 64))
-    whole = engine.fuse(visible, infrared, config, Effort(1))
-    small = engine.fuse(visible, infrared, config, Effort(1, 0.5))
-    alone = engine.fuse(visible, None, config, Effort(1, 0.5))
+    whole = engine.fuse(visible, infrared, ONE_STEP)
+    small = engine.fuse(visible, infrared, HALF_SIZE)
+    alone = engine.fuse(visible, None, HALF_SIZE)
     assert small.image.shape == alone.image.shape == whole.image.shape == (96, 130, 3)
     assert small.provenance["scale"] == "0.5" and "scale" not in whole.provenance
     assert not np.array_equal(small.image, whole.image)
     assert engine.memory()["resident"] > 10
+
+
+class NamedObjects:
+    """A text source that knows the objects."""
+
+    def __init__(self, emphasis: Emphasis) -> None:
+        self.found = emphasis
+
+    def detect(self, visible: Any, infrared: Any, stamp: float) -> NamedObjects:
+        return self
+
+    def emphasis(self) -> Emphasis:
+        return self.found
+
+    def metadata(self) -> dict[str, Any]:
+        return {}
 
 
 def test_a_smaller_scale_too_changes_nothing_outside_what_is_named(tiny_text_checkpoint):
@@ -239,12 +259,15 @@ def test_a_smaller_scale_too_changes_nothing_outside_what_is_named(tiny_text_che
     config = FusionNodeConfig(model=str(tiny_text_checkpoint), device="cpu")
     engine = Engine(lambda reason, text: None)
     engine.open(config, (48, 64))
+    processor = PairProcessor(engine, NamedObjects(Emphasis(strengths)))
+    plain_processor = PairProcessor(engine)
     for video in (False, True):
-        settings = dataclasses.replace(config, video=video)
-        engine.forget()
-        plain = engine.fuse(visible, infrared, settings, Effort(1, 0.5))
-        engine.forget()
-        named = engine.fuse(visible, infrared, settings, Effort(1, 0.5), Emphasis(strengths))
+        request = dataclasses.replace(HALF_SIZE, keep_plain=video)
+        pair = AlignedPair(visible, infrared)
+        for each in (processor, plain_processor):
+            each.reset()
+        plain = plain_processor.process(pair, request, video=video)
+        named = processor.process(pair, request, video=video)
         changed = (named.image != plain.image).any(2)
         assert changed[strengths > 0].mean() > 0.2
         assert not changed[strengths == 0].any()

@@ -143,7 +143,7 @@ def test_a_bad_parameter_at_start_refuses_the_transition_by_name_and_the_process
 ):
     parameters = [given] if given.startswith("model") else [f"model:={tiny_checkpoint}", given]
     process, rig = start(*parameters, *[p for p in FAST if p.split(":=")[0] != given.split(":=")[0]])
-    assert rig.wait_for(lambda: "not started" in process.text(), START_TIMEOUT), process.text()
+    assert rig.wait_for(lambda: "startup failed" in process.text(), START_TIMEOUT), process.text()
     assert named in process.text()
     assert process.alive
     assert rig.state() == "unconfigured"

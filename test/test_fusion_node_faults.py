@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,20 +14,17 @@ pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from ros_helpers.faults import half_size, other_encoding, short, small_step, unstamped, with_nan
-from ros_helpers.fusion_rig import FAST, INFRARED, SENSORS, START_TIMEOUT, VISIBLE, Rig, dropped_since, image
+from ros_helpers.fusion_rig import START_TIMEOUT, dropped_since, node_in_process
 from sensor_msgs.msg import Image
 
 from textdifuse_ros.config.nodes import FusionNodeConfig
-from textdifuse_ros.image.intake import SensorIntake
+from textdifuse_ros.fusion.fuser import Fuser
 from textdifuse_ros.nodes import diagnostics, fusion_node
-from textdifuse_ros.nodes.diagnostics import Arrivals, Complaints, Latencies
-from textdifuse_ros.nodes.health import complain_of, losses_of
-from textdifuse_ros.nodes.pair_fusion import Job, PairFusion
+from textdifuse_ros.nodes.diagnostics import Arrivals, ThrottledLog
+from textdifuse_ros.nodes.health import losses_of, warn_of_drop
 from textdifuse_ros.nodes.qos import loss_remedy
-from textdifuse_ros.runtime.engine import Engine
-from textdifuse_ros.runtime.latency_budget import LatencyBudget
 from textdifuse_ros.runtime.worker import LatestWorker
-from textdifuse_ros.sync.filters import Received
+from textdifuse_ros.sensors import INFRARED, SENSORS, VISIBLE
 from textdifuse_ros.sync.outcome import Drop
 
 pytest_plugins = ["ros_helpers.fusion_rig"]
@@ -105,30 +103,37 @@ def test_the_diagnostics_of_two_rigs_have_different_names(start):
     assert rig.statuses[-1].name == "front/fusion_node: fusion"
 
 
-def test_complaints_of_one_reason_do_not_flood_the_log(monkeypatch):
+def test_log_of_one_reason_do_not_flood_the_log(monkeypatch):
     lines: list[str] = []
-    complaints = Complaints(lines.append)
+    log = ThrottledLog(lines.append)
     for _ in range(3):
-        complaints.tell("bad_visible", "too short")
-    complaints.tell("bad_infrared", "NaN")
+        log.warn("bad_visible", "too short")
+    log.warn("bad_infrared", "NaN")
     assert lines == ["bad_visible: too short", "bad_infrared: NaN"]
-    monkeypatch.setattr(diagnostics, "COMPLAINT_PERIOD", 0.0)
-    complaints.tell("bad_visible", "too short")
+    monkeypatch.setattr(diagnostics, "WARNING_PERIOD", 0.0)
+    log.warn("bad_visible", "too short")
     assert lines[2:] == ["bad_visible: too short (2 more like it since the last line)"]
 
 
-def test_a_fusion_that_fails_is_counted_and_logged(pair):
-    lines: list[str] = []
-    published: list[Image] = []
-    complaints = Complaints(lines.append)
-    fusion = PairFusion(
-        Engine(complaints.tell), SensorIntake(FusionNodeConfig()), FusionNodeConfig,
-        lambda *out: published.append(out[0]), complaints, Latencies(), LatencyBudget(),
-    )  # fmt: skip
-    visible, infrared = (Received(image(pixels, 1), 0.0) for pixels in pair)
-    assert fusion(Job(visible, infrared)) == "fusion_error"
-    assert published == [] and len(lines) == 1
-    assert lines[0].startswith("fusion_error: the fuser must be open, got closed; deactivate and activate")
+def test_a_fusion_that_fails_is_counted_and_reported_and_the_next_pair_is_fused(
+    domain, tiny_checkpoint, pair, monkeypatch
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with node_in_process(domain + 9, f"model:={tiny_checkpoint}", "steps:=1") as (node, rig):
+        assert node.autostart()
+        rig.wait_until_active()
+
+        def broken(*arguments: Any, **given: Any) -> None:
+            raise ValueError("no\nsuch luck")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Fuser, "fuse", broken)
+            rig.send(*rig.pair(*pair))
+            assert rig.wait_for(lambda: node.statistics()["dropped"] == {"fusion_error": 1}, START_TIMEOUT)
+        expected = "fusion_error: ValueError: no such luck; deactivate and activate the node"
+        assert rig.wait_for(lambda: any(expected in status.message for status in rig.statuses), START_TIMEOUT)
+        rig.fuse(*pair)
+        assert node.statistics()["fused"] == 1
 
 
 def test_work_that_raises_does_not_end_the_worker():
@@ -215,19 +220,19 @@ def test_a_fusion_that_takes_longer_than_a_period_is_said_to(rig):
         (Drop(VISIBLE, 1, None, "partner_missing", -2 * 10**9), "is 2000.0 ms earlier; raise tolerance, or set infra"),
         (Drop(VISIBLE, 1, None, "partner_missing", 200_000_000), "is 200.0 ms later; raise tolerance, or set infra"),
         (Drop(VISIBLE, 1, None, "unmatched", -200_000_000), "is 200.0 ms earlier; raise tolerance, or set infra"),
-        (Drop(VISIBLE, 1, None, "unmatched", 10_000_000), "10.0 ms later but came too late or has a nearer partner"),
+        (Drop(VISIBLE, 1, None, "unmatched", 10_000_000), "came too late or has a nearer counterpart"),
         (Drop(VISIBLE, 1, None, "unmatched", 50 * 10**9), "set the clocks of the two cameras to the same time"),
         (Drop(VISIBLE, 1, None, "late", None, 7_000_000), "7.0 ms behind a later one"),
         (Drop(INFRARED, 1, None, "late", None, 7_000_000), "infrared late: "),
         (Drop(VISIBLE, 1, None, "time_jump"), "time went back"),
         (Drop(VISIBLE, 1, None, "time_jump", -3 * 10**9), "the nearest infrared image is 3000.0 ms earlier"),
         (Drop(VISIBLE, 1, None, "partner_set_back", -3 * 10**9), "one camera's time went back, the other's did not"),
-        (Drop(VISIBLE, 1, None, "reconfigured"), "an offset was changed"),
+        (Drop(VISIBLE, 1, None, "reconfigured"), "offset changed"),
     ],
 )
 def test_a_drop_is_explained_with_what_was_found_and_a_remedy(drop, said):
     lines: list[str] = []
-    complain_of(drop, FusionNodeConfig(), Complaints(lines.append))
+    warn_of_drop(drop, FusionNodeConfig(), ThrottledLog(lines.append))
     assert len(lines) == 1 and said in lines[0] and ";" in lines[0]
 
 
@@ -248,14 +253,14 @@ def test_losses_in_transport_are_told_of_by_camera_from_two_percent_and_three_im
     inputs, lines = Lossy(), []
     for stream, came, lost in ((VISIBLE, 20, 2), (INFRARED, 200, 3)):
         inputs.pass_by(stream, came, lost)
-    assert losses_of(inputs, Complaints(lines.append)) == [], "two are few, and 3 of 203 are less than 2 %"
+    assert losses_of(inputs, ThrottledLog(lines.append)) == [], "two are few, and 3 of 203 are less than 2 %"
     inputs.pass_by(VISIBLE, 20, 8)
-    (told,) = losses_of(inputs, Complaints(lines.append))
+    (told,) = losses_of(inputs, ThrottledLog(lines.append))
     assert told.startswith("visible: 10 of the last 50 images (20 %) were lost in transport; set FASTRTPS_DEFAULT_")
     assert lines == [told.replace("visible: ", "visible transport: ")]
     for _ in range(11):
         inputs.pass_by(VISIBLE, 20, 0)
-    assert losses_of(inputs, Complaints(lines.append)) == [], "ten reports later it is forgiven"
+    assert losses_of(inputs, ThrottledLog(lines.append)) == [], "ten reports later it is forgiven"
     assert inputs.arrivals[VISIBLE].lost == 10, "but not forgotten"
 
 
@@ -275,7 +280,7 @@ def test_what_to_set_against_losses_depends_on_what_is_set_already(environment, 
 @pytest.mark.parametrize("reason", ["unmatched", "partner_missing", "time_jump"])
 def test_an_infrared_camera_that_is_twice_as_fast_is_no_fault(reason):
     lines: list[str] = []
-    complain_of(Drop(INFRARED, 1, None, reason), FusionNodeConfig(), Complaints(lines.append))
+    warn_of_drop(Drop(INFRARED, 1, None, reason), FusionNodeConfig(), ThrottledLog(lines.append))
     assert not lines
 
 
@@ -285,12 +290,7 @@ def test_after_an_error_in_a_transition_the_node_says_that_it_needs_to_be_config
     """In this process: the time that a fusion has to end is made shorter than any fusion."""
     monkeypatch.setattr(fusion_node, "STOP_TIMEOUT", 0.0)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    rig = Rig(domain + 9)
-    given = [f"model:={tiny_checkpoint}", "steps:=100", *FAST]
-    arguments = ["--ros-args", *(part for item in given for part in ("-p", item))]
-    node = fusion_node.FusionNode(context=rig.context, cli_args=arguments)
-    rig.executor.add_node(node)
-    try:
+    with node_in_process(domain + 9, f"model:={tiny_checkpoint}", "steps:=100") as (node, rig):
         assert node.autostart()
         rig.wait_until_active()
         large = np.full((240, 320), 90, np.uint8)
@@ -307,8 +307,3 @@ def test_after_an_error_in_a_transition_the_node_says_that_it_needs_to_be_config
         assert node.autostart()
         rig.statuses.clear()
         assert rig.wait_for(lambda: rig.statuses and rig.statuses[-1].level == DiagnosticStatus.OK)
-    finally:
-        node.leave()
-        rig.executor.remove_node(node)
-        node.destroy_node()
-        rig.close()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,21 +16,21 @@ import pytest
 pytest.register_assert_rewrite("ros_helpers.fusion_rig")
 pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros] brings it)")
 
-import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
-from rclpy.context import Context
 from rclpy.lifecycle import TransitionCallbackReturn
-from ros_helpers.fusion_rig import FAST, INFRARED, SENSORS, VISIBLE, Rig, dropped_since, pixels
+from ros_helpers.fusion_rig import FAST, START_TIMEOUT, Rig, dropped_since, node_in_process, pixels
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
 
 from textdifuse_ros.config.base import FuserConfig
 from textdifuse_ros.fusion.fuser import Fuser
-from textdifuse_ros.nodes.fusion_node import FusionNode
+from textdifuse_ros.fusion.result import FusionResult
+from textdifuse_ros.nodes import fusion_node
 from textdifuse_ros.nodes.qos import output_profile
+from textdifuse_ros.sensors import INFRARED, SENSORS, VISIBLE
 
 pytest_plugins = ["ros_helpers.fusion_rig"]
 
@@ -103,7 +104,7 @@ def test_restored_alone_and_marked_so_while_the_other_is_missing_and_fused_again
 
     assert rigged.wait_for(both)
     fused = rigged.fused[-1]
-    np.testing.assert_array_equal(pixels(fused), expected(visible, infrared).image)
+    np.testing.assert_array_equal(pixels(fused), expected.fuse(visible, infrared).image)
     assert rigged.wait_for(lambda: told_of(rigged, fused) is not None)
     status = told_of(rigged, fused)
     assert (status.message, status.level, values(status)["sources"]) == ("fused", OK, "visible+infrared")
@@ -243,7 +244,7 @@ def test_reload_weights_reads_the_file_again_while_images_come_out(start, tiny_c
     answer = rig.call(Trigger, "reload_weights", Trigger.Request())
     expected = Fuser.from_config(FuserConfig(model=str(path), threads=1))
     assert answer.success and answer.message == f"weights {expected.weights}"
-    np.testing.assert_array_equal(pixels(rig.fuse(*pair)), expected(*pair).image)
+    np.testing.assert_array_equal(pixels(rig.fuse(*pair)), expected.fuse(*pair).image)
     assert rig.books()["weights"] == expected.weights
     path.unlink()
     answer = rig.call(Trigger, "reload_weights", Trigger.Request())
@@ -331,7 +332,7 @@ def test_a_stock_policy_pairs_where_message_filters_is_installed_and_is_else_ref
 ):
     process, rig = start(f"model:={tiny_checkpoint}", "synchronizer:=exact", *FAST)
     if importlib.util.find_spec("message_filters") is None:
-        assert rig.wait_for(lambda: "not started" in process.text(), 60.0), process.text()
+        assert rig.wait_for(lambda: "startup failed" in process.text(), 60.0), process.text()
         assert "synchronizer must be nearest where message_filters is not installed, got exact" in process.text()
         assert process.alive and rig.state() == "unconfigured"
         return
@@ -344,25 +345,34 @@ def test_a_stock_policy_pairs_where_message_filters_is_installed_and_is_else_ref
     assert numbers["fused"] == 1 and numbers["dropped"] == {"partner_missing": 1}
 
 
-def test_what_a_given_up_fusion_gives_later_is_thrown_away(domain, tiny_checkpoint):
-    """A fusion that outlives its node's deactivation ends in the books of then, and in no image of now."""
-    context = Context()
-    rclpy.init(args=[], context=context, domain_id=domain)
-    words = [f"model:={tiny_checkpoint}", "warm_up_size:=[48,64]", "steps:=1", "autostart:=false"]
-    arguments = [item for word in words for item in ("-p", word)]
-    node = FusionNode(context=context, cli_args=["--ros-args", *arguments], use_global_arguments=False)
-    try:
-        old = node._dispatch
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        published: list[Image] = []
-        node._outputs.publish = lambda image, *rest: published.append(image)
-        node._publish(old, Image(), "fused", {}, None)
-        assert published == []
-        node._publish(node._dispatch, Image(), "fused", {}, None)
-        assert len(published) == 1
-        node.trigger_cleanup()
-        node._publish(node._dispatch, Image(), "fused", {}, None)
-        assert len(published) == 1
-    finally:
-        node.destroy_node()
-        rclpy.shutdown(context=context)
+def test_the_result_of_an_abandoned_fusion_is_discarded(domain, tiny_checkpoint, pair, monkeypatch):
+    """A fusion that outlives its session is published by no later one."""
+    monkeypatch.setattr(fusion_node, "STOP_TIMEOUT", 0.0)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    entered, release, ended = (threading.Event() for _ in range(3))
+    fuse = Fuser.fuse
+
+    def slow(self: Fuser, *arguments: Any, **given: Any) -> FusionResult:
+        entered.set()
+        release.wait(120)
+        try:
+            return fuse(self, *arguments, **given)
+        finally:
+            ended.set()
+
+    with node_in_process(domain + 9, f"model:={tiny_checkpoint}", "steps:=1") as (node, rig):
+        assert node.autostart()
+        rig.wait_until_active()
+        with monkeypatch.context() as patch:
+            patch.setattr(Fuser, "fuse", slow)
+            abandoned, other = rig.pair(*pair)
+            rig.send(abandoned, other)
+            assert rig.wait_for(entered.is_set, START_TIMEOUT)
+            assert node.trigger_deactivate() == TransitionCallbackReturn.ERROR
+        assert node.autostart()
+        release.set()
+        assert rig.wait_for(ended.is_set, START_TIMEOUT)
+        fused = rig.fuse(*pair)
+        assert [image.header.stamp for image in rig.fused] == [fused.header.stamp]
+        assert fused.header.stamp != abandoned.header.stamp
+        assert node.statistics()["fused"] == 1

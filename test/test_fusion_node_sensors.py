@@ -161,7 +161,8 @@ def test_latched_and_remapped_calibrations_are_heard_and_one_for_two_cameras_is_
     before, grey = rig.books(), np.full((48, 64), 90, np.uint8)
     rig.send(*rig.pair(np.repeat(grey[:, :, None], 3, 2), grey))
     assert rig.wait_for(lambda: dropped_since(before, rig.books()) == {"no_calibration": 1})
-    assert rig.wait_for(lambda: "infrared camera must be one for 64 x 48 pixels" in process.text()), process.text()
+    expected = "infrared camera must be for the size of its images, 64 x 48 pixels"
+    assert rig.wait_for(lambda: expected in process.text()), process.text()
 
 
 def test_contradicting_sensor_parameters_refuse_to_configure(start, tiny_checkpoint):

@@ -133,7 +133,7 @@ def test_what_the_text_of_the_start_names_stands_out_and_is_published_under_the_
     np.testing.assert_array_equal(found["mask"], labels, "the scene stands still")
     np.testing.assert_array_equal(found["instances"] > 0, labels > 0)
 
-    expected = plain(*pair).image
+    expected = plain.fuse(*pair).image
     changed = (found["fused"] != expected).any(2)
     assert changed[PERSON].mean() > 0.5, "the random re-modulation is strong"
     assert not changed[labels == 0].any(), "outside the mask the bytes are those of the plain fusion"
@@ -162,7 +162,7 @@ def test_after_a_change_of_the_text_the_mask_is_empty_until_the_first_result_and
     assert not first["mask"].any() and not first["instances"].any() and first["objects"]["objects"] == []
     assert (first["told"]["text"], first["told"]["masks"]) == ("dog, car:0.5", "waiting")
     assert first["told"]["masks_text"] == first["told"]["masks_stamp"] == ""
-    np.testing.assert_array_equal(first["fused"], plain(*pair).image)
+    np.testing.assert_array_equal(first["fused"], plain.fuse(*pair).image)
     np.testing.assert_array_equal(first["overlay"], first["fused"])
     found = heard.fuse_until("located", pair)
     np.testing.assert_array_equal(found["mask"], painted(found["mask"].shape, CAR, 2))
@@ -175,7 +175,7 @@ def test_a_strength_holds_from_the_next_image_on_and_needs_no_new_look(heard, pa
     assert heard.rig.set("target_strength", 0.0).successful
     found = heard.fuse(pair)
     assert (found["told"]["strength"], found["told"]["masks"]) == ("0.0", "located")
-    np.testing.assert_array_equal(found["fused"], plain(*pair).image)
+    np.testing.assert_array_equal(found["fused"], plain.fuse(*pair).image)
     np.testing.assert_array_equal(found["mask"], strong["mask"])
     assert heard.rig.set("target_strength", 2).successful, "an integer will do"
     stronger = heard.fuse(pair)
@@ -189,11 +189,11 @@ def test_nothing_found_is_published_too_and_without_a_text_nothing_is(heard, pai
     assert heard.rig.set("target_text", "dog").successful
     found = heard.fuse_until("located", pair)
     assert not found["mask"].any() and found["objects"]["objects"] == []
-    np.testing.assert_array_equal(found["fused"], plain(*pair).image)
+    np.testing.assert_array_equal(found["fused"], plain.fuse(*pair).image)
     assert heard.rig.set("target_text", "").successful
     for messages in heard.messages.values():
         messages.clear()
-    np.testing.assert_array_equal(pixels(heard.rig.fuse(*pair)), plain(*pair).image)
+    np.testing.assert_array_equal(pixels(heard.rig.fuse(*pair)), plain.fuse(*pair).image)
     heard.rig.spin(0.3)
     assert not any(heard.messages.values())
     assert heard.rig.books()["text"]["masks"] == "off"
@@ -221,7 +221,7 @@ def test_a_localizer_that_fails_or_cannot_be_had_is_reported_and_the_fusion_goes
     assert rig.set("regions", str(tmp_path / "small.png")).successful
     found = heard.fuse_until("failed", pair)
     assert not found["mask"].any()
-    np.testing.assert_array_equal(found["fused"], plain(*pair).image)
+    np.testing.assert_array_equal(found["fused"], plain.fuse(*pair).image)
     assert "the mask given in regions must be" in found["objects"]["masks"]["error"]
     said = "the mask given in regions must be as large as the image"
     assert rig.wait_for(lambda: warned(rig, said)) and said in process.text()
@@ -242,7 +242,7 @@ def test_what_a_launch_file_may_make_of_a_text_never_ends_the_node(start, tiny_t
     """``on`` is a truth value, 42 a number, [a, b] a list; and a wrong word refuses the transition, not the process."""
     parameters = (f"model:={tiny_text_checkpoint}", "target_text:=on", *FAST)
     process, rig = start(*parameters)
-    assert rig.wait_for(lambda: "not started" in process.text(), START_TIMEOUT), process.text()
+    assert rig.wait_for(lambda: "startup failed" in process.text(), START_TIMEOUT), process.text()
     assert "target_text must be text, got True (bool); put it in quotes" in process.text()
     for text, named in (
         (42, "target_text must be made of what the localizer knows (sky, "),

@@ -11,6 +11,7 @@ import pytest
 pytest.register_assert_rewrite("ros_helpers.fusion_rig")
 pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros] brings it)")
 
+from lifecycle_msgs.msg import Transition
 from ros_helpers.fusion_rig import pixels
 from std_srvs.srv import Trigger
 from test_video_state import drive
@@ -27,7 +28,7 @@ def test_consecutive_pairs_are_steadied_until_a_reset_and_each_is_fused_alone_wh
     frames = drive(1)[:4]
     alone = [fuser.fuse(*frame) for frame in frames]
     state = VideoState()
-    expected = [state(*frame, result).image for frame, result in zip(frames, alone, strict=True)]
+    expected = [state.steady(*frame, result).image for frame, result in zip(frames, alone, strict=True)]
     rig.call(Trigger, "reset", Trigger.Request())
     for n in (0, 1):
         np.testing.assert_array_equal(pixels(rig.fuse(*frames[n])), expected[n])
@@ -35,6 +36,13 @@ def test_consecutive_pairs_are_steadied_until_a_reset_and_each_is_fused_alone_wh
     assert rig.wait_for(lambda: told(rig)[-2:-1] == [0.0] and told(rig)[-1] > 0.5), told(rig)
     rig.call(Trigger, "reset", Trigger.Request())
     np.testing.assert_array_equal(pixels(rig.fuse(*frames[2])), alone[2].image)
+    for event in ("reload", "deactivate"):
+        rig.fuse(*frames[2])
+        if event == "reload":
+            assert rig.call(Trigger, "reload_weights", Trigger.Request()).success
+        else:
+            assert rig.change(Transition.TRANSITION_DEACTIVATE) and rig.change(Transition.TRANSITION_ACTIVATE)
+        np.testing.assert_array_equal(pixels(rig.fuse(*frames[3])), alone[3].image)
     try:
         assert rig.set("video", False).successful
         np.testing.assert_array_equal(pixels(rig.fuse(*frames[3])), alone[3].image)

@@ -333,12 +333,12 @@ def test_the_tolerance_of_the_stock_policy_may_change():
 
 def test_where_the_package_is_absent_a_stock_policy_is_refused_by_name(monkeypatch):
     pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros] brings it)")
-    from textdifuse_ros.nodes import inputs, stock_pairing
+    from textdifuse_ros.nodes import stock_pairing, subscriptions
 
     monkeypatch.setattr(stock_pairing, "message_filters", None)
     with pytest.raises(ConfigError, match="synchronizer must be nearest where message_filters is not installed"):
-        inputs.make_pairing(FusionNodeConfig(synchronizer="approximate"))
-    assert isinstance(inputs.make_pairing(FusionNodeConfig()), NearestPairing)
+        subscriptions.make_pairing(FusionNodeConfig(synchronizer="approximate"))
+    assert isinstance(subscriptions.make_pairing(FusionNodeConfig()), NearestPairing)
 
 
 def test_late_images_are_dropped_by_the_nearest_policy_only_when_their_pair_is_out():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from textdifuse_ros.config.nodes import FusionNodeConfig
 from textdifuse_ros.fusion.emphasis import Emphasis
 from textdifuse_ros.fusion.fuser import Fuser
 from textdifuse_ros.fusion.result import FusionResult
+from textdifuse_ros.image.intake import AlignedPair
 from textdifuse_ros.metrics.detail import average_gradient
 from textdifuse_ros.metrics.images import to_grey
 from textdifuse_ros.metrics.regions import find_motion, flicker
 from textdifuse_ros.offline import recording
 from textdifuse_ros.offline.recording import RecordingJob, fuse_recording
-from textdifuse_ros.runtime.engine import Engine
-from textdifuse_ros.runtime.latency_budget import Effort
+from textdifuse_ros.runtime.engine import Engine, FusionRequest
+from textdifuse_ros.runtime.processor import PairProcessor, ProcessedPair
 from textdifuse_ros.runtime.video_state import LONGEST_GAP, VideoState
 from textdifuse_ros.scenes.config import DriveSceneConfig
 from textdifuse_ros.scenes.drive import NightDrive
@@ -64,7 +66,7 @@ def unsteady(frames: list[Pair]) -> list[FusionResult]:
 
 def steadied(frames: list[Pair], results: list[FusionResult], state: VideoState | None = None) -> list[FusionResult]:
     state = state or VideoState()
-    return [state(*frame, result, n / 10) for n, (frame, result) in enumerate(zip(frames, results, strict=True))]
+    return [state.steady(*frame, result, n / 10) for n, (frame, result) in enumerate(zip(frames, results, strict=True))]
 
 
 def measure(frames: list[Pair], results: list[FusionResult]) -> tuple[float, float]:
@@ -140,34 +142,34 @@ def test_time_that_goes_back_or_leaps_begins_anew(stamps):
     frames = drive(1)[:2]
     alone = unsteady(frames)
     state = VideoState()
-    state(*frames[0], alone[0], stamps[0])
-    assert same(state(*frames[1], alone[1], stamps[1]), alone[1])
+    state.steady(*frames[0], alone[0], stamps[0])
+    assert same(state.steady(*frames[1], alone[1], stamps[1]), alone[1])
     state.reset()
-    state(*frames[0], alone[0], 5.0)
-    assert not same(state(*frames[1], alone[1], 5.1), alone[1]), "and but for the stamps it would not have"
+    state.steady(*frames[0], alone[0], 5.0)
+    assert not same(state.steady(*frames[1], alone[1], 5.1), alone[1]), "and but for the stamps it would not have"
 
 
 def test_a_reset_begins_anew():
     frames = drive(1)[:2]
     alone = unsteady(frames)
     state = VideoState()
-    state(*frames[0], alone[0])
+    state.steady(*frames[0], alone[0])
     state.reset()
-    assert same(state(*frames[1], alone[1]), alone[1])
+    assert same(state.steady(*frames[1], alone[1]), alone[1])
 
 
 def test_another_size_begins_anew_and_small_images_are_left_alone(pair):
     frames = drive(1)[:3]
     alone = unsteady(frames)
     state = VideoState()
-    state(*frames[0], alone[0])
+    state.steady(*frames[0], alone[0])
     cut = tuple(image[:70, :101] for image in frames[1])
     result = FusionResult(np.ascontiguousarray(alone[1].image[:70, :101]), {}, {})
-    assert same(state(*cut, result), result)
-    assert same(state(*frames[2], alone[2]), alone[2])
+    assert same(state.steady(*cut, result), result)
+    assert same(state.steady(*frames[2], alone[2]), alone[2])
     small = FusionResult(pair[0], {}, {})
-    assert state(*pair, small) is small
-    assert same(state(*frames[1], alone[1]), alone[1])
+    assert state.steady(*pair, small) is small
+    assert same(state.steady(*frames[1], alone[1]), alone[1])
 
 
 def test_the_same_sequence_gives_the_same_bytes_and_an_odd_size_or_sixteen_bits_do_not_matter():
@@ -209,65 +211,81 @@ def test_a_text_that_is_taken_away_leaves_nothing_and_an_empty_one_never_shows(f
     assert strength or all(same(one, other) for one, other in zip(shown, expected, strict=True))
 
 
-# ---- the node's engine, and recordings
+# ---- the processor, and recordings
 
 
 class Service:
-    """An engine at work on a drive."""
+    """A processor at work on a drive; with ``strengths`` it emphasizes."""
 
-    def __init__(self, checkpoint: Path, **given: Any) -> None:
-        self.config = FusionNodeConfig(model=str(checkpoint), device="cpu", threads=1, **given)
+    def __init__(self, checkpoint: Path, *, video: bool = True, scale: float = 1.0, **given: Any) -> None:
+        self.video = video
+        self.request = FusionRequest(1, "ddim", 0, scale, keep_plain=video)
+        self.config = FuserConfig(model=str(checkpoint), device="cpu", threads=1)
         self.engine = Engine(lambda reason, text: None)
-        self.engine.open(self.config, (HEIGHT, WIDTH), lambda: False)
+        self.engine.open(self.config, (HEIGHT, WIDTH), go_on=lambda: False)
+        self.processor = PairProcessor(self.engine, **given)
 
-    def fuse(self, frame: tuple[np.ndarray | None, np.ndarray | None], at: int, **given: Any) -> FusionResult:
-        return self.engine.fuse(*frame, self.config, Effort(1), stamp=at / 10, **given)
+    def process(self, frame: tuple[np.ndarray | None, np.ndarray | None], at: int) -> ProcessedPair:
+        return self.processor.process(AlignedPair(*frame), self.request, video=self.video, stamp=at / 10)
 
 
-def test_the_engine_steadies_consecutive_pairs_and_fuses_each_alone_where_video_is_off(tiny_text_checkpoint, fuser):
+def test_the_processor_steadies_consecutive_pairs_and_fuses_each_alone_where_video_is_off(tiny_text_checkpoint, fuser):
     frames = drive(7)[:3]
     alone = [fuser.fuse(*frame) for frame in frames]
     expected = steadied(frames, alone)
     on, off = Service(tiny_text_checkpoint), Service(tiny_text_checkpoint, video=False)
     for n, frame in enumerate(frames):
-        assert same(on.fuse(frame, n), expected[n])
-        assert same(off.fuse(frame, n), alone[n])
+        assert same(on.process(frame, n), expected[n])
+        assert same(off.process(frame, n), alone[n])
     assert not same(expected[2], alone[2])
 
 
-@pytest.mark.parametrize(
-    "event", ["forget", "reload", "deactivate", "visible missing", "infrared missing", "time back"]
-)
-def test_the_engine_begins_anew_after(tiny_text_checkpoint, fuser, event):
+@pytest.mark.parametrize("event", ["reset", "other weights", "visible missing", "infrared missing", "time back"])
+def test_the_next_image_is_independent_of_the_previous_ones_after(tiny_text_checkpoint, tiny_checkpoint, fuser, event):
     frames = drive(7)[:2]
     service = Service(tiny_text_checkpoint)
-    service.fuse(frames[0], 10)
+    if event == "other weights":
+        service.engine.open(dataclasses.replace(service.config, model=str(tiny_checkpoint)), (48, 64))
+    service.process(frames[0], 10)
     match event:
-        case "forget":
-            service.engine.forget()
-        case "reload":
-            service.engine.reload()
-        case "deactivate":
-            service.engine.close()
-            service.engine.open(service.config, (HEIGHT, WIDTH), lambda: False)
+        case "reset":
+            service.processor.reset()
+        case "other weights":
+            service.engine.open(service.config, (HEIGHT, WIDTH))
         case "visible missing":
-            service.fuse((None, frames[1][1]), 11)
+            service.process((None, frames[1][1]), 11)
         case "infrared missing":
-            service.fuse((frames[1][0], None), 11)
+            service.process((frames[1][0], None), 11)
     at = 9 if event == "time back" else 12
-    assert same(service.fuse(frames[1], at), fuser.fuse(*frames[1]))
+    assert same(service.process(frames[1], at), fuser.fuse(*frames[1]))
+
+
+class NamedObjects:
+    """A text source that knows the objects."""
+
+    def __init__(self, strengths: np.ndarray) -> None:
+        self.strengths = strengths
+
+    def detect(self, visible: Any, infrared: Any, stamp: float) -> NamedObjects:
+        return self
+
+    def emphasis(self) -> Emphasis:
+        return Emphasis(self.strengths)
+
+    def metadata(self) -> dict[str, Any]:
+        return {}
 
 
 def test_at_a_smaller_scale_a_text_is_exact_outside_its_mask_too(tiny_text_checkpoint):
     frames = drive(8)[:2]
     strengths = np.zeros((HEIGHT, WIDTH), np.float32)
     strengths[30:60, 40:80] = 1.0
-    services = Service(tiny_text_checkpoint), Service(tiny_text_checkpoint)
+    services = (
+        Service(tiny_text_checkpoint, scale=0.75),
+        Service(tiny_text_checkpoint, scale=0.75, text=NamedObjects(strengths)),
+    )
     for n, frame in enumerate(frames):
-        plain, named = (
-            service.engine.fuse(*frame, service.config, Effort(1, 0.75), emphasis=emphasis, stamp=n / 10)
-            for service, emphasis in zip(services, (None, Emphasis(strengths)), strict=True)
-        )
+        plain, named = (service.process(frame, n) for service in services)
         assert named.mask is not None and (plain.image != named.image).any()
         np.testing.assert_array_equal(plain.image[named.mask == 0], named.image[named.mask == 0])
 

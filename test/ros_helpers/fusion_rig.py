@@ -12,6 +12,7 @@ import sys
 import time
 from array import array
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 import textdifuse_ros
+from textdifuse_ros.nodes.fusion_node import FusionNode
 from textdifuse_ros.nodes.qos import input_profile, output_profile
 from textdifuse_ros.sensors import INFRARED, SENSORS, VISIBLE
 
@@ -196,8 +198,6 @@ class Rig:
         rclpy.shutdown(context=self.context)
 
 
-
-
 def image(pixels: np.ndarray, stamp_ns: int, frame: str = "frame", encoding: str = "") -> Image:
     message = Image(height=pixels.shape[0], width=pixels.shape[1], step=pixels[0].nbytes)
     message.encoding = encoding or ("rgb8" if pixels.ndim == 3 else "mono8")
@@ -262,3 +262,19 @@ def start(tmp_path, domain) -> Iterator[Callable[..., tuple[Process, Rig]]]:
 def dropped_since(before: dict[str, Any], after: dict[str, Any]) -> dict[str, int]:
     old = before["dropped"]
     return {reason: n - old.get(reason, 0) for reason, n in after["dropped"].items() if n > old.get(reason, 0)}
+
+
+@contextmanager
+def node_in_process(domain: int, *parameters: str) -> Iterator[tuple[FusionNode, Rig]]:
+    """A ``fusion_node`` in this process, for what must be patched; spun by its rig."""
+    rig = Rig(domain)
+    arguments = ["--ros-args", *(part for item in (*parameters, *FAST) for part in ("-p", item))]
+    node = FusionNode(context=rig.context, cli_args=arguments)
+    rig.executor.add_node(node)
+    try:
+        yield node, rig
+    finally:
+        node.leave()
+        rig.executor.remove_node(node)
+        node.destroy_node()
+        rig.close()

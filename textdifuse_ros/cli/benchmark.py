@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         if fuser.has_modulation and steps in TEXT_STEPS:  # next to it, for a share of the time
             work[f"{steps} with text"] = partial(fuser.fuse, visible, infrared, steps=steps, emphasis=emphasis)
     if min(width, height) >= LEAST_SIDE:  # a smaller image is left as it is
-        work["video state"] = partial(VideoState(), visible, infrared, fuser.fuse(visible, infrared, steps=1))
+        work["video state"] = partial(VideoState().steady, visible, infrared, fuser.fuse(visible, infrared, steps=1))
     work["yardstick"] = yardstick(fuser.device)
     times = _time_in_turn(work, arguments.rounds)
     seconds = {name: statistics.median(values) for name, values in times.items()}

@@ -13,9 +13,9 @@ from textdifuse_ros.config.localizer import LocalizerConfig
 from textdifuse_ros.errors import FileError, TextDifuseError
 
 if TYPE_CHECKING:
-    from textdifuse_ros.fusion.fuser import Fuser
     from textdifuse_ros.image.files import Pair, PairListing
-    from textdifuse_ros.runtime.target import Target
+    from textdifuse_ros.runtime.engine import FusionRequest
+    from textdifuse_ros.runtime.processor import PairProcessor
 
 NAME = "fuse"
 HELP = "Fuse a pair of image files, or two folders of them paired by name."
@@ -72,16 +72,20 @@ def run(arguments: argparse.Namespace) -> int:
         _check_masks(listing)
 
     from textdifuse_ros.fusion.fuser import Fuser
-    from textdifuse_ros.runtime.target import Target
+    from textdifuse_ros.runtime.engine import DirectBackend, FusionRequest
+    from textdifuse_ros.runtime.image_target import ImageTarget
+    from textdifuse_ros.runtime.processor import PairProcessor
 
-    target = Target.of(arguments.text, arguments.strength, localize)
+    target = ImageTarget.from_config(arguments.text, arguments.strength, localize)
 
     fuser = Fuser.from_config(config)
     try:
         if target:
             fuser.require_modulation()
         prepare_output(arguments.output)
-        failures = _fuse_all(fuser, target, listing, arguments.output, save_mask=arguments.save_mask)
+        processor = PairProcessor(DirectBackend(fuser), target)
+        request = FusionRequest(config.steps, config.sampler, config.seed)
+        failures = _fuse_all(processor, request, listing, arguments.output, save_mask=arguments.save_mask)
     finally:
         fuser.close()
         if target:
@@ -89,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     for line in failures + unmatched(listing):
         print(f"textdifuse: {line}", file=sys.stderr)
     done = len(listing) - len(failures)
-    found = f"; found {target.told}" if target else ""
+    found = f"; found {target.summary}" if target else ""
     print(f"fused {done} of {len(listing)} pairs into {arguments.output}{found}")
     return 1 if failures or listing.visible_only or listing.infrared_only else 0
 
@@ -103,30 +107,32 @@ def _check_masks(listing: PairListing) -> None:
             raise FileError("the names of the pairs", f"such that no other ends in {MASK}", found, "rename one")
 
 
-def _fuse_all(fuser: Fuser, target: Target | None, listing: PairListing, output: Path, *, save_mask: bool) -> list[str]:
+def _fuse_all(
+    processor: PairProcessor, request: FusionRequest, listing: PairListing, output: Path, *, save_mask: bool
+) -> list[str]:
     """Fuse the pairs one by one; the failures, a line each."""
     from tqdm import tqdm
 
     failures = []
     for pair in tqdm(listing.pairs, desc="fusing", unit="pair", file=sys.stderr):
         try:
-            _fuse_one(fuser, target, pair, output, save_mask=save_mask)
+            _fuse_one(processor, request, pair, output, save_mask=save_mask)
         except TextDifuseError as error:
             failures.append(f"{pair.stem}: {error}")
     return failures
 
 
-def _fuse_one(fuser: Fuser, target: Target | None, pair: Pair, output: Path, *, save_mask: bool) -> None:
+def _fuse_one(processor: PairProcessor, request: FusionRequest, pair: Pair, output: Path, *, save_mask: bool) -> None:
     import numpy as np
 
     from textdifuse_ros.fusion.result import png_texts
     from textdifuse_ros.image.files import read_infrared, read_visible, write_png
+    from textdifuse_ros.image.intake import AlignedPair
 
-    visible, infrared = read_visible(pair.visible), read_infrared(pair.infrared)
-    emphasis = target.emphasis(target.find(visible, infrared)) if target else None
-    result = fuser.fuse(visible, infrared, emphasis=emphasis)
-    metadata = png_texts(result, pair)
-    write_png(output / f"{pair.stem}{FUSED}", result.image, metadata)
+    aligned = AlignedPair(read_visible(pair.visible), read_infrared(pair.infrared))
+    processed = processor.process(aligned, request)
+    metadata = png_texts(processed.provenance, pair)
+    write_png(output / f"{pair.stem}{FUSED}", processed.image, metadata)
     if save_mask:
-        mask = np.zeros(infrared.shape, np.uint8) if result.mask is None else result.mask
+        mask = np.zeros(processed.image.shape[:2], np.uint8) if processed.mask is None else processed.mask
         write_png(output / f"{pair.stem}{MASK}", mask, metadata)

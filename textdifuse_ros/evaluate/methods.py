@@ -172,7 +172,7 @@ def save_fused(row: Row, pair: Pair, result: FusionResult, *, part: str = "", **
     :param more: as for :func:`.result.png_texts`
     """
     assert row.folder is not None
-    write_png(row.folder / part / f"{pair.stem}.png", result.image, png_texts(result, pair, **more))
+    write_png(row.folder / part / f"{pair.stem}.png", result.image, png_texts(result.provenance, pair, **more))
 
 
 def input_folders(folder: Path, condition: str) -> list[Path]:

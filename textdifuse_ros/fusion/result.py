@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,12 +39,13 @@ class FusionResult:
     plain: np.ndarray | None = None
 
 
-def png_texts(result: FusionResult, pair: Pair, **more: str) -> dict[str, str]:
+def png_texts(provenance: Mapping[str, str | int | float], pair: Pair, **more: str) -> dict[str, str]:
     """What a PNG file of a fused image says of itself, for :func:`.files.write_png`.
 
+    :param provenance: of the image, see :class:`FusionResult`
     :param pair: the files that were fused; their names are kept
     :param more: what was done to them before, by keyword
     :returns: ``Software``, and ``textdifuse``, the provenance with ``visible``, ``infrared`` and ``more``, as JSON
     """
-    made_by = {**result.provenance, "visible": pair.visible.name, "infrared": pair.infrared.name, **more}
+    made_by = {**provenance, "visible": pair.visible.name, "infrared": pair.infrared.name, **more}
     return {"Software": f"textdifuse_ros {__version__}", "textdifuse": json.dumps(made_by, sort_keys=True)}

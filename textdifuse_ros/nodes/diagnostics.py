@@ -1,4 +1,4 @@
-"""What the node tells about itself: arrivals, latencies, log lines that do not flood, ``/diagnostics``."""
+"""What the node measures and reports: arrivals, latencies, throttled warnings, ``/diagnostics``."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 LATENCIES_KEPT = 1000
-COMPLAINT_PERIOD = 5.0
+WARNING_PERIOD = 5.0
 LOSS_REPORTS = 10
-"""Losses in transport are judged over so many reports: in one alone there are too few images."""
+"""Transport losses are judged over this many reports; a single one holds too few images."""
 
 
 class Arrivals:
-    """When the messages of one camera came, on the steady clock."""
+    """Arrival times, rate and transport losses of one camera, on the steady clock."""
 
     def __init__(self) -> None:
         self.lost = 0
@@ -36,16 +36,19 @@ class Arrivals:
         self.rate = 0.0
 
     def arrived(self) -> None:
-        """A message has come."""
+        """Count a message."""
         self._count += 1
         self._last = time.monotonic()
 
     def lose(self, count: int) -> None:
-        """The middleware has lost messages."""
+        """Count messages that the middleware lost.
+
+        :param count: how many
+        """
         self.lost += count
 
     def measure(self) -> None:
-        """Once a report: set ``rate`` [Hz] to that since the last call, and move ``recent_losses`` on."""
+        """Update ``rate`` [Hz] and the window of ``recent_losses``; called once per report."""
         now = time.monotonic()
         since, count, _ = self._reports[-1]
         self.rate = (self._count - count) / max(now - since, 1e-6)
@@ -53,7 +56,7 @@ class Arrivals:
 
     @property
     def recent_losses(self) -> tuple[int, int]:
-        """Messages that were lost, and that were sent, in the last ten reports, or since ``restart``."""
+        """Messages lost and messages sent in the last ten reports, or since ``restart``."""
         _, came, lost = self._reports[0]
         newly_lost = self.lost - lost
         return newly_lost, newly_lost + self._count - came
@@ -71,11 +74,14 @@ class Latencies:
         self._values: deque[float] = deque(maxlen=LATENCIES_KEPT)
 
     def add(self, seconds: float) -> None:
-        """Add one [s]."""
+        """Add one.
+
+        :param seconds: the latency [s]
+        """
         self._values.append(seconds)
 
     def summary(self) -> dict[str, float | int | None]:
-        """``median``, ``p90`` and ``p99`` [ms], None where there are none, and the ``count`` they are of."""
+        """``median``, ``p90`` and ``p99`` [ms], None without values, and their ``count``."""
         values = sorted(self._values.copy())
         if not values:
             return {"median": None, "p90": None, "p99": None, "count": 0}
@@ -88,34 +94,44 @@ class Latencies:
         }
 
     def clear(self) -> None:
-        """Forget them all."""
+        """Remove all values."""
         self._values.clear()
 
 
-class Complaints:
-    """Log lines by reason, each at most every five seconds; for any thread."""
+class ThrottledLog:
+    """Warnings by reason, each logged at most every five seconds; for any thread.
+
+    :param warn: logs one line
+    """
 
     def __init__(self, warn: Callable[[str], Any]) -> None:
         self._warn = warn
         self._lock = threading.Lock()
-        self._told: dict[str, tuple[float, int]] = {}
+        self._logged: dict[str, tuple[float, int]] = {}
         self._latest: dict[str, str] = {}
 
-    def tell(self, reason: str, text: str) -> None:
-        """Log ``text`` unless its reason was logged a moment ago; then count it."""
+    def warn(self, reason: str, text: str) -> None:
+        """Log a warning, or only count it where its reason was logged within the period.
+
+        :param reason: short name, the beginning of the line
+        :param text: the rest of it
+        """
         now = time.monotonic()
         with self._lock:
             self._latest[reason] = text
-            last, withheld = self._told.get(reason, (float("-inf"), 0))
-            if now - last < COMPLAINT_PERIOD:
-                self._told[reason] = (last, withheld + 1)
+            last, withheld = self._logged.get(reason, (float("-inf"), 0))
+            if now - last < WARNING_PERIOD:
+                self._logged[reason] = (last, withheld + 1)
                 return
-            self._told[reason] = (now, 0)
+            self._logged[reason] = (now, 0)
         more = f" ({withheld} more like it since the last line)" if withheld else ""
         self._warn(f"{reason}: {text}{more}")
 
     def latest(self, reason: str) -> str:
-        """The last text of a reason, logged or not; empty where there was none."""
+        """The last text of a reason, logged or not; empty where there was none.
+
+        :param reason: as of :meth:`warn`
+        """
         with self._lock:
             return self._latest.get(reason, "")
 
@@ -125,8 +141,12 @@ def diagnostic_array(
 ) -> DiagnosticArray:
     """A ``/diagnostics`` message with one status.
 
-    :param device: becomes the hardware id
-    :param numbers: may be nested; inner keys are joined by dots
+    :param stamp: of the header
+    :param name: of the status
+    :param device: the hardware id
+    :param level: of the status
+    :param message: of the status
+    :param numbers: its values; may be nested, inner keys are joined by dots
     """
     values = [KeyValue(key=key, value=value) for key, value in _flat(numbers)]
     status = DiagnosticStatus(level=level, name=name, message=message, hardware_id=device, values=values)

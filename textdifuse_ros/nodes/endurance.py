@@ -23,9 +23,9 @@ from tqdm import tqdm
 
 from textdifuse_ros.nodes.children import Children
 from textdifuse_ros.nodes.demo import END_TIMEOUT, PREFIX, SETTLE, START_TIMEOUT, Interrupted, Supervisor, run_plan
-from textdifuse_ros.nodes.outputs import FUSED
 from textdifuse_ros.nodes.process import StopRequest
 from textdifuse_ros.nodes.qos import output_profile
+from textdifuse_ros.runtime.processor import FUSED
 from textdifuse_ros.sensors import stamp_of
 
 SAMPLE_PERIOD = 5.0  # [s] of the node's memory

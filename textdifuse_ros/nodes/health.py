@@ -1,4 +1,4 @@
-"""Whether the node does its job and, where it does not, why and what to do about it."""
+"""Whether the node works and, where it does not, why and what to do about it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rclpy.node import Node
 
 from textdifuse_ros.config.nodes import FusionNodeConfig
 from textdifuse_ros.image.intake import BAD_INFRARED, BAD_VISIBLE, NO_CALIBRATION, SIZE_MISMATCH
-from textdifuse_ros.nodes.diagnostics import Complaints
-from textdifuse_ros.nodes.inputs import DISABLED, Inputs
+from textdifuse_ros.nodes.diagnostics import ThrottledLog
 from textdifuse_ros.nodes.qos import loss_remedy
+from textdifuse_ros.nodes.subscriptions import DISABLED, Subscriptions
 from textdifuse_ros.runtime.worker import FUSION_ERROR, SUPERSEDED
 from textdifuse_ros.sensors import INFRARED, VISIBLE
 from textdifuse_ros.sync.base import JUMP_BACK_NS
@@ -37,22 +37,26 @@ RESET = "reset"
 
 WANTED = (DEACTIVATED, RECONFIGURED, RESET, DISABLED)
 FAILURES = (ZERO_STAMP, BAD_VISIBLE, BAD_INFRARED, SIZE_MISMATCH, NO_CALIBRATION, FUSION_ERROR)
-"""An image or pair was not fit to be fused; the other reasons are about time and partners."""
+"""Reasons of images that are unusable; the other reasons are about time and counterparts."""
 
 LOSS_SHARE, LOSS_LEAST = 0.02, 3
-"""Losses in transport are told of from this share, and this many, on: with a large segment 0 to 1 % are lost."""
+"""Minimum share and count of transport losses to report: with a large segment 0 to 1 % are lost."""
 
 LATE_AT_MOST = 1.0
-"""A camera whose stamps are further behind [s] does not merely deliver late."""
+"""A camera whose stamps are further behind [s] does more than deliver late."""
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
-def complain_of(drop: Drop[Any], config: FusionNodeConfig, complaints: Complaints) -> None:
+def warn_of_drop(drop: Drop[Any], config: FusionNodeConfig, log: ThrottledLog) -> None:
     """Log why the pairing dropped an image.
 
-    Every visible one, since these are counted; of the infrared those whose driver is at fault, for a camera that is
-    twice as fast has no partner for half of its images.
+    Every visible image is reported. Of the infrared ones only those whose driver is at fault are: half of the images of
+    a camera that is twice as fast have no counterpart.
+
+    :param drop: the image and the reason
+    :param config: the parameters in force, for the remedies
+    :param log: of the node
     """
     if drop.reason in (DEACTIVATED, RESET, DISABLED):
         return
@@ -66,16 +70,16 @@ def complain_of(drop: Drop[Any], config: FusionNodeConfig, complaints: Complaint
             "driver send in the order of the stamps"
         )
     elif drop.reason in (TIME_JUMP, COUNTERPART_SET_BACK) and abs(nearest := drop.nearest_ns or 0) > JUMP_BACK_NS:
-        text = f"one camera's time went back, the other's did not: {_nearest(nearest)}; set their clocks alike"
+        text = f"one camera's time went back, the other's did not: {_nearest(nearest)}; synchronize their clocks"
     elif drop.reason == TIME_JUMP:
-        text = "time went back, and what waited is from before; good where a recording loops, else see who sets clocks"
+        text = "time went back, pending images discarded; expected where a recording loops, else check the clocks"
     elif drop.reason == RECONFIGURED:
-        text = "an offset was changed, and what waited was in the order of the old one; the next goes by the new"
+        text = "offset changed: pending images discarded; expected once per change"
     elif drop.reason == SAME_STAMP:
-        text = "two images have the very same stamp, and the later took its place; let the driver send each once"
+        text = "two images have the same stamp, the later one replaced the earlier; let the driver send each once"
     else:
         text = _no_partner(drop, config)
-    complaints.tell(f"{drop.stream} {drop.reason}", text)
+    log.warn(f"{drop.stream} {drop.reason}", text)
 
 
 def _no_partner(drop: Drop[Any], config: FusionNodeConfig) -> str:
@@ -87,7 +91,8 @@ def _no_partner(drop: Drop[Any], config: FusionNodeConfig) -> str:
     seconds = drop.nearest_ns / 1e9
     found += f": {_nearest(drop.nearest_ns)}"
     if abs(seconds) <= config.tolerance:
-        return f"{found} but came too late or has a nearer partner; equal the cameras' rates, or raise pairing_wait"
+        remedy = "set both cameras to the same frame rate, or raise pairing_wait"
+        return f"{found} but came too late or has a nearer counterpart; {remedy}"
     if drop.reason == COUNTERPART_MISSING and 0 < -seconds <= max(LATE_AT_MOST, 2 * config.pairing_wait):
         # The infrared stream has not come as far: waiting longer is safe, an offset would pair other moments.
         return (
@@ -106,27 +111,31 @@ def _nearest(difference_ns: int) -> str:
 
 
 class Silence:
-    """Tells once when a camera falls silent and when it is back.
+    """Logs once when a camera falls silent and once when it is back.
 
+    :param subscriptions: of the node
     :param logger: of the node
     """
 
-    def __init__(self, inputs: Inputs, logger: Any) -> None:
-        self._inputs = inputs
+    def __init__(self, subscriptions: Subscriptions, logger: Any) -> None:
+        self._subscriptions = subscriptions
         self._logger = logger
         self._silent: set[str] = set()
 
     def restart(self) -> None:
-        """Begin anew."""
+        """Reset."""
         self._silent.clear()
 
     def look(self, limit: float) -> list[str]:
-        """Which cameras have sent nothing for ``limit`` [s], and why, in words."""
+        """Which cameras have sent nothing, and why, in words.
+
+        :param limit: for at least this long [s]
+        """
         quiet = []
-        for stream, arrivals in self._inputs.arrivals.items():
+        for stream, arrivals in self._subscriptions.arrivals.items():
             seconds = arrivals.silent_for
             if seconds >= limit:
-                quiet.append(f"{stream} silent for {seconds:.1f} s: {self._inputs.why_silent(stream)}")
+                quiet.append(f"{stream} silent for {seconds:.1f} s: {self._subscriptions.why_silent(stream)}")
                 if stream not in self._silent:
                     self._silent.add(stream)
                     self._logger.warning(quiet[-1])
@@ -136,23 +145,29 @@ class Silence:
         return quiet
 
 
-def losses_of(inputs: Inputs, complaints: Complaints) -> list[str]:
-    """Which cameras' images are lost between driver and node, and what to set, in words; also for the log.
+def losses_of(subscriptions: Subscriptions, log: ThrottledLog) -> list[str]:
+    """Which cameras' images are lost between driver and node, and the remedy, in words; also logged.
 
-    By what the middleware tells: a reader notices gaps in a writer's sequence numbers, also of a best-effort one.
+    The middleware reports it: a reader notices gaps in a writer's sequence numbers, also of a best-effort one.
+
+    :param subscriptions: of the node
+    :param log: of the node
     """
-    told = []
-    for stream, arrivals in inputs.arrivals.items():
+    lines = []
+    for stream, arrivals in subscriptions.arrivals.items():
         lost, sent = arrivals.recent_losses
         if lost >= LOSS_LEAST and lost >= LOSS_SHARE * sent:
             share = f"{lost} of the last {sent} images ({100 * lost / sent:.0f} %) were lost in transport"
-            complaints.tell(f"{stream} transport", f"{share}; {loss_remedy()}")
-            told.append(f"{stream}: {share}; {loss_remedy()}")
-    return told
+            log.warn(f"{stream} transport", f"{share}; {loss_remedy()}")
+            lines.append(f"{stream}: {share}; {loss_remedy()}")
+    return lines
 
 
 class SimulatedClock:
-    """Notices under ``use_sim_time`` that time stands still."""
+    """Notices that simulated time stands still.
+
+    :param node: whose clock it is
+    """
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -170,39 +185,39 @@ class SimulatedClock:
 
 
 class Progress:
-    """Compares the node's books of one report with those of the last.
+    """Compares the counters of one report with those of the last.
 
-    :param complaints: know the reasons in words
+    :param log: knows the reasons in words
     """
 
-    def __init__(self, complaints: Complaints) -> None:
-        self._complaints = complaints
+    def __init__(self, log: ThrottledLog) -> None:
+        self._log = log
         self._before: Mapping[str, Any] | None = None
 
     def restart(self) -> None:
-        """Begin anew; the next report only opens the books."""
+        """Reset; the next report only sets the reference."""
         self._before = None
 
     def judge(self, numbers: Mapping[str, Any], period: float) -> tuple[bytes, str]:
-        """Of the time since the last report.
+        """Judge the time since the last report.
 
         :param numbers: as the node's ``statistics`` gives them
         :param period: its length [s], for the text
         :returns: level and message. OK and empty, unless both cameras sent and yet nothing was fused: WARN, and ERROR
-            where every image or pair that was looked at was unfit
+            where every image or pair was unusable
         """
         before, self._before = self._before, numbers
         if before is None or numbers["fused"] > before["fused"]:
             return OK, ""
         if any(numbers[stream]["received"] <= before[stream]["received"] for stream in (VISIBLE, INFRARED)):
-            return OK, ""  # a silent camera is told of elsewhere
+            return OK, ""  # a silent camera is reported elsewhere
         dropped = Counter(numbers["dropped"]) - Counter(before["dropped"])
         for reason in WANTED:
             del dropped[reason]
         unstamped = numbers[INFRARED]["dropped"].get(ZERO_STAMP, 0) - before[INFRARED]["dropped"].get(ZERO_STAMP, 0)
         all_unstamped = unstamped == numbers[INFRARED]["received"] - before[INFRARED]["received"]
         if not dropped and not before["waiting"] and not all_unstamped:
-            return OK, ""  # what has come is being worked on
+            return OK, ""  # the images are being processed
         reasons = [f"{reason} {count}" for reason, count in dropped.most_common()]
         if unstamped:
             reasons.append(f"infrared {ZERO_STAMP} {unstamped}")
@@ -212,29 +227,31 @@ class Progress:
         return ERROR if failed else WARN, f"nothing fused in the last {period:g} s: {found}; {why}"
 
     def _why(self, cause: str, dropped: Counter[str]) -> str:
-        """The latest complaint about what was dropped most."""
+        """The latest warning about the most frequent reason."""
         for reason in (cause, *(reason for reason, _ in dropped.most_common() if reason != SUPERSEDED)):
-            for told in (reason, f"{VISIBLE} {reason}"):
-                if text := self._complaints.latest(told):
-                    return f"{told}: {text}"
+            for name in (reason, f"{VISIBLE} {reason}"):
+                if text := self._log.latest(name):
+                    return f"{name}: {text}"
         return "one fusion takes longer than that; take fewer steps, smaller images or a faster device"
 
 
 class Health:
-    """Puts together what the node says of itself in ``/diagnostics``.
+    """The level and message of ``/diagnostics``.
 
     :param node: for its clock and its logger
+    :param subscriptions: of the node
+    :param log: of the node
     """
 
-    def __init__(self, node: Node, inputs: Inputs, complaints: Complaints) -> None:
-        self._inputs = inputs
-        self._complaints = complaints
-        self._silence = Silence(inputs, node.get_logger())
-        self._progress = Progress(complaints)
+    def __init__(self, node: Node, subscriptions: Subscriptions, log: ThrottledLog) -> None:
+        self._subscriptions = subscriptions
+        self._log = log
+        self._silence = Silence(subscriptions, node.get_logger())
+        self._progress = Progress(log)
         self._clock = SimulatedClock(node)
 
     def restart(self) -> None:
-        """Measure from now on."""
+        """Judge from now on."""
         self._silence.restart()
         self._progress.restart()
 
@@ -244,16 +261,17 @@ class Health:
         """Level and message of an active node; OK and empty where all is well.
 
         :param numbers: as the node's ``statistics`` gives them
+        :param config: the parameters in force
         :param missing: which camera is missing and what is done, in words
-        :param masks: what is wrong with those of the text, in words
+        :param masks: what is wrong with the masks of the text, in words
         """
         level, stalled = self._progress.judge(numbers, config.statistics_period)
         clock_level, clock = self._clock.look()
-        if not self._inputs.enabled:
+        if not self._subscriptions.enabled:
             return OK, "disabled; the service ~/enable switches it on"
-        if clock and max(level, clock_level) == OK:  # paused: that nothing comes is as it should be
+        if clock and max(level, clock_level) == OK:  # paused: no images are expected
             return OK, clock
         silent = self._silence.look(config.silence_after)
-        lossy = losses_of(self._inputs, self._complaints)
+        lossy = losses_of(self._subscriptions, self._log)
         messages = [text for text in (*silent, missing, stalled, *lossy, clock, masks) if text]
         return max(level, clock_level, WARN if silent or missing or lossy or masks else OK), "; ".join(messages)

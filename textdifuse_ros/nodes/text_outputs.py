@@ -16,7 +16,7 @@ from textdifuse_ros.localize.base import Localization
 from textdifuse_ros.localize.overlay import draw_overlay
 from textdifuse_ros.nodes.images import message_from
 from textdifuse_ros.nodes.qos import latched_profile
-from textdifuse_ros.runtime.text_target import Found
+from textdifuse_ros.runtime.text_target import Detections
 
 try:
     from vision_msgs import msg as vision_msgs
@@ -52,7 +52,7 @@ class TextOutputs:
             self._detections = open_publisher(vision_msgs.Detection2DArray, DETECTIONS_TOPIC, profile)
             self._labels = open_publisher(vision_msgs.LabelInfo, LABELS_TOPIC, latched_profile())
 
-    def publish(self, image: Image, found: Found) -> None:
+    def publish(self, image: Image, found: Detections) -> None:
         """Publish what was found in an image, also if that is nothing.
 
         :param image: the fused one, ``rgb8``
@@ -76,7 +76,7 @@ class TextOutputs:
             self._overlay.publish(message_from(draw_overlay(pixels, objects), "rgb8", header))
 
 
-def objects_document(header: Header, found: Found) -> Mapping[str, Any]:
+def objects_document(header: Header, found: Detections) -> Mapping[str, Any]:
     """The objects of an image, JSON-able; names and boxes as in COCO (docs/ros-interface.md)."""
     made, objects = found.provenance, found.localization
     return {

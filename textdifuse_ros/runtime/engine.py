@@ -1,4 +1,4 @@
-"""The fuser in service: opened, reloaded, and replaced where its device fails; free of ROS."""
+"""The fuser in service: opened, reloaded, and replaced when its device fails."""
 
 from __future__ import annotations
 
@@ -6,84 +6,163 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
 
 from textdifuse_ros.config.base import FuserConfig
-from textdifuse_ros.config.nodes import FusionNodeConfig
 from textdifuse_ros.errors import CheckpointError, ConfigError, DeviceError, TextDifuseError
-from textdifuse_ros.runtime.video_state import VideoState
 
 if TYPE_CHECKING:
     from textdifuse_ros.fusion.emphasis import Emphasis
     from textdifuse_ros.fusion.fuser import Fuser
     from textdifuse_ros.fusion.result import FusionResult
-    from textdifuse_ros.runtime.latency_budget import Effort
 
 DEVICE = "device"
+"""Reason under which device failures are logged."""
 FAILURES_BEFORE_REOPENING = 3
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Between two attempts to reopen a failed device [s]."""
 SMALLEST_SIDE = 32
+"""An image is not scaled below this [pixels]."""
 CLOSE_TIMEOUT = 1.0
 
 
-class Engine:
-    """One fuser, for one caller of :meth:`fuse`; everything else from any thread.
+@dataclass(frozen=True)
+class FusionRequest:
+    """How to fuse one pair.
 
-    Where the device fails (too little memory, a CUDA error, gone) the image at hand is lost and told of. With
-    ``on_device_error`` ``retry`` the fuser is made anew after three failures in a row, and again at growing intervals;
-    with ``cpu`` the networks move to the processor at the first, and stay there until :meth:`open` or :meth:`reload`.
-
-    :param complain: takes a reason and a line for the log
-    :ivar plain_because: why what was to stand out in the last image does not; empty where it does
+    :ivar steps: reverse steps
+    :ivar sampler: ``ancestral``, ``ddim`` or ``dpm_solver``
+    :ivar seed: of the noise
+    :ivar scale: of the image's sides while fusing, in (0, 1]; the result has the input's size
+    :ivar keep_plain: return the image without the emphasis as well
     """
 
-    def __init__(self, complain: Callable[[str, str], Any], clock: Callable[[], float] = time.monotonic) -> None:
-        self._complain = complain
+    steps: int
+    sampler: str
+    seed: int
+    scale: float = 1.0
+    keep_plain: bool = False
+
+
+class FusionBackend(Protocol):
+    """Fuses a pair, or restores one image; see :meth:`Engine.fuse`."""
+
+    def fuse(
+        self,
+        visible: np.ndarray | None,
+        infrared: np.ndarray | None,
+        request: FusionRequest,
+        emphasis: Emphasis | None = None,
+    ) -> FusionResult:
+        """Fuse a pair.
+
+        :param visible: uint8 or uint16 [H, W, 3] RGB, or None
+        :param infrared: uint8 or uint16 [H, W], or None
+        :param request: how to fuse
+        :param emphasis: the objects to emphasize
+        """
+        ...
+
+
+class DirectBackend:
+    """A fuser without supervision, for jobs whose errors end them.
+
+    :param fuser: stays the caller's to close
+    """
+
+    def __init__(self, fuser: Fuser) -> None:
+        self._fuser = fuser
+
+    def fuse(
+        self,
+        visible: np.ndarray | None,
+        infrared: np.ndarray | None,
+        request: FusionRequest,
+        emphasis: Emphasis | None = None,
+    ) -> FusionResult:
+        """See :meth:`FusionBackend.fuse`.
+
+        :param visible: uint8 or uint16 [H, W, 3] RGB, or None
+        :param infrared: uint8 or uint16 [H, W], or None
+        :param request: how to fuse
+        :param emphasis: the objects to emphasize
+        :raises TextDifuseError: as :meth:`.Fuser.fuse` does
+        """
+        return fuse_at_scale(self._fuser, visible, infrared, request, emphasis)
+
+
+class Engine:
+    """One supervised fuser. :meth:`fuse` has one caller; every other method may be called from any thread.
+
+    When the device fails (out of memory, a CUDA error, gone) the current image is lost and the failure is logged. With
+    ``on_device_error`` = ``retry`` the fuser is reopened after three failures in a row, then at growing intervals. With
+    ``cpu`` the networks move to the CPU at the first failure, and stay there until :meth:`open` or :meth:`reload`.
+
+    :param warn: takes a reason and a line for the throttled log
+    :param clock: monotonic seconds
+    """
+
+    def __init__(self, warn: Callable[[str, str], Any], clock: Callable[[], float] = time.monotonic) -> None:
+        self._warn = warn
         self._clock = clock
         self._lock = threading.RLock()
         self._config: FuserConfig | None = None
+        self._fall_back_to_cpu = False
         self._fuser: Fuser | None = None
         self._failures = 0
         self._try_after = 0.0
         self._pause = FIRST_PAUSE
-        self.told: dict[str, Any] = {"device": "", "model": "", "weights": ""}
-        self.plain_because = ""
-        self._video = VideoState()
+        self._status: dict[str, Any] = {"device": "", "model": "", "weights": ""}
 
     @property
     def is_open(self) -> bool:
-        """Between :meth:`open` and :meth:`close`, also while the device is gone."""
+        """Whether :meth:`open` was called and :meth:`close` was not, even while the device is gone."""
         return self._config is not None
 
-    def open(self, config: FuserConfig, warm_up: tuple[int, ...], go_on: Callable[[], bool] = lambda: True) -> None:
+    @property
+    def status(self) -> dict[str, Any]:
+        """``device``, ``model`` and ``weights`` (sha256) in use, the last ones after :meth:`close`; a copy."""
+        return dict(self._status)
+
+    def open(
+        self,
+        config: FuserConfig,
+        warm_up: tuple[int, ...],
+        *,
+        fall_back_to_cpu: bool = False,
+        go_on: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Load the weights and fuse one image.
 
-        :param warm_up: its height and width [pixels]
-        :param go_on: asked once the weights are loaded; False leaves the image out
-        :raises TextDifuseError: a parameter, the weights or the device are not as they must be
+        :param config: of the fuser
+        :param warm_up: height and width of that image [pixels]
+        :param fall_back_to_cpu: move to the CPU when the device fails, instead of reopening the device
+        :param go_on: called once the weights are loaded; False skips the image
+        :raises TextDifuseError: a parameter, the weights or the device are unusable
         """
         if len(warm_up) != 2:
             raise ConfigError("warm_up_size", "height and width [pixel]", list(warm_up))
-        fuser = self._made(config)
+        fuser = self._load(config)
         if go_on():
             fuser.warm_up(*warm_up)
         with self._lock:
-            self._config = config
+            self._config, self._fall_back_to_cpu = config, fall_back_to_cpu
             self._install(fuser)
 
     def reload(self) -> str:
-        """Read the weights again, and take the configured device again; the old ones serve meanwhile.
+        """Read the weights and open the configured device again; the old fuser serves meanwhile.
 
-        :returns: the sha256 of the weights now in force
-        :raises TextDifuseError: not open; or the new ones are no good, and the old ones stay
+        :returns: sha256 of the weights now in use
+        :raises TextDifuseError: not open; or the new weights are unusable, and the old ones stay
         """
         config = self._config
         if config is None:
             raise ConfigError("the node", "active", "without weights", "configure it if it is not, and activate it")
-        fuser = self._made(config)
+        fuser = self._load(config)
         with self._lock:
             if self._config is None:  # closed meanwhile
                 fuser.close()
@@ -92,7 +171,7 @@ class Engine:
         return fuser.weights
 
     def close(self) -> None:
-        """Free the device; a fusion that hangs is left to itself."""
+        """Free the device; a fusion that hangs is abandoned."""
         lock, self._config = self._lock, None
         idle = lock.acquire(timeout=CLOSE_TIMEOUT)
         self._drop_fuser()
@@ -101,74 +180,56 @@ class Engine:
         else:
             self._lock = threading.RLock()
 
-    def forget(self) -> None:
-        """The next image does not hang on those before; what is being fused now still may."""
-        self._video = VideoState()  # a new one: the old one may be at work in another thread
-
     def fuse(
         self,
         visible: np.ndarray | None,
         infrared: np.ndarray | None,
-        settings: FusionNodeConfig,
-        effort: Effort,
+        request: FusionRequest,
         emphasis: Emphasis | None = None,
-        stamp: float | None = None,
     ) -> FusionResult:
-        """A pair fused, or one image restored where the other is None.
+        """Fuse a pair, or restore one image where the other is None.
 
-        :param settings: sampler, seed, ``video`` and ``on_device_error`` in force
-        :param effort: steps, and the scale at which to fuse; the image comes out in the size it came in
-        :param emphasis: what is to stand out; left out where one image is missing, or the model cannot do it
-        :param stamp: of the pair [s], to know which image it follows
-        :raises TextDifuseError: the images are no good, or the device failed
+        :param visible: uint8 or uint16 [H, W, 3] RGB, or None
+        :param infrared: uint8 or uint16 [H, W], or None
+        :param request: how to fuse
+        :param emphasis: the objects to emphasize. A model without text re-modulation fuses plainly, and the provenance
+            says why under ``plain_because``
+        :raises TextDifuseError: the images are unusable, or the device failed
         """
         with self._lock:
             config = self._config
             try:
-                fuser = self._serving()
-                emphasis = self._possible(fuser, emphasis)
-                video = self._video
-                result = _fused(fuser, visible, infrared, settings, effort, emphasis)
-                result = _steadied(video, visible, infrared, settings, result, stamp)
+                fuser = self._available_fuser()
+                result = _fuse_if_possible(fuser, visible, infrared, request, emphasis)
             except Exception as error:
                 if config is None or not is_device_failure(error):
                     raise
-                if settings.on_device_error != "cpu" or self.told["device"] == "cpu":
+                if not self._fall_back_to_cpu or self._status["device"] == "cpu":
                     self._count_failure()
                     raise
                 text = " ".join(str(error).split())
             else:
                 self._failures, self._pause = 0, FIRST_PAUSE
                 return result
-            # Out of the except block: the error would keep what the failed fusion held on the device.
-            self._complain(DEVICE, f"{self.told['device']} failed ({text}); going on on the cpu until ~/reload_weights")
+            # After the except block: the error would keep the failed fusion's device memory alive.
+            self._warn(
+                DEVICE, f"{self._status['device']} failed ({text}); falling back to the CPU until ~/reload_weights"
+            )
             self._drop_fuser()
-            self._install(self._made(dataclasses.replace(config, device="cpu")))
+            self._install(self._load(dataclasses.replace(config, device="cpu")))
             assert self._fuser is not None
-            result = _fused(self._fuser, visible, infrared, settings, effort, emphasis)
-            return _steadied(self._video, visible, infrared, settings, result, stamp)
+            return _fuse_if_possible(self._fuser, visible, infrared, request, emphasis)
 
     def memory(self) -> dict[str, float]:
-        """Megabytes in use, as :func:`.memory_in_use` tells them; empty before :meth:`open`."""
-        if not self.told["device"]:
+        """Megabytes in use, see :func:`.memory_in_use`; empty before :meth:`open`."""
+        if not self._status["device"]:
             return {}
         from textdifuse_ros.fusion.device import memory_in_use
 
-        return memory_in_use(self.told["device"])
+        return memory_in_use(self._status["device"])
 
-    def _possible(self, fuser: Fuser, emphasis: Emphasis | None) -> Emphasis | None:
-        """None where the model has no text re-modulation: masks are of use without it, and so is the image."""
-        self.plain_because = ""
-        if emphasis is not None:
-            try:
-                fuser.require_modulation()
-            except CheckpointError as error:
-                self.plain_because = str(error)
-                return None
-        return emphasis
-
-    def _made(self, config: FuserConfig) -> Fuser:
-        # Not at the top: it imports PyTorch, seconds in which a node with a misspelt parameter could already say so.
+    def _load(self, config: FuserConfig) -> Fuser:
+        # Imported here: PyTorch takes seconds, in which a node with a misspelled parameter can already report it.
         from textdifuse_ros.fusion.fuser import Fuser
 
         return Fuser.from_config(config)
@@ -176,15 +237,14 @@ class Engine:
     def _install(self, fuser: Fuser) -> None:
         self._drop_fuser()
         self._fuser, self._failures = fuser, 0
-        self.forget()
-        self.told = {"device": fuser.device, "model": fuser.model_name, "weights": fuser.weights}
+        self._status = {"device": fuser.device, "model": fuser.model_name, "weights": fuser.weights}
 
     def _drop_fuser(self) -> None:
         if self._fuser is not None:
             try:
                 self._fuser.close()
-            except Exception as error:  # a device that is gone cannot be given back either
-                self._complain(DEVICE, f"{self.told['device']} could not be freed ({error})")
+            except Exception as error:  # a device that is gone cannot be freed either
+                self._warn(DEVICE, f"{self._status['device']} could not be freed ({error})")
         self._fuser = None
 
     def _count_failure(self) -> None:
@@ -195,92 +255,106 @@ class Engine:
 
     def _wait_longer(self) -> None:
         self._try_after = self._clock() + self._pause
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)  # until an image comes out again
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)  # until a fusion succeeds
 
-    def _serving(self) -> Fuser:
-        """The fuser, made anew where the device had failed and it is time to try again."""
+    def _available_fuser(self) -> Fuser:
+        """The fuser; reopened where the device had failed and the pause is over."""
         if self._fuser is not None:
             return self._fuser
         if self._config is None:
             raise DeviceError("the fuser", "open", "closed")
-        name = self.told["device"]
+        name = self._status["device"]
         if self._clock() < self._try_after:
-            remedy = "it is taken again at intervals; where it has vanished, restart the node"
+            remedy = "it is reopened at intervals; where it has vanished, restart the node"
             raise DeviceError(f"the device {name}", "working", "one that failed", remedy)
         try:
-            fuser = self._made(self._config)
+            fuser = self._load(self._config)
         except Exception:
             self._wait_longer()
             raise
         self._install(fuser)
-        self._complain(DEVICE, f"{name} had failed and is taken again")
+        self._warn(DEVICE, f"{name} had failed and was reopened")
         return fuser
 
 
 def is_device_failure(error: Exception) -> bool:
-    """Whether the device is to blame: out of memory, absent, or an error of CUDA or its libraries."""
+    """Whether the device is to blame: out of memory, absent, or an error of CUDA or its libraries.
+
+    :param error: raised by a fusion
+    """
     text = str(error)
     return isinstance(error, DeviceError) or (
         not isinstance(error, TextDifuseError) and any(name in text for name in ("CUDA", "cuDNN", "CUBLAS"))
     )
 
 
-def _fused(
+def _fuse_if_possible(
     fuser: Fuser,
     visible: np.ndarray | None,
     infrared: np.ndarray | None,
-    settings: FusionNodeConfig,
-    effort: Effort,
+    request: FusionRequest,
     emphasis: Emphasis | None,
 ) -> FusionResult:
-    whole = visible if visible is not None else infrared
-    assert whole is not None
-    height, width = whole.shape[:2]
-    wanted: Emphasis | None = None
-    if min(height, width) * effort.scale >= SMALLEST_SIDE and effort.scale < 1:
-        size = round(width * effort.scale), round(height * effort.scale)
-        visible, infrared = (
-            source if source is None else cv2.resize(source, size, interpolation=cv2.INTER_AREA)
-            for source in (visible, infrared)
-        )
-        wanted, emphasis = emphasis, None if emphasis is None else emphasis.resized(*size)
-    given: dict[str, Any] = {"steps": effort.steps, "sampler": settings.sampler, "seed": settings.seed}
-    if visible is not None and infrared is not None:
-        result = fuser.fuse(visible, infrared, emphasis=emphasis, keep_plain=settings.video or wanted is not None, **given)
-    else:
-        result = fuser.restore(visible=visible, infrared=infrared, **given)
-    if result.image.shape[:2] != (height, width):
-        size = width, height
-        image = cv2.resize(result.image, size, interpolation=cv2.INTER_LINEAR)
-        plain = None if result.plain is None else cv2.resize(result.plain, size, interpolation=cv2.INTER_LINEAR)
-        mask = _enlarged(result.mask, width, height)
-        if wanted is not None and mask is not None and plain is not None:
-            # What was changed in the small source reaches beyond the masks of the large one.
-            outside = wanted.mask() == 0
-            image[outside], mask[outside] = plain[outside], 0
-        provenance = {**result.provenance, "scale": str(effort.scale)}
-        result = dataclasses.replace(result, image=image, plain=plain, mask=mask, provenance=provenance)
-    return result
+    """Fuse; without the emphasis where the model has no text re-modulation, for the image is useful without it."""
+    if emphasis is not None:
+        try:
+            fuser.require_modulation()
+        except CheckpointError as error:
+            result = fuse_at_scale(fuser, visible, infrared, request, None)
+            return dataclasses.replace(result, provenance={**result.provenance, "plain_because": str(error)})
+    return fuse_at_scale(fuser, visible, infrared, request, emphasis)
 
 
-def _steadied(
-    video: VideoState,
+def fuse_at_scale(
+    fuser: Fuser,
     visible: np.ndarray | None,
     infrared: np.ndarray | None,
-    settings: FusionNodeConfig,
-    result: FusionResult,
-    stamp: float | None,
+    request: FusionRequest,
+    emphasis: Emphasis | None,
 ) -> FusionResult:
-    """A pair's image as it follows the one before; one that was restored alone follows none, and none follows it."""
-    if settings.video and visible is not None and infrared is not None:
-        return video(visible, infrared, result, stamp)
-    video.reset()
-    return result
+    """Fuse at the requested scale and return an image of the input's size.
+
+    Where the scale is below 1 the provenance has ``scale``.
+
+    :param fuser: open
+    :param visible: uint8 or uint16 [H, W, 3] RGB, or None
+    :param infrared: uint8 or uint16 [H, W], or None
+    :param request: how to fuse
+    :param emphasis: the objects to emphasize; ignored where one image is None
+    :raises TextDifuseError: as :meth:`.Fuser.fuse` does
+    """
+    reference = visible if visible is not None else infrared
+    assert reference is not None
+    height, width = reference.shape[:2]
+    full_size_emphasis: Emphasis | None = None
+    if min(height, width) * request.scale >= SMALLEST_SIDE and request.scale < 1:
+        size = round(width * request.scale), round(height * request.scale)
+        visible, infrared = (
+            image if image is None else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            for image in (visible, infrared)
+        )
+        full_size_emphasis, emphasis = emphasis, None if emphasis is None else emphasis.resized(*size)
+    given: dict[str, Any] = {"steps": request.steps, "sampler": request.sampler, "seed": request.seed}
+    if visible is not None and infrared is not None:
+        keep_plain = request.keep_plain or full_size_emphasis is not None
+        result = fuser.fuse(visible, infrared, emphasis=emphasis, keep_plain=keep_plain, **given)
+    else:
+        result = fuser.restore(visible=visible, infrared=infrared, **given)
+    if result.image.shape[:2] == (height, width):
+        return result
+    size = width, height
+    image = cv2.resize(result.image, size, interpolation=cv2.INTER_LINEAR)
+    plain = None if result.plain is None else cv2.resize(result.plain, size, interpolation=cv2.INTER_LINEAR)
+    mask = None if result.mask is None else _enlarged(result.mask, width, height)
+    if full_size_emphasis is not None and mask is not None and plain is not None:
+        # Changes in the small image reach beyond the masks of the full-size one.
+        outside = full_size_emphasis.mask() == 0
+        image[outside], mask[outside] = plain[outside], 0
+    provenance = {**result.provenance, "scale": str(request.scale)}
+    return dataclasses.replace(result, image=image, plain=plain, mask=mask, provenance=provenance)
 
 
-def _enlarged(mask: np.ndarray | None, width: int, height: int) -> np.ndarray | None:
-    """As the image is; rounded up, so that it stays 0 only where no pixel changed."""
-    if mask is None:
-        return None
+def _enlarged(mask: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Resize like the image, rounding up, so that 0 remains only where no pixel changed."""
     whole = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     return np.ceil(whole).astype(np.uint8)

@@ -31,24 +31,28 @@ CLOSE_TIMEOUT = 1.0
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Detections:
     """The objects of one image, and what made their masks.
 
     :ivar provenance: its ``text`` is that of ``localization``, also before anything was found
     :ivar strength: the general strength in force for this image
+    :ivar tracked: whether the masks may come from an earlier key frame; False where each image is searched
     """
 
     localization: Localization
     provenance: MaskProvenance
     strength: float
+    tracked: bool = True
 
     def emphasis(self) -> Emphasis:
         """As a fusion takes it."""
         made = self.provenance
         return Emphasis.of(self.localization, self.strength, made.text, made.localizer)
 
-    def told(self) -> dict[str, Any]:
-        """Plain values for the image's provenance: text, strength, and of which text and key frame the masks are."""
+    def metadata(self) -> dict[str, Any]:
+        """Plain values for the image's provenance: of which text and key frame tracked masks are."""
+        if not self.tracked:
+            return {}
         made = self.provenance
         located = made.stamp is not None
         return {
@@ -65,7 +69,7 @@ class Found:
 class TextTarget:
     """Finds what ``target_text`` names in image after image, and never holds the fusion up.
 
-    One caller of :meth:`find`; everything else from any other thread. Only :meth:`open` waits for weights: what a
+    One caller of :meth:`detect`; everything else from any other thread. Only :meth:`open` waits for weights: what a
     running node is told is loaded in a thread, and until then, as until the first result, there are no masks. An empty
     text has no localizer. One that fails, or cannot be loaded, is told of, and the fusion goes on without masks.
 
@@ -149,7 +153,7 @@ class TextTarget:
                 self._keyframes.set_prompt("")
                 self._hand_on(self._keyframes)
 
-    def find(self, visible: np.ndarray | None, infrared: np.ndarray | None, stamp: float) -> Found | None:
+    def detect(self, visible: np.ndarray | None, infrared: np.ndarray | None, stamp: float) -> Detections | None:
         """The objects of the next image; None without a text. Does not raise.
 
         :param visible: uint8 or uint16 [H, W, 3] RGB; must not be written to afterwards
@@ -176,10 +180,9 @@ class TextTarget:
                     made = MaskProvenance(prompt.text, FAILED, error=line)
                     self._complain(LOCALIZER, f"the masks could not be carried on: {line}")
             self._latest, self._objects = made, len(found.instances)
-            return Found(found, made, config.target_strength)
+            return Detections(found, made, config.target_strength)
 
-    @property
-    def told(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """Plain values for the statistics: the text in force, and how its masks fare."""
         with self._lock:
             made = self._latest
@@ -196,7 +199,7 @@ class TextTarget:
             }
 
     @property
-    def trouble(self) -> str:
+    def problem(self) -> str:
         """Why there are no masks, or old ones, with a remedy; empty where all is well."""
         with self._lock:
             made = self._latest

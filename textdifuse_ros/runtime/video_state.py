@@ -87,7 +87,7 @@ class VideoState:
                 sources = known["visible"], known["infrared"]
                 self._before = _Moment(sources, known["fused"], (height, width), None if np.isnan(stamp) else stamp)
 
-    def __call__(
+    def steady(
         self, visible: np.ndarray, infrared: np.ndarray, result: FusionResult, stamp: float | None = None
     ) -> FusionResult:
         """Steady one fused image.

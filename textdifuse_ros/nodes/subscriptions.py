@@ -1,4 +1,4 @@
-"""The two cameras: subscriptions, the pairing behind them, and what is known of their arrivals."""
+"""The two cameras: subscriptions, the pairing of their messages, and their arrival statistics."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from textdifuse_ros.sync.pairing import NearestPairing
 from textdifuse_ros.sync.stamps import StampWindow
 
 DISABLED = "disabled"
-"""Came while the service ``~/enable`` had switched the node off."""
+"""Reason of a message that came while the service ``~/enable`` had disabled the node."""
 
-LOOK_PERIOD = 1.0  # [s] between two looks for a calibration that was published before
+LOOK_PERIOD = 1.0  # [s] between two checks for a latched calibration
 
-Settled = Callable[[Outcome[Received[Any]]], Any]
+OnResult = Callable[[Outcome[Received[Any]]], Any]
 
 
 class PlainSubscriber(SimpleFilter):
@@ -49,7 +49,9 @@ def subscriber_class() -> Any:
 
 
 def make_pairing(config: FusionNodeConfig) -> Pairing[Received[Any]]:
-    """The policy that ``synchronizer`` names.
+    """The pairing policy that ``synchronizer`` names.
+
+    :param config: the parameters in force
 
     :raises ConfigError: a stock one, and message_filters is not installed
     """
@@ -60,22 +62,32 @@ def make_pairing(config: FusionNodeConfig) -> Pairing[Received[Any]]:
 
 
 def offsets_of(config: FusionNodeConfig) -> dict[str, int]:
-    """The offset of each camera's stamps [ns]."""
+    """The offset of each camera's stamps [ns].
+
+    :param config: the parameters in force
+    """
     return {VISIBLE: round(1e9 * config.visible_offset), INFRARED: round(1e9 * config.infrared_offset)}
 
 
-class Inputs:
-    """Subscriptions come and go with :meth:`open` and :meth:`close`, the counters go on; the executor's thread only.
+class Subscriptions:
+    """Receives the messages of both cameras and pairs them; for the executor's thread.
 
-    :param settled: called with every outcome of the pairing
-    :ivar enabled: while False, messages are counted and refused
-    :ivar visible_info: the visible camera's last ``camera_info``, None before one
+    The subscriptions exist between :meth:`open` and :meth:`close`; the counters go on.
+
+    :param node: creates the subscriptions
+    :param config: the parameters in force
+    :param on_result: called with every result of the pairing
+    :ivar enabled: while False, messages are counted and dropped
+    :ivar arrivals: rates, silence and losses by sensor
+    :ivar counterpart: knows which camera is missing
+    :ivar visible_info: the visible camera's last ``camera_info``, or None
+    :ivar pairs: the pairing
     """
 
-    def __init__(self, node: Node, config: FusionNodeConfig, settled: Settled) -> None:
+    def __init__(self, node: Node, config: FusionNodeConfig, on_result: OnResult) -> None:
         self.enabled = True
         self.arrivals = {stream: Arrivals() for stream in SENSORS}
-        self.partner = CounterpartWatch()
+        self.counterpart = CounterpartWatch()
         self.visible_info: CameraInfo | None = None
         self._node = node
         self._config = config
@@ -83,10 +95,10 @@ class Inputs:
         self._gates = {stream: SimpleFilter() for stream in SENSORS}
         self._window = StampWindow(config.doctor_window)
         self._open: list[Subscription] = []
-        self._unheard: dict[str, Callable[[CameraInfo], None]] = {}
-        self._looked = 0.0
+        self._awaited: dict[str, Callable[[CameraInfo], None]] = {}
+        self._checked = 0.0
         self.pairs: PairFilter[Any] = PairFilter(list(self._gates.values()), make_pairing(config))
-        self.pairs.when_settled(settled)
+        self.pairs.when_settled(on_result)
 
     @property
     def is_open(self) -> bool:
@@ -94,18 +106,25 @@ class Inputs:
         return bool(self._open)
 
     def topic(self, stream: str) -> str:
-        """The resolved name of a camera's topic; of compressed images what image_transport makes of the raw one's."""
+        """The resolved name of a camera's topic; for compressed images with image_transport's suffix.
+
+        :param stream: ``visible`` or ``infrared``
+        """
         raw = str(self._node.resolve_topic_name(f"{stream}/image"))
         return f"{raw}/compressed" if self._is_compressed(stream) else raw
 
     def calibration_topic(self, stream: str) -> str:
-        """The resolved name of a camera's ``camera_info``, see :func:`.messages.calibration_name`."""
+        """The resolved name of a camera's ``camera_info``, see :func:`.messages.calibration_name`.
+
+        :param stream: ``visible`` or ``infrared``
+        """
         return str(self._node.resolve_topic_name(calibration_name(self._node, stream)))
 
     def check_calibrations(self, intake: SensorIntake) -> None:
-        """Refuse one ``camera_info`` for two cameras, as two images in one namespace have it beside them.
+        """Check that two needed calibrations have two topics; images of one namespace share a ``camera_info``.
 
-        :raises ConfigError: both calibrations are wanted, and would come from one topic
+        :param intake: needs the calibrations
+        :raises ConfigError: both calibrations are needed and would come from one topic
         """
         topics = [self.calibration_topic(stream) for stream in intake.required_calibrations]
         if len(topics) == 2 and topics[0] == topics[1]:
@@ -121,11 +140,11 @@ class Inputs:
         return bool(getattr(self._config, f"{stream}_transport") == "compressed")
 
     def open(self, intake: SensorIntake) -> None:
-        """Subscribe; what was before counts no more for silence and rates.
+        """Subscribe; silence and rates are measured from now on.
 
-        :param intake: takes the calibrations that it wants
+        :param intake: receives the calibrations that it needs
         """
-        self.partner.restart()
+        self.counterpart.restart()
         self._window.clear()
         for arrivals in self.arrivals.values():
             arrivals.restart()
@@ -140,33 +159,33 @@ class Inputs:
                 self.visible_info = info
             intake.set_calibration(stream, info)
 
-            self._unheard.pop(stream, None)
+            self._awaited.pop(stream, None)
 
         name, profile = calibration_name(self._node, stream), input_profile(1, self._config.input_reliability)
         self._open.append(self._node.create_subscription(CameraInfo, name, take, profile))
-        self._unheard[stream] = take
+        self._awaited[stream] = take
 
-    def _ask_for_latched(self) -> None:
-        """Subscribe once more to a calibration that has not come, where it was published before and latched.
+    def _subscribe_to_latched(self) -> None:
+        """Subscribe again, transient local, to calibrations that have not arrived and whose publisher has latched them.
 
-        Only a subscription that asks for the past is given it; a publisher without one is warned of such a one.
+        Not from the beginning: a volatile publisher would be reported as incompatible.
         """
-        if not self._unheard or time.monotonic() - self._looked < LOOK_PERIOD:
+        if not self._awaited or time.monotonic() - self._checked < LOOK_PERIOD:
             return
-        self._looked = time.monotonic()
-        for stream, take in list(self._unheard.items()):
+        self._checked = time.monotonic()
+        for stream, take in list(self._awaited.items()):
             topic = self.calibration_topic(stream)
             offers = [each.qos_profile.durability for each in self._node.get_publishers_info_by_topic(topic)]
             if DurabilityPolicy.TRANSIENT_LOCAL in offers:
-                del self._unheard[stream]
+                del self._awaited[stream]
                 name = calibration_name(self._node, stream)
                 self._open.append(self._node.create_subscription(CameraInfo, name, take, latched_profile()))
 
     def _subscribe(self, stream: str) -> None:
-        """Have the messages of a camera go through :meth:`_receive`."""
+        """Subscribe to the images of one camera."""
         events = subscription_events(self.topic(stream), self._warn, self.arrivals[stream].lose)
         profile = input_profile(self._config.input_depth, self._config.input_reliability)
-        # A resolved name would be remapped a second time, which undoes a swap of the two cameras.
+        # A resolved name would be remapped a second time, which would undo a swap of the two cameras.
         kind, name = Image, f"{stream}/image"
         if self._is_compressed(stream):
             kind, name = CompressedImage, self.topic(stream)
@@ -175,21 +194,31 @@ class Inputs:
         self._open.append(subscriber.sub)
 
     def close(self, reason: str) -> None:
-        """Unsubscribe; what waits is dropped for ``reason``."""
+        """Unsubscribe and drop what waits.
+
+        :param reason: under which it is counted
+        """
         for subscription in self._open:
             self._node.destroy_subscription(subscription)
         self._open.clear()
-        self._unheard.clear()
+        self._awaited.clear()
         self.pairs.reset(reason)
 
     def reset(self, reason: str) -> None:
-        """Begin anew: what waits is dropped for ``reason``, and the stamps are forgotten."""
+        """Drop what waits and forget all stamps.
+
+        :param reason: under which it is counted
+        """
         self.pairs.reset(reason)
-        self.partner.restart()
+        self.counterpart.restart()
         self._window.clear()
 
     def apply(self, config: FusionNodeConfig, reason: str) -> None:
-        """Take live parameters over; where an offset changed, what waits is dropped for ``reason``."""
+        """Apply live parameters; where an offset changed, what waits is dropped.
+
+        :param config: the parameters in force from now on
+        :param reason: under which it is counted
+        """
         self._config = config
 
         def step(pairing: Pairing[Received[Any]]) -> Outcome[Received[Any]]:
@@ -199,21 +228,27 @@ class Inputs:
         self.pairs.settle(step)
 
     def poll(self) -> None:
-        """Settle what has waited too long; now and then."""
+        """Release or drop what has waited too long; to be called periodically."""
         self.pairs.poll()
-        self._ask_for_latched()
+        self._subscribe_to_latched()
 
     def rewind(self, to_ns: int) -> None:
-        """The node's clock was set back to this time [ns]."""
+        """Reset where the node's clock was set back.
+
+        :param to_ns: the new time [ns]
+        """
         self.pairs.settle(lambda pairing: pairing.rewind(to_ns))
 
     def diagnose(self) -> Diagnosis:
-        """What the stamps of the last ``doctor_window`` seconds say."""
+        """Diagnose the stamps of the last ``doctor_window`` seconds."""
         now = time.monotonic_ns()
         return diagnose(*(self._window.series(stream, now) for stream in SENSORS))
 
     def why_silent(self, stream: str) -> str:
-        """The most likely reason why nothing comes from a camera, with a remedy."""
+        """The most likely reason why a camera is silent, with a remedy.
+
+        :param stream: ``visible`` or ``infrared``
+        """
         topic = self.topic(stream)
         publishers = self._node.get_publishers_info_by_topic(topic)
         if not publishers:
@@ -231,11 +266,11 @@ class Inputs:
         self._window.add(stream, stamp_of(message.header), time.monotonic_ns())
         if not self.enabled:
             self.pairs.refuse(message, stream, DISABLED)
-            self.partner.restart()  # nobody is missed while nothing is wanted
+            self.counterpart.restart()  # no camera is missing while none is needed
             return
-        self.partner.arrived(stream, now)
-        if self._config.on_missing != "stop" and self.partner.waits_in_vain(now, self._config.missing_after):
-            waits = 0.0  # nothing comes from the other one; its first image puts an end to this
+        self.counterpart.arrived(stream, now)
+        if self._config.on_missing != "stop" and self.counterpart.waits_in_vain(now, self._config.missing_after):
+            waits = 0.0  # the other camera is silent; its first image ends this
 
         def step(pairing: Pairing[Received[Any]]) -> Outcome[Received[Any]]:
             pairing.wait_ns = round(1e9 * waits)
