@@ -19,7 +19,7 @@ from textdifuse_ros.localize.base import Instance, Localization, mask_box
 from textdifuse_ros.localize.prompt import parse_prompt
 from textdifuse_ros.nodes.text_outputs import detection_array, label_info, objects_document
 from textdifuse_ros.runtime.key_frames import MaskProvenance
-from textdifuse_ros.runtime.text_target import Found
+from textdifuse_ros.runtime.text_target import Detections
 
 DEFINITIONS = {
     "Detection2DArray": "std_msgs/Header header|Detection2D[] detections",
@@ -45,12 +45,12 @@ KNOWN = {
 }
 
 
-def found_square(shape: tuple[int, int], strength: float = 1.0) -> Found:
+def found_square(shape: tuple[int, int], strength: float = 1.0) -> Detections:
     mask = np.zeros(shape, bool)
     mask[8:30, 10:40] = True
     phrases = parse_prompt("person, car").phrases
     objects = Localization((Instance(mask, mask_box(mask), 0.75, 2, track=7, stamp=12.5),), shape, phrases)
-    return Found(objects, MaskProvenance("person, car", "located", 12.5, "gate", 0.1), strength)
+    return Detections(objects, MaskProvenance("person, car", "located", 12.5, "gate", 0.1), strength)
 
 
 class Definitions:

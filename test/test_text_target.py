@@ -18,10 +18,9 @@ from textdifuse_ros.fusion.fuser import Fuser
 from textdifuse_ros.localize.base import Instance, Localization, mask_box
 from textdifuse_ros.localize.prompt import Prompt, parse_prompt
 from textdifuse_ros.runtime import text_target
-from textdifuse_ros.runtime.engine import Engine
+from textdifuse_ros.runtime.engine import Engine, FusionRequest
 from textdifuse_ros.runtime.key_frames import MaskProvenance
-from textdifuse_ros.runtime.latency_budget import Effort
-from textdifuse_ros.runtime.text_target import Found, TextTarget
+from textdifuse_ros.runtime.text_target import Detections, TextTarget
 
 FIXED = FusionNodeConfig(
     localizer="fixed", regions="person 5 5 25 25; car 40 10 60 30", target_text="person", localize_rate=100.0
@@ -72,13 +71,13 @@ class Stream:
     def __init__(self, target: TextTarget, pair: tuple[np.ndarray, np.ndarray]) -> None:
         self.target, self.pair, self.stamp = target, pair, 100.0
 
-    def next(self) -> Found:
+    def next(self) -> Detections:
         self.stamp += 0.001
-        found = self.target.find(*self.pair, self.stamp)
+        found = self.target.detect(*self.pair, self.stamp)
         assert found is not None
         return found
 
-    def until(self, state: str) -> Found:
+    def until(self, state: str) -> Detections:
         found = self.next()
         deadline = time.monotonic() + 20
         while found.provenance.state != state:
@@ -99,7 +98,7 @@ def test_a_text_that_comes_while_it_runs_is_loaded_for_beside_the_stream_and_an_
 
     monkeypatch.setattr(text_target, "make_localizer", slow)
     target.open(replace(FIXED, target_text=""))
-    assert target.find(*pair, 1.0) is None, "no text, no localizer"
+    assert target.detect(*pair, 1.0) is None, "no text, no localizer"
     target.apply(FIXED)
     stream = Stream(target, pair)
     found = stream.next()
@@ -111,7 +110,7 @@ def test_a_text_that_comes_while_it_runs_is_loaded_for_beside_the_stream_and_an_
     assert found.provenance.text == "person:0.5", "the text of now, not that of when it was loaded"
     assert found.emphasis().strengths.max() == 1.0, "half of two"
     target.apply(replace(FIXED, target_text=" , "))
-    assert target.find(*pair, 300.0) is None and target.told["masks"] == "off"
+    assert target.detect(*pair, 300.0) is None and target.status()["masks"] == "off"
     assert gate.closed.wait(10)
 
 
@@ -123,7 +122,7 @@ def test_a_look_that_was_begun_for_another_text_gives_no_mask(target, pair, monk
     stream.next()
     assert gate.begun.wait(10)
     target.apply(replace(FIXED, target_text="car"))
-    assert target.told["masks"] == "waiting" and target.told["target"] == "car"
+    assert target.status()["masks"] == "waiting" and target.status()["target"] == "car"
     gate.begun.clear()
     gate.open.set()
     states = []
@@ -144,7 +143,7 @@ def test_a_localizer_that_hangs_holds_nothing_up_and_is_told_of_at_the_end(pair,
     Stream(target, pair).next()
     assert gate.begun.wait(10)
     target.apply(replace(FIXED, target_text=""))
-    assert target.find(*pair, 200.0) is None
+    assert target.detect(*pair, 200.0) is None
     assert not target.close(0.05), "its thread has not ended"
     gate.open.set()
     assert target.close(10.0) and gate.closed.is_set()
@@ -170,12 +169,12 @@ def test_a_changed_localizer_replaces_the_old_one_and_one_that_cannot_be_had_is_
     target.apply(replace(FIXED, regions="/nowhere/regions.txt"))
     found = stream.until("failed")
     assert not found.localization and found.provenance.error.startswith("parameter regions: ")
-    assert said == [f"localizer not loaded: {found.provenance.error}"] and "parameter regions" in target.trouble
+    assert said == [f"localizer not loaded: {found.provenance.error}"] and "parameter regions" in target.problem
     target.apply(replace(FIXED, regions="/nowhere/regions.txt", steps=2))
     assert len(said) == 1, "another parameter is no reason to try again"
     target.apply(FIXED)
     assert stream.until("located").localization
-    assert target.trouble == ""
+    assert target.problem == ""
 
 
 def test_forgetting_everything_makes_the_next_image_a_key_frame(target, pair):
@@ -190,7 +189,7 @@ def test_forgetting_everything_makes_the_next_image_a_key_frame(target, pair):
 def test_an_image_that_was_restored_alone_has_empty_masks_and_says_so(target, pair):
     target.open(FIXED)
     for alone in ((pair[0], None), (None, pair[1])):
-        found = target.find(*alone, 1.0)
+        found = target.detect(*alone, 1.0)
         assert found.provenance.state == "alone" and not found.localization.label_map().any()
         assert found.localization.size == (45, 70)
 
@@ -208,7 +207,7 @@ def test_an_image_that_was_restored_alone_has_empty_masks_and_says_so(target, pa
 def test_what_is_wrong_at_the_start_is_refused_by_the_parameters_name(target, changes, said):
     with pytest.raises(ConfigError, match="^" + said.replace("(", r"\(") if said[0] != "l" else said):
         target.open(replace(FIXED, **changes))
-    assert target.find(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8), 0.0) is None
+    assert target.detect(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8), 0.0) is None
 
 
 @pytest.mark.parametrize(
@@ -227,22 +226,25 @@ def test_what_is_no_text_is_refused_with_the_parameters_name(given):
 # ---- a fusion with objects
 
 
-def found_square(shape: tuple[int, int], strength: float = 1.0) -> Found:
+ONE_STEP, HALF_SIZE = FusionRequest(1, "ddim", 0), FusionRequest(1, "ddim", 0, 0.5)
+
+
+def found_square(shape: tuple[int, int], strength: float = 1.0) -> Detections:
     mask = np.zeros(shape, bool)
     mask[8:30, 10:40] = True
     phrases = parse_prompt("person, car").phrases
     objects = Localization((Instance(mask, mask_box(mask), 0.75, 2, track=7, stamp=12.5),), shape, phrases)
-    return Found(objects, MaskProvenance("person, car", "located", 12.5, "gate", 0.1), strength)
+    return Detections(objects, MaskProvenance("person, car", "located", 12.5, "gate", 0.1), strength)
 
 
 def test_a_model_without_re_modulation_fuses_plainly_and_says_why(tiny_checkpoint, pair):
     engine = Engine(lambda *told: None)
     config = FusionNodeConfig(model=str(tiny_checkpoint), device="cpu")
     engine.open(config, (48, 64))
-    plain = engine.fuse(*pair, config, Effort(1))
-    result = engine.fuse(*pair, config, Effort(1), found_square(pair[1].shape).emphasis())
+    plain = engine.fuse(*pair, ONE_STEP)
+    result = engine.fuse(*pair, ONE_STEP, found_square(pair[1].shape).emphasis())
     np.testing.assert_array_equal(result.image, plain.image)
-    assert "re-modulation" in engine.plain_because and "text" not in result.provenance
+    assert "re-modulation" in result.provenance["plain_because"] and "text" not in result.provenance
     engine.close()
 
 
@@ -252,8 +254,8 @@ def test_a_smaller_fusion_emphasises_the_same_objects(tiny_text_checkpoint, pair
     engine.open(config, (48, 64))
     visible, infrared = (np.repeat(np.repeat(image, 2, 0), 2, 1) for image in pair)
     found = found_square(infrared.shape)
-    plain = engine.fuse(visible, infrared, config, Effort(1, 0.5))
-    result = engine.fuse(visible, infrared, config, Effort(1, 0.5), found.emphasis())
+    plain = engine.fuse(visible, infrared, HALF_SIZE)
+    result = engine.fuse(visible, infrared, HALF_SIZE, found.emphasis())
     small = found.emphasis().resized(35, 23)
     assert small.objects is not None and small.objects.shape == small.strengths.shape == (23, 35)
     assert np.array_equal(small.objects > 0, small.strengths > 0)
@@ -261,7 +263,7 @@ def test_a_smaller_fusion_emphasises_the_same_objects(tiny_text_checkpoint, pair
     assert changed[found.localization.label_map() > 0].mean() > 0.3
     assert result.mask is not None and result.mask.shape == infrared.shape
     assert not changed[result.mask == 0].any() and (result.mask == 0).mean() > 0.5
-    assert engine.plain_because == ""
+    assert "plain_because" not in result.provenance
     engine.close()
 
 

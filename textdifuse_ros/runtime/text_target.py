@@ -1,4 +1,4 @@
-"""The text in service: its localizer loaded, asked, changed and replaced beside the fusion; free of ROS."""
+"""The text of a running node: its localizer is loaded, changed and replaced while the fusion goes on."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from textdifuse_ros.runtime.key_frames import FAILED, STALE, WAITING, KeyframeLo
 T = TypeVar("T")
 
 LOCALIZER, NOT_LOADED = "localizer", "localizer not loaded"
-"""The reasons under which its failures are told."""
+"""Reasons under which failures are logged."""
 ALONE = "alone"
-"""State of the masks of an image that was restored alone: a localizer looks at both."""
+"""State of the masks of an image that was restored alone: a localizer needs both images."""
 CLOSE_TIMEOUT = 1.0
 
 
@@ -34,7 +34,8 @@ CLOSE_TIMEOUT = 1.0
 class Detections:
     """The objects of one image, and what made their masks.
 
-    :ivar provenance: its ``text`` is that of ``localization``, also before anything was found
+    :ivar localization: the objects
+    :ivar provenance: of their masks; its ``text`` is that of ``localization``, even before anything was found
     :ivar strength: the general strength in force for this image
     :ivar tracked: whether the masks may come from an earlier key frame; False where each image is searched
     """
@@ -45,44 +46,45 @@ class Detections:
     tracked: bool = True
 
     def emphasis(self) -> Emphasis:
-        """As a fusion takes it."""
-        made = self.provenance
-        return Emphasis.of(self.localization, self.strength, made.text, made.localizer)
+        """The emphasis of these objects, for a fusion."""
+        provenance = self.provenance
+        return Emphasis.of(self.localization, self.strength, provenance.text, provenance.localizer)
 
     def metadata(self) -> dict[str, Any]:
         """Plain values for the image's provenance: of which text and key frame tracked masks are."""
         if not self.tracked:
             return {}
-        made = self.provenance
-        located = made.stamp is not None
+        provenance = self.provenance
+        located = provenance.stamp is not None
         return {
-            "text": made.text,
+            "text": provenance.text,
             "strength": self.strength,
-            "localizer": made.localizer,
-            "masks": made.state,
-            "masks_text": made.text if located else "",
-            "masks_stamp": f"{made.stamp:.6f}" if located else "",
+            "localizer": provenance.localizer,
+            "masks": provenance.state,
+            "masks_text": provenance.text if located else "",
+            "masks_stamp": f"{provenance.stamp:.6f}" if located else "",
             "objects": len(self.localization.instances),
         }
 
 
 class TextTarget:
-    """Finds what ``target_text`` names in image after image, and never holds the fusion up.
+    """Finds the objects that ``target_text`` names in consecutive images, without ever blocking the fusion.
 
-    One caller of :meth:`detect`; everything else from any other thread. Only :meth:`open` waits for weights: what a
-    running node is told is loaded in a thread, and until then, as until the first result, there are no masks. An empty
-    text has no localizer. One that fails, or cannot be loaded, is told of, and the fusion goes on without masks.
+    :meth:`detect` has one caller; every other method may be called from any thread. Only :meth:`open` waits for
+    weights. What changes later is loaded in a thread; until it is, and until the first result, there are no masks. An
+    empty text has no localizer. A localizer that fails or cannot be loaded is reported, and the fusion goes on
+    without masks.
 
-    :param complain: takes a reason and a line for the log, from any thread
+    :param warn: takes a reason and a line for the throttled log, from any thread
     """
 
-    def __init__(self, complain: Callable[[str, str], Any]) -> None:
-        self._complain = complain
+    def __init__(self, warn: Callable[[str, str], Any]) -> None:
+        self._warn = warn
         self._lock = threading.Lock()
-        self._config: FusionNodeConfig | None = None  # while in service
+        self._config: FusionNodeConfig | None = None  # None unless open
         self._prompt = Prompt()
         self._keyframes: KeyframeLocalizer | None = None
-        self._serial = 0  # of what is wanted; a localizer that was loaded for an older one is of no use
+        self._serial = 0  # of the current request; a localizer loaded for an older one is discarded
         self._loading = False
         self._error = ""  # why there is no localizer
         self._latest = MaskProvenance()
@@ -91,54 +93,59 @@ class TextTarget:
         self._threads: list[threading.Thread] = []
 
     def check(self, config: FusionNodeConfig) -> None:
-        """Refuse a text that is none; once a configuration was opened also words that its localizer does not know.
+        """Check that the text can be parsed and, once opened, that the localizer knows its words.
 
-        :raises ConfigError: names ``target_text``, and lists what is known
+        :param config: the parameters to check
+        :raises ConfigError: names ``target_text`` and lists the known words
         """
         prompt = parse_prompt(config.target_text)
-        if prompt and self._knows_words:  # before, PyTorch would have to be imported for it
+        if prompt and self._knows_words:  # earlier it would import PyTorch
             words = known_words(_part(LocalizerConfig, config))
             if words is not None:
                 resolve(prompt, words)
 
     def open(self, config: FusionNodeConfig) -> None:
-        """Begin: load the localizer, if there is a text.
+        """Load the localizer, if there is a text.
 
-        :raises ConfigError: text or localizer are wrong, or its weights; the parameter is named
+        :param config: the parameters in force
+        :raises ConfigError: text, localizer or weights are unusable; names the parameter
         """
         self._knows_words = True
         self.check(config)
-        keyframes = self._made(config) if parse_prompt(config.target_text) else None
+        keyframes = self._load_localizer(config) if parse_prompt(config.target_text) else None
         with self._lock:
-            self._retire()
-            self._take(config)
+            self._discard()
+            self._set_config(config)
             self._keyframes = keyframes
 
     def apply(self, config: FusionNodeConfig) -> None:
-        """Take changed parameters over; waits for nothing."""
+        """Apply changed parameters without waiting.
+
+        :param config: the parameters in force from now on
+        """
         with self._lock:
             before = self._config
             if before is None:
                 return
             same = alike(_part(LocalizerConfig, config), _part(LocalizerConfig, before))
             changed = config.target_text != before.target_text
-            self._take(config)
+            self._set_config(config)
             if not same or not self._prompt:
-                self._retire()
+                self._discard()
             if self._keyframes is not None:
-                self._hand_on(self._keyframes)
+                self._configure(self._keyframes)
             elif self._prompt and not self._loading and (changed or not same):
-                self._begin_loading(config)
+                self._start_loading(config)
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> bool:
-        """Give the localizer back.
+        """Close the localizer.
 
-        :param timeout: longest wait for the key frame that is being looked at, and for weights [s]
+        :param timeout: longest wait for a running key frame and for loading weights [s]
         :returns: whether all threads have ended
         """
         with self._lock:
             self._config, self._prompt = None, Prompt()
-            self._retire()
+            self._discard()
             self._latest, self._objects = MaskProvenance(), 0
             threads = list(self._threads)
         deadline = time.monotonic() + timeout
@@ -151,13 +158,13 @@ class TextTarget:
         with self._lock:
             if self._keyframes is not None:
                 self._keyframes.set_prompt("")
-                self._hand_on(self._keyframes)
+                self._configure(self._keyframes)
 
     def detect(self, visible: np.ndarray | None, infrared: np.ndarray | None, stamp: float) -> Detections | None:
-        """The objects of the next image; None without a text. Does not raise.
+        """Find the objects of the next image; None without a text. Never raises.
 
-        :param visible: uint8 or uint16 [H, W, 3] RGB; must not be written to afterwards
-        :param infrared: uint8 [H, W]; likewise. Where one of them is missing, nothing is found
+        :param visible: uint8 or uint16 [H, W, 3] RGB, or None; must not be written to afterwards
+        :param infrared: uint8 [H, W], or None; likewise. Without one of them nothing is found
         :param stamp: of the image [s]
         """
         with self._lock:
@@ -168,51 +175,51 @@ class TextTarget:
             assert whole is not None
             found = Localization((), (whole.shape[0], whole.shape[1]), prompt.phrases)
             if visible is None or infrared is None:
-                made = MaskProvenance(prompt.text, ALONE)
+                provenance = MaskProvenance(prompt.text, ALONE)
             elif self._keyframes is None:
-                made = self._without_localizer()
+                provenance = self._without_localizer()
             else:
                 try:
                     tracked = self._keyframes.update(stamp, to_uint8(visible), to_uint8(infrared))
-                    found, made = tracked.localization, tracked.provenance
-                except Exception as error:  # whatever it is, the pair must come out
+                    found, provenance = tracked.localization, tracked.provenance
+                except Exception as error:  # any error: the pair must still be published
                     line = _line(error)
-                    made = MaskProvenance(prompt.text, FAILED, error=line)
-                    self._complain(LOCALIZER, f"the masks could not be carried on: {line}")
-            self._latest, self._objects = made, len(found.instances)
-            return Detections(found, made, config.target_strength)
+                    provenance = MaskProvenance(prompt.text, FAILED, error=line)
+                    self._warn(LOCALIZER, f"the masks could not be tracked: {line}")
+            self._latest, self._objects = provenance, len(found.instances)
+            return Detections(found, provenance, config.target_strength)
 
     def status(self) -> dict[str, Any]:
-        """Plain values for the statistics: the text in force, and how its masks fare."""
+        """Plain values for the statistics: the text in force and the state of its masks."""
         with self._lock:
-            made = self._latest
+            provenance = self._latest
             strength = None if self._config is None else self._config.target_strength
             return {
-                "target": made.text,
+                "target": provenance.text,
                 "strength": strength,
-                "masks": made.state,
-                "masks_stamp": made.stamp,
-                "localizer": made.localizer,
-                "localizer_seconds": None if made.seconds is None else round(made.seconds, 4),
+                "masks": provenance.state,
+                "masks_stamp": provenance.stamp,
+                "localizer": provenance.localizer,
+                "localizer_seconds": None if provenance.seconds is None else round(provenance.seconds, 4),
                 "objects": self._objects,
-                "error": made.error,
+                "error": provenance.error,
             }
 
     @property
     def problem(self) -> str:
-        """Why there are no masks, or old ones, with a remedy; empty where all is well."""
+        """Why masks are missing or stale, with a remedy; empty if nothing is wrong."""
         with self._lock:
-            made = self._latest
-        if made.error:
-            return f"no new masks of {made.text!r}: {made.error}"
-        if made.state == STALE:
+            provenance = self._latest
+        if provenance.error:
+            return f"no new masks of {provenance.text!r}: {provenance.error}"
+        if provenance.state == STALE:
             remedy = "raise mask_lifetime above the time between two images and the localizer's"
-            return f"the masks of {made.text!r} are stale; {remedy}"
+            return f"the masks of {provenance.text!r} are stale; {remedy}"
         return ""
 
     # ---- under the lock
 
-    def _take(self, config: FusionNodeConfig) -> None:
+    def _set_config(self, config: FusionNodeConfig) -> None:
         before = self._prompt
         self._config, self._prompt = config, parse_prompt(config.target_text)
         if before.text != self._prompt.text:
@@ -223,21 +230,21 @@ class TextTarget:
         state = FAILED if self._error else WAITING
         return MaskProvenance(self._prompt.text, state, error=self._error)
 
-    def _hand_on(self, keyframes: KeyframeLocalizer) -> None:
-        """Have it do what is wanted now."""
+    def _configure(self, keyframes: KeyframeLocalizer) -> None:
+        """Pass the current text and tracking parameters on."""
         assert self._config is not None
         keyframes.configure(_part(TrackingConfig, self._config))
         keyframes.set_prompt(self._config.target_text)
 
-    def _retire(self) -> None:
-        """Let go of the localizer; a thread waits for the key frame that it is looking at."""
+    def _discard(self) -> None:
+        """Discard the localizer; a thread waits for its running key frame."""
         self._serial += 1
         self._loading, self._error = False, ""
         keyframes, self._keyframes = self._keyframes, None
         if keyframes is not None:
             self._start(keyframes.close, "retire localizer")
 
-    def _begin_loading(self, config: FusionNodeConfig) -> None:
+    def _start_loading(self, config: FusionNodeConfig) -> None:
         self._serial += 1
         self._loading, self._error = True, ""
         self._latest = self._without_localizer()
@@ -246,7 +253,7 @@ class TextTarget:
 
     def _start(self, work: Callable[[], Any], name: str) -> None:
         self._threads = [thread for thread in self._threads if thread.is_alive()]
-        # A daemon, lest a localizer that hangs keep the process from ending.
+        # A daemon: a localizer that hangs must not keep the process from ending.
         self._threads.append(threading.Thread(target=work, name=name, daemon=True))
         self._threads[-1].start()
 
@@ -254,7 +261,7 @@ class TextTarget:
 
     def _load(self, serial: int, config: FusionNodeConfig) -> None:
         try:
-            keyframes = self._made(config)
+            keyframes = self._load_localizer(config)
         except Exception as error:
             line = _line(error)
             with self._lock:
@@ -263,17 +270,19 @@ class TextTarget:
                     self._loading, self._error = False, line
                     self._latest = self._without_localizer()
             if wanted:
-                self._complain(NOT_LOADED, line)
+                self._warn(NOT_LOADED, line)
             return
         with self._lock:
             if serial == self._serial:
                 self._loading, self._keyframes = False, keyframes
-                self._hand_on(keyframes)  # text and rate may have changed meanwhile
+                self._configure(keyframes)  # text and rate may have changed meanwhile
                 return
         keyframes.close()
 
-    def _made(self, config: FusionNodeConfig) -> KeyframeLocalizer:
-        """The localizer at work.
+    def _load_localizer(self, config: FusionNodeConfig) -> KeyframeLocalizer:
+        """Load the localizer.
+
+        :param config: the parameters in force
 
         :raises ConfigError: names the parameter
         """
@@ -281,12 +290,12 @@ class TextTarget:
         try:
             localizer = make_localizer(wanted)
         except TextDifuseError as error:
-            name = _blamed(error, wanted)
+            name = _parameter_to_blame(error, wanted)
             if not name:
                 raise
             raise ConfigError(f"parameter {name}: {error.what}", error.expected, error.actual, error.remedy) from error
         keyframes = KeyframeLocalizer(
-            localizer, _part(TrackingConfig, config), report=lambda line: self._complain(LOCALIZER, line)
+            localizer, _part(TrackingConfig, config), report=lambda line: self._warn(LOCALIZER, line)
         )
         try:
             keyframes.set_prompt(config.target_text)
@@ -296,8 +305,8 @@ class TextTarget:
         return keyframes
 
 
-def _blamed(error: TextDifuseError, config: LocalizerConfig) -> str:
-    """The parameter to look at; empty where the error names it."""
+def _parameter_to_blame(error: TextDifuseError, config: LocalizerConfig) -> str:
+    """The parameter to blame; empty where the error names it."""
     if isinstance(error, ConfigError):
         return ""
     if isinstance(error, DeviceError):
@@ -310,7 +319,7 @@ def _blamed(error: TextDifuseError, config: LocalizerConfig) -> str:
 
 
 def _part(kind: type[T], config: FusionNodeConfig) -> T:
-    """The part of the node's configuration that another one is."""
+    """Extract the parameters of another configuration class from the node's."""
     return kind(**{item.name: getattr(config, item.name) for item in dataclasses.fields(kind)})  # type: ignore[arg-type]
 
 
