@@ -81,9 +81,9 @@ class TestOneRecording:
         assert fuse(tmp_path / "in", tmp_path / "out", "--name", "car/eyes", *options) == 0
         with BagReader(tmp_path / "out") as bag:
             message = next(bag.messages(["/car/eyes/provenance"]))
-        told: Any = STORE.deserialize_cdr(message.data, message.type)
-        values = {item.key: item.value for item in told.status[0].values}
-        assert told.header.frame_id == "color" and told.status[0].message == "fused" and told.status[0].level == 0
+        report: Any = STORE.deserialize_cdr(message.data, message.type)
+        values = {item.key: item.value for item in report.status[0].values}
+        assert report.header.frame_id == "color" and report.status[0].message == "fused" and report.status[0].level == 0
         assert values["steps"] == "1" and values["sources"] == "visible+infrared" and len(values["weights"]) == 64
         assert values["stamp_difference_ms"] == "4.000"
 
@@ -162,8 +162,8 @@ class TestOneRecording:
     ) -> None:
         record(tmp_path / "in", 6, bad=(2, 4))
         assert fuse(tmp_path / "in", tmp_path / "out", *options) == 1
-        told = capsys.readouterr()
-        assert "fused 4 of 6 pairs" in told.out and "2 bad_visible" in told.err and "nonsense" in told.err
+        report = capsys.readouterr()
+        assert "fused 4 of 6 pairs" in report.out and "2 bad_visible" in report.err and "nonsense" in report.err
         assert [item.stamp_ns for item in images(tmp_path / "out")] == [START + n * PERIOD for n in (0, 1, 3, 5)]
         summary = json.loads(read_notes(tmp_path / "out")["textdifuse"])["summary"]
         assert summary["failed"]["bad_visible"]["count"] == 2 and summary["visible"]["received"] == 6
@@ -183,9 +183,11 @@ class TestOneRecording:
                     cut = {("/visible", 1): whole[:7], ("/infrared", 2): whole[:-9]}
                     writer.write_raw(topic, stamp, cut.get((topic, index), whole))
         assert fuse(tmp_path / "in", tmp_path / "out", *options) == 1
-        told = capsys.readouterr()
-        assert "fused 2 of 3 pairs" in told.out and "1 of 4 visible images without a partner: zero_stamp" in told.out
-        assert "1 bad_infrared" in told.err
+        report = capsys.readouterr()
+        assert (
+            "fused 2 of 3 pairs" in report.out and "1 of 4 visible images without a partner: zero_stamp" in report.out
+        )
+        assert "1 bad_infrared" in report.err
         assert [item.stamp_ns for item in images(tmp_path / "out")] == [START, START + 3 * PERIOD]
 
     def test_parameters_of_the_node_and_its_file_count(self, tmp_path: Path, options: list[str]) -> None:

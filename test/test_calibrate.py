@@ -113,8 +113,8 @@ def test_folders_give_parameters_a_sheet_and_figures(folders, tmp_path, capsys):
     assert config.homography_sizes == (*SIZE, *SIZE)
     values = yaml.safe_load(out.read_text())["/**"]["ros__parameters"]["infrared_homography"]
     assert all(isinstance(value, float) for value in values), "rcl refuses a list of integers and floats"
-    told = json.loads(figures.read_text())
-    assert told["score"] > 2 * told["score_before"] and told["pairs"] == 8 and told["spread_px"] < 1
+    report = json.loads(figures.read_text())
+    assert report["score"] > 2 * report["score_before"] and report["pairs"] == 8 and report["spread_px"] < 1
     assert read_visible(sheet).shape[1] > 4 * 400
     assert "translation from 8 pairs" in capsys.readouterr().out
 
@@ -156,10 +156,10 @@ def test_a_few_pairs_are_said_not_to_tell(folders, tmp_path, capsys, kind):
             source = folder / f"{0 if kind != 'three' else number}.png"
             (some / folder.name).mkdir(parents=True, exist_ok=True)
             (some / folder.name / f"{number}.png").write_bytes(source.read_bytes())
-    told = tmp_path / "told.json"
-    arguments = ["-o", str(tmp_path / "out.yaml"), "--json", str(told)]
+    report = tmp_path / "told.json"
+    arguments = ["-o", str(tmp_path / "out.yaml"), "--json", str(report)]
     assert main(["calibrate", str(some / "vis"), str(some / "ir"), *arguments]) == 1
-    figures = json.loads(told.read_text())
+    figures = json.loads(report.read_text())
     assert figures["pairs"] == (3 if kind == "three" else 1) and figures["transform"] in ("translation", "similarity")
     assert (figures["spread_px"] is None) == (kind != "three")
     assert "different pairs do not tell how good this is" in capsys.readouterr().err
@@ -183,10 +183,10 @@ def test_wrong_use_is_one_line_and_status_2(folders, tmp_path, capsys):
 def test_the_check_measures_what_registration_gives_back(folders, tmp_path, tiny_checkpoint, scenes, capsys):
     for number, (_, infrared) in enumerate(scenes):
         write_png(folders[1] / f"{number}.png", infrared)
-    told = tmp_path / "check.json"
+    report = tmp_path / "check.json"
     arguments = [*map(str, folders), "--check=8,0", "--limit", "4", "--steps", "1", "--model", str(tiny_checkpoint)]
-    assert main(["calibrate", *arguments, "--json", str(told)]) == 0
-    (row,) = json.loads(told.read_text())["displacements"]
+    assert main(["calibrate", *arguments, "--json", str(report)]) == 0
+    (row,) = json.loads(report.read_text())["displacements"]
     assert row["error_px"] < 0.5 and set(row["qabf"]) == {"aligned", "moved", "registered"}
     assert row["loss"] == pytest.approx(1 - row["qabf"]["registered"] / row["qabf"]["aligned"], abs=1e-4)
     assert "| 8,0 | translation |" in capsys.readouterr().out

@@ -18,18 +18,18 @@ from textdifuse_ros.fusion.device import keep_memory, resolve_precision
 
 def test_info_tells_size_cost_and_origin(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "--model", str(tiny_checkpoint), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["parameters"]["total"] == told["parameters"]["luma"] + told["parameters"]["chroma"] > 10_000
-    assert told["size"] == [640, 480]
-    assert set(told["gflops"]) == {"1", "2", "4"}
-    for cost in told["gflops"].values():
+    report = json.loads(capsys.readouterr().out)
+    assert report["parameters"]["total"] == report["parameters"]["luma"] + report["parameters"]["chroma"] > 10_000
+    assert report["size"] == [640, 480]
+    assert set(report["gflops"]) == {"1", "2", "4"}
+    for cost in report["gflops"].values():
         assert cost["total"] == pytest.approx(cost["luma"] + cost["chroma"], abs=0.02)
-    assert told["gflops"]["1"]["total"] < told["gflops"]["4"]["total"]
-    assert told["config"]["luma_widths"] == [16, 16, 16]
-    assert len(told["sha256"]) == 64
+    assert report["gflops"]["1"]["total"] < report["gflops"]["4"]["total"]
+    assert report["config"]["luma_widths"] == [16, 16, 16]
+    assert len(report["sha256"]) == 64
     assert main(["info", "--model", str(tiny_checkpoint)]) == 0
     table = capsys.readouterr().out
-    assert told["sha256"] in table and f"{told['gflops']['4']['total']:.1f}" in table
+    assert report["sha256"] in table and f"{report['gflops']['4']['total']:.1f}" in table
 
 
 def test_info_says_what_an_average_is_of(
@@ -44,12 +44,12 @@ def test_info_says_what_an_average_is_of(
 def test_info_tells_what_a_text_adds_where_the_model_can_heed_one(
     tiny_checkpoint: Path, tiny_text_checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def told(path: Path) -> dict[str, float]:
+    def report(path: Path) -> dict[str, float]:
         assert main(["info", "--model", str(path), "--json"]) == 0
         return dict(json.loads(capsys.readouterr().out)["text_gflops"])
 
-    assert told(tiny_checkpoint) == {}
-    added = told(tiny_text_checkpoint)
+    assert report(tiny_checkpoint) == {}
+    added = report(tiny_text_checkpoint)
     assert main(["info", "--model", str(tiny_checkpoint)]) == 0
     assert ", text " not in capsys.readouterr().out
     assert main(["info", "--model", str(tiny_text_checkpoint)]) == 0
@@ -71,17 +71,17 @@ def test_benchmark_times_steps_beside_the_yardstick_and_a_text_where_the_model_h
     model = tiny_text_checkpoint if text else tiny_checkpoint
     words = ["benchmark", "--model", model, "--device", "cpu", "--size", "128x96", "--rounds", 1, "--objects", 2]
     assert main([str(word) for word in [*words, "--json", tmp_path / "times.json"]]) == 0
-    told = json.loads((tmp_path / "times.json").read_text(encoding="utf-8"))
-    assert set(told["seconds"]) == {
+    report = json.loads((tmp_path / "times.json").read_text(encoding="utf-8"))
+    assert set(report["seconds"]) == {
         *("1 step", "2 steps", "4 steps", "video state", "yardstick"),
         *(("1 with text", "4 with text") if text else ()),
     }
-    assert all(seconds > 0 for seconds in told["seconds"].values())
-    assert told["ratio"]["yardstick"] == 1
-    assert told["objects"] == 2
-    parts = told["parts of one step"]
+    assert all(seconds > 0 for seconds in report["seconds"].values())
+    assert report["ratio"]["yardstick"] == 1
+    assert report["objects"] == 2
+    parts = report["parts of one step"]
     assert parts["total"] == pytest.approx(sum(parts.values()) - parts["total"], abs=5e-4)
-    assert told["allocator"] == keep_memory()
+    assert report["allocator"] == keep_memory()
     assert "yardstick" in capsys.readouterr().out
 
 

@@ -21,7 +21,7 @@ from textdifuse_ros.bags.reader import BagReader
 from textdifuse_ros.bags.writer import BagWriter
 from textdifuse_ros.checkpoint import find_checkpoint
 from textdifuse_ros.cli.demo import MADE
-from textdifuse_ros.cli.demo_report import Books, FolderInput, RecordedInput, make_images
+from textdifuse_ros.cli.demo_report import RunCounters, FolderInput, RecordedInput, make_images
 from textdifuse_ros.cli.live_run import claim_output
 from textdifuse_ros.errors import CheckpointError, InputError
 
@@ -79,26 +79,26 @@ def test_a_drive_is_rendered_played_fused_recorded_and_every_pair_accounted_for(
     done = _run(tmp_path, "--model", _model(tiny_checkpoint), "--steps", 1, "--size", "160x120", "--pairs", 50)
     assert done.returncode == 0, done.stderr
 
-    told = json.loads((out / "summary.json").read_text())
-    assert told["pairs_in"] == 50 == told["fused"] + sum(told["dropped"].values())
-    assert {"transport", "superseded"} <= set(told["dropped"])
-    assert told["fused"] >= 25, "the rate is chosen so that at least half are fused"
-    assert 0 < told["latency_ms"]["median"] <= told["latency_ms"]["p99"]
-    assert told["steps"] == 1 and told["device"] and len(told["weights"]) == 64
-    first, later = told["texts"]
-    assert (first["text"], later["text"]) == ("person", "car") and first["frames"] + later["frames"] == told["fused"]
+    report = json.loads((out / "summary.json").read_text())
+    assert report["pairs_in"] == 50 == report["fused"] + sum(report["dropped"].values())
+    assert {"transport", "superseded"} <= set(report["dropped"])
+    assert report["fused"] >= 25, "the rate is chosen so that at least half are fused"
+    assert 0 < report["latency_ms"]["median"] <= report["latency_ms"]["p99"]
+    assert report["steps"] == 1 and report["device"] and len(report["weights"]) == 64
+    first, later = report["texts"]
+    assert (first["text"], later["text"]) == ("person", "car") and first["frames"] + later["frames"] == report["fused"]
     assert first["last_stamp_ns"] < later["first_stamp_ns"] and later["waiting"], "localised anew for the new text"
     with BagReader(out / "fused_bag") as fused, BagReader(out / "input_bag") as inputs:
         images = list(fused.images("/fusion_node/fused"))
         stamps = {image.stamp_ns for image in inputs.images("/visible/image")}
-    assert len(images) == told["fused"]
+    assert len(images) == report["fused"]
     assert {image.stamp_ns for image in images} <= stamps, "the visible header is kept"
     assert {(image.width, image.height, image.encoding) for image in images} == {(160, 120, "rgb8")}
     sheet = cv2.imread(str(out / "contact_sheet.png"))
     assert sheet is not None and sheet.std() > 5
     assert sheet.shape[1] == 4 * (420 + 4) + 4, "visible, infrared, fused and overlay"
     video = cv2.VideoCapture(str(out / "drive.mp4"))
-    assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == told["fused"]
+    assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == report["fused"]
     assert (out / "mine.txt").read_text() == "kept"
     assert not _processes(tmp_path)
     for word in ("pairs in", "fused", "dropped", "median", "p99"):
@@ -120,14 +120,14 @@ def test_a_folder_of_pairs_is_played_in_laps_and_a_bad_image_loses_nothing_else(
     broken.write_bytes(broken.read_bytes()[:200])
     done = _run(tmp_path, "--data", "data", "--model", tiny_checkpoint, "--steps", 1, "--pairs", 50, "--device", "cpu")
     assert done.returncode == 0, done.stderr
-    told = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert told["pairs_in"] == 50 == told["fused"] + sum(told["dropped"].values())
-    assert told["source"] == "data" and told["texts"] == []
+    report = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert report["pairs_in"] == 50 == report["fused"] + sum(report["dropped"].values())
+    assert report["source"] == "data" and report["texts"] == []
     assert "2.png" in (tmp_path / "out" / "logs" / "player.log").read_text()
     with BagReader(tmp_path / "out" / "fused_bag") as bag:
         first = next(bag.images("/fusion_node/fused"))
     start = json.loads((tmp_path / "out" / "logs" / "player.json").read_text())["start_ns"]
-    visible, _ = FolderInput(tmp_path / "data", start, told["rate_hz"]).pair(first.stamp_ns)
+    visible, _ = FolderInput(tmp_path / "data", start, report["rate_hz"]).pair(first.stamp_ns)
     assert visible.shape[:2] == (first.height, first.width)
 
 
@@ -190,7 +190,7 @@ def test_what_is_wrong_is_said_in_one_line(
 
 class TestBooks:
     @staticmethod
-    def told(**changes: object) -> dict:
+    def report(**changes: object) -> dict:
         node = {
             "received": 50,
             "fused": 40,
@@ -203,9 +203,9 @@ class TestBooks:
         return {"player": {"pairs": 52}, "node": node}
 
     def test_what_never_came_is_lost_in_transport(self) -> None:
-        books = Books.of(self.told(), 40)
-        assert books.dropped == {"transport": 2, "superseded": 10} and not books.faults()
-        assert books.summary()["pairs_in"] == 52
+        counters = RunCounters.of(self.report(), 40)
+        assert counters.dropped == {"transport": 2, "superseded": 10} and not counters.faults()
+        assert counters.summary()["pairs_in"] == 52
 
     @pytest.mark.parametrize(
         ("changes", "recorded", "fault"),
@@ -218,7 +218,7 @@ class TestBooks:
         ],
     )
     def test_a_wrong_book_is_a_fault(self, changes: dict, recorded: int, fault: str) -> None:
-        faults = Books.of(self.told(**changes), recorded).faults()
+        faults = RunCounters.of(self.report(**changes), recorded).faults()
         assert any(fault in line for line in faults)
 
     def test_each_text_that_was_set_must_show_in_the_images(self) -> None:
@@ -226,10 +226,10 @@ class TestBooks:
             return {"text": text, "frames": frames, "with_objects": 0}
 
         texts = [run("person", 30), run("car", 10)]
-        books = Books.of(self.told(), 40, texts, ["person", "car"])
-        assert not books.faults() and books.summary()["texts"] == texts
+        counters = RunCounters.of(self.report(), 40, texts, ["person", "car"])
+        assert not counters.faults() and counters.summary()["texts"] == texts
         for wrong in ([], texts[:1], [run("person", 40)], [run("person", 30), run("car", 9)], texts[::-1]):
-            (fault,) = Books.of(self.told(), 40, wrong, ["person", "car"]).faults()
+            (fault,) = RunCounters.of(self.report(), 40, wrong, ["person", "car"]).faults()
             assert "must tell its text, 'person', then 'car'" in fault
 
 

@@ -43,17 +43,17 @@ def test_a_run_is_reported_and_its_books_balance_also_where_it_is_interrupted(
     finally:
         process.kill()
     assert (tmp_path / "endurance.json").is_file(), err
-    told = json.loads((tmp_path / "endurance.json").read_text())
-    assert process.returncode == bool(told["faults"]), err
-    assert not any("add up" in fault or "heard" in fault for fault in told["faults"])
-    assert told["pairs_in"] == told["fused"] + sum(told["dropped"].values()) and told["fused"] > 0
-    assert told["interrupted"] is (minutes > 1)
-    assert 0 < told["inference_ms"]["median"] < told["age_ms"]["median"] < 10_000, "stamps are of the present"
-    assert told["memory"]["samples"] > 0 and told["memory"]["mb_per_hour"] is None
+    report = json.loads((tmp_path / "endurance.json").read_text())
+    assert process.returncode == bool(report["faults"]), err
+    assert not any("add up" in fault or "heard" in fault for fault in report["faults"])
+    assert report["pairs_in"] == report["fused"] + sum(report["dropped"].values()) and report["fused"] > 0
+    assert report["interrupted"] is (minutes > 1)
+    assert 0 < report["inference_ms"]["median"] < report["age_ms"]["median"] < 10_000, "stamps are of the present"
+    assert report["memory"]["samples"] > 0 and report["memory"]["mb_per_hour"] is None
     assert "verdict" in out
 
 
-def told(**changes: object) -> dict:
+def report(**changes: object) -> dict:
     node = {
         "received": 299,
         "fused": 100,
@@ -77,7 +77,7 @@ def told(**changes: object) -> dict:
 
 
 def test_books_and_ages_that_are_as_they_must_be_are_no_fault() -> None:
-    found = judged(told(), 30.0)
+    found = judged(report(), 30.0)
     assert found["faults"] == [] and found["dropped"] == {"transport": 1, "superseded": 199}
     assert found["bound_ms"] == pytest.approx(103.333) and found["share_within_bound"] == 0.99
     assert found["share_within_own_inference_and_period"] == 0.99
@@ -94,7 +94,7 @@ def test_books_and_ages_that_are_as_they_must_be_are_no_fault() -> None:
     ],
 )
 def test_what_is_wrong_is_a_fault(changes: dict, fault: str) -> None:
-    found = judged(told(**changes), 30.0)
+    found = judged(report(**changes), 30.0)
     assert any(fault in line for line in found["faults"]), found["faults"]
     assert fault in table({**found, "source": "x"})
 

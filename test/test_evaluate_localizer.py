@@ -25,10 +25,10 @@ def test_what_is_not_defined_is_null(monkeypatch, tmp_path, capsys) -> None:
     monkeypatch.setattr(localization, "find_objects", lambda _, samples, seen: [() for _ in samples])
     line = ["evaluate-localizer", "--data", tmp_path, "--json", tmp_path / "out.json"]
     assert main([str(word) for word in line]) == 0
-    told = json.loads((tmp_path / "out.json").read_text(), parse_constant=pytest.fail)
-    assert told["camvid"] == {"mean": None}
-    assert told["objects"]["drive by night, both"]["car"]["recall"] is None
-    assert told["pixels"]["drive by day, both"]["car"] is None
+    report = json.loads((tmp_path / "out.json").read_text(), parse_constant=pytest.fail)
+    assert report["camvid"] == {"mean": None}
+    assert report["objects"]["drive by night, both"]["car"]["recall"] is None
+    assert report["pixels"]["drive by day, both"]["car"] is None
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ HOUR = 3600.0
 BACK = {"unmatched", "partner_missing", "time_jump"}
 PATIENCE = 20.0  # [s]; a slow machine recovers late, a broken node never
 DOMAINS = itertools.count(random.SystemRandom().randint(20, 60), 2)
-Spoil = Callable[[dict[str, Image]], Any]
+Fault = Callable[[dict[str, Image]], Any]
 
 
 @pytest.fixture
@@ -74,12 +74,12 @@ class Faulty:
         rig.wait_until_active()
         rig.fuse(*pair)
 
-    def stream(self, count: int, spoil: Spoil = lambda messages: None, gap: float = 0.03) -> list[Image]:
+    def stream(self, count: int, inject: Fault = lambda messages: None, gap: float = 0.03) -> list[Image]:
         """Send pairs one after the other, each spoilt; returns the visible halves."""
         sent = []
         for _ in range(count):
             messages = dict(zip(SENSORS, self.rig.pair(*self.pair), strict=True))
-            spoil(messages)
+            inject(messages)
             sent.append(messages[VISIBLE])
             self.rig.send(messages[VISIBLE], messages[INFRARED])
             self.rig.spin(gap)
@@ -94,12 +94,12 @@ class Faulty:
             sent.extend(self.stream(1))
             return any(self.rig.output_for(message) is not None for message in sent)
 
-        assert self.rig.wait_for(again, PATIENCE), f"{fault}: {self.rig.books()}"
+        assert self.rig.wait_for(again, PATIENCE), f"{fault}: {self.rig.counters()}"
         self.note(fault, time.monotonic() - begun)
         assert self.process.alive
         self.rig.settled()
 
-    def told(self, text: str) -> bool:
+    def reported(self, text: str) -> bool:
         """Whether ``/diagnostics`` says so, sooner or later."""
         self.rig.statuses.clear()
         return self.rig.wait_for(lambda: any(text in status.message for status in self.rig.statuses), PATIENCE)
@@ -154,10 +154,10 @@ def test_a_camera_that_is_killed_is_named_and_when_it_is_revived_pairs_come_agai
     for stream in SENSORS:
         running[stream].kill()
         running[stream].wait()
-        assert node.told(f"{stream} silent for"), node.rig.statuses[-1:]
-        fused = node.rig.books()["fused"]
+        assert node.reported(f"{stream} silent for"), node.rig.statuses[-1:]
+        fused = node.rig.counters()["fused"]
         running[stream] = camera(stream)
-        assert node.rig.wait_for(lambda fused=fused: node.rig.books()["fused"] > fused, PATIENCE)
+        assert node.rig.wait_for(lambda fused=fused: node.rig.counters()["fused"] > fused, PATIENCE)
         node.note(f"{stream} camera killed and revived", time.monotonic() - float(running[stream].stdout.readline()))
         assert node.rig.wait_for(lambda stream=stream: f"{stream} is back" in node.process.text(), PATIENCE)
     for process in running.values():
@@ -170,10 +170,10 @@ def test_a_camera_that_is_killed_is_named_and_when_it_is_revived_pairs_come_agai
 def test_stamps_that_jump_or_are_zero_lose_no_more_than_the_pairs_they_are_in(faulty):
     node = faulty()
 
-    def of(*streams: str, seconds: float = 0.0) -> Spoil:
+    def of(*streams: str, seconds: float = 0.0) -> Fault:
         return lambda messages: [shifted(messages[s], seconds) if seconds else unstamped(messages[s]) for s in streams]
 
-    for fault, spoil, reasons in (
+    for fault, inject, reasons in (
         ("both clocks an hour ahead", of(*SENSORS, seconds=HOUR), set()),
         ("both clocks an hour back", of(*SENSORS, seconds=-HOUR / 10), set()),
         ("visible an hour ahead", of(VISIBLE, seconds=HOUR), {"partner_missing", "time_jump"}),
@@ -186,7 +186,7 @@ def test_stamps_that_jump_or_are_zero_lose_no_more_than_the_pairs_they_are_in(fa
         ("all stamps zero", of(*SENSORS), {"zero_stamp"}),
     ):
         before = node.rig.settled()
-        node.stream(5, spoil)
+        node.stream(5, inject)
         node.recovers(f"stamps: {fault}")
         after = node.rig.settled()
         lost = unfit(before, after)
@@ -224,20 +224,20 @@ def test_bad_images_mid_stream_cost_themselves_only_and_a_new_encoding_or_size_i
     rng = np.random.default_rng(0)
     large = rng.integers(0, 256, (60, 100, 3), dtype=np.uint8)
 
-    def replaced(**images: np.ndarray) -> Spoil:
-        def spoil(messages: dict[str, Image]) -> None:
+    def replaced(**images: np.ndarray) -> Fault:
+        def inject(messages: dict[str, Image]) -> None:
             for stream, pixels in images.items():
                 stamp = messages[stream].header.stamp
                 messages[stream] = image(pixels, stamp.sec * 10**9 + stamp.nanosec, f"{stream}_frame")
 
-        return spoil
+        return inject
 
     def counts(messages: dict[str, Image]) -> None:
         messages[VISIBLE].encoding = "bgr8"
         replaced(infrared=node.pair[1].astype(np.uint16) * 20 + 7000)(messages)
         messages[INFRARED].encoding = "mono16"
 
-    for fault, spoil, reason in (
+    for fault, inject, reason in (
         ("unknown visible encoding", lambda m: other_encoding(m[VISIBLE]), "bad_visible"),
         ("unknown infrared encoding", lambda m: other_encoding(m[INFRARED]), "bad_infrared"),
         ("truncated visible", lambda m: short(m[VISIBLE]), "bad_visible"),
@@ -248,7 +248,7 @@ def test_bad_images_mid_stream_cost_themselves_only_and_a_new_encoding_or_size_i
     ):
         before = node.rig.settled()
         node.rig.fused.clear()
-        sent = node.stream(5, spoil, gap=0.1)
+        sent = node.stream(5, inject, gap=0.1)
         after = node.rig.settled()
         assert unfit(before, after).keys() == ({reason} if reason else set()), (fault, after)
         if not reason:
@@ -296,15 +296,15 @@ def test_images_that_the_default_shared_memory_loses_are_counted_and_told_of_wit
     """Two of 1200 x 1600 do not fit into the segment of 512 kB: most are lost, whatever the timing."""
     monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
     node = faulty("steps:=1")
-    assert node.rig.books()[VISIBLE]["transport_loss"] == 0.0
+    assert node.rig.counters()[VISIBLE]["transport_loss"] == 0.0
     node.pair = np.zeros((1200, 1600, 3), np.uint8), np.zeros((8, 8), np.uint8)  # unfit: not one is fused in vain
     node.rig.statuses.clear()
 
-    def told() -> bool:
+    def report() -> bool:
         node.stream(3)
         return any("were lost in transport; set FASTRTPS_DEFAULT" in status.message for status in node.rig.statuses)
 
-    assert node.rig.wait_for(told, PATIENCE), node.rig.books()[VISIBLE]
+    assert node.rig.wait_for(report, PATIENCE), node.rig.counters()[VISIBLE]
     assert node.rig.wait_for(lambda: "visible transport: " in node.process.text())
     numbers = node.rig.settled()[VISIBLE]
     assert numbers["lost_in_transport"] >= 3 and 0.02 <= numbers["transport_loss"] <= 1.0
@@ -319,7 +319,7 @@ def test_ten_times_too_many_images_are_superseded_and_the_books_balance_all_the_
     sent = []
     for _ in range(60):
         sent += node.stream(1, gap=0.01)
-        node.rig.books()
+        node.rig.counters()
     after = node.rig.settled()
     assert after["received"] - before["received"] == 60
     assert dropped_since(before, after).keys() == {"superseded"}
@@ -362,9 +362,9 @@ def test_a_text_that_changes_with_every_frame_never_shows_another_ones_masks(fau
     after = node.rig.settled()
     assert after["fused"] > before["fused"] and not unfit(before, after), after["dropped"]
     assert node.rig.wait_for(lambda: len(node.rig.provenance) >= after["fused"] - before["fused"])
-    told = [{item.key: item.value for item in each.status[0].values} for each in node.rig.provenance]
-    assert {each.get("text", "") for each in told} <= set(texts) and any(each.get("text") for each in told)
-    assert all(each["masks_text"] in ("", each["text"]) for each in told if "text" in each)
+    report = [{item.key: item.value for item in each.status[0].values} for each in node.rig.provenance]
+    assert {each.get("text", "") for each in report} <= set(texts) and any(each.get("text") for each in report)
+    assert all(each["masks_text"] in ("", each["text"]) for each in report if "text" in each)
 
     begun = time.monotonic()
 
@@ -382,10 +382,10 @@ def test_deactivation_under_load_counts_what_waited_and_activation_takes_up_agai
     before = node.rig.settled()
     node.stream(8, gap=0.0)
     node.rig.send(node.rig.pair(*node.pair)[0], None)
-    assert node.rig.wait_for(lambda: node.rig.books()["received"] == before["received"] + 9)
-    assert node.rig.books()[VISIBLE]["waiting"] == 1
+    assert node.rig.wait_for(lambda: node.rig.counters()["received"] == before["received"] + 9)
+    assert node.rig.counters()[VISIBLE]["waiting"] == 1
     assert node.rig.change(Transition.TRANSITION_DEACTIVATE)
-    numbers = node.rig.books()
+    numbers = node.rig.counters()
     assert numbers["waiting"] == 0
     assert numbers["dropped"]["deactivated"] in (1, 2)  # the lone one, and a pair if one was in the slot
     assert node.rig.change(Transition.TRANSITION_ACTIVATE)
@@ -406,7 +406,7 @@ def test_a_signal_under_load_ends_the_process_cleanly_within_two_seconds(start, 
     for _ in range(5):
         rig.send(*rig.pair(grey, grey))
         rig.spin(0.02)
-    assert rig.wait_for(lambda: rig.books()["waiting"] > 0)
+    assert rig.wait_for(lambda: rig.counters()["waiting"] > 0)
     begun = time.monotonic()
     process.popen.send_signal(number)
     assert process.popen.wait(10) == 0, process.text()

@@ -54,7 +54,7 @@ def test_a_pair_comes_out_fused_with_the_visible_header_and_the_fusers_own_bytes
 
 
 def test_stamps_within_tolerance_pair_and_others_do_not(rig, pair):
-    before = rig.books()
+    before = rig.counters()
     message, other = rig.pair(*pair)
     other.header.stamp.nanosec += 15_000_000
     rig.send(message, other)
@@ -89,7 +89,7 @@ def test_steps_change_while_running_and_the_next_image_shows_it(rig, pair, tiny_
         assert rig.set("steps", 1).successful
         expected = Fuser.from_config(FuserConfig(model=str(tiny_checkpoint), steps=1, threads=1)).fuse(*pair).image
         np.testing.assert_array_equal(pixels(rig.fuse(*pair)), expected)
-        assert rig.books()["steps"] == 1
+        assert rig.counters()["steps"] == 1
     finally:
         assert rig.set("steps", 4).successful
 
@@ -111,11 +111,11 @@ def test_the_infrared_offset_changes_while_running(rig, pair):
      ("threads", 2)],
 )  # fmt: skip
 def test_a_wrong_or_fixed_parameter_is_refused_by_name(rig, name, value):
-    before = rig.books()
+    before = rig.counters()
     result = rig.set(name, value)
     assert not result.successful
     assert name in result.reason
-    assert rig.books()["steps"] == before["steps"]
+    assert rig.counters()["steps"] == before["steps"]
 
 
 def test_parameters_describe_themselves(rig):
@@ -180,7 +180,7 @@ def test_the_life_cycle_frees_and_takes_up_again(start, tiny_checkpoint, pair):
     assert rig.wait_for(lambda: rig.cameras[VISIBLE].get_subscription_count() == 0)
     rig.send(*rig.pair(*pair))
     rig.spin(0.3)
-    assert rig.books()["received"] == first
+    assert rig.counters()["received"] == first
 
     assert rig.change(Transition.TRANSITION_ACTIVATE)
     rig.wait_until_active()

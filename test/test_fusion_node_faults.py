@@ -49,12 +49,12 @@ pytest_plugins = ["ros_helpers.fusion_rig"]
         (INFRARED, unstamped, "partner_missing"),
     ],
 )
-def test_a_bad_message_is_counted_by_reason_and_the_next_pair_comes_out(rig, pair, stream, spoil, reason):
-    before = rig.books()
+def test_a_bad_message_is_counted_by_reason_and_the_next_pair_comes_out(rig, pair, stream, inject, reason):
+    before = rig.counters()
     messages = dict(zip(SENSORS, rig.pair(*pair), strict=True))
-    spoil(messages[stream])
+    inject(messages[stream])
     rig.send(messages[VISIBLE], messages[INFRARED])
-    assert rig.wait_for(lambda: dropped_since(before, rig.books()) == {reason: 1}), rig.books()
+    assert rig.wait_for(lambda: dropped_since(before, rig.counters()) == {reason: 1}), rig.counters()
     assert rig.fused == []
     rig.fuse(*pair)
 
@@ -69,7 +69,7 @@ def test_bad_messages_are_logged_with_what_was_expected(running, rig, pair):
 
 def test_one_silent_camera_is_reported_counted_and_forgiven(running, rig, pair):
     process, _ = running
-    before = rig.books()
+    before = rig.counters()
     rig.statuses.clear()
     for _ in range(12):
         rig.send(rig.pair(*pair)[0], None)
@@ -174,21 +174,21 @@ def wide(message: Image) -> None:
     ],
 )  # fmt: skip
 def test_where_both_cameras_send_and_nothing_is_fused_diagnostics_and_log_say_why(
-    running, rig, pair, stream, spoil, level, count, said
+    running, rig, pair, stream, inject, level, count, said
 ):
     process, _ = running
     rig.statuses.clear()
 
-    def told() -> bool:
+    def report() -> bool:
         messages = dict(zip(SENSORS, rig.pair(*pair), strict=True))
-        spoil(messages[stream])
+        inject(messages[stream])
         rig.send(messages[VISIBLE], messages[INFRARED])
         return any("nothing fused in the last 0.2 s: " in status.message for status in rig.statuses[-1:])
 
-    assert rig.wait_for(told), rig.statuses[-1:]
-    assert rig.wait_for(lambda: told() and said in rig.statuses[-1].message), rig.statuses[-1].message
+    assert rig.wait_for(report), rig.statuses[-1:]
+    assert rig.wait_for(lambda: report() and said in rig.statuses[-1].message), rig.statuses[-1].message
     assert rig.statuses[-1].level == level and f"{count} " in rig.statuses[-1].message
-    assert rig.wait_for(lambda: told() and said.split(":")[0] + ": " in process.text())
+    assert rig.wait_for(lambda: report() and said.split(":")[0] + ": " in process.text())
     rig.settled()
     rig.fuse(*pair)
     assert rig.wait_for(lambda: rig.statuses[-1].level == DiagnosticStatus.OK)
@@ -200,11 +200,11 @@ def test_a_fusion_that_takes_longer_than_a_period_is_said_to(rig):
     try:
         rig.statuses.clear()
 
-        def told() -> bool:
+        def report() -> bool:
             rig.send(*rig.pair(np.repeat(grey[:, :, None], 3, 2), grey))
             return any("one fusion takes longer" in status.message for status in rig.statuses)
 
-        assert rig.wait_for(told, 20.0)
+        assert rig.wait_for(report, 20.0)
         status = next(status for status in rig.statuses if "one fusion takes longer" in status.message)
         assert status.level == DiagnosticStatus.WARN
         rig.settled()
@@ -255,9 +255,9 @@ def test_losses_in_transport_are_told_of_by_camera_from_two_percent_and_three_im
         inputs.pass_by(stream, came, lost)
     assert losses_of(inputs, ThrottledLog(lines.append)) == [], "two are few, and 3 of 203 are less than 2 %"
     inputs.pass_by(VISIBLE, 20, 8)
-    (told,) = losses_of(inputs, ThrottledLog(lines.append))
-    assert told.startswith("visible: 10 of the last 50 images (20 %) were lost in transport; set FASTRTPS_DEFAULT_")
-    assert lines == [told.replace("visible: ", "visible transport: ")]
+    (report,) = losses_of(inputs, ThrottledLog(lines.append))
+    assert report.startswith("visible: 10 of the last 50 images (20 %) were lost in transport; set FASTRTPS_DEFAULT_")
+    assert lines == [report.replace("visible: ", "visible transport: ")]
     for _ in range(11):
         inputs.pass_by(VISIBLE, 20, 0)
     assert losses_of(inputs, ThrottledLog(lines.append)) == [], "ten reports later it is forgiven"

@@ -74,7 +74,7 @@ def test_restored_alone_and_marked_so_while_the_other_is_missing_and_fused_again
     visible, infrared = pair
     rigged.set("on_missing", "restore")
     rigged.fuse(visible, infrared)
-    before = rigged.books()
+    before = rigged.counters()
 
     def lone() -> bool:
         messages = dict(zip(SENSORS, rigged.pair(visible, infrared), strict=True))
@@ -82,7 +82,7 @@ def test_restored_alone_and_marked_so_while_the_other_is_missing_and_fused_again
         rigged.spin(0.05)
         return len(rigged.fused) >= 4
 
-    assert rigged.wait_for(lone, 20.0), rigged.books()
+    assert rigged.wait_for(lone, 20.0), rigged.counters()
     last = rigged.fused[-1]
     image = {VISIBLE: visible, INFRARED: infrared}[alive]
     np.testing.assert_array_equal(pixels(last), expected.restore(**{alive: image}).image)
@@ -117,7 +117,7 @@ def test_hold_sends_the_last_image_again_with_its_own_header_and_stop_sends_noth
     rigged.set("on_missing", policy)
     last = rigged.fuse(*pair)
     rigged.fused.clear()
-    before = rigged.books()
+    before = rigged.counters()
     for _ in range(14):
         rigged.send(rigged.pair(*pair)[0], None)
         rigged.spin(0.05)
@@ -164,13 +164,13 @@ def test_a_budget_that_cannot_be_kept_lowers_the_steps_and_then_the_size_and_wit
         out = rigged.fuse(color, grey)
         assert (out.height, out.width) == (96, 128)
         assert rigged.wait_for(lambda out=out: told_of(rigged, out) is not None)
-        told = values(told_of(rigged, out))
-        if (told["steps"], told["scale"]) not in seen:
-            seen.append((told["steps"], told["scale"]))
-        if told["scale"] == "0.5":
+        report = values(told_of(rigged, out))
+        if (report["steps"], report["scale"]) not in seen:
+            seen.append((report["steps"], report["scale"]))
+        if report["scale"] == "0.5":
             break
     assert seen == [("4", "1"), ("2", "1"), ("1", "1"), ("1", "0.75"), ("1", "0.5")]
-    assert rigged.books()["effort"] == {"steps": 1, "scale": 0.5, "changes": rigged.books()["effort"]["changes"]}
+    assert rigged.counters()["effort"] == {"steps": 1, "scale": 0.5, "changes": rigged.counters()["effort"]["changes"]}
     rigged.statuses.clear()
     assert rigged.wait_for(lambda: rigged.statuses)
     assert values(rigged.statuses[-1])["effort.steps"] == "1"
@@ -184,15 +184,15 @@ def test_a_budget_that_cannot_be_kept_lowers_the_steps_and_then_the_size_and_wit
 
 
 def test_disabled_everything_is_counted_and_nothing_published_and_enabled_it_goes_on(rigged, pair):
-    before = rigged.books()
+    before = rigged.counters()
     assert rigged.call(SetBool, "enable", SetBool.Request(data=False)).success
     try:
         for _ in range(3):
             rigged.send(*rigged.pair(*pair))
-        assert rigged.wait_for(lambda: dropped_since(before, rigged.books()) == {"disabled": 3})
+        assert rigged.wait_for(lambda: dropped_since(before, rigged.counters()) == {"disabled": 3})
         rigged.statuses.clear()
         assert rigged.wait_for(lambda: any("disabled; the service" in status.message for status in rigged.statuses))
-        assert rigged.fused == [] and not rigged.books()["enabled"]
+        assert rigged.fused == [] and not rigged.counters()["enabled"]
     finally:
         assert rigged.call(SetBool, "enable", SetBool.Request(data=True)).success
     rigged.fuse(*pair)
@@ -208,15 +208,15 @@ def test_standby_is_kept_over_a_new_configuration_and_misses_no_camera(start, ti
     for _ in range(4):
         rig.send(*rig.pair(*pair))
         rig.spin(0.1)
-    assert rig.wait_for(lambda: rig.books()["dropped"].get("disabled") == 4)
-    books = rig.books()
-    assert not books["enabled"] and books["missing"] == "" and rig.fused == []
+    assert rig.wait_for(lambda: rig.counters()["dropped"].get("disabled") == 4)
+    counters = rig.counters()
+    assert not counters["enabled"] and counters["missing"] == "" and rig.fused == []
 
 
 def test_reset_drops_what_waits_and_forgets_the_past(rigged, pair):
-    before = rigged.books()
+    before = rigged.counters()
     rigged.send(rigged.pair(*pair)[0], None)
-    assert rigged.wait_for(lambda: rigged.books()["received"] == before["received"] + 1)
+    assert rigged.wait_for(lambda: rigged.counters()["received"] == before["received"] + 1)
     assert rigged.call(Trigger, "reset", Trigger.Request()).success
     after = rigged.settled()
     dropped = dropped_since(before, after)
@@ -245,7 +245,7 @@ def test_reload_weights_reads_the_file_again_while_images_come_out(start, tiny_c
     expected = Fuser.from_config(FuserConfig(model=str(path), threads=1))
     assert answer.success and answer.message == f"weights {expected.weights}"
     np.testing.assert_array_equal(pixels(rig.fuse(*pair)), expected.fuse(*pair).image)
-    assert rig.books()["weights"] == expected.weights
+    assert rig.counters()["weights"] == expected.weights
     path.unlink()
     answer = rig.call(Trigger, "reload_weights", Trigger.Request())
     assert not answer.success and "own.safetensors" in answer.message
@@ -255,17 +255,17 @@ def test_reload_weights_reads_the_file_again_while_images_come_out(start, tiny_c
 def test_the_live_doctor_tells_rates_and_the_offset_to_set(rigged, pair):
     visible, infrared = (image[:8, :8] for image in pair)
     assert rigged.call(Trigger, "reset", Trigger.Request()).success  # forgets the stamps of the tests before
-    before = rigged.books()
+    before = rigged.counters()
     for _ in range(25):
         message, other = rigged.pair(visible, infrared)
         other.header.stamp.nanosec += 40_000_000
         rigged.send(message, other)
         rigged.spin(0.02)
     answer = rigged.call(Trigger, "sync_doctor", Trigger.Request())
-    told = json.loads(answer.message)
-    assert answer.success and told["visible"]["rate_hz"] == pytest.approx(10.0)
-    offset = told["suggestion"]["infrared_offset"]
-    assert offset == pytest.approx(-0.04, abs=0.001) and told["visible"]["zero"] == 0
+    report = json.loads(answer.message)
+    assert answer.success and report["visible"]["rate_hz"] == pytest.approx(10.0)
+    offset = report["suggestion"]["infrared_offset"]
+    assert offset == pytest.approx(-0.04, abs=0.001) and report["visible"]["zero"] == 0
     assert rigged.settled()["fused"] == before["fused"]
     assert rigged.set("infrared_offset", offset).successful
     try:
@@ -315,11 +315,11 @@ def test_simulated_time_that_stands_still_or_goes_back_is_understood(start, tiny
     assert all(status.level == OK for status in rig.statuses if "paused" in status.message)
 
     rig.send(rig.pair(*pair)[0], None)
-    assert rig.wait_for(lambda: rig.books()["waiting"] == 1)
+    assert rig.wait_for(lambda: rig.counters()["waiting"] == 1)
     show(rig.now_ns + 10**8)
     rig.now_ns -= 20 * 10**9
     show(rig.now_ns)
-    assert rig.wait_for(lambda: rig.books()["dropped"] == {"time_jump": 1}), rig.books()
+    assert rig.wait_for(lambda: rig.counters()["dropped"] == {"time_jump": 1}), rig.counters()
     show(rig.now_ns + 350_000_000)
     rig.spin(0.3)
     rig.fuse(*pair)

@@ -75,21 +75,21 @@ def test_compressed_cameras_of_different_size_are_rectified_registered_and_fused
             senders[stream].publish(message)
         return pair
 
-    before = rig.books()
+    before = rig.counters()
     send()
-    assert rig.wait_for(lambda: dropped_since(before, rig.books()) == {"no_calibration": 1}), rig.books()
+    assert rig.wait_for(lambda: dropped_since(before, rig.counters()) == {"no_calibration": 1}), rig.counters()
     assert rig.wait_for(lambda: "publish visible/camera_info" in process.text())
-    told: list[CameraInfo] = []
-    rig.node.create_subscription(CameraInfo, "/fusion_node/fused/camera_info", told.append, output_profile(5))
+    report: list[CameraInfo] = []
+    rig.node.create_subscription(CameraInfo, "/fusion_node/fused/camera_info", report.append, output_profile(5))
     infos[VISIBLE].publish(calibration(96, 72))
     infos[INFRARED].publish(calibration(50, 40))
     rig.spin(0.5)
     sent = send()
     assert rig.wait_for(lambda: rig.fused), process.text()
     assert rig.fused[-1].header == sent[0].header
-    assert rig.wait_for(lambda: told)
-    assert (told[-1].header, told[-1].width, told[-1].height) == (sent[0].header, 96, 72)
-    assert not any(told[-1].d), "of the image that comes out, which is rectified"
+    assert rig.wait_for(lambda: report)
+    assert (report[-1].header, report[-1].width, report[-1].height) == (sent[0].header, 96, 72)
+    assert not any(report[-1].d), "of the image that comes out, which is rectified"
 
     intake = SensorIntake(SensorConfig(**settings))
     intake.set_calibration(VISIBLE, calibration(96, 72))
@@ -101,22 +101,22 @@ def test_compressed_cameras_of_different_size_are_rectified_registered_and_fused
 
 def test_the_fused_image_has_the_calibration_of_the_camera_whose_frame_it_has(start, tiny_checkpoint):
     _, rig = start(f"model:={tiny_checkpoint}", *FAST)
-    told: list[CameraInfo] = []
-    rig.node.create_subscription(CameraInfo, "/fusion_node/fused/camera_info", told.append, output_profile(5))
+    report: list[CameraInfo] = []
+    rig.node.create_subscription(CameraInfo, "/fusion_node/fused/camera_info", report.append, output_profile(5))
     info = rig.node.create_publisher(CameraInfo, "/visible/camera_info", output_profile(5))
     assert rig.wait_for(lambda: info.get_subscription_count() == 1 and rig.state() == "active", 60)
     rig.spin(0.5)
     grey = np.full((48, 64), 90, np.uint8)
     rig.fuse(np.repeat(grey[:, :, None], 3, 2), grey)
     rig.spin(0.5)
-    assert not told, "nobody has said anything yet"
+    assert not report, "nobody has said anything yet"
     info.publish(calibration(64, 48))
     rig.spin(0.5)
     rig.fuse(np.repeat(grey[:, :, None], 3, 2), grey)
-    assert rig.wait_for(lambda: told)
+    assert rig.wait_for(lambda: report)
     due = calibration(64, 48)
     due.header = rig.fused[-1].header
-    assert told == [due]
+    assert report == [due]
 
 
 def test_a_calibration_file_of_another_size_is_not_published_as_the_images(start, tiny_checkpoint, tmp_path):
@@ -126,16 +126,16 @@ def test_a_calibration_file_of_another_size_is_not_published_as_the_images(start
     said |= {"distortion_coefficients": {"data": [0.0] * 5}, "distortion_model": "plumb_bob"}
     file.write_text(yaml.safe_dump({**said, "image_width": 160, "image_height": 120}), encoding="utf-8")
     process, rig = start(f"model:={tiny_checkpoint}", *FAST, f"visible_calibration:={file}")
-    told: list[CameraInfo] = []
-    rig.node.create_subscription(CameraInfo, "/fusion_node/fused/camera_info", told.append, output_profile(5))
+    report: list[CameraInfo] = []
+    rig.node.create_subscription(CameraInfo, "/fusion_node/fused/camera_info", report.append, output_profile(5))
     assert rig.wait_for(lambda: rig.state() == "active", 60), process.text()
     rig.spin(0.5)
     for width, height in ((64, 48), (160, 120)):
         grey = np.full((height, width), 90, np.uint8)
         rig.fuse(np.repeat(grey[:, :, None], 3, 2), grey)
-    assert rig.wait_for(lambda: told)
+    assert rig.wait_for(lambda: report)
     rig.spin(0.3)
-    assert [(info.width, info.height) for info in told] == [(160, 120)]
+    assert [(info.width, info.height) for info in report] == [(160, 120)]
     assert "visible_calibration is for 160 x 120 pixels, the images have 64 x 48" in process.text()
 
 
@@ -158,9 +158,9 @@ def test_latched_and_remapped_calibrations_are_heard_and_one_for_two_cameras_is_
     assert rig.change(1) and rig.change(3), process.text()
     assert rig.wait_for(lambda: all(info.get_subscription_count() for info in infos))
     rig.spin(1.5)
-    before, grey = rig.books(), np.full((48, 64), 90, np.uint8)
+    before, grey = rig.counters(), np.full((48, 64), 90, np.uint8)
     rig.send(*rig.pair(np.repeat(grey[:, :, None], 3, 2), grey))
-    assert rig.wait_for(lambda: dropped_since(before, rig.books()) == {"no_calibration": 1})
+    assert rig.wait_for(lambda: dropped_since(before, rig.counters()) == {"no_calibration": 1})
     expected = "infrared camera must be for the size of its images, 64 x 48 pixels"
     assert rig.wait_for(lambda: expected in process.text()), process.text()
 

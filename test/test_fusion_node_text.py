@@ -53,7 +53,7 @@ class Heard:
             return all(each is not None for each in found.values())
 
         assert self.rig.wait_for(complete), {topic: len(messages) for topic, messages in self.messages.items()}
-        told = {item.key: item.value for item in found["told"].status[0].values}
+        report = {item.key: item.value for item in found["told"].status[0].values}
         instances = np.frombuffer(found["instances"].data, np.uint16)
         return {
             "fused": pixels(fused),
@@ -62,7 +62,7 @@ class Heard:
             "instances": instances.reshape(fused.height, fused.width),
             "encodings": tuple(found[topic].encoding for topic in ("mask", "instances", "overlay")),
             "objects": json.loads(found["objects"].data),
-            "told": told,
+            "told": report,
         }
 
     def fuse_until(self, state: str, pair: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def test_what_the_text_of_the_start_names_stands_out_and_is_published_under_the_
     assert not changed[labels == 0].any(), "outside the mask the bytes are those of the plain fusion"
     assert (found["overlay"] != found["fused"]).any(2)[PERSON].mean() > 0.5
 
-    objects, told = found["objects"], found["told"]
+    objects, report = found["objects"], found["told"]
     assert (objects["text"], objects["strength"], objects["width"], objects["height"]) == ("person", 1.0, 70, 45)
     assert objects["categories"] == [{"id": 1, "name": "person", "strength": 1.0}]
     (item,) = objects["objects"]
@@ -148,9 +148,14 @@ def test_what_the_text_of_the_start_names_stands_out_and_is_published_under_the_
     stamps = [out.header.stamp.sec + out.header.stamp.nanosec / 1e9 for out in heard.rig.fused]
     assert objects["masks"]["text"] == "person" and objects["masks"]["state"] == "located"
     assert any(abs(objects["masks"]["stamp"] - stamp) < 1e-6 for stamp in stamps), "of a key frame that was sent"
-    assert (told["text"], told["strength"], told["masks_text"], told["objects"]) == ("person", "1.0", "person", "1")
-    assert float(told["masks_stamp"]) == pytest.approx(objects["masks"]["stamp"], abs=1e-6)
-    text = heard.rig.books()["text"]
+    assert (report["text"], report["strength"], report["masks_text"], report["objects"]) == (
+        "person",
+        "1.0",
+        "person",
+        "1",
+    )
+    assert float(report["masks_stamp"]) == pytest.approx(objects["masks"]["stamp"], abs=1e-6)
+    text = heard.rig.counters()["text"]
     assert (text["target"], text["masks"], text["localizer"]) == ("person", "located", "fixed")
     assert heard.rig.wait_for(lambda: any(values(s).get("text.target") == "person" for s in heard.rig.statuses))
 
@@ -196,7 +201,7 @@ def test_nothing_found_is_published_too_and_without_a_text_nothing_is(heard, pai
     np.testing.assert_array_equal(pixels(heard.rig.fuse(*pair)), plain.fuse(*pair).image)
     heard.rig.spin(0.3)
     assert not any(heard.messages.values())
-    assert heard.rig.books()["text"]["masks"] == "off"
+    assert heard.rig.counters()["text"]["masks"] == "off"
 
 
 def test_a_text_that_is_wrong_is_refused_and_what_was_in_force_stays(heard, pair):
@@ -209,7 +214,7 @@ def test_a_text_that_is_wrong_is_refused_and_what_was_in_force_stays(heard, pair
     refused = heard.rig.set("target_text", True)
     assert "target_text must be text, got True" in refused.reason and "quotes" in refused.reason
     assert "target_text" in heard.rig.set("target_text", "person:9").reason
-    assert heard.rig.books()["text"]["target"] == ""
+    assert heard.rig.counters()["text"]["target"] == ""
 
 
 def test_a_localizer_that_fails_or_cannot_be_had_is_reported_and_the_fusion_goes_on(
@@ -233,9 +238,9 @@ def test_a_localizer_that_fails_or_cannot_be_had_is_reported_and_the_fusion_goes
     heard.fuse_until("failed", pair)
     assert rig.wait_for(lambda: warned(rig, "parameter localizer_model: "))
     assert "parameter localizer_model: " in process.text()
-    before = rig.books()["fused"]
+    before = rig.counters()["fused"]
     heard.fuse(pair)
-    assert rig.books()["fused"] == before + 1
+    assert rig.counters()["fused"] == before + 1
 
 
 def test_what_a_launch_file_may_make_of_a_text_never_ends_the_node(start, tiny_text_checkpoint, pair):
@@ -263,7 +268,7 @@ def test_what_a_launch_file_may_make_of_a_text_never_ends_the_node(start, tiny_t
     assert rig.change(Transition.TRANSITION_ACTIVATE)
     rig.wait_until_active()
     rig.fuse(*pair)
-    assert rig.books()["text"]["target"] == "person, car"
+    assert rig.counters()["text"]["target"] == "person, car"
 
 
 def values(status: Any) -> dict[str, str]:

@@ -33,7 +33,7 @@ def test_consecutive_pairs_are_steadied_until_a_reset_and_each_is_fused_alone_wh
     for n in (0, 1):
         np.testing.assert_array_equal(pixels(rig.fuse(*frames[n])), expected[n])
     assert not np.array_equal(expected[1], alone[1].image)
-    assert rig.wait_for(lambda: told(rig)[-2:-1] == [0.0] and told(rig)[-1] > 0.5), told(rig)
+    assert rig.wait_for(lambda: report(rig)[-2:-1] == [0.0] and report(rig)[-1] > 0.5), report(rig)
     rig.call(Trigger, "reset", Trigger.Request())
     np.testing.assert_array_equal(pixels(rig.fuse(*frames[2])), alone[2].image)
     for event in ("reload", "deactivate"):
@@ -50,6 +50,6 @@ def test_consecutive_pairs_are_steadied_until_a_reset_and_each_is_fused_alone_wh
         assert rig.set("video", True).successful
 
 
-def told(rig: Any) -> list[float]:
+def report(rig: Any) -> list[float]:
     """What the provenance of each image says of ``video``."""
     return [float(item.value) for each in rig.provenance for item in each.status[0].values if item.key == "video"]

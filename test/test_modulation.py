@@ -249,8 +249,8 @@ class TestAim:
         apart[20:40, 16:32], apart[20:40, 32:48] = 7, 3
         plain[apart == 7], plain[apart == 3] = 0.8, 0.3
         strengths = (apart > 0).astype(np.float32)
-        told = amounts(plain, plain, strengths, apart)
-        assert told[0][apart == 7].min() > 0.95 and told[1][apart == 3].min() > 0.95
+        report = amounts(plain, plain, strengths, apart)
+        assert report[0][apart == 7].min() > 0.95 and report[1][apart == 3].min() > 0.95
         one = amounts(plain, plain, strengths)
         assert one[0][apart == 7].min() == one[0][apart == 3].min(), "what touches is one where nothing tells"
 

@@ -69,7 +69,7 @@ class Cameras:
     def reasons(self, stream: str) -> dict[str, int]:
         return dict(self.filter.counters(stream).dropped)
 
-    def check_books(self) -> None:
+    def check_counters(self) -> None:
         for stream in SENSORS:
             own = self.filter.counters(stream)
             assert own.received == self.sent[stream] == own.paired + sum(own.dropped.values()) + own.waiting
@@ -113,7 +113,7 @@ def test_what_goes_through_the_filter_pairs_as_the_definition_says_with_either_o
     cameras.filter.poll()
     moved = ([at + shifts[VISIBLE] for at in visible], [at + shifts[INFRARED] for at in infrared])
     assert cameras.pairs == brute_force(*moved, tolerance * MS)
-    cameras.check_books()
+    cameras.check_counters()
 
 
 @settings(max_examples=60, deadline=None)
@@ -140,13 +140,13 @@ def test_each_lap_of_a_loop_pairs_as_the_definition_says(laps):
         count += 1
     assert cameras.pairs == expected
     assert all(set(cameras.reasons(stream)) <= {TIME_JUMP} for stream in SENSORS)
-    cameras.check_books()
+    cameras.check_counters()
 
 
 @pytest.mark.parametrize("handled", [False, True])
 def test_a_callback_that_raises_stalls_nothing_and_the_others_are_called(handled):
-    told: list[Exception] = []
-    cameras = Cameras(on_error=told.append if handled else None)
+    report: list[Exception] = []
+    cameras = Cameras(on_error=report.append if handled else None)
 
     def fail(visible: Any, infrared: Any) -> None:
         raise RuntimeError("callback")
@@ -162,8 +162,8 @@ def test_a_callback_that_raises_stalls_nothing_and_the_others_are_called(handled
             with pytest.raises(RuntimeError, match="callback"):
                 cameras.send(INFRARED, START + number * 33 * MS)
     assert cameras.pairs == [(0, 0), (1, 1), (2, 2)] and after == [0, 1, 2]
-    assert cameras.filter.errors == 3 and len(told) == (3 if handled else 0)
-    cameras.check_books()
+    assert cameras.filter.errors == 3 and len(report) == (3 if handled else 0)
+    cameras.check_counters()
 
 
 def test_an_interrupt_in_a_callback_leaves_a_filter_that_works():
@@ -206,7 +206,7 @@ def test_threads_may_feed_it_at_once_and_every_pair_comes_out_once_and_in_order(
     for thread in threads:
         thread.join(30)
     assert cameras.pairs == [(n, n) for n in range(300)]
-    cameras.check_books()
+    cameras.check_counters()
 
 
 def test_refused_messages_count_and_do_not_pair():
@@ -215,7 +215,7 @@ def test_refused_messages_count_and_do_not_pair():
     cameras.sent[VISIBLE] += 1
     cameras.send(INFRARED, START)
     assert cameras.pairs == [] and cameras.reasons(VISIBLE) == {"disabled": 1}
-    cameras.check_books()
+    cameras.check_counters()
 
 
 def test_a_clock_that_goes_back_drops_what_is_ahead_of_it_and_keeps_the_new_lap():
@@ -266,7 +266,7 @@ def test_exact_takes_equal_stamps_only_after_the_offset():
         cameras.send(VISIBLE, START + n * 33 * MS)
         cameras.send(INFRARED, START + n * 33 * MS + 40 * MS + (n == 3))
     assert cameras.pairs == [(n, n) for n in range(6) if n != 3]
-    cameras.check_books()
+    cameras.check_counters()
 
 
 @needs_package
@@ -290,7 +290,7 @@ def test_approximate_pairs_as_the_packages_own_synchronizer_where_nothing_specia
         one = SimpleNamespace(header=header, name=cameras.sent[stream])
         sources[SENSORS.index(stream)].signalMessage(one)
         cameras.send(stream, START + at * MS)
-        cameras.check_books()
+        cameras.check_counters()
     assert cameras.pairs == expected
 
 
@@ -315,7 +315,7 @@ def test_around_a_stock_policy_stand_refusal_loops_waiting_and_books(policy):
     now[0] = 100 * MS
     cameras.filter.poll()
     assert cameras.filter.counters(VISIBLE).waiting == 0
-    cameras.check_books()
+    cameras.check_counters()
 
 
 @needs_package

@@ -61,10 +61,10 @@ class Feed:
             self.differences.append(pair.difference_ns)
         self.drops += [(drop.stream, drop.item[1], drop.reason) for drop in outcome.drops]
         assert all(drop.item[0] == drop.stream for drop in outcome.drops)
-        self.check_books()
+        self.check_counters()
         return len(outcome.pairs)
 
-    def check_books(self) -> None:
+    def check_counters(self) -> None:
         for stream in (VISIBLE, INFRARED):
             counters = self.matcher.counters(stream)
             assert counters.received == self.numbers[stream]

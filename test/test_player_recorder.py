@@ -131,13 +131,13 @@ def test_every_message_comes_out_byte_for_byte_whatever_its_type(
 ) -> None:
     source = record_pairs(tmp_path / "in", storage)
     recorder = programs.recorder("out", "visible/image,infrared/image,/note", storage=storage)
-    told = programs.player(source=source, wait_for=1, topics='"/note"', summary="told.json")
+    report = programs.player(source=source, wait_for=1, topics='"/note"', summary="told.json")
     recorded = _stopped(recorder, signal.SIGTERM if storage == "mcap" else signal.SIGINT)
 
     expected = {"/visible/image": FRAMES, "/infrared/image": FRAMES, "/note": FRAMES}
-    assert told["published"] == recorded["recorded"] == expected
-    assert told["pairs"] == FRAMES and told["laps"] == 1
-    assert json.loads((tmp_path / "told.json").read_text()) == told
+    assert report["published"] == recorded["recorded"] == expected
+    assert report["pairs"] == FRAMES and report["laps"] == 1
+    assert json.loads((tmp_path / "told.json").read_text()) == report
     names = {"/cam/color": "/visible/image", "/cam/thermal": "/infrared/image", "/note": "/note"}
     with BagReader(source) as before, BagReader(tmp_path / "out") as after:
         for old, new in names.items():
@@ -181,9 +181,9 @@ def test_a_loop_goes_on_until_told_to_stop_and_ends_cleanly(programs: Programs, 
     endless = programs.start("player_node", source=source, loop="true", rate=4.0, wait_for=1)
     time.sleep(4.0)
     assert endless.poll() is None
-    told = _stopped(endless)
+    report = _stopped(endless)
     _stopped(recorder)
-    assert told["pairs"] > FRAMES
+    assert report["pairs"] > FRAMES
     with BagReader(tmp_path / "out") as bag:
         stamps = [image.stamp_ns for image in bag.images("/visible/image")]
     assert stamps[FRAMES] == stamps[0] == START - 9, "a lap has the recorded stamps again"
@@ -194,9 +194,9 @@ def test_a_folder_of_pairs_is_played_with_stamps_that_go_on_over_the_laps(progra
     folder = make_folder(tmp_path / "data", 3)
     (folder / "vis" / "001.png").write_bytes(b"no image")
     recorder = programs.recorder("out", "visible/image,infrared/image")
-    told = programs.player(source=folder, fps=20.0, loop="true", pairs=4, wait_for=1)
+    report = programs.player(source=folder, fps=20.0, loop="true", pairs=4, wait_for=1)
     _stopped(recorder)
-    assert told["pairs"] == 4
+    assert report["pairs"] == 4
     with BagReader(tmp_path / "out") as bag:
         visible = [decode_image_message(m) for m in bag.messages(["/visible/image"])]
         infrared = [decode_image_message(m) for m in bag.messages(["/infrared/image"])]
@@ -336,11 +336,11 @@ def test_a_topic_is_recorded_once_and_one_that_nobody_publishes_is_told_of(progr
     recorder.send_signal(signal.SIGINT)
     out, err = recorder.communicate(timeout=20)
     assert err.count("nobody publishes /nobody so far") == 1 and "/visible/image" in err
-    told = json.loads(out)
-    assert told["recorded"].keys() == {"/note", "/nobody"} and told["recorded"]["/note"] > 0
-    assert json.loads((tmp_path / "told.json").read_text()) == told
+    report = json.loads(out)
+    assert report["recorded"].keys() == {"/note", "/nobody"} and report["recorded"]["/note"] > 0
+    assert json.loads((tmp_path / "told.json").read_text()) == report
     with BagReader(tmp_path / "out") as bag:
-        assert bag.counts() == {"/note": told["recorded"]["/note"]}
+        assert bag.counts() == {"/note": report["recorded"]["/note"]}
         qos = bag.connections()["/note"].ext.offered_qos_profiles[0]  # type: ignore[union-attr]
     assert (qos.reliability.name, qos.durability.name) == ("RELIABLE", "VOLATILE")
 
@@ -359,9 +359,9 @@ def test_compressed_images_and_calibrations_are_played_to_where_the_node_listens
                 contents[topic] = NOTE[:8] + bytes([number]) + NOTE[9:]
                 bag.write_raw(topic, START + index * PERIOD, contents[topic])
     recorder = programs.recorder("out", "/front/color/compressed,/front/camera_info,/infrared/image")
-    told = programs.player(source=tmp_path / "in", wait_for=1, remap={"visible/image": "/front/color"})
+    report = programs.player(source=tmp_path / "in", wait_for=1, remap={"visible/image": "/front/color"})
     _stopped(recorder)
-    assert told["pairs"] == 5
+    assert report["pairs"] == 5
     with BagReader(tmp_path / "out") as bag:
         found = {message.topic: bytes(message.data) for message in bag.messages()}
         assert set(bag.counts().values()) == {5}
@@ -418,5 +418,5 @@ def test_so_many_pairs_end_with_the_last_of_them_and_not_when_the_next_is_due(
         for index in range(2):
             for topic in ("/rgb", "/ir"):
                 bag.write_image(topic, START + index * 30 * 10**9, "camera", np.zeros((4, 4), np.uint8))
-    told = programs.player(source=tmp_path / "in", pairs=1)
-    assert told["pairs"] == 1 and told["seconds"] < 5
+    report = programs.player(source=tmp_path / "in", pairs=1)
+    assert report["pairs"] == 1 and report["seconds"] < 5

@@ -176,9 +176,9 @@ def test_the_verb_prints_histogram_rates_and_the_suggestion(bag, capsys):
 
 def test_the_verb_prints_json(bag, capsys):
     assert main(["sync-doctor", str(bag), "--json", "--visible", "/camera/rgb/image_raw"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["topics"] == {"visible": "/camera/rgb/image_raw", "infrared": "/thermal/image_raw"}
-    assert told["suggestion"]["infrared_offset"] == pytest.approx(-0.009) and told["visible"]["count"] == 60
+    report = json.loads(capsys.readouterr().out)
+    assert report["topics"] == {"visible": "/camera/rgb/image_raw", "infrared": "/thermal/image_raw"}
+    assert report["suggestion"]["infrared_offset"] == pytest.approx(-0.009) and report["visible"]["count"] == 60
 
 
 def test_messages_that_are_cut_short_are_counted_and_the_rest_is_judged(bag, tmp_path, capsys):

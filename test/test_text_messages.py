@@ -102,11 +102,11 @@ def test_detections_and_label_info_fill_the_fields_that_vision_msgs_defines():
 
 def test_the_objects_as_text_say_what_made_them():
     header = Header(stamp=Time(sec=13, nanosec=500), frame_id="color_frame")
-    told = json.loads(json.dumps(objects_document(header, found_square((45, 70), 0.5))))
-    assert told["header"] == {"stamp": {"sec": 13, "nanosec": 500}, "frame_id": "color_frame"}
-    assert (told["text"], told["strength"], told["height"], told["width"]) == ("person, car", 0.5, 45, 70)
-    assert told["masks"] == {
+    report = json.loads(json.dumps(objects_document(header, found_square((45, 70), 0.5))))
+    assert report["header"] == {"stamp": {"sec": 13, "nanosec": 500}, "frame_id": "color_frame"}
+    assert (report["text"], report["strength"], report["height"], report["width"]) == ("person, car", 0.5, 45, 70)
+    assert report["masks"] == {
         "state": "located", "text": "person, car", "stamp": 12.5, "localizer": "gate", "seconds": 0.1, "error": ""
     }  # fmt: skip
     expected = {"id": 7, "category_id": 2, "score": 0.75, "bbox": [10, 8, 30, 22], "area": 660, "stamp": 12.5}
-    assert told["objects"] == [expected]
+    assert report["objects"] == [expected]

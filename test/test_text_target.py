@@ -238,7 +238,7 @@ def found_square(shape: tuple[int, int], strength: float = 1.0) -> Detections:
 
 
 def test_a_model_without_re_modulation_fuses_plainly_and_says_why(tiny_checkpoint, pair):
-    engine = Engine(lambda *told: None)
+    engine = Engine(lambda *report: None)
     config = FusionNodeConfig(model=str(tiny_checkpoint), device="cpu")
     engine.open(config, (48, 64))
     plain = engine.fuse(*pair, ONE_STEP)
@@ -249,7 +249,7 @@ def test_a_model_without_re_modulation_fuses_plainly_and_says_why(tiny_checkpoin
 
 
 def test_a_smaller_fusion_emphasises_the_same_objects(tiny_text_checkpoint, pair):
-    engine = Engine(lambda *told: None)
+    engine = Engine(lambda *report: None)
     config = FusionNodeConfig(model=str(tiny_text_checkpoint), device="cpu")
     engine.open(config, (48, 64))
     visible, infrared = (np.repeat(np.repeat(image, 2, 0), 2, 1) for image in pair)

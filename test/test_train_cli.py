@@ -131,8 +131,8 @@ def test_one_file_takes_a_model_from_images_to_a_fused_pair(
     assert run("train", "joint", "--config", file, "--steps", 1) == 0
     _, checkpoint = load_networks(tmp_path / "runs" / "joint" / WEIGHTS)
     history = checkpoint.provenance["history"]
-    told = [(stage["stage"], stage["steps"], stage["degradations"], stage["learning_rate"]) for stage in history]
-    assert told == [
+    report = [(stage["stage"], stage["steps"], stage["degradations"], stage["learning_rate"]) for stage in history]
+    assert report == [
         ("luma", 2, "road", 1e-3),
         ("chroma", 3, "road", 1e-3),
         ("control", 2, "none", 1e-3),

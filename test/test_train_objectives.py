@@ -106,8 +106,8 @@ def test_without_diffusion_neither_noise_nor_timestep_is_seen() -> None:
 
     plain = WithoutNoise(Echo())
     image = torch.rand(1, 1, 4, 4)
-    made, told = plain((image,), torch.randn(1, 1, 4, 4), torch.tensor([999]))
-    assert torch.equal(made, image) and told is not None
+    made, report = plain((image,), torch.randn(1, 1, 4, 4), torch.tensor([999]))
+    assert torch.equal(made, image) and report is not None
     assert plain((image,), torch.randn(1, 1, 4, 4), torch.tensor([999]), variance=False)[1] is None
     spy = Spy(image, 0.25)
     loss = OnePass()(spy, image, lambda x0: (x0 - image).flatten(1).mean(1), torch.Generator())

@@ -156,7 +156,7 @@ class Rig:
         request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
         return self.call(SetParameters, "set_parameters", request).results[0]
 
-    def books(self) -> dict[str, Any]:
+    def counters(self) -> dict[str, Any]:
         """The node's numbers of one moment, which must add up."""
         numbers = json.loads(self.call(Trigger, "statistics", Trigger.Request()).message)
         out = numbers["fused"] + numbers["restored"]
@@ -169,8 +169,8 @@ class Rig:
 
     def settled(self) -> dict[str, Any]:
         """The books once nothing waits any more."""
-        assert self.wait_for(lambda: self.books()["waiting"] == 0, 60.0), self.books()
-        return self.books()
+        assert self.wait_for(lambda: self.counters()["waiting"] == 0, 60.0), self.counters()
+        return self.counters()
 
     def send(self, visible: Image | None, infrared: Image | None) -> None:
         for stream, message in ((VISIBLE, visible), (INFRARED, infrared)):

@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     :returns: 0, or 1 where the books do not balance or nothing was fused
     :raises TextDifuseError: something is missing or wrong
     """
-    from textdifuse_ros.cli.demo_report import Books, make_images, read_texts, table
+    from textdifuse_ros.cli.demo_report import RunCounters, make_images, read_texts, table
     from textdifuse_ros.fusion.fuser import Fuser
 
     config = from_arguments(FuserConfig, arguments)
@@ -109,15 +109,15 @@ def run(arguments: argparse.Namespace) -> int:
         claim_output(output, MADE, (data, data / "vis", data / "ir"))
     print(f"one pair takes {1e3 * fuse_seconds:.0f} ms; playing {prepared.pairs} pairs at {rate:.2f} Hz", flush=True)
     played = time.monotonic()
-    told = supervise("demo", _plan(config, output, prepared, rate, texts))
+    report = supervise("demo", _plan(config, output, prepared, rate, texts))
     ended = time.monotonic()
 
     recorded = 0
-    if sum(told["recorder"]["recorded"].values()):
-        recorded = make_images(_input(prepared, rate, told["player"]["start_ns"]), output)
-    books = Books.of(told, recorded, read_texts(output) if recorded else [], texts)
+    if sum(report["recorder"]["recorded"].values()):
+        recorded = make_images(_input(prepared, rate, report["player"]["start_ns"]), output)
+    counters = RunCounters.of(report, recorded, read_texts(output) if recorded else [], texts)
     summary = {
-        **books.summary(),
+        **counters.summary(),
         "rate_hz": round(rate, 3),
         "fuse_ms": round(1e3 * fuse_seconds, 3),
         "source": str(arguments.data or "synthetic night drive"),
@@ -131,9 +131,9 @@ def run(arguments: argparse.Namespace) -> int:
     }
     (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print(table(summary, output))
-    for fault in books.faults():
+    for fault in counters.faults():
         print(f"textdifuse: {fault}", file=sys.stderr)
-    return 1 if books.faults() else 0
+    return 1 if counters.faults() else 0
 
 
 def _input(prepared: Prepared, rate: float, start_ns: int) -> Input:

@@ -104,7 +104,7 @@ def make_images(source: Input, output: Path) -> int:
         if not count:
             return 0
         overlays = _Nearest(second.images(OVERLAY_TOPIC)) if bag.counts().get(OVERLAY_TOPIC) else None
-        texts = {stamp: text for stamp, text, _ in _told(output)} if overlays is not None else {}
+        texts = {stamp: text for stamp, text, _ in _report(output)} if overlays is not None else {}
         chosen = set(np.linspace(0, count - 1, min(SHEET_ROWS, count)).round().astype(int).tolist())
         rows: list[list[np.ndarray | None]] = []
         labels: list[str] = []
@@ -135,18 +135,18 @@ def read_texts(output: Path) -> list[dict[str, Any]]:
         ``first_stamp_ns``, ``last_stamp_ns``
     """
     runs: list[dict[str, Any]] = []
-    for stamp, text, told in _told(output):
+    for stamp, text, report in _report(output):
         if not runs or runs[-1]["text"] != text:
             runs.append({"text": text, "frames": 0, "waiting": 0, "with_objects": 0, "first_stamp_ns": stamp})
         run = runs[-1]
         run["frames"] += 1
-        run["waiting"] += told["masks"]["state"] == "waiting"
-        run["with_objects"] += bool(told["objects"])
+        run["waiting"] += report["masks"]["state"] == "waiting"
+        run["with_objects"] += bool(report["objects"])
         run["last_stamp_ns"] = stamp
     return runs
 
 
-def _told(output: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
+def _report(output: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Stamp [ns], text, and what the node told of the objects, of each image."""
     store = common_types()
     with BagReader(output / "fused_bag") as bag:
@@ -154,9 +154,9 @@ def _told(output: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
             return
         for message in bag.messages([OBJECTS_TOPIC]):
             string: Any = store.deserialize_cdr(message.data, "std_msgs/msg/String")
-            told = json.loads(string.data)
-            stamp = told["header"]["stamp"]
-            yield stamp["sec"] * 10**9 + stamp["nanosec"], told["text"], told
+            report = json.loads(string.data)
+            stamp = report["header"]["stamp"]
+            yield stamp["sec"] * 10**9 + stamp["nanosec"], report["text"], report
 
 
 def _cell(image: np.ndarray | None) -> np.ndarray:
@@ -174,7 +174,7 @@ def _cell(image: np.ndarray | None) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Books:
+class RunCounters:
     """Where every pair went.
 
     :ivar pairs_in: published by the player
@@ -199,14 +199,14 @@ class Books:
     @classmethod
     def of(
         cls,
-        told: Mapping[str, Any],
+        report: Mapping[str, Any],
         recorded: int,
         texts: Sequence[Mapping[str, Any]] = (),
         asked: Sequence[str] = (),
-    ) -> Books:
+    ) -> RunCounters:
         """From what the processes told, what was found in ``fused_bag``, and the texts that were set."""
-        node = told["node"]
-        pairs = told["player"]["pairs"]
+        node = report["node"]
+        pairs = report["player"]["pairs"]
         dropped = {"transport": pairs - node["received"], "superseded": 0, **node["dropped"]}
         return cls(pairs, node["fused"], dropped, node["waiting"], recorded, node, texts, asked)
 
@@ -224,9 +224,9 @@ class Books:
             faults.append(f"fused_bag must hold every fused image ({self.fused}), got {self.recorded}")
         carried = [run["text"] for run in self.texts]
         if self.asked and (carried != list(self.asked) or sum(run["frames"] for run in self.texts) != self.fused):
-            told = ", ".join(f"{run['frames']} with {run['text']!r}" for run in self.texts) or "none"
+            report = ", ".join(f"{run['frames']} with {run['text']!r}" for run in self.texts) or "none"
             due = ", then ".join(map(repr, self.asked))
-            faults.append(f"each of the {self.fused} fused images must tell its text, {due}, got {told}")
+            faults.append(f"each of the {self.fused} fused images must tell its text, {due}, got {report}")
         return faults
 
     def summary(self) -> dict[str, Any]:

@@ -85,11 +85,11 @@ def run(arguments: argparse.Namespace) -> int:
         "seconds": 60 * arguments.minutes,
         "profile": transport_profile(),
     }
-    told = supervise("endurance", plan)
+    report = supervise("endurance", plan)
     summary = {
         "source": str(arguments.source or "synthetic night drive"),
         "rate_hz": arguments.rate,
-        **judged(told, arguments.rate),
+        **judged(report, arguments.rate),
         "version": __version__,
     }
     (output / "endurance.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
@@ -144,18 +144,18 @@ def recorded_hz(source: Path) -> float:
         return (images - 1) / (bag.duration_ns / 1e9)
 
 
-def judged(told: Mapping[str, Any], rate: float) -> dict[str, Any]:
+def judged(report: Mapping[str, Any], rate: float) -> dict[str, Any]:
     """What was measured, in a few numbers, and under ``faults`` what is not as it must be, a line each.
 
     An image may be as old as one period and one inference: it waits at most until the next pair takes its place, and
     is then worked on. An inference is what the node needs for one pair under this very load, from taking it up to
     publishing it; that of the slowest hundredth is what the slowest hundredth of the ages is held against.
 
-    :param told: as :func:`textdifuse_ros.nodes.endurance.run` returns it
+    :param report: as :func:`textdifuse_ros.nodes.endurance.run` returns it
     :param rate: pairs a second that were asked for [Hz]
     """
-    node, player = told["node"], told["player"]
-    ages, works = _spread(told["ages_ms"]), _spread(told["works_ms"])
+    node, player = report["node"], report["player"]
+    ages, works = _spread(report["ages_ms"]), _spread(report["works_ms"])
     period = 1e3 / rate
     pairs_in = player["published"]["/visible/image"]
     dropped = {"transport": pairs_in - node["received"], **node["dropped"]}
@@ -165,15 +165,15 @@ def judged(told: Mapping[str, Any], rate: float) -> dict[str, Any]:
         faults.append(
             f"the pairs must add up: {pairs_in} in, {node['fused']} fused, {node['waiting']} waiting, dropped {dropped}"
         )
-    if told["heard"] != node["fused"]:
-        faults.append(f"each fused image ({node['fused']}) must be heard of, got {told['heard']}")
+    if report["heard"] != node["fused"]:
+        faults.append(f"each fused image ({node['fused']}) must be heard of, got {report['heard']}")
     bound, within, within_own = None, None, None
     if ages["p99"] is None or works["p99"] is None:
         faults.append("at least one pair must be fused, got none; the logs tell why")
     else:
         bound = round(works["p99"] + period, 3)
-        within = _share(age <= bound for age in told["ages_ms"])
-        pairs = zip(told["ages_ms"], told["works_ms"], strict=True)
+        within = _share(age <= bound for age in report["ages_ms"])
+        pairs = zip(report["ages_ms"], report["works_ms"], strict=True)
         within_own = _share(age <= work + period for age, work in pairs)
         if ages["p99"] > bound:
             faults.append(
@@ -181,8 +181,8 @@ def judged(told: Mapping[str, Any], rate: float) -> dict[str, Any]:
                 f"{ages['p99']:.1f} ms"
             )
     return {
-        "seconds": told["seconds"],
-        "interrupted": told["interrupted"],
+        "seconds": report["seconds"],
+        "interrupted": report["interrupted"],
         "played_hz": round(pairs_in / player["seconds"], 3),
         "pairs_in": pairs_in,
         "fused": node["fused"],
@@ -193,8 +193,8 @@ def judged(told: Mapping[str, Any], rate: float) -> dict[str, Any]:
         "bound_ms": bound,
         "share_within_bound": within,
         "share_within_own_inference_and_period": within_own,
-        "delivered": told["images"],
-        "memory": memory_slope(told["memory"]),
+        "delivered": report["images"],
+        "memory": memory_slope(report["memory"]),
         **{name: node[name] for name in ("device", "steps", "sampler", "seed", "model", "weights")},
         "faults": faults,
     }

@@ -143,7 +143,7 @@ def _request(arguments: argparse.Namespace) -> Request:
     from textdifuse_ros.evaluate.run import Request
 
     of_model = [item.name for item in parameters(FuserConfig) if item.name != "model"]
-    for option, value, partner, given in (
+    for option, value, counterpart, given in (
         ("--examples", arguments.examples, "--report", arguments.report),
         ("--strength", arguments.strength, "--panel text", arguments.panel == "text"),
         ("--data", arguments.data, "--set", arguments.set),
@@ -154,7 +154,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         ),
     ):
         if value is not None and not given:
-            raise ConfigError(option, f"given with {partner}", "without it")
+            raise ConfigError(option, f"given with {counterpart}", "without it")
     degraded = arguments.panel == "degraded"
     return Request(
         _pairs(arguments),

@@ -206,5 +206,5 @@ def supervise(name: str, plan: dict[str, Any]) -> dict[str, Any]:
     if status:
         remedy = f"its logs are in {logs}" if logs.is_dir() else "it ended before it wrote logs"
         raise InputError(f"the {name}", "run to its end", f"status {status}", remedy)
-    told: dict[str, Any] = json.loads((logs / "run.json").read_text(encoding="utf-8"))
-    return told
+    report: dict[str, Any] = json.loads((logs / "run.json").read_text(encoding="utf-8"))
+    return report

@@ -77,8 +77,8 @@ def page(found: Diagnosis, topics: dict[str, str]) -> str:
         most = max(found.histogram.counts)
         for low, count in zip(found.histogram.edges_ms, found.histogram.counts, strict=False):
             lines.append(f"{low:10.2f} ms {count:7d} {'#' * round(WIDTH * count / most)}".rstrip())
-        told = found.difference_ms
-        lines += [f"median {told['p50']} ms, 1 % below {told['p1']} ms, 1 % above {told['p99']} ms", ""]
+        status = found.difference_ms
+        lines += [f"median {status['p50']} ms, 1 % below {status['p1']} ms, 1 % above {status['p99']} ms", ""]
     if found.suggestion is not None:
         lines += [
             "suggested",

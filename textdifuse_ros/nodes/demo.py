@@ -194,9 +194,9 @@ def run(plan: Plan, stop: StopRequest) -> dict[str, Any]:
     """
     output = Path(plan.output)
     logs = output / "logs"
-    told = {name: logs / f"{name}.json" for name in ("player", "recorder")}
+    report = {name: logs / f"{name}.json" for name in ("player", "recorder")}
     with Children(logs, {"ROS_LOG_DIR": str(logs / "ros")}) as children:
-        recorded = {"output": output / "fused_bag", "topics": ",".join(plan.record), "summary": told["recorder"]}
+        recorded = {"output": output / "fused_bag", "topics": ",".join(plan.record), "summary": report["recorder"]}
         children.start("recorder", PREFIX + "recorder_node", recorded)
         children.start("fusion_node", PREFIX + "fusion_node", plan.node)
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
@@ -204,17 +204,19 @@ def run(plan: Plan, stop: StopRequest) -> dict[str, Any]:
         try:
             supervisor = Supervisor(node, children, stop, plan.parent)
             supervisor.await_node(plan.record)
-            children.start("player", PREFIX + "player_node", {**plan.player, "wait_for": 1, "summary": told["player"]})
+            children.start(
+                "player", PREFIX + "player_node", {**plan.player, "wait_for": 1, "summary": report["player"]}
+            )
             supervisor.play(plan.pairs, plan.text_later)
             numbers = supervisor.statistics()
             for name in ("player", "recorder"):
-                if children.stop(name) or not told[name].is_file():
+                if children.stop(name) or not report[name].is_file():
                     raise supervisor.failure("run to its end", f"a failure of {name}", name)
             children.stop("fusion_node")
         finally:
             node.destroy_node()
             rclpy.try_shutdown()
-    return {"node": numbers, **{name: json.loads(path.read_text(encoding="utf-8")) for name, path in told.items()}}
+    return {"node": numbers, **{name: json.loads(path.read_text(encoding="utf-8")) for name, path in report.items()}}
 
 
 def run_plan(output: str, profile: str, body: Callable[[StopRequest], dict[str, Any]]) -> int:

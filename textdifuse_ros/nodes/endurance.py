@@ -126,7 +126,7 @@ def run(plan: Plan, stop: StopRequest) -> dict[str, Any]:
     :raises Interrupted: told to stop before anything was played, or a second time
     """
     logs = Path(plan.output) / "logs"
-    told = logs / "player.json"
+    report = logs / "player.json"
     with Children(logs, {"ROS_LOG_DIR": str(logs / "ros")}) as children:
         children.start("fusion_node", PREFIX + "fusion_node", plan.node)
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
@@ -135,7 +135,7 @@ def run(plan: Plan, stop: StopRequest) -> dict[str, Any]:
             supervisor = Supervisor(node, children, stop, plan.parent, "the endurance run")
             listener = Listener(node)
             supervisor.await_service("fusion_node")
-            children.start("player", PREFIX + "player_node", {**plan.player, "wait_for": 1, "summary": told})
+            children.start("player", PREFIX + "player_node", {**plan.player, "wait_for": 1, "summary": report})
             received = lambda: supervisor.statistics()["received"] > 0  # noqa: E731
             supervisor.until(received, "play", START_TIMEOUT, "fusion_node", "player")
             begun = time.monotonic()
@@ -143,7 +143,7 @@ def run(plan: Plan, stop: StopRequest) -> dict[str, Any]:
             seconds = time.monotonic() - begun
             # Later ones do not count: the last pair waits for a whole inference, as no newer one takes its place.
             ages, works = listener.ages.copy(), listener.works.copy()
-            if children.stop("player") or not told.is_file():
+            if children.stop("player") or not report.is_file():
                 raise supervisor.failure("play", "a failure of player", "player")
             numbers = settle(supervisor)
             children.stop("fusion_node")
@@ -151,7 +151,7 @@ def run(plan: Plan, stop: StopRequest) -> dict[str, Any]:
             node.destroy_node()
             rclpy.try_shutdown()
     return {
-        "player": json.loads(told.read_text(encoding="utf-8")),
+        "player": json.loads(report.read_text(encoding="utf-8")),
         "node": numbers,
         "seconds": round(seconds, 3),
         "interrupted": seconds < plan.seconds,

@@ -60,7 +60,7 @@ class RecorderNode(Node):
         self._executor.add_node(self)
 
     @property
-    def told(self) -> dict[str, object]:
+    def status(self) -> dict[str, object]:
         """``output``, ``recorded`` (topic: messages), and ``skipped`` (topic: why it could not be recorded)."""
         return {"output": self.config.output, "recorded": self._counts, "skipped": self._skipped}
 
@@ -159,9 +159,9 @@ def _record(argv: Sequence[str] | None) -> int:
                 node.close()
         except BagError:
             with suppress(FileError):  # the same disk, as a rule
-                report(node.told, node.config.summary)
+                report(node.status, node.config.summary)
             raise
-        report(node.told, node.config.summary)
+        report(node.status, node.config.summary)
     finally:
         rclpy.try_shutdown()
     return 0

@@ -23,7 +23,7 @@ def fused_messages(
     prefix: str,
     image: np.ndarray,
     labels: np.ndarray | None,
-    told: Mapping[str, Any],
+    report: Mapping[str, Any],
 ) -> Iterator[tuple[str, str, bytes | memoryview]]:
     """The messages of one pair: topic, type, CDR bytes.
 
@@ -31,15 +31,15 @@ def fused_messages(
     :param prefix: the node's name, with a slash before it
     :param image: uint8 [H, W, 3] RGB
     :param labels: uint8 [H, W]: 0 = nothing, k = phrase k; None where nothing was asked for
-    :param told: what made the image; goes to ``/NAME/provenance`` as the node's own does
+    :param report: what made the image; goes to ``/NAME/provenance`` as the node's own does
     """
     types: Any = store.types
-    values = [types["diagnostic_msgs/msg/KeyValue"](key=key, value=str(value)) for key, value in told.items()]
+    values = [types["diagnostic_msgs/msg/KeyValue"](key=key, value=str(value)) for key, value in report.items()]
     status = types["diagnostic_msgs/msg/DiagnosticStatus"](
         level=_OK,
         name=f"{prefix.rpartition('/')[2]}: picture",  # published and recorded under this name since 0.1: it stays
         message="fused",
-        hardware_id=str(told.get("device", "")),
+        hardware_id=str(report.get("device", "")),
         values=values,
     )
     kind = "diagnostic_msgs/msg/DiagnosticArray"

@@ -114,8 +114,8 @@ def fuse_recording(job: RecordingJob) -> Iterator[Progress]:
         if target is not None:
             stack.callback(target.localizer.close)
             fuser.require_modulation()
-        told = _identity(job, plan, fuser, target)
-        pieces = stack.enter_context(Pieces(job.output, told, job.storage, restart=job.restart))
+        report = _identity(job, plan, fuser, target)
+        pieces = stack.enter_context(Pieces(job.output, report, job.storage, restart=job.restart))
         made = _made_before(job.output, pieces)
         if made is None:
             processor = PairProcessor(DirectBackend(fuser), target)
@@ -411,9 +411,9 @@ def _made_before(output: Path, pieces: Pieces) -> dict[str, Any] | None:
     if not output.exists():
         return None
     with suppress(ValueError, KeyError, TypeError):
-        told = json.loads(read_notes(output)[NOTE])
-        if json.dumps(told["job"], sort_keys=True) == pieces.job:
-            summary: dict[str, Any] = told["summary"]
+        report = json.loads(read_notes(output)[NOTE])
+        if json.dumps(report["job"], sort_keys=True) == pieces.job:
+            summary: dict[str, Any] = report["summary"]
             pieces.clear()
             return summary
     if not pieces.count:
