@@ -27,8 +27,8 @@ STRING = b"\x00\x01\x00\x00\x03\x00\x00\x00hi\x00"  # CDR of a std_msgs/msg/Stri
 
 def _images(index: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(index)
-    colour = random.integers(0, 256, (12, 16, 3), dtype=np.uint8)
-    return colour, random.integers(0, 256, (10, 14), dtype=np.uint8)
+    color = random.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    return color, random.integers(0, 256, (10, 14), dtype=np.uint8)
 
 
 def _record(path: Path, storage: str = "mcap", frames: int = 5) -> Path:
@@ -49,17 +49,17 @@ class TestRoundTrip:
         with BagReader(_record(tmp_path / "bag", storage)) as bag:
             visible, infrared = list(bag.images("/visible/image")), list(bag.images("/infrared/image"))
         assert len(visible) == len(infrared) == 5
-        for index, (colour, grey) in enumerate(zip(visible, infrared, strict=True)):
+        for index, (color, grey) in enumerate(zip(visible, infrared, strict=True)):
             expected_colour, expected_grey = _images(index)
             now = START + index * STEP
-            assert (colour.log_ns, colour.stamp_ns, colour.frame_id) == (now, now - 7, "visible_camera")
-            assert (colour.height, colour.width, colour.step, colour.encoding) == (12, 16, 48, "rgb8")
+            assert (color.log_ns, color.stamp_ns, color.frame_id) == (now, now - 7, "visible_camera")
+            assert (color.height, color.width, color.step, color.encoding) == (12, 16, 48, "rgb8")
             assert (grey.height, grey.width, grey.step, grey.encoding) == (10, 14, 14, "mono8")
             assert grey.stamp_ns == grey.log_ns == now + 3_000_000
-            assert not colour.is_bigendian
-            np.testing.assert_array_equal(colour.data.reshape(12, 16, 3), expected_colour)
+            assert not color.is_bigendian
+            np.testing.assert_array_equal(color.data.reshape(12, 16, 3), expected_colour)
             np.testing.assert_array_equal(grey.data.reshape(10, 14), expected_grey)
-            assert not colour.data.flags.owndata, "the pixels must be a view of the message"
+            assert not color.data.flags.owndata, "the pixels must be a view of the message"
 
     def test_messages_come_in_order_of_their_time_with_their_raw_bytes(self, tmp_path: Path, storage: str) -> None:
         with BagWriter(tmp_path / "bag", storage) as bag:

@@ -112,13 +112,13 @@ def test_four_steps_are_the_default_and_steps_and_seed_take_effect(folders, fuse
 
 def test_sixteen_bits_jpeg_tiff_and_bmp_are_fused(tmp_path, fuse):
     rng = np.random.default_rng(0)
-    colour, grey = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8), rng.integers(0, 256, (20, 24), dtype=np.uint8)
+    color, grey = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8), rng.integers(0, 256, (20, 24), dtype=np.uint8)
     (tmp_path / "vis").mkdir()
     (tmp_path / "ir").mkdir()
     names = ["jpeg.jpg", "tiff.tiff", "bmp.bmp", "grey.png", "wide.png", "wide_tiff.tif"]
     for name in names:
         factor = np.uint16(257) if name.startswith("wide") else np.uint8(1)
-        assert cv2.imwrite(str(tmp_path / "vis" / name), (grey if name.startswith("grey") else colour) * factor)
+        assert cv2.imwrite(str(tmp_path / "vis" / name), (grey if name.startswith("grey") else color) * factor)
         assert cv2.imwrite(str(tmp_path / "ir" / name), grey * factor)
     status, _, err = fuse(tmp_path / "vis", tmp_path / "ir", tmp_path / "out", "--steps", 1)
     assert (status, err) == (0, [])

@@ -21,7 +21,7 @@ from textdifuse_ros.bags.reader import BagReader
 from textdifuse_ros.bags.writer import BagWriter
 from textdifuse_ros.checkpoint import find_checkpoint
 from textdifuse_ros.cli.demo import MADE
-from textdifuse_ros.cli.demo_report import RunCounters, FolderInput, RecordedInput, make_images
+from textdifuse_ros.cli.demo_report import FolderInput, RecordedInput, RunCounters, make_images
 from textdifuse_ros.cli.live_run import claim_output
 from textdifuse_ros.errors import CheckpointError, InputError
 

@@ -81,7 +81,7 @@ def test_books_and_ages_that_are_as_they_must_be_are_no_fault() -> None:
     assert found["faults"] == [] and found["dropped"] == {"transport": 1, "superseded": 199}
     assert found["bound_ms"] == pytest.approx(103.333) and found["share_within_bound"] == 0.99
     assert found["share_within_own_inference_and_period"] == 0.99
-    assert "books balance" in table({**found, "source": "x"})
+    assert "counters are consistent" in table({**found, "source": "x"})
 
 
 @pytest.mark.parametrize(

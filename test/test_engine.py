@@ -45,7 +45,7 @@ def test_restoring_one_source_neither_needs_nor_resembles_the_other(fuser, pair)
     assert not np.array_equal(alone.image, fuser.fuse(visible, infrared).image)
     assert not np.array_equal(alone.image, warm.image)
     spread = warm.image.max(2).astype(int) - warm.image.min(2)
-    assert spread.max() <= 1, "infrared has no colour"
+    assert spread.max() <= 1, "infrared has no color"
     np.testing.assert_array_equal(fuser.restore(visible=visible).image, alone.image)
 
 

@@ -472,16 +472,16 @@ class TestTextPanel:
         """By their luma two objects might be one."""
         write_png(tmp_path / "masks" / "1.png", np.full((60, 80, 3), (1, 0, 0), np.uint8))
         line = refused(*results, "--masks", tmp_path / "masks")
-        assert f"the mask {tmp_path}/masks/1.png must be grey, got colour" in line
+        assert f"the mask {tmp_path}/masks/1.png must be grey, got color" in line
 
     def test_images_without_boxes_are_left_out_and_named(self, evaluate, results, tmp_path, capfd) -> None:
         assert evaluate(*results, "--boxes", tmp_path / "boxes")["pairs"] == 2
-        assert "want of labelled objects: 1 images (1)" in capfd.readouterr().out
+        assert "want of labeled objects: 1 images (1)" in capfd.readouterr().out
 
     def test_a_limit_is_one_of_images_with_objects(self, evaluate, results, tmp_path, capfd) -> None:
         (tmp_path / "boxes" / "0.txt").unlink()
         assert evaluate(*results, "--boxes", tmp_path / "boxes", "--limit", 1)["pairs"] == 1
-        assert "want of labelled objects: 2 images (0, 1)" in capfd.readouterr().out
+        assert "want of labeled objects: 2 images (0, 1)" in capfd.readouterr().out
 
     def test_a_method_without_its_plain_images_is_refused(self, refused, results, tmp_path) -> None:
         line = refused(*results[:4], "--masks", tmp_path / "masks")
@@ -503,7 +503,7 @@ class TestRefusals:
 
     def test_an_image_without_partner(self, refused, folders) -> None:
         (folders[1] / "1.png").unlink()
-        assert f"{folders[1]} must be one with a partner for every image" in refused()
+        assert f"{folders[1]} must be one with a counterpart for every image" in refused()
         (folders[0] / "1.png").rename(folders[0].parent / "1.png")
         (folders[0] / "0.png").unlink()
         assert "1 missing: 0" in refused()
@@ -514,7 +514,7 @@ class TestRefusals:
         assert f"{folders[1]}/1.png must be as large as" in line and "80 x 60 pixels), got 80 x 61" in line
 
     def test_a_coloured_infrared_image(self, refused, folders) -> None:
-        assert "must be grey, got colour" in refused(visible=folders[1], infrared=folders[0])
+        assert "must be grey, got color" in refused(visible=folders[1], infrared=folders[0])
 
     def test_a_grey_infrared_image_in_three_channels_is_taken(self, evaluate, folders) -> None:
         expected = evaluate()["rows"]

@@ -86,7 +86,7 @@ class Faulty:
         return sent
 
     def recovers(self, fault: str) -> None:
-        """Good pairs come out again; noted is how soon. The process lives and its books balance."""
+        """Good pairs come out again; noted is how soon. The process lives and its counters are consistent."""
         begun = time.monotonic()
         sent: list[Image] = []
 

@@ -297,7 +297,7 @@ def test_a_topic_without_publisher_is_named(rigged, pair):
 
 
 def test_simulated_time_that_stands_still_or_goes_back_is_understood(start, tiny_checkpoint, pair):
-    """The images before the jump wait without a partner; without the clock they would for a minute."""
+    """The images before the jump wait without a counterpart; without the clock they would for a minute."""
     _, rig = start(f"model:={tiny_checkpoint}", "use_sim_time:=true", *FAST, "pairing_wait:=60.0")
     rig.wait_until_active()
     assert rig.wait_for(lambda: any("nobody publishes /clock" in status.message for status in rig.statuses))

@@ -101,7 +101,7 @@ def running(tmp_path_factory, tiny_text_checkpoint, domain) -> Iterator[tuple[Pr
 
 @pytest.fixture
 def heard(running) -> Iterator[Heard]:
-    """The shared node with its text of the start; set back afterwards, and its books balance."""
+    """The shared node with its text of the start; set back afterwards, and its counters are consistent."""
     process, rig, heard = running
     try:
         yield heard

@@ -17,7 +17,7 @@ from textdifuse_ros.fusion.weights import grown, join_networks, load_networks, s
 from textdifuse_ros.image.color import rgb_to_ycbcr
 from textdifuse_ros.image.ranges import unit_to_signed
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
-from textdifuse_ros.networks.illuminant import LightEstimate, best_gains, light_error, relit
+from textdifuse_ros.networks.illuminant import IlluminantEstimator, apply_gains, best_gains, illuminant_error
 
 
 def coded(rgb: torch.Tensor) -> torch.Tensor:
@@ -37,7 +37,7 @@ def test_best_gains_undo_a_cast_exactly() -> None:
     gains = torch.tensor([[1.0, 0.8, 0.6], [0.3, 0.3, 0.3], [0.9, 1.1, 1.0]])[:, :, None, None]
     seen, truth = coded(clean * gains), coded(clean)
     torch.testing.assert_close(best_gains(seen, truth), 1 / gains, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(relit(seen, 1 / gains), truth, rtol=0, atol=1e-5)
+    torch.testing.assert_close(apply_gains(seen, 1 / gains), truth, rtol=0, atol=1e-5)
 
 
 def test_best_gains_of_black_are_finite() -> None:
@@ -47,14 +47,14 @@ def test_best_gains_of_black_are_finite() -> None:
 
 def test_before_training_an_image_stays_as_it_is() -> None:
     seen = coded(scenes(2, 2))
-    light = LightEstimate(8)
+    light = IlluminantEstimator(8)
     assert torch.equal(light(seen), torch.ones(2, 3, 1, 1))
-    torch.testing.assert_close(relit(seen, light(seen)), seen, rtol=0, atol=1e-6)
+    torch.testing.assert_close(apply_gains(seen, light(seen)), seen, rtol=0, atol=1e-6)
 
 
 def test_the_estimate_learns_casts_and_brightness_of_images_never_seen() -> None:
     torch.manual_seed(0)
-    light = LightEstimate(16)
+    light = IlluminantEstimator(16)
     optimizer = torch.optim.Adam(light.parameters(), 5e-3)
 
     def batch(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,13 +65,13 @@ def test_the_estimate_learns_casts_and_brightness_of_images_never_seen() -> None
 
     for step in range(150):
         seen, truth = batch(step)
-        loss = light_error(light(seen), best_gains(seen, truth))
+        loss = illuminant_error(light(seen), best_gains(seen, truth))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     seen, truth = batch(10_000)
     with torch.no_grad():
-        left = (relit(seen, light(seen)) - truth).abs().mean()
+        left = (apply_gains(seen, light(seen)) - truth).abs().mean()
     assert left < 0.4 * (seen - truth).abs().mean()
 
 
@@ -112,7 +112,7 @@ def test_the_fused_luma_is_that_without_the_cast_and_as_bright() -> None:
     assert networks.chroma.light is not None
     clean = (255 * scenes(1, 4)[0].permute(1, 2, 0).numpy()).round().astype(np.uint8)
     infrared = np.ascontiguousarray(clean[::-1, :, 0])
-    gains = np.exp([-0.1, -0.1, 0.2])  # colour alone: their product is 1
+    gains = np.exp([-0.1, -0.1, 0.2])  # color alone: their product is 1
     seen = (clean / gains).round().clip(0, 255).astype(np.uint8)
     due = Fuser(networks, FuserConfig())(clean, infrared).image
     blind = Fuser(networks, FuserConfig())(seen, infrared).image

@@ -47,8 +47,8 @@ def labelled_street(seed: int, name: str = "camvid/street", infrared: bool = Fal
     for number, code in ((1, PERSON), (2, CAR)):
         x0, y0, x1, y1 = boxes[number - 1].astype(int)
         codes[y0:y1, x0:x1], instances[y0:y1, x0:x1] = code, number
-    colours = rng.integers(0, 256, (CODES, 3)).astype(np.uint8)
-    visible = cv2.add(colours[codes], rng.integers(0, 20, (*codes.shape, 3), dtype=np.uint8))
+    colors = rng.integers(0, 256, (CODES, 3)).astype(np.uint8)
+    visible = cv2.add(colors[codes], rng.integers(0, 20, (*codes.shape, 3), dtype=np.uint8))
     heat = np.where(codes == PERSON, 230, np.where(codes == SKY, 10, 90)).astype(np.uint8)
     return Labelled(f"{name}{seed}", visible, heat if infrared else None, codes, instances, boxes)
 

@@ -24,7 +24,7 @@ from textdifuse_ros.fusion.weights import join_networks, load_networks, save_net
 from textdifuse_ros.metrics.regions import object_contrast
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
 from textdifuse_ros.networks.modulation import Modulation
-from textdifuse_ros.train.emphasis import emphasised
+from textdifuse_ros.train.emphasis import emphasized
 from textdifuse_ros.train.loop import WEIGHTS, Training
 from textdifuse_ros.train.modulation import ModulationStage
 
@@ -212,7 +212,7 @@ class TestAim:
     )
     def test_contrast_rises_with_strength_and_never_turns_over(self, inside: float, around: float) -> None:
         plain, infrared, mask = self.scene(inside, around)
-        images = [emphasised(plain, infrared, [mask], [strength]) for strength in STRENGTHS]
+        images = [emphasized(plain, infrared, [mask], [strength]) for strength in STRENGTHS]
         sign = np.sign(inside - around)
         contrasts = [sign * float(p[mask].mean() - p[~mask].mean()) for p in images]
         assert all(low < high + 1e-6 for low, high in pairwise(contrasts))
@@ -223,14 +223,14 @@ class TestAim:
 
     def test_texture_is_kept_while_it_is_moved(self) -> None:
         plain, infrared, mask = self.scene(0.55, 0.4)
-        moved = emphasised(plain, infrared, [mask], [1.0])
+        moved = emphasized(plain, infrared, [mask], [1.0])
         assert np.corrcoef(moved[mask], plain[mask])[0, 1] > 0.95
         assert moved[mask].std() > plain[mask].std()
 
     def test_where_nothing_else_tells_the_warm_becomes_brighter(self) -> None:
         for warm, sign in ((0.9, 1), (0.1, -1)):
             plain, infrared, mask = self.scene(0.5, 0.5, warm)
-            assert sign * (emphasised(plain, infrared, [mask], [1.0]) - plain)[mask].mean() > 0.05
+            assert sign * (emphasized(plain, infrared, [mask], [1.0]) - plain)[mask].mean() > 0.05
             wanted = amounts(plain, infrared, mask.astype(np.float32))
             assert wanted[0 if sign > 0 else 1][mask].min() > 0.9
         assert amounts(*self.scene(0.5, 0.4)[:2], -mask.astype(np.float32))[2][mask].min() == 1

@@ -122,7 +122,7 @@ def test_what_goes_through_the_filter_pairs_as_the_definition_says_with_either_o
                   max_size=4)
 )  # fmt: skip
 def test_each_lap_of_a_loop_pairs_as_the_definition_says(laps):
-    """Every image is followed by its partner, so that nothing is undecided when time goes back."""
+    """Every image is followed by its counterpart, so that nothing is undecided when time goes back."""
     cameras = Cameras(NearestPairing(8 * MS, anticipate=False))
     expected, count = [], 0
     for lap in laps:

@@ -205,8 +205,8 @@ def test_a_folder_of_pairs_is_played_with_stamps_that_go_on_over_the_laps(progra
     assert (visible[0].encoding, infrared[0].encoding) == ("rgb8", "mono16")
     thermal = cv2.imread(str(folder / "ir" / "000.png"), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(infrared[0].data.view(np.uint16).reshape(24, 32), thermal)
-    colour = cv2.cvtColor(cv2.imread(str(folder / "vis" / "000.png")), cv2.COLOR_BGR2RGB)
-    np.testing.assert_array_equal(visible[0].data.reshape(24, 32, 3), colour)
+    color = cv2.cvtColor(cv2.imread(str(folder / "vis" / "000.png")), cv2.COLOR_BGR2RGB)
+    np.testing.assert_array_equal(visible[0].data.reshape(24, 32, 3), color)
 
 
 @needs_ros

@@ -189,9 +189,9 @@ class TestPlots:
         plot = self.parse(interval_plot("EN", "more is better", self.MARKS, 2))
         marks = [group for group in plot.iter("g")]
         assert [group.get("class") for group in marks] == ["mark method", "mark control"]
-        centres = [float(group.find("circle").get("cx")) for group in marks]
+        centers = [float(group.find("circle").get("cx")) for group in marks]
         bars = [(float(group.find("line").get("x1")), float(group.find("line").get("x2"))) for group in marks]
-        assert centres == pytest.approx([sum(bar) / 2 for bar in bars], abs=0.2) and centres[0] > centres[1]
+        assert centers == pytest.approx([sum(bar) / 2 for bar in bars], abs=0.2) and centers[0] > centers[1]
         assert bars[1][1] == pytest.approx(bars[0][0], abs=0.2), "equal values, equal places"
         assert marks[0].find("title").text == "Peer: 2.00 [1.50, 2.50]"
 

@@ -199,7 +199,7 @@ class TestPhysics:
 
     def test_a_point_of_the_world_lands_where_the_pinhole_puts_it(self) -> None:
         camera = camera_at(replace(SMALL, shake=0.0), 0.0)
-        x, y = camera.centre
+        x, y = camera.center
         ahead = camera.position + 10.0 * camera.rotation[2]
         np.testing.assert_allclose(camera.to_pixels(camera.to_camera(ahead[None]))[0], (x, y), atol=1e-9)
         right = ahead + 2.0 * camera.rotation[0]

@@ -37,8 +37,8 @@ class TestContactSheet:
         named = contact_sheet(rows, ["fused"], cell_width=80)
         assert named.shape == plain.shape
         assert (named[:26] != plain[:26]).any() and (named[26:] == plain[26:]).all()
-        labelled = contact_sheet(rows, [""], labels=["0.1 s"], cell_width=80)
-        assert (labelled[26:50] != plain[26:50]).any()
+        labeled = contact_sheet(rows, [""], labels=["0.1 s"], cell_width=80)
+        assert (labeled[26:50] != plain[26:50]).any()
         assert contact_sheet(rows, [""], title="a drive", cell_width=80).shape[0] > plain.shape[0]
 
     def test_a_long_name_stays_within_its_column(self) -> None:

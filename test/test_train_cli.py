@@ -88,7 +88,7 @@ def test_images_that_do_not_fit_are_refused(images: Path, tmp_path: Path) -> Non
     from textdifuse_ros.data.pairs import Source, harvard_sources, pair_sources
 
     write_png(tmp_path / "ir" / "0.png", np.zeros((60, 80), np.uint8))
-    with pytest.raises(FileError, match="2 missing: 1, 2; visible images without a partner"):
+    with pytest.raises(FileError, match="2 missing: 1, 2; visible images without a counterpart"):
         pair_sources(images / "vis", tmp_path / "ir")
     write_png(tmp_path / "small" / "0.png", np.zeros((30, 80), np.uint8))
     with pytest.raises(ImageError, match="80 x 60 pixels"):

@@ -15,7 +15,7 @@ from textdifuse_ros.data.pack import write_pack
 from textdifuse_ros.errors import ConfigError
 from textdifuse_ros.fusion.weights import load_networks
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
-from textdifuse_ros.networks.widening import can_grow, grow
+from textdifuse_ros.networks.widening import can_widen, widen
 from textdifuse_ros.train.loop import Training
 
 SMALL = DriveConfig(**{**TINY, "luma_fine": 1, "light_width": 8, "modulation_width": 8})
@@ -52,7 +52,7 @@ def outputs(networks: DriveNetworks) -> list[torch.Tensor]:
     fused = tuple(x + y for x, y in zip(*sources, strict=True))
     context = modulation.context(*sources, amounts, z)
     modulated = modulation(*sources, amounts, context)
-    seen = chroma.relit(color)
+    seen = chroma.white_balance(color)
     return [
         *luma.decoder(fused, z, t),
         *luma.decoder(modulated, z, t),
@@ -62,7 +62,7 @@ def outputs(networks: DriveNetworks) -> list[torch.Tensor]:
 
 def test_a_larger_network_computes_the_same_and_its_new_channels_learn() -> None:
     small = shaken(SMALL)
-    large = grow(small, LARGE)
+    large = widen(small, LARGE)
     assert sum(p.numel() for p in large.parameters()) > 1.5 * sum(p.numel() for p in small.parameters())
     for before, after in zip(outputs(small), outputs(large), strict=True):
         torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
@@ -84,10 +84,10 @@ def test_a_larger_network_computes_the_same_and_its_new_channels_learn() -> None
 )
 def test_what_is_smaller_or_another_cannot_be_grown_to(change: dict[str, object]) -> None:
     small = replace(SMALL, chroma_widths=(8, 16, 8))
-    assert can_grow(small, small)
-    assert can_grow(small, LARGE)
-    assert not can_grow(LARGE, small)
-    assert not can_grow(small, replace(LARGE, **change))
+    assert can_widen(small, small)
+    assert can_widen(small, LARGE)
+    assert not can_widen(LARGE, small)
+    assert not can_widen(small, replace(LARGE, **change))
 
 
 def test_a_run_starts_larger_than_its_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ class Rig:
         return dict(numbers)
 
     def settled(self) -> dict[str, Any]:
-        """The books once nothing waits any more."""
+        """The counters once nothing waits any more."""
         assert self.wait_for(lambda: self.counters()["waiting"] == 0, 60.0), self.counters()
         return self.counters()
 
@@ -218,7 +218,7 @@ def domain() -> int:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory, tiny_checkpoint, domain) -> Iterator[tuple[Process, Rig]]:
-    """An active node that most tests share; each compares the books before and after."""
+    """An active node that most tests share; each compares the counters before and after."""
     rig = Rig(domain)
     process = Process(tmp_path_factory.mktemp("shared"), domain, f"model:={tiny_checkpoint}", *FAST)
     try:
@@ -231,7 +231,7 @@ def running(tmp_path_factory, tiny_checkpoint, domain) -> Iterator[tuple[Process
 
 @pytest.fixture
 def rig(running) -> Iterator[Rig]:
-    """The shared node's rig; after each test the node still fuses and its books still balance."""
+    """The shared node's rig; after each test the node still fuses and its counters still balance."""
     process, rig = running
     rig.settled()
     rig.fused.clear()

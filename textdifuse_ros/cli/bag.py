@@ -140,4 +140,4 @@ def _tell(job: RecordingJob, summary: dict[str, Any]) -> None:
         print(f"textdifuse: {job.source.name}: {what['count']} {reason}: {what['first']}", file=sys.stderr)
     for stream in ("visible", "infrared"):
         for reason, count in summary[stream]["dropped"].items():
-            print(f"  {count} of {summary[stream]['received']} {stream} images without a partner: {reason}")
+            print(f"  {count} of {summary[stream]['received']} {stream} images without a counterpart: {reason}")

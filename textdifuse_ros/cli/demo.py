@@ -85,7 +85,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prepare, run, show.
 
-    :returns: 0, or 1 where the books do not balance or nothing was fused
+    :returns: 0, or 1 where the counters do not balance or nothing was fused
     :raises TextDifuseError: something is missing or wrong
     """
     from textdifuse_ros.cli.demo_report import RunCounters, make_images, read_texts, table

@@ -1,4 +1,4 @@
-"""What the demo leaves: the books, a contact sheet, a video, a table."""
+"""What the demo leaves: the counters, a contact sheet, a video, a table."""
 
 from __future__ import annotations
 

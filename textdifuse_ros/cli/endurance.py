@@ -1,4 +1,4 @@
-"""``textdifuse endurance``: player and node for minutes or hours; whether ages, memory and books stay as they must.
+"""``textdifuse endurance``: run player and node for long; check that ages, memory and counters stay in limits.
 
 Has :mod:`textdifuse_ros.nodes.endurance` run the processes, and judges what it measured. Like the demo it imports no
 ROS.
@@ -28,7 +28,7 @@ from textdifuse_ros.config.base import FuserConfig, add_arguments, from_argument
 from textdifuse_ros.errors import ConfigError, FileError
 
 NAME = "endurance"
-HELP = "Run player and node over DDS for minutes or hours; watch ages, memory and books."
+HELP = "Run player and node over DDS for minutes or hours; watch ages, memory and counters."
 
 PAIRS = 40  # of the synthetic drive, in laps
 MOST_MINUTES = 7 * 24 * 60
@@ -60,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prepare, run, judge.
 
-    :returns: 0, or 1 where the books do not balance, nothing was fused or the images are too old
+    :returns: 0, or 1 where the counters do not balance, nothing was fused or the images are too old
     :raises TextDifuseError: something is missing or wrong
     """
     from textdifuse_ros.networks.device import resolve_device
@@ -259,7 +259,7 @@ def table(summary: Mapping[str, Any]) -> str:
         ]
     lines += [
         ("memory", f"{memory['first_mb']} to {memory['last_mb']} MB, at most {memory['most_mb']}; {slope}"),
-        ("verdict", "; ".join(summary["faults"]) or "books balance, ages within the bound"),
+        ("verdict", "; ".join(summary["faults"]) or "counters are consistent, ages within the bound"),
     ]
     return "\n".join(f"{name:>9}  {text}" for name, text in lines)
 

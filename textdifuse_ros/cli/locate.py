@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Locate in all pairs; a bad one is reported at the end and does not stop the others.
 
-    :returns: 0, or 1 where a pair failed or an image has no partner
+    :returns: 0, or 1 where a pair failed or an image has no counterpart
     :raises TextDifuseError: text, configuration, folders or weights are wrong; nothing was written
     """
     config = from_arguments(LocalizerConfig, arguments)

@@ -101,7 +101,7 @@ def try_outputs(files: Sequence[Path | None], folders: Sequence[Path | None] = (
 
 
 def unmatched(listing: PairListing) -> list[str]:
-    """What found no partner, a line for each side."""
+    """What found no counterpart, a line for each side."""
     lines = []
     for stems, what in (
         (listing.visible_only, "visible without an infrared image"),

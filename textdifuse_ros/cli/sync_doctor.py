@@ -83,7 +83,7 @@ def page(found: Diagnosis, topics: dict[str, str]) -> str:
         lines += [
             "suggested",
             f"  infrared_offset: {found.suggestion.infrared_offset:.4f}  # s",
-            f"  tolerance: {found.suggestion.tolerance:.4f}  # s; {100 * found.suggestion.paired:.1f} % have a partner",
+            f"  tolerance: {found.suggestion.tolerance:.4f}  # s; {100 * found.suggestion.paired:.1f} % paired",
             "",
         ]
     return "\n".join([*lines, *(f"- {remark}" for remark in found.remarks)]).rstrip()

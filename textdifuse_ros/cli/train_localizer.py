@@ -20,7 +20,7 @@ def add_verbs(what: Any) -> None:
     """
     from textdifuse_ros.config.training import LocalizerTrainConfig
 
-    pack = what.add_parser("labels", help="Write the localizer's labelled images into one file.")
+    pack = what.add_parser("labels", help="Write the localizer's labeled images into one file.")
     pack.add_argument("data", type=Path, metavar="DATA", help="Folder with camvid and roadscene.")
     pack.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="The label pack.")
     pack.add_argument("--drives", type=int, default=24, metavar="N", help="Rendered drives of 16 frames. Default: 24.")
@@ -49,7 +49,7 @@ def _pack(arguments: argparse.Namespace) -> int:
     teacher = BuiltinLocalizer(arguments.teacher) if arguments.teacher else None
     items = tqdm(training_labels(arguments.data, arguments.drives, teacher), unit="image")
     count = write_label_pack(arguments.output, items)
-    print(f"packed {count} labelled images into {arguments.output}")
+    print(f"packed {count} labeled images into {arguments.output}")
     return 0
 
 

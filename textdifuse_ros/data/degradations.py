@@ -46,7 +46,7 @@ def over_exposure(image: Image, stops: float) -> Image:
 
 
 def color_cast(image: Image, gains: Sequence[float]) -> Image:
-    """Light of another colour, or a wrong white balance.
+    """Light of another color, or a wrong white balance.
 
     :param gains: of red, green and blue in linear light, 0.3 to 2 each: (1.3, 1.0, 0.5) is sodium light; above 1 what
         is bright clips
@@ -102,7 +102,7 @@ def haze(image: Image, strength: float, airlight: float, rng: np.random.Generato
     """Koschmieder's law, ``J t + A (1 - t)``, over a depth that grows towards the upper part of the image.
 
     :param strength: optical depth at the horizon, 0.5 thin to 2.5 fog
-    :param airlight: colour of the haze in linear light, 0.5 to 0.95
+    :param airlight: color of the haze in linear light, 0.5 to 0.95
     """
     height, width = image.shape[:2]
     depth = np.linspace(1.0, 0.15, height, dtype=np.float32)[:, None] + 0.15 * smooth_field(height, width, 3, rng)

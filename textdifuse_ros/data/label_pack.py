@@ -38,7 +38,7 @@ _BLIND_VISIBLE, _BLIND_INFRARED, _MADE_UP_BLIND_INFRARED = 0.12, 0.12, 0.35
 
 
 class LabelBatch(NamedTuple):
-    """A batch of labelled crops.
+    """A batch of labeled crops.
 
     Visible float32 [N, 3, S, S] RGB and infrared float32 [N, 1, S, S] in [0, 1], codes uint8 [N, S, S], boxes float32
     [N, 4, S / 4, S / 4]: distances from the middle of a cell to the left, upper, right and lower edge of the object in
@@ -210,10 +210,10 @@ class LabelBatches(Dataset[LabelBatch]):
         left = int(np.clip(x - side / 2, 0, entry.width - side))
         part = planes[top : top + side, left : left + side]
         method = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
-        seen = cv2.resize(np.ascontiguousarray(part[..., :4]), (size, size), interpolation=method)
+        pixels = cv2.resize(np.ascontiguousarray(part[..., :4]), (size, size), interpolation=method)
         known = cv2.resize(np.ascontiguousarray(part[..., 4:]), (size, size), interpolation=cv2.INTER_NEAREST)
         boxes = (entry.boxes - (left, top, left, top)) * (size / side)
-        planes = np.dstack((seen, known))
+        planes = np.dstack((pixels, known))
         if rng.random() < 0.5:
             planes = np.ascontiguousarray(planes[:, ::-1])
             boxes = np.stack((size - boxes[:, 2], boxes[:, 1], size - boxes[:, 0], boxes[:, 3]), 1)

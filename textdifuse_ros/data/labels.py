@@ -68,7 +68,7 @@ def allowed_classes() -> np.ndarray:
 
 
 def camvid_items(root: Path, split: str) -> Iterator[Labelled]:
-    """The labelled frames of CamVid below a data folder, by name.
+    """The labeled frames of CamVid below a data folder, by name.
 
     :param split: train, val or test
     :raises FileError: not there, or a frame without labels
@@ -126,7 +126,7 @@ def _camvid_objects(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
 def roadscene_items(root: Path) -> Iterator[Labelled]:
     """RoadScene's training pairs that have boxes, by name, without those that lie near a test frame.
 
-    Inside a box the object is cut out by GrabCut on luma, infrared and colour; outside all boxes is no thing.
+    Inside a box the object is cut out by GrabCut on luma, infrared and color; outside all boxes is no thing.
 
     :raises FileError: not there
     """
@@ -192,7 +192,7 @@ def label_from_boxes(
     infrared: np.ndarray,
     objects: list[tuple[str, tuple[float, float, float, float]]],
 ) -> Labelled:
-    """A labelled pair from boxes alone.
+    """A labeled pair from boxes alone.
 
     :param objects: classes outside THINGS make their box unknown
     """
@@ -230,8 +230,8 @@ def _cut_out(visible: np.ndarray, infrared: np.ndarray, box: tuple[float, float,
         slice(max(0, rows.start - margin), rows.stop + margin),
         slice(max(0, columns.start - margin), columns.stop + margin),
     )
-    colour = cv2.cvtColor(np.ascontiguousarray(visible[area]), cv2.COLOR_RGB2YCrCb)
-    image = np.dstack((colour[..., 0], infrared[area], colour[..., 1]))
+    color = cv2.cvtColor(np.ascontiguousarray(visible[area]), cv2.COLOR_RGB2YCrCb)
+    image = np.dstack((color[..., 0], infrared[area], color[..., 1]))
     guess = np.full(image.shape[:2], cv2.GC_BGD, np.uint8)
     top, left = rows.start - area[0].start, columns.start - area[1].start
     guess[top : top + height, left : left + width] = np.where(ellipse, cv2.GC_PR_FGD, cv2.GC_PR_BGD)

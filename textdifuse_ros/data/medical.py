@@ -1,6 +1,6 @@
 """Random degradations of medical slices: noise, a poor window and softness, all mild; no night falls in a scanner.
 
-The visible image is CT (grey), PET or SPECT (pseudo-colour), the infrared one MRI. The black round the head is a part
+The visible image is CT (grey), PET or SPECT (pseudo-color), the infrared one MRI. The black round the head is a part
 of the image: it stays black unless noise or the window lifts it, and the target is always the clean slice.
 """
 
@@ -28,7 +28,7 @@ def degrade_functional(
         sigma = _between(0.004, 0.05, rng)
         if rng.random() < 0.5:
             image = d.gaussian_noise(image, sigma, rng)
-        else:  # noise of the measured number, before it was given a colour: the same in all channels
+        else:  # noise of the measured number, before it was given a color: the same in all channels
             noise = rng.standard_normal(image.shape[:2], dtype=np.float32)[..., None]
             image = np.clip(image + np.float32(sigma) * noise, 0, 1)
     return d.quantize(image), clean

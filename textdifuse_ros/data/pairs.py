@@ -80,7 +80,7 @@ class Source:
 
 
 def load_shuffled(sources: Sequence[Source], seed: int = 0) -> Iterator[Item]:
-    """Read the sources in a shuffled order that the seed fixes, for neighbours in a folder are often alike."""
+    """Read the sources in a shuffled order that the seed fixes, for neighbors in a folder are often alike."""
     shuffled = list(sources)
     random.Random(seed).shuffle(shuffled)
     for source in shuffled:
@@ -90,7 +90,7 @@ def load_shuffled(sources: Sequence[Source], seed: int = 0) -> Iterator[Item]:
 def pair_sources(visible: Path, infrared: Path) -> list[Source]:
     """The pairs of two folders, by stem.
 
-    :raises FileError: a folder is missing or empty, or an image has no partner
+    :raises FileError: a folder is missing or empty, or an image has no counterpart
     """
     listing = find_pairs(visible, infrared)
     for stems, folder in ((listing.visible_only, infrared), (listing.infrared_only, visible)):
@@ -98,9 +98,9 @@ def pair_sources(visible: Path, infrared: Path) -> list[Source]:
             some = f"{', '.join(stems[:5])}{', ...' if len(stems) > 5 else ''}"
             raise FileError(
                 f"the folder {folder}",
-                "one with a partner for every image of the other",
+                "one with a counterpart for every image of the other",
                 f"{len(stems)} missing: {some}",
-                "visible images without a partner can be given as clean ones",
+                "visible images without a counterpart can be given as clean ones",
             )
     return [Source(f"pairs/{pair.stem}", pair.visible, pair.infrared, street=True) for pair in listing]
 

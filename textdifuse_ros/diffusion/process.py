@@ -67,8 +67,8 @@ def reverse(
 ) -> Iterator[ReverseStep]:
     """Run the reverse process, yielding each step; the last one's ``z`` is the result.
 
-    Progress, preview and cancelling (stop iterating) belong to whoever iterates; so does ``torch.no_grad``, for
-    training on the model's own trajectory needs gradients.
+    Progress, preview and cancelling (stop iterating) belong to the caller; so does ``torch.no_grad``, since training on
+    the model's own trajectory needs gradients.
 
     :param denoiser: called once a step with z and the original timestep
     :param start: float [N, C, H, W] noised to the schedule's last timestep; never written to

@@ -36,7 +36,7 @@ def visible_itself(visible: Luma, infrared: Luma) -> Luma:
 
 
 def infrared_itself(visible: Luma, infrared: Luma) -> Luma:
-    """The infrared image in the visible image's colours."""
+    """The infrared image in the visible image's colors."""
     return infrared
 
 

@@ -52,7 +52,7 @@ class Objects:
 
         :param visible: the image, for its size
         :raises FileError: missing or not in the form said
-        :raises ImageError: a mask of another size, or in colours
+        :raises ImageError: a mask of another size, or in colors
         """
         path = self.path(stem)
         if self.masks:
@@ -72,7 +72,7 @@ class Job:
     objects: Objects
 
 
-def labelled(pairs: PairSet, objects: Objects) -> PairSet:
+def labeled(pairs: PairSet, objects: Objects) -> PairSet:
     """The pairs whose objects are known.
 
     :raises FileError: no folder, or none of them
@@ -95,7 +95,7 @@ def run_text(
 ) -> Evaluation:
     """Measure contrast, gain and change of all pairs of the plan.
 
-    :param plan: its rows hold ``NAME`` and ``NAME_plain`` for every method; its pairs are those of :func:`labelled`
+    :param plan: its rows hold ``NAME`` and ``NAME_plain`` for every method; its pairs are those of :func:`labeled`
     :param fuser: fuses the rows that the plan gives to the model
     :param strength: of the objects in the model's images, in [-1, 2]
     :param progress: called once for each pair
@@ -107,7 +107,7 @@ def run_text(
     rows = tuple(row for row in plan.rows if row not in plain)
     _check_partners(rows, plain)
     for row in plan.rows:
-        if row.folder is not None and row not in plan.modelled:
+        if row.folder is not None and row not in plan.modeled:
             check_results(row, plan.pairs.pairs, ())
     if fuser is not None:
         fuser.require_modulation()
@@ -139,7 +139,7 @@ def _fused(jobs: Iterator[Job], plan: Plan, fuser: Fuser | None, strength: float
             for number in np.argsort(-masks.sum((1, 2)), kind="stable"):  # of boxes that overlap, the smaller is seen
                 apart[masks[number]] = number + 1
             strengths = np.where(apart > 0, np.float32(strength), np.float32(0))
-            for row in plan.modelled:
+            for row in plan.modeled:
                 emphasis = None if row.name.endswith(PLAIN) else Emphasis(strengths, strength=strength, objects=apart)
                 save_fused(row, job.pair, fuser.fuse(visible, infrared, emphasis=emphasis))
         yield job
@@ -194,11 +194,11 @@ def gain_interval(records: Sequence[Record], row: str, seed: int = 0) -> Interva
 
 def _check_partners(rows: Sequence[Row], plain: Sequence[Row]) -> None:
     names = {row.name for row in rows if row.folder is not None}
-    partners = {row.name.removesuffix(PLAIN) for row in plain}
-    for name in sorted(names ^ partners):
+    counterparts = {row.name.removesuffix(PLAIN) for row in plain}
+    for name in sorted(names ^ counterparts):
         missing = name + PLAIN if name in names else name
         remedy = "the panel compares images made with the text and without it"
-        raise ConfigError("--method", f"given for {missing} too", "its partner only", remedy)
+        raise ConfigError("--method", f"given for {missing} too", "its counterpart only", remedy)
     if not names:
         due = f"given with --model, or with --method NAME=DIR and NAME{PLAIN}=DIR"
         raise ConfigError("--panel text", due, "neither")

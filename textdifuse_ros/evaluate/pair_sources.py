@@ -74,11 +74,11 @@ def _from_recording(path: Path, limit: int, topics: tuple[str, str], tolerance_n
         stamps: dict[str, list[int]] = {name: [] for name in names}
         for message in bag.messages(names):
             stamps[message.topic].append(header_stamp(message))
-        partners = _nearest(stamps[names[0]], stamps[names[1]], tolerance_ns)
-        if not partners:
+        counterparts = _nearest(stamps[names[0]], stamps[names[1]], tolerance_ns)
+        if not counterparts:
             remedy = "textdifuse sync-doctor tells how far they are apart"
             raise BagError(f"the images of {path}", f"within {tolerance_ns / 1e9:g} s of one another", "none", remedy)
-        chosen = [partners[index] for index in _spread(len(partners), limit)]
+        chosen = [counterparts[index] for index in _spread(len(counterparts), limit)]
         wanted = {name: {pair[side] for pair in chosen} for side, name in enumerate(names)}
         found: dict[str, dict[int, np.ndarray]] = {name: {} for name in names}
         counts = dict.fromkeys(names, 0)

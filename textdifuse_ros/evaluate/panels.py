@@ -28,14 +28,14 @@ class Plan:
 
     :ivar rows: of the tables; the model's have an empty folder, which it fills
     :ivar conditions: of the degraded panel; () for the clean one
-    :ivar modelled: the rows that the model fuses
+    :ivar modeled: the rows that the model fuses
     :ivar inputs: folder to save what the methods are given, or None
     """
 
     pairs: PairSet
     rows: tuple[Row, ...]
     conditions: tuple[str, ...] = ()
-    modelled: tuple[Row, ...] = ()
+    modeled: tuple[Row, ...] = ()
     inputs: Path | None = None
 
     @property
@@ -62,10 +62,10 @@ def run_pairs(
     :param workers: processes for the metrics; the model stays in this one
     :param progress: called once for each pair measured
     :raises FileError: a result is missing
-    :raises ImageError: an image is of another size than its pair, or an infrared one coloured
+    :raises ImageError: an image is of another size than its pair, or an infrared one colored
     """
     for row in plan.rows:
-        if row.folder is not None and row not in plan.modelled:
+        if row.folder is not None and row not in plan.modeled:
             check_results(row, plan.pairs.pairs, plan.layout)
     records = gather(measure_pair, _jobs(plan, fuser), workers, progress)
     by_condition = {
@@ -128,11 +128,11 @@ def measure_pair(job: Job) -> tuple[str, list[Record]]:
 def _jobs(plan: Plan, fuser: Fuser | None) -> Iterator[Job]:
     """The jobs; each only once the model has fused its pair."""
     for pair in plan.pairs.pairs:
-        if plan.modelled or plan.inputs:
+        if plan.modeled or plan.inputs:
             visible, infrared = read_pair(pair)
             for condition in plan.layout:
                 inputs = Inputs(pair.stem, condition, visible, infrared)
-                for row in plan.modelled:
+                for row in plan.modeled:
                     assert fuser is not None
                     fuse_into(row, fuser, inputs, pair)
                 if plan.inputs:

@@ -20,7 +20,7 @@ _BOTTOM = 22
 class Mark:
     """One line of a plot.
 
-    :ivar kind: CSS class of its colour, ``method`` or ``control``
+    :ivar kind: CSS class of its color, ``method`` or ``control``
     """
 
     name: str
@@ -33,7 +33,7 @@ def interval_plot(title: str, hint: str, marks: Sequence[Mark], digits: int) -> 
 
     :param hint: which way is better, at the right of the title
     :param digits: behind the point of the numbers that a pointer shows
-    :returns: an ``svg`` element; its colours come from the page's CSS classes
+    :returns: an ``svg`` element; its colors come from the page's CSS classes
     """
     shown = [mark for mark in marks if not math.isnan(mark.interval.mean)]
     height = _TOP + _LINE * len(marks) + _BOTTOM
@@ -63,7 +63,7 @@ def interval_plot(title: str, hint: str, marks: Sequence[Mark], digits: int) -> 
 class Point:
     """One row of a scatter plot.
 
-    :ivar kind: CSS class of its colour, ``method`` or ``control``
+    :ivar kind: CSS class of its color, ``method`` or ``control``
     """
 
     name: str

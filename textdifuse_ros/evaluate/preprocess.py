@@ -1,4 +1,4 @@
-"""The pre-processing of the rows ``NAME+pre``: what OpenCV does about noise, colour and darkness before any fusion.
+"""The pre-processing of the rows ``NAME+pre``: what OpenCV does about noise, color and darkness before any fusion.
 
 Each step looks at the image and does nothing where there is nothing to do, as a careful user would set it up: a
 blind chain of filters would be an easy opponent.
@@ -15,7 +15,7 @@ NOISE_FLOOR = 3.0
 TARGET_LUMA = 110.0
 """Mean luma up to which a dark image is raised."""
 LARGEST_GAIN = 3.0
-"""Of a colour channel in the white balance."""
+"""Of a color channel in the white balance."""
 
 
 def preprocess(visible: np.ndarray, infrared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

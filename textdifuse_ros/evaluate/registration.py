@@ -54,7 +54,7 @@ class Recovery:
 def parse_displacement(text: str, size: tuple[int, int]) -> np.ndarray:
     """The homography moved pixel -> aligned pixel of ``DX,DY[,DEGREES[,SCALE]]``.
 
-    :param size: width and height, about whose centre is turned and scaled [pixels]
+    :param size: width and height, about whose center is turned and scaled [pixels]
     :raises ConfigError: no such numbers
     """
     try:

@@ -229,10 +229,10 @@ def _heat_cells(table: Table, rows: Sequence[Row], name: str) -> list[str]:
         share = 0.0
         if defined and max(defined) > min(defined) and not math.isnan(value):
             share = (value - min(defined)) / (max(defined) - min(defined))
-        colour = ",".join(str(round(a + (b - a) * share)) for a, b in zip(_PLAIN, _HUE, strict=True))
+        color = ",".join(str(round(a + (b - a) * share)) for a, b in zip(_PLAIN, _HUE, strict=True))
         text = show(table.rows[row][name], name)
         text = f"<b>{text}</b>" if table.leaders.get(name) == row else text
-        cells.append(f'<td style="background:rgb({colour})">{text}</td>')
+        cells.append(f'<td style="background:rgb({color})">{text}</td>')
     return cells
 
 
@@ -287,7 +287,7 @@ def _definitions(evaluation: Evaluation) -> str:
     )
     notes = "".join(f"<p>{escape(note)}</p>" for note in evaluation.notes)
     lead = (
-        "Grey is the 8-bit BT.601 luma of the saved colour image. Figures of the same method differ between papers, "
+        "Grey is the 8-bit BT.601 luma of the saved color image. Figures of the same method differ between papers, "
         "which crop, quantise and define differently: compare only what was measured in one run."
     )
     return page.section("Definitions", lead, f'{notes}<dl class="about">{lines}</dl>')

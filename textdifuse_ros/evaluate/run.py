@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from textdifuse_ros import __version__
 from textdifuse_ros.data.conditions import CONDITIONS
 from textdifuse_ros.errors import ConfigError, FileError
-from textdifuse_ros.evaluate.highlight import PLAIN, Objects, labelled, run_text
+from textdifuse_ros.evaluate.highlight import PLAIN, Objects, labeled, run_text
 from textdifuse_ros.evaluate.images import Example, choose_examples, make_example
 from textdifuse_ros.evaluate.methods import MODEL, PRE, Row, control_rows, input_folders
 from textdifuse_ros.evaluate.panels import Plan, run_pairs
@@ -67,7 +67,7 @@ def selected(request: Request) -> PairSet:
     """
     pairs = request.pairs
     if request.panel == "text" and request.objects is not None:
-        pairs = labelled(pairs, request.objects)
+        pairs = labeled(pairs, request.objects)
     # Frames that do not follow one another are no sequence.
     return limited(pairs, request.limit, first=request.panel == "video")
 
@@ -82,16 +82,16 @@ def run(
 
     :param fuser: the model under test, or None for none
     :param progress: called once for each pair (in the video panel: frame after the first) measured
-    :param measured: called with the figures before the report is written, lest they are lost where it cannot be
+    :param measured: called with the figures before the report is written, so that they are not lost where it cannot be
     :raises ConfigError: options that do not go together
     :raises FileError: an image is missing or unreadable, images would be saved over those that are read, or a file
         cannot be written
-    :raises ImageError: an image of another size than its pair, or a coloured infrared one
+    :raises ImageError: an image of another size than its pair, or a colored infrared one
     """
     _check(request, fuser)
     unlabelled: set[str] = set()
     if request.objects is not None:
-        known = labelled(request.pairs, request.objects)
+        known = labeled(request.pairs, request.objects)
         unlabelled = {pair.stem for pair in request.pairs.pairs} - {pair.stem for pair in known.pairs}
     request = replace(request, pairs=selected(request))
     with ExitStack() as stack:
@@ -111,7 +111,7 @@ def run(
             evaluation = run_pairs(plan, fuser, request.workers, progress)
         if unlabelled:
             names = ", ".join(sorted(unlabelled))
-            left = f"Left out for want of labelled objects: {len(unlabelled)} images ({names})."
+            left = f"Left out for want of labeled objects: {len(unlabelled)} images ({names})."
             evaluation = replace(evaluation, notes=(*evaluation.notes, left))
         evaluation = replace(evaluation, about=_about(request, evaluation, fuser))
         measured(evaluation)
@@ -149,9 +149,9 @@ def _check_targets(request: Request, plan: Plan) -> None:
     if request.objects is not None:
         read.add(request.objects.folder)
     for row in plan.rows:
-        if row.folder is not None and row not in plan.modelled:
+        if row.folder is not None and row not in plan.modeled:
             read |= {row.folder / part for part in plan.layout}
-    saved = {"--save-fused": [row.folder / part for row in plan.modelled if row.folder for part in plan.layout]}
+    saved = {"--save-fused": [row.folder / part for row in plan.modeled if row.folder for part in plan.layout]}
     if request.inputs is not None:
         saved["--save-inputs"] = [folder for part in plan.layout for folder in input_folders(request.inputs, part)]
     if request.report is not None:
@@ -166,20 +166,20 @@ def _check_targets(request: Request, plan: Plan) -> None:
 
 def _plan(request: Request, model_folder: Path | None) -> Plan:
     rows = control_rows([name for name in request.preprocessed if name != MODEL])
-    modelled: tuple[Row, ...] = ()
+    modeled: tuple[Row, ...] = ()
     if model_folder is not None:
         names = [MODEL, *([MODEL + PRE] if MODEL in request.preprocessed else [])]
         if request.panel == "text":
             names.append(MODEL + PLAIN)
         if request.panel == "video":
             names.append(MODEL + EACH)
-        modelled = tuple(Row(name, model_folder / name) for name in names)
+        modeled = tuple(Row(name, model_folder / name) for name in names)
     conditions = (request.conditions or tuple(CONDITIONS)) if request.panel == "degraded" else ()
-    plan = Plan(request.pairs, (*rows, *request.methods, *modelled), conditions, modelled, request.inputs)
+    plan = Plan(request.pairs, (*rows, *request.methods, *modeled), conditions, modeled, request.inputs)
     names = [row.name for row in plan.rows]
     for row in request.methods:
         if names.count(row.name) > 1:
-            remedy = "--model has a row of that name" if row.name in [mine.name for mine in modelled] else ""
+            remedy = "--model has a row of that name" if row.name in [mine.name for mine in modeled] else ""
             raise ConfigError("--method", "given once for each name", f"{row.name} twice", remedy)
     return plan
 

@@ -35,7 +35,7 @@ NOTES = (
     "The frames are taken in the order of their names. The motion between two frames is that of the source, visible or "
     "infrared, in which more of it can be told; it is the same for all rows.",
     "A blurred or dull sequence flickers less: a lower flicker counts only beside an AG that is not lower. "
-    "Neighbouring frames are alike, so the intervals are narrower than those over independent images.",
+    "Neighboring frames are alike, so the intervals are narrower than those over independent images.",
     "Infrared of more than 8 bits is mapped by one gain that follows the scene, as the node does it, the frames "
     "being 0.1 s apart.",
     f"{MODEL} is steadied as the node and textdifuse bag do it; in {MODEL + EACH} each frame is fused for itself.",
@@ -89,7 +89,7 @@ def run_video(
     if len(frames) < 2:
         raise FileError(f"the sequence {plan.pairs.name}", "of at least two frames", len(frames))
     for row in plan.rows:
-        if row.folder is not None and row not in plan.modelled:
+        if row.folder is not None and row not in plan.modeled:
             check_results(row, frames, plan.layout)
     records = gather(measure_transition, _transitions(plan, fuser), workers, progress)
     return Evaluation(
@@ -124,12 +124,12 @@ def _transitions(plan: Plan, fuser: Fuser | None) -> Iterator[Transition]:
     before: Pair | None = None
     video = VideoState()
     for pair in plan.pairs.pairs:
-        if plan.modelled:
+        if plan.modeled:
             assert fuser is not None
             sources = read_pair(pair)
             alone = fuser.fuse(*sources)
             steady = video.steady(*sources, alone)
-            for row in plan.modelled:
+            for row in plan.modeled:
                 save_fused(row, pair, alone if row.name.endswith(EACH) else steady)
         if before is not None:
             yield Transition(before, pair, plan.rows)

@@ -12,7 +12,7 @@ from textdifuse_ros.image.files import Pair, find_pairs, read_infrared, read_vis
 from textdifuse_ros.image.thermal import to_uint8
 
 GREY_TOLERANCE = 8
-"""Largest difference [levels] between the channels of a grey image stored in colour (lossy coding leaves some)."""
+"""Largest difference [levels] between the channels of a grey image stored in color (lossy coding leaves some)."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def folder_set(visible: Path, infrared: Path, limit: int = 0) -> PairSet:
     """The pairs of two folders (or two files), by stem.
 
     :param limit: take only so many, evenly spread over the sorted names; 0 for all
-    :raises FileError: a folder is missing or empty, or an image has no partner
+    :raises FileError: a folder is missing or empty, or an image has no counterpart
     """
     name = visible.stem if visible.is_file() else visible.resolve().parent.name or visible.name
     return _pair_set(name, visible, infrared, limit)
@@ -82,7 +82,7 @@ def _pair_set(name: str, visible: Path, infrared: Path, limit: int, ending: str 
         if stems:
             raise FileError(
                 f"the folder {where}",
-                f"one with a partner for every image of {other}",
+                f"one with a counterpart for every image of {other}",
                 f"{len(stems)} missing: {', '.join(stems[:5])}{', ...' if len(stems) > 5 else ''}",
                 "a mean over a part would be taken for that over the set",
             )
@@ -110,7 +110,7 @@ def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
 
     :returns: visible uint8 [H, W, 3] RGB, infrared uint8 [H, W]
     :raises FileError: not readable
-    :raises ImageError: the infrared image is coloured, or of another size than the visible one
+    :raises ImageError: the infrared image is colored, or of another size than the visible one
     """
     visible = to_uint8(read_visible(pair.visible), str(pair.visible))
     grey = read_grey(pair.infrared, "the infrared image", "are visible and infrared swapped?")
@@ -147,22 +147,22 @@ def check_size(path: Path, image: np.ndarray, like: np.ndarray) -> None:
 
 
 def read_grey(path: Path, what: str, remedy: str, tolerance: int = GREY_TOLERANCE) -> np.ndarray:
-    """A grey image; one stored in three channels is taken, a coloured one is not.
+    """A grey image; one stored in three channels is taken, a colored one is not.
 
     :param what: names the image in the error
     :param tolerance: largest difference between the channels [levels of 8 bits]
     :returns: uint8 or uint16 [H, W]
     :raises FileError: not readable
-    :raises ImageError: coloured
+    :raises ImageError: colored
     """
     grey = read_infrared(path)
     try:
-        colour = read_visible(path)
+        color = read_visible(path)
     except FileError:  # temperatures as floats, which only an infrared image may be
         return grey
-    scale = 257 if colour.dtype == np.uint16 else 1
-    spread = int((colour.max(2) - colour.min(2)).max())
+    scale = 257 if color.dtype == np.uint16 else 1
+    spread = int((color.max(2) - color.min(2)).max())
     if spread > tolerance * scale:
-        found = f"colour (channels up to {spread} levels apart)"
+        found = f"color (channels up to {spread} levels apart)"
         raise ImageError(f"{what} {path}", "grey", found, remedy)
     return grey

@@ -54,7 +54,7 @@ def count_flops(networks: DriveNetworks, height: int, width: int) -> dict[str, f
             before = counts["modulation"]
             counted("modulation", networks.modulation, features, features, amounts, context)
             counts["modulation"] += before
-        color = counted("chroma_encode", networks.chroma.relit, color)
+        color = counted("chroma_encode", networks.chroma.white_balance, color)
         light = counts["chroma_encode"]
         features = counted("chroma_encode", networks.chroma.encoder, color)
         counts["chroma_encode"] += light
@@ -70,7 +70,7 @@ def image_gflops(counts: dict[str, float], steps: int) -> dict[str, float]:
 
 
 def emphasis_gflops(counts: dict[str, float], strengths: np.ndarray, steps: int) -> float:
-    """GFLOP that emphasised objects add to an image.
+    """GFLOP that emphasized objects add to an image.
 
     :param counts: of :func:`count_flops`, for an image of this size
     :param strengths: float32 [H, W]

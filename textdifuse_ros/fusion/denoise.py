@@ -26,7 +26,7 @@ class FeatureDenoiser:
     :param features: Phi^f, or one source's features while restoring it
     :param schedule: the full schedule
     :param base: what the decoder's output is a correction to, float [N, C, H, W]; None for nothing. Chroma is
-        corrected, so that colours which are right cost nothing; fused luma has no one source that it corrects.
+        corrected, so that colors which are right cost nothing; fused luma has no one source that it corrects.
     :param clip: hold x0 in [-1, 1]; off in training, where clipping would stop gradients
     :param variance: whether the learned variance is asked for
     """

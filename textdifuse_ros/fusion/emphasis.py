@@ -31,7 +31,7 @@ on there is no doubt about it."""
 class Emphasis:
     """What is to stand out, and what it came from.
 
-    :ivar strengths: float32 [H, W] in [-1, 2]: 0 leaves alone, 1 emphasises, negative plays down
+    :ivar strengths: float32 [H, W] in [-1, 2]: 0 leaves alone, 1 emphasizes, negative plays down
     :ivar text: the prompt, for the provenance
     :ivar strength: the general strength that is in ``strengths`` already, for the provenance
     :ivar localizer: what found the objects, for the provenance
@@ -136,7 +136,13 @@ def amounts(
 
 
 def named_pixels(strengths: np.ndarray, objects: np.ndarray | None) -> np.ndarray:
-    """What is no surroundings, bool [H, W]: objects of strength 0 too, lest others jump when theirs leaves it."""
+    """Pixels excluded from the background ring, bool [H, W].
+
+    Objects of strength 0 are excluded too, so that their neighbors do not jump when their strength leaves 0.
+
+    :param strengths: float32 [H, W] in [-1, 2]
+    :param objects: uint16 [H, W], see :class:`Emphasis`; or None
+    """
     named: np.ndarray = strengths != 0
     return named if objects is None else named | (objects > 0)
 

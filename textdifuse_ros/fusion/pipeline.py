@@ -27,7 +27,7 @@ from textdifuse_ros.image.ranges import signed_to_unit, to_levels, to_unit, unit
 from textdifuse_ros.image.sizing import crop_to, pad_to_multiple
 from textdifuse_ros.networks.drive import MULTIPLE, SENSOR_INDEX, DriveNetworks
 from textdifuse_ros.networks.encoder import Pyramid
-from textdifuse_ros.networks.illuminant import color_of
+from textdifuse_ros.networks.illuminant import normalize_gains
 from textdifuse_ros.sensors import INFRARED
 
 Noise = torch.Generator | NoiseTape
@@ -236,7 +236,7 @@ class Pipeline:
     def _restored_chroma(self, visible: YCbCrImage, noise: Noise) -> Tensor:
         """Run the chroma process at half the size; float32 [1, 2, H, W] in [-0.5, 0.5]."""
         chroma = self.networks.chroma
-        condition = chroma.relit(_half_size(visible))  # [1, 3, H / 2, W / 2]
+        condition = chroma.white_balance(_half_size(visible))  # [1, 3, H / 2, W / 2]
         denoiser = FeatureDenoiser(
             chroma.decoder,
             chroma.encoder(condition),
@@ -254,7 +254,7 @@ class Pipeline:
         if estimator is None:
             return visible.luma
         gains = estimator(_half_size(visible))
-        return rgb_to_ycbcr((visible.rgb * color_of(gains)).clamp(0, 1))[0]
+        return rgb_to_ycbcr((visible.rgb * normalize_gains(gains)).clamp(0, 1))[0]
 
 
 def padded(stored: Tensor) -> Tensor:

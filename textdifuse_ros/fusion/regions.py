@@ -66,7 +66,7 @@ class Region:
 
 
 def find_regions(strengths: np.ndarray) -> list[Region]:
-    """Rectangles that hold all objects; neighbours share one where that decodes fewer pixels.
+    """Rectangles that hold all objects; neighbors share one where that decodes fewer pixels.
 
     :param strengths: float32 [H, W], H and W multiples of 16
     :returns: none where all is 0

@@ -13,7 +13,7 @@ from textdifuse_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoi
 from textdifuse_ros.config.base import from_mapping, to_mapping
 from textdifuse_ros.errors import CheckpointError, ConfigError
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
-from textdifuse_ros.networks.widening import can_grow, grow
+from textdifuse_ros.networks.widening import can_widen, widen
 
 KIND = "fusion"
 FAMILIES = {"drive": (DriveConfig, DriveNetworks)}
@@ -74,10 +74,10 @@ def fitted(networks: DriveNetworks, asked: DriveConfig | None, path: str) -> Dri
     wanted = replace(asked, **{name: getattr(there, name) for name in OPTIONAL if not getattr(asked, name)})
     if wanted == there:
         return networks
-    if not can_grow(there, wanted):
+    if not can_widen(there, wanted):
         remedy = "leave out the networks' sizes: the start has its own"
         raise ConfigError("the networks", f"as large as those of {path}, or larger", "smaller", remedy)
-    return grow(networks, wanted)
+    return widen(networks, wanted)
 
 
 def grown(networks: DriveNetworks, stage: str) -> DriveNetworks:

@@ -1,4 +1,4 @@
-"""Images for display: 8-bit conversion, and labelled contact sheets."""
+"""Images for display: 8-bit conversion, and labeled contact sheets."""
 
 from __future__ import annotations
 

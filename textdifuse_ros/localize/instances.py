@@ -25,7 +25,7 @@ def class_instances(
 ) -> list[Instance]:
     """The objects in a map of class probabilities.
 
-    A pixel belongs to the class of highest probability. Connected pixels (8 neighbours) of the classes of one phrase
+    A pixel belongs to the class of highest probability. Connected pixels (8 neighbors) of the classes of one phrase
     are a region. A region of countable classes with several middles is divided among them; any other region is one
     object, and all regions of what cannot be counted (road, sky) are one together.
 
@@ -59,7 +59,7 @@ def class_instances(
 def split_regions(
     mask: np.ndarray, least_area: int = 1, centers: np.ndarray | None = None, *, divide: bool = True
 ) -> list[np.ndarray]:
-    """The connected regions (8 neighbours) of a mask, those of several things divided.
+    """The connected regions (8 neighbors) of a mask, those of several things divided.
 
     :param mask: bool [H, W]
     :param least_area: smaller regions are dropped [pixels]

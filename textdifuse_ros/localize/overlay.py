@@ -7,7 +7,7 @@ import numpy as np
 
 from textdifuse_ros.localize.base import Instance, Localization
 
-# Okabe and Ito's colours, told apart also by the colour-blind; RGB.
+# Okabe and Ito's colors, told apart also by the color-blind; RGB.
 COLORS = (
     (230, 159, 0),
     (86, 180, 233),
@@ -22,7 +22,7 @@ TINT = 0.4
 
 
 def phrase_color(index: int) -> tuple[int, int, int]:
-    """The colour of a phrase, RGB; after eight they begin again.
+    """The color of a phrase, RGB; after eight they begin again.
 
     :param index: from 1 on
     """

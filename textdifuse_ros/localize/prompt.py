@@ -47,7 +47,7 @@ class Phrase:
     """One thing to look for.
 
     :ivar text: lower case, without article
-    :ivar strength: in [-1, 2]; 1 emphasises, 0 leaves alone, negative plays down
+    :ivar strength: in [-1, 2]; 1 emphasizes, 0 leaves alone, negative plays down
     :ivar index: its place in the prompt from 1 on, and its value in label maps
     """
 

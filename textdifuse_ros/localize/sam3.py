@@ -69,9 +69,9 @@ class Sam3Localizer:
         views = (visible, np.repeat(infrared[:, :, None], 3, 2)) if prompt else ()
         with torch.inference_mode():
             for view in views:
-                seen = self._model.get_vision_features(self._normalize(view, self._device))
+                features = self._model.get_vision_features(self._normalize(view, self._device))
                 for phrase in prompt.phrases:
-                    for mask, box, score in self._find(seen, phrase.text, size):
+                    for mask, box, score in self._find(features, phrase.text, size):
                         masks.append(mask)
                         boxes.append(box)
                         scores.append(score)
@@ -88,11 +88,11 @@ class Sam3Localizer:
         self._model = None
         self._texts.clear()
 
-    def _find(self, seen: Any, text: str, size: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray, float]]:
+    def _find(self, features: Any, text: str, size: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray, float]]:
         """Masks, boxes and scores of one phrase in one image, as the model's own processor makes them."""
         height, width = size
         embedded, attention = self._embed(text)
-        outputs = self._model(vision_embeds=seen, text_embeds=embedded, attention_mask=attention)
+        outputs = self._model(vision_embeds=features, text_embeds=embedded, attention_mask=attention)
         scores = outputs.pred_logits[0].sigmoid()
         if outputs.presence_logits is not None:
             scores = scores * outputs.presence_logits[0].sigmoid()

@@ -49,10 +49,10 @@ def flow_image(visible: np.ndarray, infrared: np.ndarray) -> np.ndarray:
     scale = min(scale, LARGEST / max(height, width), 1.0)
     size = max(WINDOW, round(width * scale)), max(WINDOW, round(height * scale))
     luma = cv2.cvtColor(cv2.resize(visible, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
-    warm = cv2.resize(infrared, size, interpolation=cv2.INTER_AREA)
-    contrasts = float(luma.std()), float(warm.std())
+    thermal = cv2.resize(infrared, size, interpolation=cv2.INTER_AREA)
+    contrasts = float(luma.std()), float(thermal.std())
     total = sum(contrasts) or 1.0
-    return np.stack((cv2.addWeighted(luma, contrasts[0] / total, warm, contrasts[1] / total, 0), warm))
+    return np.stack((cv2.addWeighted(luma, contrasts[0] / total, thermal, contrasts[1] / total, 0), thermal))
 
 
 class Tracks:

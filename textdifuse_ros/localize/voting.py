@@ -52,7 +52,7 @@ def group_votes(probability: np.ndarray, distances: np.ndarray, cell: float, lea
     left, up, right, down = distances[:, rows, columns].astype(np.float64)
     x, y = (columns + 0.5) * cell, (rows + 0.5) * cell
     boxes = np.stack((x - left, y - up, x + right, y + down), 1)
-    # Votes from the middle of an object are the best ones (the centre-ness of FCOS, Tian 2019).
+    # Votes from the middle of an object are the best ones (the center-ness of FCOS, Tian 2019).
     middle = np.minimum(left, right) / np.maximum(left, right) * np.minimum(up, down) / np.maximum(up, down)
     weight = sure * np.sqrt(np.clip(middle, 1e-6, 1))
     owner: np.ndarray = np.full(len(rows), -1)

@@ -12,7 +12,7 @@ from textdifuse_ros.errors import ConfigError
 from textdifuse_ros.networks.decoder import Decoder
 from textdifuse_ros.networks.encoder import LEVELS, ConditionEncoder, Pyramid
 from textdifuse_ros.networks.fusion_control import FusionControl
-from textdifuse_ros.networks.illuminant import LightEstimate, relit
+from textdifuse_ros.networks.illuminant import IlluminantEstimator, apply_gains
 from textdifuse_ros.networks.modulation import Modulation
 from textdifuse_ros.sensors import SENSORS
 
@@ -92,21 +92,21 @@ class LumaNetwork(nn.Module):
 
 
 class ChromaNetwork(nn.Module):
-    """Colour: the visible's chroma is restored, conditioned on the whole visible image (Y, Cb, Cr)."""
+    """Color: the visible's chroma is restored, conditioned on the whole visible image (Y, Cb, Cr)."""
 
     def __init__(self, config: DriveConfig) -> None:
         super().__init__()
         self.encoder = ConditionEncoder(3, config.chroma_widths, config.chroma_blocks)
         self.decoder = Decoder(2, config.chroma_widths, config.chroma_decoder_blocks)
-        self.light = LightEstimate(config.light_width) if config.light_width else None
+        self.light = IlluminantEstimator(config.light_width) if config.light_width else None
 
-    def relit(self, seen: Tensor) -> Tensor:
-        """The image under the light that the scene should have: what is encoded, and what the decoder corrects.
+    def white_balance(self, image: Tensor) -> Tensor:
+        """Correct the illuminant; the result is encoded, and the decoder corrects it further.
 
-        :param seen: float32 [N, 3, H, W] in [-1, 1], luma and twice the chroma
-        :returns: like it; itself where the networks estimate no light
+        :param image: float32 [N, 3, H, W] in [-1, 1], luma and twice the chroma
+        :returns: likewise; the image itself where the networks have no estimator
         """
-        return seen if self.light is None else relit(seen, self.light(seen))
+        return image if self.light is None else apply_gains(image, self.light(image))
 
 
 class DriveNetworks(nn.Module):

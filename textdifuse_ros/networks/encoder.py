@@ -40,7 +40,7 @@ class ConditionEncoder(nn.Module):
     """Three levels of residual blocks behind a pixel-unshuffle stem, at 1/4, 1/8 and 1/16 of the image.
 
     The mean over the whole image of the lowest level scales and shifts every level: exposure and contrast are
-    properties of the image, not of a neighbourhood.
+    properties of the image, not of a neighborhood.
 
     :param inputs: channels of the image
     :param widths: channels of the levels

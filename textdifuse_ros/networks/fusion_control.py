@@ -74,20 +74,20 @@ class FusionControl(nn.Module):
         The weights are in (0, ``LARGEST_WEIGHT``), and 1/2 each before training. Those of the fine detail are decided
         where the finest level's are.
         """
-        seen, warm = [], []
+        weighted_visible, weighted_infrared = [], []
         finest: Tensor | None = None
         for module, x, y in zip(self.levels, visible, infrared, strict=False):
             level = cast(LevelControl, module)
             compared = level.compared(x, y)
             finest = compared if finest is None else finest
             x_weight, y_weight = _weights(level.weigh(compared))
-            seen.append(x_weight * x)
-            warm.append(y_weight * y)
+            weighted_visible.append(x_weight * x)
+            weighted_infrared.append(y_weight * y)
         if self.fine is not None:
             x_weight, y_weight = _weights(F.pixel_shuffle(self.fine(finest), STEM).float())
-            seen.append(x_weight * visible[-1])
-            warm.append(y_weight * infrared[-1])
-        return tuple(seen), tuple(warm)
+            weighted_visible.append(x_weight * visible[-1])
+            weighted_infrared.append(y_weight * infrared[-1])
+        return tuple(weighted_visible), tuple(weighted_infrared)
 
     def forward(self, visible: Pyramid, infrared: Pyramid) -> Pyramid:
         """Two pyramids to the fused one, Phi^f: the sum of both terms of :meth:`weigh_sources`."""

@@ -25,7 +25,7 @@ MOST = 0.8
 """Largest |log kappa| of all: beyond it, at strength 2, bright objects showed the grid of the pixel shuffle."""
 
 SLIGHT = 0.1
-"""Of less strength than this an object counts in part only: its neighbours must not jump when its strength leaves 0."""
+"""Of less strength than this an object counts in part only: its neighbors must not jump when its strength leaves 0."""
 
 DIRECTIONS = 3
 """An object can be made brighter, darker or fainter; see :class:`Modulation`."""

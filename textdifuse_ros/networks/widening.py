@@ -1,7 +1,7 @@
-"""Larger networks that begin as good as smaller ones: they compute the same (Net2Net; Chen, Goodfellow, Shlens 2016).
+"""Net2net widening: larger networks that compute the same function (Net2Net; Chen, Goodfellow, Shlens 2016).
 
-Every layer keeps its weights between the channels it had. Channels that are new begin with weights of their own, but
-no old channel takes anything from them yet; blocks that are new begin as the identity.
+Every layer keeps the weights between its old channels. New channels have weights of their own, but no old channel
+reads from them yet. New blocks start as the identity.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ _SIZES = tuple(f"{part}_{name}" for part in ("luma", "chroma") for name in ("wid
 _NEW_BLOCK = re.compile(r"levels\.\d+\.\d+\.second\.(weight|bias)$")
 
 
-def can_grow(small: DriveConfig, large: DriveConfig) -> bool:
-    """Whether no level of the larger networks has fewer channels or blocks, and all else is the same."""
+def can_widen(small: DriveConfig, large: DriveConfig) -> bool:
+    """Whether networks can be widened: no level loses channels or blocks, and everything else is equal.
+
+    :param small: configuration of the given networks
+    :param large: configuration of the widened networks
+    """
     return all(
         all(a <= b for a, b in zip(getattr(small, item.name), getattr(large, item.name), strict=True))
         if item.name in _SIZES
@@ -29,8 +33,12 @@ def can_grow(small: DriveConfig, large: DriveConfig) -> bool:
 
 
 @torch.no_grad()
-def grow(networks: DriveNetworks, config: DriveConfig) -> DriveNetworks:
-    """Networks of a configuration for which :func:`can_grow` holds, that compute what the given ones do."""
+def widen(networks: DriveNetworks, config: DriveConfig) -> DriveNetworks:
+    """Widen networks without changing what they compute.
+
+    :param networks: not changed
+    :param config: of the widened networks, one for which :func:`can_widen` holds
+    """
     larger = DriveNetworks(config)
     old = networks.state_dict()
     new = larger.state_dict()
@@ -44,7 +52,7 @@ def grow(networks: DriveNetworks, config: DriveConfig) -> DriveNetworks:
 
 
 _Groups = tuple[list[int] | None, list[int] | None]
-"""Outputs and inputs of a layer, in groups of channels that grow each for itself; None where all are one group."""
+"""Output and input channels of a layer in groups that are widened separately; None for a single group."""
 
 
 def _channels(name: str, config: DriveConfig) -> _Groups:
@@ -66,7 +74,7 @@ def _channels(name: str, config: DriveConfig) -> _Groups:
 
 
 def _put(new: Tensor, old: Tensor, small: _Groups, large: _Groups) -> None:
-    """Old weights to where their channels are in the new ones; old outputs take nothing from new inputs."""
+    """Copy old weights to their channels; old outputs get zero weights for new inputs."""
     rows = _places(old.shape[0], small[0], large[0])
     if new.dim() == 1:
         new[rows] = old
@@ -78,7 +86,7 @@ def _put(new: Tensor, old: Tensor, small: _Groups, large: _Groups) -> None:
 
 
 def _places(count: int, small: list[int] | None, large: list[int] | None) -> Tensor:
-    """Where each of the old channels is among the new ones."""
+    """Index of each old channel among the new ones."""
     if small is None or large is None:
         return torch.arange(count)
     starts = torch.tensor([0, *large[:-1]]).cumsum(0).tolist()

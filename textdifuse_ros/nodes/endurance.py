@@ -1,4 +1,4 @@
-"""Runs player and fusion_node over DDS for minutes or hours, and watches ages, memory and books.
+"""Runs player and fusion_node over DDS for minutes or hours, and watches ages, memory and counters.
 
 Started by ``textdifuse endurance``, which prepares the input and judges the result. Takes one JSON object as its
 argument (:class:`Plan`) and writes one to ``OUTPUT/logs/run.json``, also where it was interrupted.

@@ -60,7 +60,7 @@ class NodeParameters(Generic[T]):
 
     @property
     def faults(self) -> list[ConfigError]:
-        """All that is wrong with the values given at start; a later valid value mends it, an unknown name stays."""
+        """Errors of the values given at start; a later valid value clears its error, an unknown name stays."""
         return list(self._faults.values())
 
     def check_by(self, check: Callable[[T], None]) -> None:
@@ -119,7 +119,7 @@ class NodeParameters(Generic[T]):
             return SetParametersResult(successful=False, reason=str(error))
         for check in self._checks:
             wrong = _complaint(check, changed)
-            # What was wrong before, as a text from the start, must not block the way to mend it.
+            # An error that was there before, such as an initial text, must not block the change that fixes it.
             if wrong and wrong != _complaint(check, self._config):
                 return SetParametersResult(successful=False, reason=wrong)
         return SetParametersResult(successful=True)

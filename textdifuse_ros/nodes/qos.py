@@ -46,7 +46,7 @@ def output_profile(depth: int, reliability: str = "reliable") -> QoSProfile:
 
 
 def latched_profile(depth: int = 1) -> QoSProfile:
-    """Reliable, and the last ``depth`` messages are handed to whoever comes later."""
+    """Reliable and transient local: late subscribers receive the last ``depth`` messages."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=depth,
@@ -101,7 +101,7 @@ def _profile_variable(environment: Mapping[str, str]) -> str:
 def transport_warning(environment: Mapping[str, str] = os.environ) -> str:
     """A line that warns of Fast DDS's small shared-memory segment, or '' where there is no cause.
 
-    The default segment holds 512 kB, less than one VGA colour image: sensor-data streams then lose most images.
+    The default segment holds 512 kB, less than one VGA color image: sensor-data streams then lose most images.
     ``config/fastdds_shm.xml`` enlarges it.
     """
     variable = _profile_variable(environment)

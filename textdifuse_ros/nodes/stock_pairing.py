@@ -1,7 +1,7 @@
 """The stock policies of ``message_filters``, exact and approximate, in the place of the nearest-stamp pairing.
 
 The package's own synchronizers decide which images pair. Around them stands what :class:`.Pairing` gives to every
-policy and they lack: offsets, refusal of zero stamps, a new beginning when time goes back, an end to waiting, books.
+policy and they lack: offsets, refusal of zero stamps, a reset when time goes back, a limit on waiting, counters.
 """
 
 from __future__ import annotations

@@ -192,7 +192,7 @@ class Plan:
         return cls(topics, found, received, digest, calibrations)
 
     def messages(self, bag: BagReader) -> Iterator[tuple[RecordedPair, BagMessage, BagMessage]]:
-        """Every pair with its two messages; held in memory is what waits for its partner or its turn."""
+        """Every pair with its two messages; held in memory is what waits for its counterpart or its turn."""
         wanted = [{getattr(pair, stream) for pair in self.pairs} for stream in SENSORS]
         held: list[dict[int, BagMessage]] = [{}, {}]
         counts = [0, 0]

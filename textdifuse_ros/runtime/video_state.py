@@ -1,10 +1,10 @@
 """The video state: consecutive fused images flicker less, as sharp as before; without ROS and without PyTorch.
 
 Of the fused image before only its coarse part is carried on. Moved along the optical flow of the sources it tells how
-much brighter, darker or differently coloured this one came out for no reason of the scene's; that is taken back in
+much brighter, darker or differently colored this one came out for no reason of the scene's; that is taken back in
 part. Detail is always this image's own, so nothing old shows sharply, and sharpness stays what it was. Where either
 source does not agree with what it was before (hidden until now, moving otherwise, lit anew) nothing is carried on, and
-where most of the image does not, it is a cut and the state begins anew. What was tried beside it:
+where most of the image does not, it is a cut and the state is reset. What was tried beside it:
 docs/adr/0006-video-state.md.
 """
 
@@ -70,7 +70,10 @@ class VideoState:
         self._before, self.trust = None, 0.0
 
     def save(self, path: Path) -> None:
-        """Write all that is known, so that another run goes on from here to the byte."""
+        """Write the state, so that another run continues with the same bytes.
+
+        :param path: of the file to write
+        """
         if self._before is not None:
             stamp = np.nan if self._before.stamp is None else self._before.stamp
             visible, infrared = self._before.sources
@@ -78,7 +81,10 @@ class VideoState:
             np.savez(path, visible=visible, infrared=infrared, fused=self._before.fused, size=size, stamp=stamp)
 
     def load(self, path: Path) -> None:
-        """Go on from what :meth:`save` wrote; begin anew where there is no such file."""
+        """Continue from what :meth:`save` wrote; reset where there is no such file.
+
+        :param path: of the file
+        """
         self.reset()
         if path.is_file():
             with np.load(path) as known:
@@ -98,7 +104,7 @@ class VideoState:
         :param visible: uint8 or uint16 [H, W, 3] RGB, the sources that were fused
         :param infrared: uint8 or uint16 [H, W]
         :param result: of a fusion, of the sources' size
-        :param stamp: of the pair [s]; time that goes back, or stands still for longer than half a second, begins anew
+        :param stamp: of the pair [s]; time that goes back, or a gap of more than half a second, resets the state
         :returns: with another image, and ``video`` (:attr:`trust`) in its provenance; the very same bytes at the
             beginning, after a cut, and for images with a side below 64 pixels
         """
@@ -135,8 +141,8 @@ class VideoState:
 def _moment(visible: np.ndarray, infrared: np.ndarray, result: FusionResult, stamp: float | None) -> _Moment:
     height, width = infrared.shape
     half = (width + 1) // 2, (height + 1) // 2
-    color, warm = (cv2.resize(to_uint8(seen), half, interpolation=cv2.INTER_AREA) for seen in (visible, infrared))
-    sources = cv2.cvtColor(color, cv2.COLOR_RGB2GRAY), warm
+    color, thermal = (cv2.resize(to_uint8(image), half, interpolation=cv2.INTER_AREA) for image in (visible, infrared))
+    sources = cv2.cvtColor(color, cv2.COLOR_RGB2GRAY), thermal
     plain = result.image if result.plain is None else result.plain
     fused = cv2.resize(plain, half, interpolation=cv2.INTER_AREA).astype(np.float32)
     return _Moment(sources, fused, (height, width), stamp)

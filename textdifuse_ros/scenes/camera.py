@@ -33,14 +33,14 @@ class Camera:
     height: int
 
     @property
-    def centre(self) -> tuple[float, float]:
-        """The principal point (x, y) [px]; pixel centres lie at whole numbers."""
+    def center(self) -> tuple[float, float]:
+        """The principal point (x, y) [px]; pixel centers lie at whole numbers."""
         return (self.width - 1) / 2.0, (self.height - 1) / 2.0
 
     @property
     def matrix(self) -> np.ndarray:
         """float64 [3, 3], camera coordinates to homogeneous pixels."""
-        x, y = self.centre
+        x, y = self.center
         return np.array([[self.focal, 0.0, x], [0.0, self.focal, y], [0.0, 0.0, 1.0]])
 
     def to_camera(self, points: np.ndarray) -> np.ndarray:
@@ -49,12 +49,12 @@ class Camera:
 
     def to_pixels(self, points: np.ndarray) -> np.ndarray:
         """Camera points [N, 3] with z above 0 as pixels [N, 2]."""
-        return points[:, :2] * (self.focal / points[:, 2:]) + self.centre
+        return points[:, :2] * (self.focal / points[:, 2:]) + self.center
 
     def rays(self) -> np.ndarray:
         """The world direction of each pixel with depth 1, float32 [H, W, 3]."""
-        x = ((np.arange(self.width) - self.centre[0]) / self.focal).astype(np.float32)
-        y = ((np.arange(self.height) - self.centre[1]) / self.focal).astype(np.float32)
+        x = ((np.arange(self.width) - self.center[0]) / self.focal).astype(np.float32)
+        y = ((np.arange(self.height) - self.center[1]) / self.focal).astype(np.float32)
         across, down, forward = self.rotation.astype(np.float32)
         return x[None, :, None] * across + (y[:, None, None] * down + forward)
 

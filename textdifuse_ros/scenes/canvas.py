@@ -1,6 +1,6 @@
 """The image in the making: surfaces are painted over one another from far to near.
 
-What a pixel keeps is what both sensor models need: the colour by day, the light it sends by night without the
+What a pixel keeps is what both sensor models need: the color by day, the light it sends by night without the
 vehicle's own headlights, the share of those headlights' light that it sends back, the thermal radiance that arrives,
 and the depth. All but the depth are amounts of light, so that they may be mixed where an outline crosses a pixel.
 """
@@ -19,7 +19,7 @@ DAY, NIGHT, BEAM, HEAT, DEPTH = slice(0, 3), slice(3, 6), slice(6, 9), 9, 10
 CHANNELS = 11
 _CIRCLE = np.stack([np.cos(np.arange(12) * np.pi / 6), np.sin(np.arange(12) * np.pi / 6)], axis=1)
 
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 Region = tuple[slice, slice]
 
 
@@ -33,10 +33,10 @@ class Surface:
     :ivar emission: light it sends by itself, linear RGB, 1 = white by day
     """
 
-    albedo: Colour
+    albedo: Color
     temperature: float
     emissivity: float = 0.95
-    emission: Colour = (0.0, 0.0, 0.0)
+    emission: Color = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -150,13 +150,13 @@ class Canvas:
         label: int,
         instance: int = 0,
     ) -> None:
-        """Paint the hull around balls of the world, given as (centre [3], radius [m]): a limb, a trunk, a pole."""
-        seen = self.camera.to_camera(np.array([centre for centre, _ in joints]))
+        """Paint the hull around balls of the world, given as (center [3], radius [m]): a limb, a trunk, a pole."""
+        seen = self.camera.to_camera(np.array([center for center, _ in joints]))
         if seen[:, 2].min() < 0.4:
             return
-        centres = self.camera.to_pixels(seen)
+        centers = self.camera.to_pixels(seen)
         radii = np.array([radius for _, radius in joints]) * self.camera.focal / seen[:, 2]
-        points = (centres[:, None] + _CIRCLE * radii[:, None, None]).reshape(-1, 2)
+        points = (centers[:, None] + _CIRCLE * radii[:, None, None]).reshape(-1, 2)
         outline = cv2.convexHull(points.astype(np.float32)).reshape(-1, 2)
         found = self.mask(outline)
         if found is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from textdifuse_ros.scenes.canvas import Canvas, Colour, Light, Surface
+from textdifuse_ros.scenes.canvas import Canvas, Color, Light, Surface
 from textdifuse_ros.scenes.config import CAR
 
 # (along the car, height) [m], clockwise from the lower front over bonnet, windscreen, roof and boot to the lower rear.
@@ -20,11 +20,11 @@ _PROFILES = {
             (-2.34, 1.10), (-2.36, 0.66), (-2.32, 0.34)),
 }  # fmt: skip
 _BONNET, _SCREEN, _ROOF, _REAR = 2, 3, 4, 5  # segments of the profile, by their first point
-PAINTS: tuple[Colour, ...] = (
+PAINTS: tuple[Color, ...] = (
     (0.55, 0.56, 0.58), (0.03, 0.03, 0.035), (0.70, 0.70, 0.69), (0.28, 0.03, 0.03), (0.05, 0.09, 0.24),
     (0.20, 0.21, 0.22), (0.10, 0.16, 0.12), (0.36, 0.32, 0.25),
 )  # fmt: skip
-_GLASS: Colour = (0.055, 0.065, 0.075)
+_GLASS: Color = (0.055, 0.065, 0.075)
 _FINE = 9.0  # pixels a metre from which on hubs, seams and plates are painted
 _TURN = [(math.cos(k * math.pi / 8), math.sin(k * math.pi / 8)) for k in range(16)]
 
@@ -42,7 +42,7 @@ class Car:
     x: float
     z: float
     ahead: float
-    paint: Colour
+    paint: Color
     instance: int
     warmth: float = 0.0
     lit: bool = False
@@ -112,8 +112,8 @@ def _strip(car: Car, index: int, air: float) -> Surface:
     return Surface(_darker(car.paint, 0.8), air + 0.5 + 4.0 * warm, 0.9)
 
 
-def _darker(colour: Colour, factor: float) -> Colour:
-    return (colour[0] * factor, colour[1] * factor, colour[2] * factor)
+def _darker(color: Color, factor: float) -> Color:
+    return (color[0] * factor, color[1] * factor, color[2] * factor)
 
 
 def _side(

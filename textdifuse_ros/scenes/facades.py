@@ -33,7 +33,7 @@ class Wall:
     :ivar normal: unit vector out of it
     :ivar gable: how much of its height is a gable, pointed in the middle [m]; 0 for a rectangle
     :ivar levels: pairs of uint8 [h, w, 4] textures, each half as fine as the one before:
-        square root of the colour by day and radiance; square root of the light by night and the share of glass
+        square root of the color by day and radiance; square root of the light by night and the share of glass
     """
 
     corner: np.ndarray
@@ -117,8 +117,8 @@ class _Front:
 
     def door(self, left: float, width: float) -> None:
         self.day[self.box(left - 0.12, 0.0, width + 0.24, 2.5)] = 0.45
-        colour = self.random.uniform(0.04, 0.2, 3).astype(np.float32)
-        self.day[self.box(left, 0.0, width, 2.35)] = colour
+        color = self.random.uniform(0.04, 0.2, 3).astype(np.float32)
+        self.day[self.box(left, 0.0, width, 2.35)] = color
         self.heat[self.box(left, 0.0, width, 2.35)] = self.air + 5.0
 
     def texture(
@@ -253,16 +253,16 @@ def paint_wall(canvas: Canvas, wall: Wall) -> None:
     two = cv2.warpPerspective(second, to_texture, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
     normal = camera.rotation @ wall.normal
-    x = (np.arange(columns.start, columns.stop) - camera.centre[0]) / camera.focal
-    y = (np.arange(rows.start, rows.stop) - camera.centre[1]) / camera.focal
+    x = (np.arange(columns.start, columns.stop) - camera.center[0]) / camera.focal
+    y = (np.arange(rows.start, rows.stop) - camera.center[1]) / camera.focal
     slant = normal[0] * x[None] + normal[1] * y[:, None] + normal[2]
     depth = np.clip(away / np.minimum(slant, -1e-6), 0.4, 400.0).astype(np.float32)
 
     values = np.empty((height, width, CHANNELS), np.float32)
-    colour = one[..., :3].astype(np.float32) * np.float32(1 / 255)
-    colour *= colour
-    values[..., DAY] = colour
-    values[..., BEAM] = colour * np.minimum(np.float32(-away) / depth, 1.0)[..., None]
+    color = one[..., :3].astype(np.float32) * np.float32(1 / 255)
+    color *= color
+    values[..., DAY] = color
+    values[..., BEAM] = color * np.minimum(np.float32(-away) / depth, 1.0)[..., None]
     glow = two[..., :3].astype(np.float32) * np.float32(1 / 255)
     values[..., NIGHT] = glow * glow
     sent = one[..., 3].astype(np.float32) * np.float32(_HEAT_SPAN / 255) + np.float32(_HEAT_LOW)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from textdifuse_ros.scenes.canvas import Canvas, Colour, Light, Surface
+from textdifuse_ros.scenes.canvas import Canvas, Color, Light, Surface
 from textdifuse_ros.scenes.config import BICYCLE, PERSON
 
-SKIN: Colour = (0.42, 0.27, 0.20)
-CLOTHES: tuple[Colour, ...] = (
+SKIN: Color = (0.42, 0.27, 0.20)
+CLOTHES: tuple[Color, ...] = (
     (0.03, 0.03, 0.04), (0.05, 0.06, 0.10), (0.10, 0.09, 0.08), (0.16, 0.03, 0.03), (0.08, 0.10, 0.07),
     (0.22, 0.21, 0.20), (0.06, 0.09, 0.16), (0.03, 0.03, 0.03),
 )  # fmt: skip
@@ -38,8 +38,8 @@ class Person:
     phase: float
     stride: float
     height: float
-    jacket: Colour
-    trousers: Colour
+    jacket: Color
+    trousers: Color
     coat: bool
     instance: int
     ground: float = 0.0
@@ -62,10 +62,10 @@ class _Figure:
 
     def limb(self, surface: Surface, *joints: tuple[np.ndarray, float], nearer: float = 0.0) -> None:
         """Keep a limb; :meth:`paint` paints all of them from far to near."""
-        scaled = [(centre, radius * self.scale) for centre, radius in joints]
+        scaled = [(center, radius * self.scale) for center, radius in joints]
         here = self._canvas.camera.position
-        x = sum(float(centre[0]) for centre, _ in joints) / len(joints) - float(here[0])
-        z = sum(float(centre[2]) for centre, _ in joints) / len(joints) - float(here[2])
+        x = sum(float(center[0]) for center, _ in joints) / len(joints) - float(here[0])
+        z = sum(float(center[2]) for center, _ in joints) / len(joints) - float(here[2])
         distance = math.hypot(x, z) - nearer
         self.limbs.append((distance, scaled, surface))
 
@@ -125,7 +125,7 @@ def _swing(figure: _Figure, angle: float) -> np.ndarray:
     return math.sin(angle) * figure.forward - math.cos(angle) * _UP
 
 
-def _head(figure: _Figure, lean: float, height: float, skin: Surface, hair: Colour, fine: bool) -> None:
+def _head(figure: _Figure, lean: float, height: float, skin: Surface, hair: Color, fine: bool) -> None:
     neck = (figure.at(lean, 0.0, height - 0.17), 0.055)
     if not fine:
         figure.limb(skin, neck, (figure.at(lean, 0.0, height), 0.1), nearer=0.03)

@@ -55,7 +55,7 @@ def radiance(temperature: Value, emissivity: Value, air: Air) -> Value:
 
 
 class ThermalSensor:
-    """Optics, detector and 8-bit scale. The scale hangs on the air alone, so it never pumps from frame to frame."""
+    """Optics, detector and 8-bit scale. The scale depends on the air temperature alone, so it never pumps."""
 
     def __init__(self, config: DriveSceneConfig) -> None:
         random = np.random.default_rng([config.seed, 41])

@@ -140,10 +140,10 @@ class Town:
         return found
 
     def _person(self, random: np.random.Generator, heading: float, stride: float) -> Person:
-        colours = random.integers(len(CLOTHES), size=2)
+        colors = random.integers(len(CLOTHES), size=2)
         return Person(
             0.0, 0.0, heading, float(random.uniform(0.0, 6.28)), stride, float(random.uniform(1.58, 1.88)),
-            CLOTHES[colours[0]], CLOTHES[colours[1]], bool(random.random() < 0.3), self._next(), 0.0,
+            CLOTHES[colors[0]], CLOTHES[colors[1]], bool(random.random() < 0.3), self._next(), 0.0,
         )  # fmt: skip
 
     def _walk(self, random: np.random.Generator) -> list[tuple[_Mover, Person]]:

@@ -36,7 +36,7 @@ class VisibleSensor:
         light *= self._vignette * self._cast
         if self._noise > 0:
             grain = random.standard_normal(light.shape, np.float32)
-            # Demosaicing spreads each sample over its neighbours: the noise is a little coarser than a pixel.
+            # Demosaicing spreads each sample over its neighbors: the noise is a little coarser than a pixel.
             grain = cv2.GaussianBlur(grain, (3, 3), 0.55) * np.float32(1.75)
             sigma = cv2.sqrt(np.float32(_SHOT) * light + np.float32(_READ**2))
             light += self._noise * sigma * grain

@@ -1,6 +1,6 @@
-"""What every pairing policy shares: the books, the offsets, refused stamps, and time that goes back.
+"""What every pairing policy shares: the counters, the offsets, refused stamps, and time that goes back.
 
-**Time going back** by more than half a second (a recording that loops, a clock that was set) begins anew: what waits
+**Time going back** by more than half a second (a recording that loops, a clock that was set) is a reset: what waits
 is dropped, and stragglers of the other stream from before the jump are too. Smaller steps back are late messages. What
 comes from there for longer than a second is no straggler: one camera's clock was set back, the other's was not.
 
@@ -36,7 +36,7 @@ REMEMBERED = 64  # stamps of each stream, to say how near the nearest one was
 
 @dataclass(eq=False)
 class Waiting(Generic[T]):
-    """An image without a partner so far.
+    """An image without a counterpart so far.
 
     :ivar at: the stamp, offset added [ns]
     """
@@ -52,7 +52,7 @@ class Stream(Generic[T]):
 
     :ivar queue: what waits, in the order of ``at``
     :ivar last: the largest ``at`` so far, or None
-    :ivar intervals: the last distances between neighbouring stamps [ns]
+    :ivar intervals: the last distances between neighboring stamps [ns]
     """
 
     def __init__(self, name: str) -> None:
@@ -138,7 +138,7 @@ class Pairing(ABC, Generic[T]):
             self._drop(own, new, ZERO_STAMP, outcome)
             return outcome
         if own.last is not None and new.at < own.last - JUMP_BACK_NS:
-            self._begin_anew(own, other, now_ns, outcome)
+            self._jump_back(own, other, now_ns, outcome)
         elif self._lagging == own.name:
             if other.last is not None and new.at > other.last + JUMP_BACK_NS:
                 straggles = now_ns - self._lagging_since_ns <= STRAGGLE_NS
@@ -174,7 +174,7 @@ class Pairing(ABC, Generic[T]):
         return outcome
 
     def rewind(self, to_ns: int) -> Outcome[T]:
-        """The clock by which the cameras stamp went back to ``to_ns``: begin anew where stamps are from after that.
+        """Reset where stamps are ahead of the cameras' clock, which went back to ``to_ns``.
 
         Nothing happens where the streams have gone back already, so that the first images of a new lap are kept
         whichever comes first, they or the clock.
@@ -183,7 +183,7 @@ class Pairing(ABC, Generic[T]):
         ahead = latest is not None and latest > to_ns + JUMP_BACK_NS
         return self.reset(TIME_JUMP) if ahead else Outcome()
 
-    def _begin_anew(self, own: Stream[T], other: Stream[T], now_ns: int, outcome: Outcome[T]) -> None:
+    def _jump_back(self, own: Stream[T], other: Stream[T], now_ns: int, outcome: Outcome[T]) -> None:
         """Stream ``own`` has jumped back; ``other`` is expected to follow, unless this was the following."""
         self._drop_some(own, own.queue, TIME_JUMP, outcome)
         own.forget()

@@ -55,7 +55,7 @@ class CounterpartWatch:
         return VISIBLE if self.silent(VISIBLE, now, after) else INFRARED
 
     def waits_in_vain(self, now: float, after: float) -> bool:
-        """Whether images need not wait for a partner: the missing camera is silent altogether."""
+        """Whether images need not wait for a counterpart: the missing camera is silent altogether."""
         missing = self.missing(now, after)
         return bool(missing) and self.silent(missing, now, after)
 

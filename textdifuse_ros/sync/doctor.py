@@ -3,14 +3,14 @@
 **Offset.** All differences between an infrared and a visible stamp within a second (of the cameras' clocks, see below)
 have peaks one period apart, the true one among them. The highest peak of their histogram is the mode; where several are
 as high, as with two free-running cameras of equal rate, the one nearest to zero is taken, since nothing in the stamps
-tells them apart; its neighbours are told of. Its median makes it exact. Where none stands out, there is nothing to gain
+tells them apart; its neighbors are told of. Its median makes it exact. Where none stands out, there is nothing to gain
 by any. Lost images and outliers move none of this.
 
 **Clocks.** Where the clocks of the cameras differ by more than a second, no peak would lie within reach. The median of
 stamp less arrival tells each clock's error roughly, and the search begins there.
 
 **Tolerance.** What 99 of 100 images of the slower camera need after the offset, with a quarter on top, and at most
-half a period of the faster one: beyond that an image has two partners to choose from.
+half a period of the faster one: beyond that an image has two counterparts to choose from.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Suggestion:
 
     :ivar infrared_offset: seconds
     :ivar tolerance: seconds
-    :ivar paired: share of the slower stream's images that have a partner of their own with these values
+    :ivar paired: share of the slower stream's images that have a counterpart of their own with these values
     :ivar clear: whether one peak stands out; else the cameras run freely, and the offset is as good as any
     :ivar as_good: the next offsets on either side that fit about as well, a period away [s]; none where jitter tells
     """
@@ -88,7 +88,7 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Differences infrared minus visible of each image of the slower stream to its nearest partner.
+    """Differences infrared minus visible of each image of the slower stream to its nearest counterpart.
 
     :ivar edges_ms: of the bars, one more than there are bars
     :ivar counts: of the bars
@@ -193,24 +193,24 @@ def _mode(left: np.ndarray, right: np.ndarray, start: int) -> tuple[int, bool, l
     counts, edges = np.histogram(differences, bins=2 * REACH_NS // BIN_NS, range=(-REACH_NS, REACH_NS))
     # Three bins together, or a peak on an edge would be half as high as one in the middle of a bin.
     smooth = np.convolve(counts, np.ones(3, int), mode="same")
-    centres = (edges[:-1] + edges[1:]) / 2
+    centers = (edges[:-1] + edges[1:]) / 2
     most = float(smooth.max())
     even = 3 * BIN_NS * len(differences) / (2 * REACH_NS)
     if most <= even + max(CLEAR_SHARE * min(len(left), len(right)), NOISE * np.sqrt(even)):
         return start, False, []
     high = smooth >= min(AS_HIGH * most, most - NOISE / 2 * np.sqrt(most))
-    nearest = int(np.argmin(np.where(high, np.abs(centres), np.inf)))
+    nearest = int(np.argmin(np.where(high, np.abs(centers), np.inf)))
     # That may be the flank of its peak: the highest bin of the run of high ones, made exact by the median around it.
     begin, end = nearest, nearest
     while begin > 0 and high[begin - 1]:
         begin -= 1
     while end + 1 < len(high) and high[end + 1]:
         end += 1
-    peak = float(centres[begin + int(np.argmax(smooth[begin : end + 1]))])
+    peak = float(centers[begin + int(np.argmax(smooth[begin : end + 1]))])
     for _ in range(REFINEMENTS):
         peak = float(np.median(differences[np.abs(differences - peak) <= 2.5 * BIN_NS]))
     apart = 0.5 * min(float(np.median(np.diff(stamps))) for stamps in (left, right))  # else it is the same peak
-    sides = (centres[high & (centres < peak - apart)][-1:], centres[high & (centres > peak + apart)][:1])
+    sides = (centers[high & (centers < peak - apart)][-1:], centers[high & (centers > peak + apart)][:1])
     return start + round(peak), True, [start + round(float(side[0])) for side in sides if len(side)]
 
 

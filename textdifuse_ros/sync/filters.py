@@ -130,7 +130,7 @@ class PairFilter(SimpleFilter, Generic[M]):
         try:
             while (outcome := self._next()) is not None:
                 self._tell(outcome, errors)
-        except BaseException:  # Ctrl-C: whoever goes on must find a filter that works
+        except BaseException:  # Ctrl-C: the filter must stay usable
             with self._lock:
                 self._delivering = False
             raise

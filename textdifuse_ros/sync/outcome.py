@@ -1,4 +1,4 @@
-"""What pairing speaks of: the two streams, pairs, drops and their reasons, and the books of a stream."""
+"""What pairing speaks of: the two streams, pairs, drops and their reasons, and the counters of a stream."""
 
 from __future__ import annotations
 

@@ -2,16 +2,16 @@
 
 **Which pairs.** Taken over the whole of both streams: of all pairs within the tolerance, the closest is taken first,
 then the next closest that crosses none taken before, and so on (ties: the earlier). So each image is in one pair at
-most, pairs come out in the order of their stamps, and an image never goes to a partner while a nearer one is free.
+most, pairs come out in the order of their stamps, and an image never goes to a counterpart while a nearer one is free.
 
-**When.** A pair comes out as soon as no nearer partner of either half can still come. Each stream's stamps rise, so a
-stream that has reached ``t`` sends nothing earlier. Alone, that would hold a pair whose halves differ by ``d`` until
-the next image of the earlier camera: a whole period. Therefore the matcher also uses that a camera does not run
-faster than lately: the next stamp is at least 0.9 times the shortest of the last 16 intervals away. With it, a pair
-whose halves differ by less than about 0.45 periods comes out with its second half, at once; one that differs by more
-waits for the next image of the earlier camera, at most one period. Where no image comes any more, ``poll``
-releases it after ``wait_ns``. An image that finds no partner is dropped as soon as the other stream has passed it by
-more than the tolerance, or after ``wait_ns``, or when more than ``queue`` wait.
+**When.** A pair comes out as soon as no nearer counterpart of either half can still come. Each stream's stamps rise, so
+a stream that has reached ``t`` sends nothing earlier. Alone, that would hold a pair whose halves differ by ``d`` until
+the next image of the earlier camera: a whole period. Therefore the matcher also uses that a camera does not run faster
+than lately: the next stamp is at least 0.9 times the shortest of the last 16 intervals away. With it, a pair whose
+halves differ by less than about 0.45 periods comes out with its second half, at once; one that differs by more waits
+for the next image of the earlier camera, at most one period. Where no image comes any more, ``poll`` releases it after
+``wait_ns``. An image that finds no counterpart is dropped as soon as the other stream has passed it by more than the
+tolerance, or after ``wait_ns``, or when more than ``queue`` wait.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class NearestPairing(Pairing[T]):
         self._settle(outcome)
 
     def _settle(self, outcome: Outcome[T]) -> None:
-        """Emit the pairs that nothing still to come can better, then drop what can find no partner."""
+        """Emit the pairs that nothing still to come can better, then drop what can find no counterpart."""
         visible, infrared = self._visible.queue, self._infrared.queue
         horizon_v, horizon_i = (self._streams[name].horizon(self.anticipate) for name in SENSORS)
         candidates = _candidates(visible, infrared, self.tolerance_ns)

@@ -1,8 +1,8 @@
 """Pairing of a whole recording: nearest stamps, as :mod:`.pairing` defines it, with nothing lost on the way.
 
 A node must decide while images still come: what waits too long, comes late, or is one too many is dropped. Here both
-streams are there from their beginning to their end: what finds no partner has none within the tolerance. What is left
-of :class:`.NearestPairing`'s reasons is ``unmatched`` and ``zero_stamp``.
+streams are there from their beginning to their end: what finds no counterpart has none within the tolerance. What is
+left of :class:`.NearestPairing`'s reasons is ``unmatched`` and ``zero_stamp``.
 
 **Time going back** by more than half a second (a recording of a loop, a clock that was set) splits both streams into
 stretches that are paired each for itself. One stream jumps first; images of the other that come after it and still
@@ -31,7 +31,7 @@ Stretch = dict[str, list[tuple[int, int]]]
 class RecordedPair:
     """Two images that belong together, by their places in the recording.
 
-    :ivar visible: the how-manieth image of its topic it is, from 0 on; infrared likewise
+    :ivar visible: index of the image within its topic, from 0; infrared likewise
     :ivar difference_ns: infrared stamp minus visible stamp, offsets added
     """
 
@@ -129,7 +129,7 @@ def _paired(stretch: Stretch, tolerance_ns: int, offsets_ns: Mapping[str, int]) 
         fed[behind] += 1
         add(behind, at, index)
     for stream in SENSORS:
-        # The other one has ended: what is out of its last image's reach has no partner.
+        # The other one has ended: what is out of its last image's reach has no counterpart.
         others = stretch[other_sensor(stream)]
         for at, index in stretch[stream][fed[stream] :] if others else []:
             if at > others[-1][0] + tolerance_ns:

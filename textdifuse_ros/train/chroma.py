@@ -12,7 +12,7 @@ from textdifuse_ros.fusion.denoise import FeatureDenoiser
 from textdifuse_ros.image.color import rgb_to_ycbcr
 from textdifuse_ros.image.ranges import unit_to_signed
 from textdifuse_ros.networks.drive import DriveNetworks
-from textdifuse_ros.networks.illuminant import best_gains, light_error, relit
+from textdifuse_ros.networks.illuminant import apply_gains, best_gains, illuminant_error
 from textdifuse_ros.train.objective import FewStepObjective, Objective
 
 CAST_SHARE = 0.25
@@ -48,9 +48,9 @@ class ChromaStage:
         if light is not None:
             seen = _cast(seen, generator)
             gains = light(seen)
-            wrong = light_error(gains, best_gains(seen, truth))
+            wrong = illuminant_error(gains, best_gains(seen, truth))
             # The light learns from the light alone, and the rest what the light leaves to be done.
-            seen = relit(seen, gains.detach())
+            seen = apply_gains(seen, gains.detach())
         features = self.networks.encoder(seen)
         denoiser = FeatureDenoiser(self.networks.decoder, features, self.schedule, base=seen[:, 1:], clip=False)
         losses = self.objective(denoiser, truth[:, 1:], lambda x0: _error(x0, truth[:, 1:]), generator)
@@ -66,7 +66,7 @@ def _cast(seen: Tensor, generator: torch.Generator) -> Tensor:
     logarithms = (1.9 * along - 0.6) * torch.tensor(SODIUM, device=device) + 0.1 * spread
     logarithms = logarithms - logarithms.amax(1, keepdim=True)
     gains = torch.where(chosen < CAST_SHARE, logarithms, 0.0).exp()
-    return relit(seen, gains[:, :, None, None])
+    return apply_gains(seen, gains[:, :, None, None])
 
 
 def _half(image: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class Preview:
     def _chroma(self, networks: DriveNetworks, batch: Sample) -> dict[str, Tensor]:
         """The target's brightness under the restored colour: this stage answers for colour alone."""
         luma, chroma = rgb_to_ycbcr(F.avg_pool2d(batch.visible, 2))
-        seen = networks.chroma.relit(torch.cat((unit_to_signed(luma), 2 * chroma), 1))
+        seen = networks.chroma.white_balance(torch.cat((unit_to_signed(luma), 2 * chroma), 1))
         features = networks.chroma.encoder(seen)
         output = self._run(networks, networks.chroma.decoder, features, seen[:, 1:].shape, seen[:, 1:]) / 2
         bright, _ = rgb_to_ycbcr(F.avg_pool2d(batch.visible_target, 2))
