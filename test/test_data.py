@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
+from tiny_images import street
 
 from textdifuse_ros.data import degradations as d
 from textdifuse_ros.data.crops import CropBatches, Shape
@@ -17,15 +17,6 @@ from textdifuse_ros.data.pack import ImagePack, write_pack
 from textdifuse_ros.data.pairs import Item, harvard_sources, load_shuffled, road_sources
 from textdifuse_ros.data.recipes import GAIN, degrade_infrared, degrade_visible
 from textdifuse_ros.errors import FileError
-
-
-def street(seed: int, height: int = 90, width: int = 120) -> Item:
-    rng = np.random.default_rng(seed)
-    visible = cv2.resize(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8), (width, height))
-    infrared = cv2.resize(rng.integers(0, 256, (9, 12), dtype=np.uint8), (width, height))
-    sky = np.zeros((height, width), np.uint8)
-    sky[: height // 3] = 255
-    return Item(f"street{seed}", visible, infrared, sky)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from conftest import TINY, with_random_heads
 from textdifuse_ros.config.base import FuserConfig
 from textdifuse_ros.fusion.emphasis import Emphasis
 from textdifuse_ros.fusion.fuser import Fuser
-from textdifuse_ros.fusion.weights import fitted, grown, load_networks, save_networks
+from textdifuse_ros.fusion.weights import add_part, load_networks, resize_networks, save_networks
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
 from textdifuse_ros.networks.encoder import fine_detail
 
@@ -50,10 +50,10 @@ def test_adding_fine_detail_does_not_change_the_output_before_training() -> None
     old = with_random_heads(DriveNetworks(DriveConfig(**TINY)))
     visible, infrared = torch.rand(2, 1, 1, 32, 48) * 2 - 1
     for stage in ("luma", "joint"):
-        new = grown(old, stage)
-        assert new.config.luma_fine == 1 and grown(new, stage) is new
+        new = add_part(old, stage)
+        assert new.config.luma_fine == 1 and add_part(new, stage) is new
         torch.testing.assert_close(decode(new, visible, infrared), decode(old, visible, infrared))
-    assert fitted(new, old.config, "the start") is new
+    assert resize_networks(new, old.config, "the start") is new
 
 
 def test_a_pixel_pattern_reaches_the_output_unchanged() -> None:

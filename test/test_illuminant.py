@@ -13,7 +13,7 @@ from conftest import TINY, with_random_heads
 
 from textdifuse_ros.config.base import FuserConfig
 from textdifuse_ros.fusion.fuser import Fuser
-from textdifuse_ros.fusion.weights import grown, join_networks, load_networks, save_networks
+from textdifuse_ros.fusion.weights import add_part, join_networks, load_networks, save_networks
 from textdifuse_ros.image.color import rgb_to_ycbcr
 from textdifuse_ros.image.ranges import unit_to_signed
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
@@ -77,15 +77,15 @@ def test_the_estimate_learns_casts_and_brightness_of_images_never_seen() -> None
 
 def test_a_checkpoint_without_the_estimate_loads_and_the_chroma_stage_adds_it() -> None:
     old = DriveNetworks(DriveConfig(**TINY))
-    new = grown(old, "chroma")
+    new = add_part(old, "chroma")
     assert old.chroma.light is None and new.chroma.light is not None
-    assert grown(old, "control") is old and grown(new, "chroma") is new
+    assert add_part(old, "control") is old and add_part(new, "chroma") is new
     before = old.state_dict()
     assert all(torch.equal(before[name], tensor) for name, tensor in new.state_dict().items() if name in before)
 
 
 def test_join_takes_the_estimate_with_the_chroma(tmp_path: Path) -> None:
-    luma, chroma = DriveNetworks(DriveConfig(**TINY)), grown(DriveNetworks(DriveConfig(**TINY)), "chroma")
+    luma, chroma = DriveNetworks(DriveConfig(**TINY)), add_part(DriveNetworks(DriveConfig(**TINY)), "chroma")
     save_networks(tmp_path / "luma.safetensors", luma, {})
     save_networks(tmp_path / "chroma.safetensors", chroma, {})
     join_networks(tmp_path / "luma.safetensors", tmp_path / "chroma.safetensors", tmp_path / "joined.safetensors")
@@ -96,7 +96,7 @@ def test_join_takes_the_estimate_with_the_chroma(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_fused_colour_follows_the_estimate(precision: str) -> None:
-    networks = grown(DriveNetworks(DriveConfig(**TINY)), "chroma")
+    networks = add_part(DriveNetworks(DriveConfig(**TINY)), "chroma")
     assert networks.chroma.light is not None
     with torch.no_grad():
         networks.chroma.light.cells[-1].bias[:3] = torch.tensor([0.0, 0.0, 0.2])  # blue times e^0.4
@@ -108,17 +108,17 @@ def test_the_fused_colour_follows_the_estimate(precision: str) -> None:
 def test_the_fused_luma_is_that_without_the_cast_and_as_bright() -> None:
     """What a cast does to an image's luma is undone before the luma networks see it."""
     torch.manual_seed(1)
-    networks = with_random_heads(grown(DriveNetworks(DriveConfig(**TINY)), "chroma"))
+    networks = with_random_heads(add_part(DriveNetworks(DriveConfig(**TINY)), "chroma"))
     assert networks.chroma.light is not None
     clean = (255 * scenes(1, 4)[0].permute(1, 2, 0).numpy()).round().astype(np.uint8)
     infrared = np.ascontiguousarray(clean[::-1, :, 0])
     gains = np.exp([-0.1, -0.1, 0.2])  # color alone: their product is 1
     seen = (clean / gains).round().clip(0, 255).astype(np.uint8)
-    due = Fuser(networks, FuserConfig())(clean, infrared).image
-    blind = Fuser(networks, FuserConfig())(seen, infrared).image
+    due = Fuser(networks, FuserConfig()).fuse(clean, infrared).image
+    blind = Fuser(networks, FuserConfig()).fuse(seen, infrared).image
     with torch.no_grad():
         networks.chroma.light.cells[-1].bias[:3] = torch.from_numpy(np.arctanh(np.log(gains) / 2)).float()
-    found = Fuser(networks, FuserConfig())(seen, infrared).image
+    found = Fuser(networks, FuserConfig()).fuse(seen, infrared).image
 
     def luma(image: np.ndarray) -> np.ndarray:
         return image.astype(float) @ (0.299, 0.587, 0.114)

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tiny_images import labelled_street
 
 from textdifuse_ros.data.label_pack import LabelBatches, LabelPack, box_distances, write_label_pack
 from textdifuse_ros.data.label_thermal import synthesize_thermal
@@ -16,13 +17,11 @@ from textdifuse_ros.data.labels import (
     BICYCLE,
     CAR,
     CLASSES,
-    CODES,
     PERSON,
     RIDER,
     STUFF,
     THINGS,
     UNKNOWN,
-    Labelled,
     allowed_classes,
     camvid_items,
     label_from_boxes,
@@ -34,23 +33,6 @@ from textdifuse_ros.train.localizer_items import drive_items
 from textdifuse_ros.train.pseudo_labels import sure_codes
 
 SKY, ROAD = CLASSES.index("sky"), CLASSES.index("road")
-
-
-def labelled_street(seed: int, name: str = "camvid/street", infrared: bool = False) -> Labelled:
-    """An image of sky and road with a person and a car of known extent, [96, 128]."""
-    rng = np.random.default_rng(seed)
-    codes = np.full((96, 128), ROAD, np.uint8)
-    codes[:40] = SKY
-    instances = np.zeros_like(codes)
-    left = int(rng.integers(10, 40))
-    boxes = np.array([(left, 30, left + 12, 70), (70, 45, 110, 75)], np.float32)
-    for number, code in ((1, PERSON), (2, CAR)):
-        x0, y0, x1, y1 = boxes[number - 1].astype(int)
-        codes[y0:y1, x0:x1], instances[y0:y1, x0:x1] = code, number
-    colors = rng.integers(0, 256, (CODES, 3)).astype(np.uint8)
-    visible = cv2.add(colors[codes], rng.integers(0, 20, (*codes.shape, 3), dtype=np.uint8))
-    heat = np.where(codes == PERSON, 230, np.where(codes == SKY, 10, 90)).astype(np.uint8)
-    return Labelled(f"{name}{seed}", visible, heat if infrared else None, codes, instances, boxes)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, with_random_heads
-from test_data import street
+from tiny_images import street
 
 from textdifuse_ros.config.base import FuserConfig
 from textdifuse_ros.config.training import TrainConfig
@@ -25,8 +25,9 @@ from textdifuse_ros.metrics.regions import object_contrast
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
 from textdifuse_ros.networks.modulation import Modulation
 from textdifuse_ros.train.emphasis import emphasized
-from textdifuse_ros.train.loop import WEIGHTS, Training
+from textdifuse_ros.train.fusion_task import fusion_trainer
 from textdifuse_ros.train.modulation import ModulationStage
+from textdifuse_ros.train.state import WEIGHTS
 
 STRENGTHS = (-1.0, -0.5, -0.1, 0.0, 0.1, 0.5, 1.0, 1.5, 2.0)
 
@@ -313,15 +314,15 @@ class TestTraining:
         self, pack: Path, lively: Path, tmp_path: Path
     ) -> None:
         """Weights that restore nothing serve: what is asked for is relative to their own plain image."""
-        training = Training(self.CONFIG, tmp_path, pack, lively)
+        trainer = fusion_trainer(self.CONFIG, tmp_path, pack, lively)
         batch = CropBatches(str(pack), ModulationStage.shapes, seed=99, first=0, count=1)[0]
 
         def loss() -> float:
             with torch.no_grad():
-                return training.stage(batch, torch.Generator().manual_seed(0))["loss"].item()
+                return trainer.task.stage(batch, torch.Generator().manual_seed(0))["loss"].item()
 
         first = loss()
-        training.run()
+        trainer.run()
         assert loss() < 0.95 * first
         before, after = (load_networks(path)[1] for path in (lively, tmp_path / WEIGHTS))
         assert all(torch.equal(after.tensors[name], tensor) for name, tensor in before.tensors.items())

@@ -1,4 +1,4 @@
-"""What a fused image costs: parameters and arithmetic, counted on the networks themselves."""
+"""Parameters and GFLOP of a fusion, counted on the networks themselves."""
 
 from __future__ import annotations
 
@@ -15,17 +15,23 @@ from textdifuse_ros.networks.drive import MULTIPLE, DriveNetworks
 
 
 def count_parameters(networks: DriveNetworks) -> dict[str, int]:
-    """Numbers of weights: ``luma`` (encoder, fusion control, decoder), ``chroma``, ``modulation``, ``total``."""
+    """Count the weights: ``luma`` (encoder, fusion control, decoder), ``chroma``, ``modulation``, ``total``.
+
+    :param networks: on any device
+    """
     parts = {"luma": networks.luma, "chroma": networks.chroma, "modulation": networks.modulation}
     counts = {name: sum(p.numel() for p in part.parameters()) if part else 0 for name, part in parts.items()}
     return {**counts, "total": sum(counts.values())}
 
 
 def count_flops(networks: DriveNetworks, height: int, width: int) -> dict[str, float]:
-    """GFLOP of the parts for one image (one multiply-add is 2 FLOP; convolutions and linear layers).
+    """Count the GFLOP of each part for one image: convolutions and linear layers, a multiply-add being 2 FLOP.
 
-    Steps are those of a sampler that does without the learned variance, as ``ddim`` does.
+    A step is that of a sampler without learned variance, such as ``ddim``.
 
+    :param networks: on any device
+    :param height: of the image [pixels]
+    :param width: of the image [pixels]
     :returns: ``luma_encode`` (both sources and the fusion control), ``luma_step``, ``chroma_encode``, ``chroma_step``,
         and ``modulation``, kappa of the whole image (0 without a re-modulation)
     """
@@ -55,15 +61,19 @@ def count_flops(networks: DriveNetworks, height: int, width: int) -> dict[str, f
             counted("modulation", networks.modulation, features, features, amounts, context)
             counts["modulation"] += before
         color = counted("chroma_encode", networks.chroma.white_balance, color)
-        light = counts["chroma_encode"]
+        white_balance = counts["chroma_encode"]
         features = counted("chroma_encode", networks.chroma.encoder, color)
-        counts["chroma_encode"] += light
+        counts["chroma_encode"] += white_balance
         counted("chroma_step", partial(networks.chroma.decoder, variance=False), features, color[:, :2], timestep)
     return counts
 
 
 def image_gflops(counts: dict[str, float], steps: int) -> dict[str, float]:
-    """GFLOP of a whole image in so many steps: ``luma``, ``chroma``, ``total``."""
+    """GFLOP of a whole image: ``luma``, ``chroma``, ``total``.
+
+    :param counts: of :func:`count_flops`
+    :param steps: reverse steps
+    """
     luma = counts["luma_encode"] + steps * counts["luma_step"]
     chroma = counts["chroma_encode"] + steps * counts["chroma_step"]
     return {"luma": luma, "chroma": chroma, "total": luma + chroma}
@@ -73,12 +83,13 @@ def emphasis_gflops(counts: dict[str, float], strengths: np.ndarray, steps: int)
     """GFLOP that emphasized objects add to an image.
 
     :param counts: of :func:`count_flops`, for an image of this size
-    :param strengths: float32 [H, W]
+    :param strengths: float32 [H, W] in [-1, 2]
+    :param steps: reverse steps
     """
     multiple = 2 * MULTIPLE
     height, width = (side + -side % multiple for side in strengths.shape)
     padded = np.pad(strengths, ((0, height - strengths.shape[0]), (0, width - strengths.shape[1])))
-    # Convolutions cost in proportion to their area; kappa's context alone is taken over the whole image.
+    # Convolutions cost in proportion to their area; only kappa's context covers the whole image.
     groups = merge_sizes(find_regions(padded), height, width)
     share = sum(region.pixels for regions in groups for region in regions) / (height * width)
     return share * (counts["modulation"] + steps * counts["luma_step"])

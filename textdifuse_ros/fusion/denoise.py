@@ -1,4 +1,4 @@
-"""A decoder and its features as the denoiser that the reverse process calls."""
+"""A decoder and its features as the denoiser of the reverse process."""
 
 from __future__ import annotations
 
@@ -12,23 +12,27 @@ from textdifuse_ros.networks.encoder import Pyramid
 
 
 def as_timesteps(t: int | Tensor, like: Tensor) -> Tensor:
-    """A timestep, or one a sample, as int64 [1] or [N] on ``like``'s device."""
-    # Filled on the device: a copy to it would be waited for.
+    """Convert a timestep to int64 [1] or [N].
+
+    :param t: timestep, one for all or int64 [N]
+    :param like: on the target device
+    """
+    # Filled on the device: a copy to it would synchronize.
     return t.reshape(-1).to(like.device) if isinstance(t, Tensor) else torch.full((1,), t, device=like.device)
 
 
 class FeatureDenoiser:
     """Predicts the clean signal from ``z_t`` and a pyramid that stays the same at every step (equation 4).
 
-    The decoder predicts x0 itself: at the highest timestep, where a one-step run decides everything, eps says nothing.
+    The decoder predicts x0: at the highest timestep, which decides a one-step run, eps carries no information.
 
     :param decoder: of luma or chroma
     :param features: Phi^f, or one source's features while restoring it
     :param schedule: the full schedule
-    :param base: what the decoder's output is a correction to, float [N, C, H, W]; None for nothing. Chroma is
-        corrected, so that colors which are right cost nothing; fused luma has no one source that it corrects.
-    :param clip: hold x0 in [-1, 1]; off in training, where clipping would stop gradients
-    :param variance: whether the learned variance is asked for
+    :param base: float [N, C, H, W], to which the decoder's output is added; or None. Chroma is a correction, so that
+        right colors need none; fused luma has no single source to correct.
+    :param clip: clamp x0 to [-1, 1]; off in training, where clamping would stop gradients
+    :param variance: whether to compute the learned variance
     """
 
     def __init__(
@@ -45,7 +49,9 @@ class FeatureDenoiser:
         self.variance = variance
 
     def __call__(self, z_t: Tensor, t: int | Tensor) -> Denoised:
-        """:param z_t: float32 [N, C, H, W], H and W multiples of 16
+        """Denoise; see :class:`.Denoiser`.
+
+        :param z_t: float32 [N, C, H, W], H and W multiples of 16
         :param t: timestep of the full schedule, one for all or int64 [N]
         """
         x0, logit = self.decoder(self.features, z_t, as_timesteps(t, z_t), variance=self.variance)

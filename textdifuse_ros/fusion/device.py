@@ -1,4 +1,4 @@
-"""In which number format the networks run, and how their memory is kept."""
+"""Number format and memory of the networks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ _ALLOCATOR = {
 
 
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:
-    """The number format of ``precision``: as named, or bfloat16 where the processor computes in it."""
+    """The number format of the networks.
+
+    :param name: ``bfloat16``, ``float32``, or ``auto``: bfloat16 where the hardware computes in it
+    :param device: of the networks
+    """
     if name == "auto":
-        # From Ampere (compute capability 8) on the hardware has it; before, PyTorch emulates it.
+        # Native since Ampere (compute capability 8); PyTorch emulates it on older GPUs.
         native = torch.cuda.get_device_capability(device)[0] >= 8 if device.type == "cuda" else _cpu_computes_bfloat16()
         return torch.bfloat16 if native else torch.float32
     return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
@@ -36,13 +40,13 @@ def _cpu_computes_bfloat16() -> bool:
 
 
 def keep_memory() -> str:
-    """Tell the C library's allocator to keep freed memory for the next image.
+    """Make the C library's allocator keep freed memory for the next image.
 
-    By default it gives large blocks back to the system at once, and faulting the pages in again costs as much as the
-    arithmetic. The same as ``MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647 MALLOC_TOP_PAD_=67108864
-    MALLOC_ARENA_MAX=1`` in the environment, but set from inside; the whole process is concerned.
+    By default it returns large blocks to the system at once, and faulting the pages in again costs as much as the
+    arithmetic. Equivalent to ``MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647 MALLOC_TOP_PAD_=67108864
+    MALLOC_ARENA_MAX=1`` in the environment; applies to the whole process.
 
-    :returns: the settings that took effect, for reports; empty where there are none (glibc only)
+    :returns: the settings that took effect, for reports; empty without glibc
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
@@ -52,9 +56,9 @@ def keep_memory() -> str:
 
 
 def memory_in_use(device: str) -> dict[str, float]:
-    """``resident``, of this process, and on CUDA ``allocated`` and ``reserved`` on the device [MB]; empty if unknown.
+    """Memory in use [MB]: ``resident`` of this process, on CUDA also ``allocated`` and ``reserved``; empty if unknown.
 
-    :param device: as :attr:`.Fuser.device` tells it
+    :param device: of :attr:`.Fuser.device`
     """
     found = {}
     try:

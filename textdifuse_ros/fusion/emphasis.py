@@ -1,4 +1,4 @@
-"""What is to stand out in an image, where its borders soften, and which way each object goes; without PyTorch."""
+"""The objects to emphasize: strengths, soft borders, and the direction of each object; without PyTorch."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ SOFT = 2.0
 """Width of the transition within an object's border [pixels]; outside the border nothing changes."""
 
 RING = 10
-"""Width of the surroundings that an object is set off from [pixels]."""
+"""Width of the background ring around an object [pixels]."""
 
 FAINT, SURE = 0.05, 0.01
-"""Contrasts in [0, 1]: below about the first the infrared has a say in an object's direction, and from twice the second
-on there is no doubt about it."""
+"""Contrasts in [0, 1]: below the first the infrared influences an object's direction, above twice the
+second the direction is certain."""
 
 
 @dataclass(frozen=True, eq=False)
 class Emphasis:
-    """What is to stand out, and what it came from.
+    """The objects to emphasize, and their provenance.
 
-    :ivar strengths: float32 [H, W] in [-1, 2]: 0 leaves alone, 1 emphasizes, negative plays down
+    :ivar strengths: float32 [H, W] in [-1, 2]: 0 no change, 1 emphasized, negative played down
     :ivar text: the prompt, for the provenance
-    :ivar strength: the general strength that is in ``strengths`` already, for the provenance
-    :ivar localizer: what found the objects, for the provenance
-    :ivar objects: uint16 [H, W], which object a pixel belongs to, so that of two that touch one may become brighter
-        and the other darker; None where that is not known, and what touches is one
-    :raises ImageError: strengths or objects of another type, strengths not finite or out of range
+    :ivar strength: the general strength, already contained in ``strengths``, for the provenance
+    :ivar localizer: name of the localizer, for the provenance
+    :ivar objects: uint16 [H, W], number of the object of each pixel, so that of two touching objects one may become
+        brighter and the other darker; None where touching objects are one
+    :raises ImageError: wrong dtypes or sizes, strengths not finite or out of range
     """
 
     strengths: np.ndarray
@@ -63,21 +63,28 @@ class Emphasis:
 
     @classmethod
     def of(cls, found: Localization, strength: float, text: str, localizer: str) -> Emphasis:
-        """What a localizer found, at the strengths of its phrases times a general one.
+        """Emphasize localized objects by the strengths of their phrases, times a general one.
 
-        :param strength: in [-1, 2]
+        :param found: the objects
+        :param strength: the general strength, in [-1, 2]
+        :param text: the prompt
+        :param localizer: name of the localizer
         """
         return cls(found.strength_map(strength), text, strength, localizer, found.instance_map())
 
     def resized(self, width: int, height: int) -> Emphasis:
-        """The same for an image of another size [pixels]."""
+        """Resize for an image of another size.
+
+        :param width: of that image [pixels]
+        :param height: of that image [pixels]
+        """
         size, nearest = (width, height), cv2.INTER_NEAREST
         strengths = cv2.resize(self.strengths, size, interpolation=nearest)
         objects = None if self.objects is None else cv2.resize(self.objects, size, interpolation=nearest)
         return replace(self, strengths=strengths, objects=objects)
 
     def mask(self) -> np.ndarray:
-        """Where the image changes, uint8 [H, W]: 0 where it does not at all, 255 where the border is far enough."""
+        """Where the image changes, uint8 [H, W]: 0 where it does not, 255 well within the objects' borders."""
         return np.ceil(self.soft * 255).astype(np.uint8)
 
     @cached_property
@@ -87,14 +94,16 @@ class Emphasis:
 
     @property
     def provenance(self) -> dict[str, str | int | float]:
-        """What to note beside the image: ``text``, ``strength``, ``localizer``."""
+        """``text``, ``strength`` and ``localizer``, for the provenance of the image."""
         return {"text": self.text, "strength": self.strength, "localizer": self.localizer}
 
 
 def check_strengths(strengths: np.ndarray, image: np.ndarray) -> None:
-    """Refuse strengths of another size than the image's.
+    """Check that strengths have the size of an image.
 
-    :raises ImageError: of another size
+    :param strengths: [H, W]
+    :param image: [H, W] or [H, W, 3]
+    :raises ImageError: they differ
     """
     if strengths.shape != image.shape[:2]:
         (height, width), (own_height, own_width) = image.shape[:2], strengths.shape
@@ -105,12 +114,12 @@ def check_strengths(strengths: np.ndarray, image: np.ndarray) -> None:
 def amounts(
     plain: np.ndarray, infrared: np.ndarray, strengths: np.ndarray, objects: np.ndarray | None = None
 ) -> np.ndarray:
-    """How much brighter, darker and fainter each object is to be.
+    """How much brighter, darker and fainter each object becomes.
 
-    A positive strength takes an object further in the direction in which it differs from its surroundings already;
-    where it hardly differs, the infrared decides, so that what is warm becomes brighter.
+    A positive strength increases the difference that an object has to its background ring. Where it hardly differs, the
+    infrared decides, so that warm objects become brighter.
 
-    :param plain: float32 [H, W] in [0, 1], an estimate of what is fused without a text
+    :param plain: float32 [H, W] in [0, 1], an estimate of the plain fusion
     :param infrared: float32 [H, W] in [0, 1]
     :param strengths: float32 [H, W] in [-1, 2]
     :param objects: uint16 [H, W], see :class:`Emphasis`
@@ -148,13 +157,20 @@ def named_pixels(strengths: np.ndarray, objects: np.ndarray | None) -> np.ndarra
 
 
 def with_ring(box: Sequence[int]) -> tuple[slice, slice]:
-    """The rows and columns of a rectangle (left, top, width, height) and of the ring around it."""
+    """Rows and columns of a rectangle and the ring around it.
+
+    :param box: left, top, width, height [pixels]
+    """
     left, top, across, down = box
     return slice(max(0, top - RING), top + down + RING), slice(max(0, left - RING), left + across + RING)
 
 
 def object_boxes(objects: np.ndarray, raised: np.ndarray) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
-    """The number of each object of which something is raised, and where that lies: left, top, width, height."""
+    """The objects that have marked pixels: number, and the box (left, top, width, height) of those pixels.
+
+    :param objects: [H, W], number of the object of each pixel
+    :param raised: bool [H, W], the marked pixels
+    """
     places = np.nonzero(raised)
     labels = objects[places]
     order = np.argsort(labels, kind="stable")
@@ -168,43 +184,48 @@ def object_boxes(objects: np.ndarray, raised: np.ndarray) -> Iterator[tuple[int,
 
 
 def brighter_share(plain: np.ndarray, infrared: np.ndarray, mask: np.ndarray, named: np.ndarray) -> float:
-    """How surely an object stands out as brighter than its surroundings, 0 (as darker) to 1.
+    """Whether an object is made brighter (1) or darker (0) than its surroundings; in between where unsure.
 
-    :param plain: float32 [H, W] in [0, 1]; infrared likewise
+    :param plain: float32 [H, W] in [0, 1]
+    :param infrared: likewise
     :param mask: bool [H, W], the object
-    :param named: bool [H, W], all objects; none of them is surroundings
+    :param named: bool [H, W], all objects, excluded from the ring
     """
     ring = surroundings(mask, named)
     if not ring.any():
         return 1.0
     contrast, warmth = (_mean(image, mask) - _mean(image, ring) for image in (plain, infrared))
     lead = contrast + 0.3 * warmth * float(np.exp(-((contrast / FAINT) ** 2)))
-    # Exactly 0 or 1 where there is no doubt: the other way is then not computed.
+    # Exactly 0 or 1 where certain: the other direction is then not computed.
     return round(0.5 + 0.5 * float(np.tanh(lead / SURE)), 3)
 
 
 def _mean(image: np.ndarray, mask: np.ndarray) -> float:
-    """Of the pixels of a mask, bool [H, W]; OpenCV's takes a tenth of the time of picking them out."""
+    """Mean over the pixels of a mask, bool [H, W]; cv2.mean takes a tenth of the time of indexing them."""
     return cv2.mean(np.ascontiguousarray(image), mask.view(np.uint8))[0]
 
 
 def surroundings(mask: np.ndarray, named: np.ndarray) -> np.ndarray:
-    """What is within 10 pixels of an object and belongs to none, bool [H, W]."""
-    grown = cv2.dilate(mask.astype(np.uint8), np.ones((2 * RING + 1, 2 * RING + 1), np.uint8))
-    ring: np.ndarray = (grown > 0) & ~named
+    """The background ring: pixels within 10 pixels of an object that belong to no object, bool [H, W].
+
+    :param mask: bool [H, W], the object
+    :param named: bool [H, W], all objects
+    """
+    dilated = cv2.dilate(mask.astype(np.uint8), np.ones((2 * RING + 1, 2 * RING + 1), np.uint8))
+    ring: np.ndarray = (dilated > 0) & ~named
     return ring
 
 
 def soften(strengths: np.ndarray) -> np.ndarray:
-    """The mask M of equation (13): exactly 0 where the strength is, rising to 1 over 2 pixels within the border.
+    """The mask M of equation (13): 0 where the strength is 0, rising to 1 over 2 pixels within the border.
 
-    :param strengths: float32 [H, W]
+    :param strengths: float32 [H, W] in [-1, 2]
     :returns: float32 [H, W] in [0, 1]
     """
-    # Exact distances take longer; up to 2 pixels these are right to 2 % (OpenCV's 5x5 mask: 2.197 for the root of 5).
+    # Exact distances take longer; up to 2 pixels these are accurate to 2 % (OpenCV's 5x5 mask: 2.197 for sqrt(5)).
     named = (strengths != 0).view(np.uint8)
     left, top, across, down = cv2.boundingRect(named)
-    # With a pixel around it that is not named, unless the image ends there.
+    # With a margin of one unnamed pixel, unless the image ends there.
     part = slice(max(0, top - 1), top + down + 1), slice(max(0, left - 1), left + across + 1)
     depth = cv2.distanceTransform(np.ascontiguousarray(named[part]), cv2.DIST_L2, cv2.DIST_MASK_5)
     ramp = np.zeros(strengths.shape, np.float32)

@@ -1,4 +1,4 @@
-"""Which rectangles of an image are decoded for the objects that a text names."""
+"""The rectangles of an image that are decoded for emphasized objects."""
 
 from __future__ import annotations
 
@@ -13,31 +13,35 @@ from torch import Tensor
 from textdifuse_ros.networks.drive import MULTIPLE
 
 MARGIN = 8
-"""Least width of the surroundings that are decoded with an object [pixels].
+"""Minimum width of the surroundings that are decoded with an object [pixels].
 
-The decoder's reach is about 72, but what is that far away hardly changes an object; a test holds it to a twelfth of
-what the text changes.
+The decoder's receptive field reaches about 72 pixels, but distant pixels hardly change an object; a test limits their
+effect to a twelfth of the text's.
 """
 
 GROUP = 20_000
-"""Another size of regions takes as long as so many more pixels of one that is there already: two cores' measure."""
+"""Overhead of one extra batch shape, in pixels (measured on two cores)."""
 
 Box = tuple[int, int, int, int]
 """(top, left, bottom, right) [pixels], bottom and right excluded."""
 
 
 def boxes_within(boxes: list[Box], part: Box) -> list[Box]:
-    """The same rectangles in a part of the image that holds them."""
+    """Translate rectangles into the coordinates of a part of the image.
+
+    :param boxes: within the part
+    :param part: of the image
+    """
     top, left = part[:2]
     return [(up - top, west - left, down - top, east - left) for up, west, down, east in boxes]
 
 
 @dataclass(frozen=True)
 class Region:
-    """A part of the image that is decoded.
+    """A decoded rectangle.
 
-    :ivar core: the objects
-    :ivar whole: the objects with their surroundings; edges are multiples of 16
+    :ivar core: rectangle of the objects
+    :ivar whole: rectangle with their surroundings; edges are multiples of 16
     """
 
     core: Box
@@ -45,31 +49,34 @@ class Region:
 
     @property
     def core_in_whole(self) -> Box:
-        """Where the objects are in what is decoded."""
+        """The core in the coordinates of the whole."""
         return boxes_within([self.core], self.whole)[0]
 
     def within(self, part: Box) -> Region:
-        """The same in a part of the image that holds it."""
+        """Translate into the coordinates of a part of the image.
+
+        :param part: contains the region
+        """
         return Region(*boxes_within([self.core, self.whole], part))
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of what is decoded [pixels]."""
+        """Height and width of the whole [pixels]."""
         top, left, bottom, right = self.whole
         return bottom - top, right - left
 
     @property
     def pixels(self) -> int:
-        """How many are decoded."""
+        """Number of decoded pixels."""
         height, width = self.size
         return height * width
 
 
 def find_regions(strengths: np.ndarray) -> list[Region]:
-    """Rectangles that hold all objects; neighbors share one where that decodes fewer pixels.
+    """Find rectangles that contain all objects; neighbors share one where that decodes fewer pixels.
 
-    :param strengths: float32 [H, W], H and W multiples of 16
-    :returns: none where all is 0
+    :param strengths: float32 [H, W] in [-1, 2], H and W multiples of 16
+    :returns: an empty list where all strengths are 0
     """
     height, width = strengths.shape
     named = (strengths != 0).astype(np.uint8)
@@ -90,7 +97,7 @@ def find_regions(strengths: np.ndarray) -> list[Region]:
 
 
 def _cheaper_union(new: Region, regions: list[Region], height: int, width: int) -> Region | None:
-    """Take a region out that is better decoded together with the new one; their union, or None where there is none."""
+    """Remove a region that is cheaper to decode together with the new one; returns their union, or None."""
     for other in regions:
         (top, left, bottom, right), (up, west, down, east) = new.core, other.core
         core = (min(top, up), min(left, west), max(bottom, down), max(right, east))
@@ -109,15 +116,17 @@ def _region(core: Box, height: int, width: int) -> Region:
 
 
 def _widened(first: int, last: int, size: int) -> tuple[int, int]:
-    """One side of a region: the objects, their surroundings, and as much more as the edges need."""
+    """Extend one side of a region by the margin and to multiples of 16."""
     low, high = max(0, first - MARGIN) // MULTIPLE * MULTIPLE, min(size, last + MARGIN)
     return low, high + -high % MULTIPLE
 
 
 def merge_sizes(regions: list[Region], height: int, width: int) -> list[list[Region]]:
-    """The regions by size, for those of one size are decoded together; some made larger so that there are fewer sizes.
+    """Group regions by size, since those of one size are decoded as a batch; enlarges some to have fewer sizes.
 
-    :param height: of the image, as the width
+    :param regions: of :func:`find_regions`
+    :param height: of the image [pixels]
+    :param width: of the image [pixels]
     """
     groups: dict[tuple[int, int], list[Region]] = {}
     for region in regions:
@@ -127,8 +136,8 @@ def merge_sizes(regions: list[Region], height: int, width: int) -> list[list[Reg
         extra, size, pair = min(_merged(*pair) for pair in combinations(counts, 2))
         if extra > GROUP:
             break
-        grown = [_grown(region, size, height, width) for old in pair for region in groups.pop(old)]
-        groups[size] = groups.get(size, []) + grown
+        enlarged = [_enlarged(region, size, height, width) for old in pair for region in groups.pop(old)]
+        groups[size] = groups.get(size, []) + enlarged
     return list(groups.values())
 
 
@@ -136,15 +145,15 @@ _Size = tuple[int, int]
 
 
 def _merged(one: tuple[_Size, int], other: tuple[_Size, int]) -> tuple[int, _Size, tuple[_Size, _Size]]:
-    """How many pixels more two groups, of a size and number each, are at the least common size; it; and theirs."""
+    """Extra pixels of two groups (size, count) at their common size; that size; and the two sizes."""
     ((height, width), count), ((other_height, other_width), others) = one, other
     common = max(height, other_height), max(width, other_width)
     before = count * height * width + others * other_height * other_width
     return common[0] * common[1] * (count + others) - before, common, (one[0], other[0])
 
 
-def _grown(region: Region, size: tuple[int, int], height: int, width: int) -> Region:
-    """A region of a larger size, with about as much more on each side as the image has room for."""
+def _enlarged(region: Region, size: tuple[int, int], height: int, width: int) -> Region:
+    """Enlarge a region about evenly on all sides, as far as the image allows."""
     edges = []
     for first, last, wanted, limit in zip(region.whole[:2], region.whole[2:], size, (height, width), strict=True):
         before = (wanted - (last - first)) // (2 * MULTIPLE) * MULTIPLE
@@ -154,15 +163,22 @@ def _grown(region: Region, size: tuple[int, int], height: int, width: int) -> Re
 
 
 def full_frame_region(height: int, width: int) -> list[list[Region]]:
-    """The whole image as the only region."""
+    """The whole image as the only region.
+
+    :param height: of the image [pixels]
+    :param width: of the image [pixels]
+    """
     box = (0, 0, height, width)
     return [[Region(box, box)]]
 
 
 def bounds(groups: list[list[Region]], height: int, width: int, ring: int) -> Box:
-    """The rectangle that holds all that is decoded, and a ring around the objects; its edges are multiples of 16.
+    """The rectangle that contains all regions and a ring around the objects; its edges are multiples of 16.
 
-    :param height: of the image, a multiple of 16 as the width
+    :param groups: of :func:`merge_sizes`
+    :param height: of the image [pixels], a multiple of 16
+    :param width: likewise
+    :param ring: width of the ring [pixels]
     """
     wholes = np.array([region.whole for regions in groups for region in regions])
     cores = np.array([region.core for regions in groups for region in regions])
@@ -173,11 +189,21 @@ def bounds(groups: list[list[Region]], height: int, width: int, ring: int) -> Bo
 
 
 def cut(image: Tensor, box: Box, cell: int = 1) -> Tensor:
-    """A rectangle of an image, or of features whose cells have so many pixels a side."""
+    """View a rectangle of an image or of features.
+
+    :param image: [..., H / cell, W / cell]
+    :param box: in pixels, edges multiples of ``cell``
+    :param cell: side of a feature cell [pixels]
+    """
     top, left, bottom, right = (edge // cell for edge in box)
     return image[..., top:bottom, left:right]
 
 
 def cut_all(image: Tensor, boxes: list[Box], cell: int = 1) -> Tensor:
-    """Rectangles of one size, one after the other along the batch; of one image, as of :func:`cut`."""
+    """Stack rectangles of one size along the batch.
+
+    :param image: of one image, see :func:`cut`
+    :param boxes: of one size
+    :param cell: side of a feature cell [pixels]
+    """
     return torch.cat([cut(image, box, cell) for box in boxes])

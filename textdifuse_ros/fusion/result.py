@@ -1,4 +1,4 @@
-"""What a fusion gives back."""
+"""The result of a fusion."""
 
 from __future__ import annotations
 
@@ -17,19 +17,17 @@ class FusionResult:
     """One fused image and what made it.
 
     :ivar image: uint8 [H, W, 3] RGB, C-contiguous
-    :ivar provenance: ``model`` (its name; of a path the stem), ``weights`` (sha256 of the checkpoint), ``steps``,
-        ``sampler``, ``seed``, ``device``, ``precision``, ``version``; with the same sources they give the same
-        bytes again. Where something was to stand out also ``text``, ``strength`` and ``localizer``, for which the
-        objects must be found again. Of a stream's image (:mod:`.stream`) also ``video``: how much of it, 0 .. 1,
-        could be told from the one before; where it is not 0, the bytes depend on that one too.
-    :ivar timings: seconds spent: ``prepare`` (bytes to tensors), ``encode`` (both sources and the fusion control, and
-        kappa of what is to stand out), ``steps`` (reverse steps of luma, those of the objects too), ``chroma``,
-        ``finish`` (tensors to bytes), ``total``; where a CUDA graph is used ``prepare``, ``graph`` (all up to chroma of
-        the plain fusion), ``objects`` (what stands out), ``finish``, ``total``
-    :ivar mask: uint8 [H, W], where something stands out: 0 where every byte is that of the plain fusion, rising to 255
-        within the objects' borders; None where nothing was asked for
-    :ivar plain: like ``image``, the image without what stands out; None where nothing does, or where it was not
-        asked for
+    :ivar provenance: ``model`` (name, or stem of its file), ``weights`` (sha256 of the checkpoint), ``steps``,
+        ``sampler``, ``seed``, ``device``, ``precision``, ``version``: the same values and sources give the same bytes. With an
+        emphasis also ``text``, ``strength`` and ``localizer``. In a stream (:mod:`textdifuse_ros.runtime.video_state`)
+        also ``video``: trust in the previous image, 0 .. 1; above 0 the bytes depend on that image too
+    :ivar timings: seconds: ``prepare`` (bytes to tensors), ``encode`` (both sources and the fusion control), ``steps``
+        (reverse steps of luma), ``chroma``, ``objects`` (the modulated process, with an emphasis), ``finish`` (tensors
+        to bytes), ``total``. With a CUDA graph ``prepare``, ``graph`` (the plain fusion), ``objects``, ``finish``,
+        ``total``
+    :ivar mask: uint8 [H, W], 0 where every byte is that of the plain fusion, rising to 255 within the objects'
+        borders; None without an emphasis
+    :ivar plain: like ``image``, without the emphasis; None without one, or unless requested
     """
 
     image: np.ndarray
@@ -40,10 +38,10 @@ class FusionResult:
 
 
 def png_texts(provenance: Mapping[str, str | int | float], pair: Pair, **more: str) -> dict[str, str]:
-    """What a PNG file of a fused image says of itself, for :func:`.files.write_png`.
+    """Text chunks of the PNG file of a fused image, for :func:`.files.write_png`.
 
     :param provenance: of the image, see :class:`FusionResult`
-    :param pair: the files that were fused; their names are kept
+    :param pair: the fused files, whose names are noted
     :param more: what was done to them before, by keyword
     :returns: ``Software``, and ``textdifuse``, the provenance with ``visible``, ``infrared`` and ``more``, as JSON
     """

@@ -1,4 +1,4 @@
-"""Between checkpoints and the networks of a family."""
+"""Load, save, join and widen the networks of a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from textdifuse_ros.networks.widening import can_widen, widen
 KIND = "fusion"
 FAMILIES = {"drive": (DriveConfig, DriveNetworks)}
 OPTIONAL: dict[str, Any] = {"modulation_width": 0, "light_width": 0, "luma_fine": 0}
-"""Sizes of parts that a checkpoint may lack."""
+"""Sizes of optional parts, and their values where a checkpoint lacks them."""
 
 
 def load_networks(path: str | Path) -> tuple[DriveNetworks, Checkpoint]:
-    """Build the networks that a checkpoint describes and give them its weights, in float32.
+    """Build the networks that a checkpoint describes and load its weights as float32.
 
-    :raises CheckpointError: unreadable, of another kind or family, or tensors that do not fit
+    :param path: of the checkpoint
+    :raises CheckpointError: unreadable, of another kind or family, or tensors that do not match
     """
     checkpoint = load_checkpoint(path, KIND)
     config = dict(checkpoint.config)
@@ -42,10 +43,13 @@ def load_networks(path: str | Path) -> tuple[DriveNetworks, Checkpoint]:
 
 
 def join_networks(luma: str | Path, chroma: str | Path, output: str | Path) -> None:
-    """Make one checkpoint of the luma (with its fusion control) of one and the chroma of another.
+    """Join the luma networks of one checkpoint and the chroma networks of another.
 
-    The two do not see one another, so they may be trained at the same time.
+    Neither reads the other, so both can be trained at the same time.
 
+    :param luma: checkpoint with the luma networks, including fusion control and modulation
+    :param chroma: checkpoint with the chroma networks
+    :param output: checkpoint to write
     :raises CheckpointError: unreadable, or of different configurations
     """
     networks, base = load_networks(luma)
@@ -61,30 +65,32 @@ def join_networks(luma: str | Path, chroma: str | Path, output: str | Path) -> N
     save_networks(output, networks, {**base.provenance, "history": stages})
 
 
-def fitted(networks: DriveNetworks, asked: DriveConfig | None, path: str) -> DriveNetworks:
-    """The networks of a checkpoint, grown where larger ones are asked for (:mod:`textdifuse_ros.networks.widening`).
+def resize_networks(networks: DriveNetworks, requested: DriveConfig | None, path: str) -> DriveNetworks:
+    """Widen the networks of a checkpoint to a requested size (:mod:`textdifuse_ros.networks.widening`).
 
-    :param asked: None for the checkpoint's sizes; of a part that is not asked for (0) the size does not matter
-    :param path: the checkpoint's, for errors
-    :raises ConfigError: smaller ones, or others, are asked for
+    :param networks: of the checkpoint
+    :param requested: None for the checkpoint's sizes; an optional part of size 0 keeps its size
+    :param path: of the checkpoint, for errors
+    :raises ConfigError: the requested networks are smaller or otherwise different
     """
-    if asked is None:
+    if requested is None:
         return networks
-    there = networks.config
-    wanted = replace(asked, **{name: getattr(there, name) for name in OPTIONAL if not getattr(asked, name)})
-    if wanted == there:
+    current = networks.config
+    target = replace(requested, **{name: getattr(current, name) for name in OPTIONAL if not getattr(requested, name)})
+    if target == current:
         return networks
-    if not can_widen(there, wanted):
+    if not can_widen(current, target):
         remedy = "leave out the networks' sizes: the start has its own"
         raise ConfigError("the networks", f"as large as those of {path}, or larger", "smaller", remedy)
-    return widen(networks, wanted)
+    return widen(networks, target)
 
 
-def grown(networks: DriveNetworks, stage: str) -> DriveNetworks:
-    """The networks with the part that a stage trains, as yet without effect, where they lack it.
+def add_part(networks: DriveNetworks, stage: str) -> DriveNetworks:
+    """Add the optional part that a stage trains, where it is missing; untrained it has no effect.
 
-    :param stage: ``modulation`` adds the text re-modulation, ``chroma`` the estimate of the light, ``luma`` and
-        ``joint`` the way of the fine detail
+    :param networks: not changed
+    :param stage: ``modulation`` adds the text re-modulation, ``chroma`` the illuminant estimator, ``luma`` and
+        ``joint`` the fine detail
     """
     if stage == "modulation" and networks.modulation is None:
         return _resized(networks, replace(networks.config, modulation_width=32))
@@ -96,7 +102,7 @@ def grown(networks: DriveNetworks, stage: str) -> DriveNetworks:
 
 
 def _resized(networks: DriveNetworks, config: DriveConfig) -> DriveNetworks:
-    """Networks of another configuration, with the weights of all the parts that both have."""
+    """Networks of another configuration, with the weights of all parts that both have."""
     other = DriveNetworks(config)
     new, old = other.state_dict(), networks.state_dict()
     other.load_state_dict({name: old.get(name, tensor) for name, tensor in new.items()})
@@ -108,6 +114,9 @@ def save_networks(
 ) -> None:
     """Write networks as a checkpoint.
 
+    :param path: of the checkpoint to write
+    :param networks: the networks
+    :param provenance: what made the weights, JSON-able
     :param dtype: precision on disk; float16 keeps three digits, more than bfloat16 inference uses
     """
     tensors = {name: tensor.to(dtype) for name, tensor in networks.state_dict().items()}
