@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from test_labels import labelled_street
+from tiny_images import labelled_street
 
 from textdifuse_ros.cli.main import main
 from textdifuse_ros.config.training import LocalizerTrainConfig
@@ -23,8 +23,9 @@ from textdifuse_ros.localize.prompt import Prompt
 from textdifuse_ros.localize.weights import load_localizer, save_localizer
 from textdifuse_ros.metrics.detection import box_ious, class_ious, confusion_matrix, match_boxes
 from textdifuse_ros.networks.localizer import LocalizerNetwork, LocalizerNetworkConfig
-from textdifuse_ros.train.localizer import WEIGHTS, LocalizerTraining
+from textdifuse_ros.train.localizer import localizer_trainer
 from textdifuse_ros.train.localizer_loss import LocalizerLoss, box_loss, dice, set_cross_entropy
+from textdifuse_ros.train.state import WEIGHTS
 
 CONFIG = LocalizerTrainConfig(
     steps=4, warm_up=1, crop=32, crops=2, workers=0, log_every=2, save_every=100, precision="float32"
@@ -77,17 +78,17 @@ def test_open_pixels_do_not_count_for_the_overlap() -> None:
 
 def test_training_lowers_the_loss(pack: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, steps=40, crops=4, crop=64, learning_rate=5e-3, warm_up=5)
-    training = LocalizerTraining(config, tmp_path, pack, sizes=SIZES)
+    trainer = localizer_trainer(config, tmp_path, pack, sizes=SIZES)
     batch = LabelBatches(pack, 64, 8, seed=99, first=0, count=1)[0]
 
     def loss() -> float:
         with torch.no_grad():
-            return LocalizerLoss("cpu")(training.network(batch.visible, batch.infrared), batch.codes, batch.boxes)[
+            return LocalizerLoss("cpu")(trainer.networks(batch.visible, batch.infrared), batch.codes, batch.boxes)[
                 "loss"
             ].item()
 
     first = loss()
-    assert training.run()
+    assert trainer.run()
     assert loss() < 0.8 * first
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(2, 41, 2))
@@ -97,13 +98,13 @@ def test_training_lowers_the_loss(pack: Path, tmp_path: Path) -> None:
 
 def test_an_interrupted_run_ends_with_the_same_bits(pack: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    LocalizerTraining(CONFIG, whole, pack, sizes=SIZES).run()
-    training = LocalizerTraining(CONFIG, parts, pack, sizes=SIZES)
+    localizer_trainer(CONFIG, whole, pack, sizes=SIZES).run()
+    trainer = localizer_trainer(CONFIG, parts, pack, sizes=SIZES)
     batches = LabelBatches(pack, CONFIG.crop, CONFIG.crops, CONFIG.seed, 0, 2)
     for index in range(2):
-        training.update(batches[index])
-    training.save()
-    resumed = LocalizerTraining(CONFIG, parts, pack)
+        trainer.update(batches[index])
+    trainer.save()
+    resumed = localizer_trainer(CONFIG, parts, pack)
     assert resumed.step == 2
     resumed.run()
     one, other = tensors(whole), tensors(parts)
@@ -112,29 +113,29 @@ def test_an_interrupted_run_ends_with_the_same_bits(pack: Path, tmp_path: Path) 
 
 
 def test_another_run_is_refused(pack: Path, tmp_path: Path) -> None:
-    LocalizerTraining(CONFIG, tmp_path / "run", pack, sizes=SIZES).run()
+    localizer_trainer(CONFIG, tmp_path / "run", pack, sizes=SIZES).run()
     with pytest.raises(ConfigError, match="learning_rate"):
-        LocalizerTraining(replace(CONFIG, learning_rate=1e-5), tmp_path / "run", pack)
+        localizer_trainer(replace(CONFIG, learning_rate=1e-5), tmp_path / "run", pack)
     write_label_pack(tmp_path / "other.pack", [labelled_street(5)])
     with pytest.raises(ConfigError, match="pack"):
-        LocalizerTraining(CONFIG, tmp_path / "run", tmp_path / "other.pack")
+        localizer_trainer(CONFIG, tmp_path / "run", tmp_path / "other.pack")
 
 
 def test_a_run_starts_from_weights_and_keeps_their_history(pack: Path, tmp_path: Path) -> None:
-    LocalizerTraining(CONFIG, tmp_path / "a", pack, sizes=SIZES).run()
-    LocalizerTraining(replace(CONFIG, steps=2), tmp_path / "b", pack, tmp_path / "a" / WEIGHTS).run()
+    localizer_trainer(CONFIG, tmp_path / "a", pack, sizes=SIZES).run()
+    localizer_trainer(replace(CONFIG, steps=2), tmp_path / "b", pack, tmp_path / "a" / WEIGHTS).run()
     network, checkpoint = load_localizer(tmp_path / "b" / WEIGHTS)
     assert network.config == SIZES
     assert [stage["done"] for stage in checkpoint.provenance["history"]] == [4, 2]
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(pack: Path, tmp_path: Path) -> None:
-    training = LocalizerTraining(CONFIG, tmp_path, pack, sizes=SIZES)
-    before = {name: p.clone() for name, p in training.network.named_parameters()}
+    trainer = localizer_trainer(CONFIG, tmp_path, pack, sizes=SIZES)
+    before = {name: p.clone() for name, p in trainer.networks.named_parameters()}
     batch = LabelBatches(pack, 32, 2, 0, 0, 1)[0]
     with pytest.raises(TextDifuseError, match="finite"):
-        training.update(LabelBatch(batch.visible * float("nan"), *batch[1:]))
-    assert all(torch.equal(before[name], p) for name, p in training.network.named_parameters())
+        trainer.update(LabelBatch(batch.visible * float("nan"), *batch[1:]))
+    assert all(torch.equal(before[name], p) for name, p in trainer.networks.named_parameters())
 
 
 def test_the_command_line_trains(pack: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import cv2
 import pytest
 import tiny_training
 import torch
-from test_data import street
+from tiny_images import street
 from tiny_training import CONFIG
 
 from textdifuse_ros.config.training import TrainConfig
@@ -23,9 +23,10 @@ from textdifuse_ros.errors import CheckpointError, ConfigError, FileError, TextD
 from textdifuse_ros.fusion.weights import join_networks, load_networks
 from textdifuse_ros.image.gradients import sobel
 from textdifuse_ros.train.fusion_losses import fusion_loss
+from textdifuse_ros.train.fusion_task import FusionTask, fusion_trainer
 from textdifuse_ros.train.log import BOARD, LOG, SHEETS
-from textdifuse_ros.train.loop import WEIGHTS, Training
-from textdifuse_ros.train.state import BEFORE, STATE, Identity, left_to_one
+from textdifuse_ros.train.state import PREVIOUS_WEIGHTS, STATE, WEIGHTS, Identity, lock_folder
+from textdifuse_ros.train.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -61,19 +62,19 @@ def flat(value: Any) -> list[Any]:
     return [value]
 
 
-def at_step(training: Training, step: int, act: Callable[[], object]) -> None:
+def at_step(trainer: Trainer[FusionTask], step: int, act: Callable[[], object]) -> None:
     """Have something happen within the step that begins when so many are done."""
-    stage = training.stage
+    stage = trainer.task.stage
 
     class Watched:
         shapes, parameters = stage.shapes, stage.parameters
 
         def __call__(self, batch: Any, generator: torch.Generator) -> dict[str, torch.Tensor]:
-            if training.step == step:
+            if trainer.step == step:
                 act()
             return stage(batch, generator)
 
-    training._losses.stage = Watched()  # type: ignore[assignment]
+    trainer.task.stage = Watched()  # type: ignore[assignment]
 
 
 FEW = [(stage, "few_step") for stage in ("luma", "chroma", "control", "joint")]
@@ -84,15 +85,15 @@ def test_a_stage_changes_its_own_part_and_lowers_its_loss(
     stage: str, objective: str, pack: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     config = replace(CONFIG, stage=stage, objective=objective, steps=24, learning_rate=5e-3)
-    training = Training(config, tmp_path, pack, tiny_checkpoint)
-    batch = CropBatches(str(pack), training.stage.shapes, seed=99, first=0, count=1)[0]
+    trainer = fusion_trainer(config, tmp_path, pack, tiny_checkpoint)
+    batch = CropBatches(str(pack), trainer.task.stage.shapes, seed=99, first=0, count=1)[0]
 
     def loss() -> float:
         with torch.no_grad():
-            return training.stage(batch, torch.Generator().manual_seed(0))["loss"].item()
+            return trainer.task.stage(batch, torch.Generator().manual_seed(0))["loss"].item()
 
     first = loss()
-    assert training.run()
+    assert trainer.run()
     assert loss() < 0.99 * first
     before, after = tensors(tiny_checkpoint), tensors(tmp_path / WEIGHTS)
     mine = {
@@ -116,12 +117,12 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     before = signal.getsignal(signal.SIGINT)  # ignored where the tests run in the background
     config = replace(CONFIG, stage="joint", log_every=1, steps=5)
-    assert Training(config, whole, pack, tiny_checkpoint).run()
-    stopped = Training(config, parts, pack, tiny_checkpoint)
+    assert fusion_trainer(config, whole, pack, tiny_checkpoint).run()
+    stopped = fusion_trainer(config, parts, pack, tiny_checkpoint)
     at_step(stopped, stop - 1, lambda: signal.raise_signal(number))
     assert not stopped.run()
     assert signal.getsignal(signal.SIGINT) is before
-    resumed = Training(config, parts, pack)
+    resumed = fusion_trainer(config, parts, pack)
     assert resumed.step == stop
     assert resumed.run()
     assert flat(state(whole)) == flat(state(parts))
@@ -135,33 +136,33 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(
 def test_a_killed_run_takes_its_last_lines_back(pack: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     """A kill leaves lines of steps that no state knows, the last one broken off."""
     config = replace(CONFIG, log_every=1)
-    stopped = Training(config, tmp_path, pack, tiny_checkpoint)
+    stopped = fusion_trainer(config, tmp_path, pack, tiny_checkpoint)
     at_step(stopped, 1, lambda: signal.raise_signal(signal.SIGTERM))
     stopped.run()
     with (tmp_path / LOG).open("a") as log:
         log.write('{"step": 3, "loss": 9}\n{"step": 4, "lo')
-    Training(config, tmp_path, pack).run()
+    fusion_trainer(config, tmp_path, pack).run()
     lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert lines[2]["loss"] != 9
 
 
 def test_a_second_signal_stops_at_once(pack: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    training = Training(CONFIG, tmp_path, pack, tiny_checkpoint)
+    trainer = fusion_trainer(CONFIG, tmp_path, pack, tiny_checkpoint)
 
     def insist() -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    at_step(training, 2, insist)
+    at_step(trainer, 2, insist)
     with pytest.raises(KeyboardInterrupt):
-        training.run()
+        trainer.run()
     assert not (tmp_path / STATE).exists()
 
 
 def test_loading_processes_change_nothing(pack: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     for workers in (0, 1):
-        Training(replace(CONFIG, workers=workers), tmp_path / str(workers), pack, tiny_checkpoint).run()
+        fusion_trainer(replace(CONFIG, workers=workers), tmp_path / str(workers), pack, tiny_checkpoint).run()
     one, other = (tensors(tmp_path / name / WEIGHTS) for name in ("0", "1"))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -173,8 +174,8 @@ def test_new_weights_come_from_the_seed_alone(pack: Path, tmp_path: Path) -> Non
 
     def first_weights(seed: int, noise: int) -> torch.Tensor:
         torch.manual_seed(noise)
-        training = Training(replace(CONFIG, seed=seed), tmp_path, pack, drive=DriveConfig(**TINY))
-        return training.networks.luma.encoder.stem.weight.detach().clone()
+        trainer = fusion_trainer(replace(CONFIG, seed=seed), tmp_path, pack, drive=DriveConfig(**TINY))
+        return trainer.networks.luma.encoder.stem.weight.detach().clone()
 
     assert torch.equal(first_weights(3, 1), first_weights(3, 2))
     assert not torch.equal(first_weights(3, 1), first_weights(4, 1))
@@ -182,123 +183,123 @@ def test_new_weights_come_from_the_seed_alone(pack: Path, tmp_path: Path) -> Non
 
 def test_a_run_of_something_else_is_refused(pack: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     run, other_pack, other_start = tmp_path / "run", tmp_path / "other.pack", tmp_path / "other"
-    Training(CONFIG, run, pack, tiny_checkpoint).run()
+    fusion_trainer(CONFIG, run, pack, tiny_checkpoint).run()
     write_pack(other_pack, [street(7, 100, 140)])
-    Training(CONFIG, other_start, pack, tiny_checkpoint).run()
+    fusion_trainer(CONFIG, other_start, pack, tiny_checkpoint).run()
 
     with pytest.raises(ConfigError, match=r"learning_rate must be 0\.0004, as in the run"):
-        Training(replace(CONFIG, learning_rate=1e-5), run, pack, tiny_checkpoint)
+        fusion_trainer(replace(CONFIG, learning_rate=1e-5), run, pack, tiny_checkpoint)
     with pytest.raises(ConfigError, match="degradations must be 'road'"):
-        Training(replace(CONFIG, degradations="medical"), run, pack, tiny_checkpoint)
+        fusion_trainer(replace(CONFIG, degradations="medical"), run, pack, tiny_checkpoint)
     with pytest.raises(ConfigError, match="the image pack must be sha256"):
-        Training(CONFIG, run, other_pack, tiny_checkpoint)
+        fusion_trainer(CONFIG, run, other_pack, tiny_checkpoint)
     with pytest.raises(ConfigError, match="the start checkpoint must be sha256"):
-        Training(CONFIG, run, pack, other_start / WEIGHTS)
-    identity = Training(CONFIG, run, pack, tiny_checkpoint).identity
+        fusion_trainer(CONFIG, run, pack, other_start / WEIGHTS)
+    identity = fusion_trainer(CONFIG, run, pack, tiny_checkpoint).identity
     with pytest.raises(ConfigError, match="number of training processes must be 1"):
         replace(identity, processes=2).check(state(run)["run"], run)
     with pytest.raises(ConfigError, match="the variant must be ''"):
-        Training(CONFIG, run, pack, tiny_checkpoint, variant="rule_max")
+        fusion_trainer(CONFIG, run, pack, tiny_checkpoint, variant="rule_max")
     with pytest.raises(ConfigError, match="luma_widths"):
         Identity({}, {**identity.networks, "luma_widths": [8, 8, 8]}, "").check(state(run)["run"] | {"config": {}}, run)
     unbound = replace(CONFIG, workers=2, log_every=7, save_every=7, sheet_every=7)
-    assert Training(unbound, run, pack, tiny_checkpoint).step == 4
+    assert fusion_trainer(unbound, run, pack, tiny_checkpoint).step == 4
 
 
 def test_a_pack_without_pairs_is_refused_where_pairs_are_due(tiny_checkpoint: Path, tmp_path: Path) -> None:
     write_pack(tmp_path / "lone.pack", [replace(street(1, 100, 140), infrared=None)])
-    Training(replace(CONFIG, stage="chroma"), tmp_path / "chroma", tmp_path / "lone.pack", tiny_checkpoint).run()
+    fusion_trainer(replace(CONFIG, stage="chroma"), tmp_path / "chroma", tmp_path / "lone.pack", tiny_checkpoint).run()
     with pytest.raises(FileError, match="a pack with pairs"):
-        Training(CONFIG, tmp_path / "luma", tmp_path / "lone.pack", tiny_checkpoint).run()
+        fusion_trainer(CONFIG, tmp_path / "luma", tmp_path / "lone.pack", tiny_checkpoint).run()
 
 
 @pytest.mark.parametrize("damage", ["cut", "older"])
 def test_a_damaged_or_older_state_is_refused(damage: str, pack: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    Training(CONFIG, tmp_path, pack, tiny_checkpoint).run()
+    fusion_trainer(CONFIG, tmp_path, pack, tiny_checkpoint).run()
     if damage == "cut":
         (tmp_path / STATE).write_bytes((tmp_path / STATE).read_bytes()[:1000])
     else:
         torch.save({"step": 3}, tmp_path / STATE)
     with pytest.raises(CheckpointError, match="training state"):
-        Training(CONFIG, tmp_path, pack, tiny_checkpoint)
+        fusion_trainer(CONFIG, tmp_path, pack, tiny_checkpoint)
 
 
 def test_training_that_diverges_stops_and_says_where(pack: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Real divergence: steps of the size of the weights blow the activations up until they overflow."""
     config = replace(CONFIG, steps=20, learning_rate=1.0, clip=1e6, save_every=1)
     for _ in range(2):  # a function of seed and step: it comes again
-        training = Training(config, tmp_path, pack, tiny_checkpoint)
+        trainer = fusion_trainer(config, tmp_path, pack, tiny_checkpoint)
         with pytest.raises(TextDifuseError, match=r"must be finite, got -?(nan|inf) at step \d+; the state"):
-            training.run()
-        assert 0 < training.step < 20
+            trainer.run()
+        assert 0 < trainer.step < 20
         kept = state(tmp_path)
-        assert kept["step"] == training.step
+        assert kept["step"] == trainer.step
         assert all(torch.isfinite(t).all() for t in kept["networks"].values())
 
 
 def test_the_weights_of_the_save_before_are_kept(pack: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    training = Training(replace(CONFIG, steps=2, save_every=1), tmp_path, pack, tiny_checkpoint)
-    training.run()
-    one = Training(replace(CONFIG, steps=2, save_every=1), tmp_path / "again", pack, tiny_checkpoint)
-    one.update(next(iter(one._loader(0, 1))))
-    due = dict(one.averaged().state_dict())
-    before = tensors(tmp_path / BEFORE)
+    trainer = fusion_trainer(replace(CONFIG, steps=2, save_every=1), tmp_path, pack, tiny_checkpoint)
+    trainer.run()
+    one = fusion_trainer(replace(CONFIG, steps=2, save_every=1), tmp_path / "again", pack, tiny_checkpoint)
+    one.update(one.task.batches(0, 1)[0])
+    due = one.ema.module.state_dict()
+    before = tensors(tmp_path / PREVIOUS_WEIGHTS)
     assert all(before[name].equal(due[name].half()) for name in before)
     assert any(not before[name].equal(item) for name, item in tensors(tmp_path / WEIGHTS).items())
 
 
 def test_a_folder_is_left_to_one_run(pack: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with left_to_one(tmp_path), pytest.raises(FileError, match="left to one run at a time, got another run at work"):
-        Training(CONFIG, tmp_path, pack, tiny_checkpoint).run()
-    assert Training(CONFIG, tmp_path, pack, tiny_checkpoint).run()
+    with lock_folder(tmp_path), pytest.raises(FileError, match="used by one run at a time, got another active run"):
+        fusion_trainer(CONFIG, tmp_path, pack, tiny_checkpoint).run()
+    assert fusion_trainer(CONFIG, tmp_path, pack, tiny_checkpoint).run()
 
 
 def test_what_is_not_finite_leaves_the_state_saved_last(pack: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, steps=9, save_every=2)
-    training = Training(config, tmp_path, pack, tiny_checkpoint)
-    stage = training.stage
+    trainer = fusion_trainer(config, tmp_path, pack, tiny_checkpoint)
+    stage = trainer.task.stage
 
     class Poisoned:
         shapes, parameters = stage.shapes, stage.parameters
 
         def __call__(self, batch: Any, generator: torch.Generator) -> dict[str, torch.Tensor]:
             losses = stage(batch, generator)
-            return {**losses, "loss": losses["loss"] * (float("nan") if training.step == 5 else 1.0)}
+            return {**losses, "loss": losses["loss"] * (float("nan") if trainer.step == 5 else 1.0)}
 
-    training._losses.stage = Poisoned()  # type: ignore[assignment]
+    trainer.task.stage = Poisoned()  # type: ignore[assignment]
     with pytest.raises(TextDifuseError) as caught:
-        training.run()
+        trainer.run()
     assert "the loss of the training must be finite, got nan at step 6;" in str(caught.value)
     assert f"the state of step 4 in {tmp_path} is kept" in str(caught.value)
     assert state(tmp_path)["step"] == 4
     assert all(torch.isfinite(t.float()).all() for t in tensors(tmp_path / WEIGHTS).values())
-    assert Training(config, tmp_path, pack, tiny_checkpoint).run()  # without the poison it goes on
+    assert fusion_trainer(config, tmp_path, pack, tiny_checkpoint).run()  # without the poison it goes on
 
 
 def test_a_loss_that_is_not_finite_changes_nothing(pack: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    training = Training(CONFIG, tmp_path, pack, tiny_checkpoint)
-    batch = training.batches(0, 1)[0]
-    before = [p.detach().clone() for p in training.stage.parameters]
+    trainer = fusion_trainer(CONFIG, tmp_path, pack, tiny_checkpoint)
+    batch = trainer.task.batches(0, 1)[0]
+    before = [p.detach().clone() for p in trainer.task.stage.parameters]
     poisoned = batch._replace(visible_target=batch.visible_target * float("nan"))
     with pytest.raises(TextDifuseError, match="no state was saved yet"):
-        training.update(poisoned)
-    assert all(torch.equal(a, b) for a, b in zip(before, training.stage.parameters, strict=True))
-    assert training.update(batch)["loss"] > 0
+        trainer.update(poisoned)
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.task.stage.parameters, strict=True))
+    assert trainer.update(batch)["loss"] > 0
 
 
 def test_bfloat16_trains_float32_weights(pack: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     losses = []
     for precision in ("float32", "bfloat16"):
-        training = Training(replace(CONFIG, precision=precision), tmp_path, pack, tiny_checkpoint)
-        losses.append(training.update(training.batches(0, 1)[0])["loss"])
-        assert all(p.dtype == torch.float32 for p in training.networks.parameters())
+        trainer = fusion_trainer(replace(CONFIG, precision=precision), tmp_path, pack, tiny_checkpoint)
+        losses.append(trainer.update(trainer.task.batches(0, 1)[0])["loss"])
+        assert all(p.dtype == torch.float32 for p in trainer.networks.parameters())
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
 
 
 def test_a_batch_can_be_larger(pack: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    training = Training(replace(CONFIG, batch=3), tmp_path, pack, tiny_checkpoint)
-    batch = training.batches(0, 1)[0]
+    trainer = fusion_trainer(replace(CONFIG, batch=3), tmp_path, pack, tiny_checkpoint)
+    batch = trainer.task.batches(0, 1)[0]
     assert batch.visible.shape[0] == 9 and batch.infrared.shape[0] == 6
 
 
@@ -307,7 +308,7 @@ def test_sheets_show_what_was_made_of_the_samples(
     stage: str, columns: int, rows: int, pack: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     config = replace(CONFIG, stage=stage, sheet_every=2, steps=5, learning_rate=1e-2)
-    Training(config, tmp_path, pack, tiny_checkpoint).run()
+    fusion_trainer(config, tmp_path, pack, tiny_checkpoint).run()
     names = sorted(path.name for path in (tmp_path / SHEETS).iterdir())
     assert names == ["00000002.png", "00000004.png", "00000005.png"]
     first, last = (cv2.imread(str(tmp_path / SHEETS / names[n])) for n in (0, 2))
@@ -321,7 +322,7 @@ def test_tensorboard_reads_the_logs(pack: Path, tiny_checkpoint: Path, tmp_path:
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason="TensorBoard is not installed"
     )
-    Training(replace(CONFIG, sheet_every=4), tmp_path, pack, tiny_checkpoint).run()
+    fusion_trainer(replace(CONFIG, sheet_every=4), tmp_path, pack, tiny_checkpoint).run()
     events = accumulator.EventAccumulator(str(tmp_path / BOARD))
     events.Reload()
     losses = events.Scalars("loss")
@@ -331,16 +332,16 @@ def test_tensorboard_reads_the_logs(pack: Path, tiny_checkpoint: Path, tmp_path:
 
 
 def test_history_tells_every_stage(pack: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    Training(CONFIG, tmp_path / "luma", pack, tiny_checkpoint).run()
+    fusion_trainer(CONFIG, tmp_path / "luma", pack, tiny_checkpoint).run()
     control = replace(CONFIG, stage="control", degradations="none")
-    Training(control, tmp_path / "control", pack, tmp_path / "luma" / WEIGHTS).run()
+    fusion_trainer(control, tmp_path / "control", pack, tmp_path / "luma" / WEIGHTS).run()
     _, checkpoint = load_networks(tmp_path / "control" / WEIGHTS)
     stages = [(stage["stage"], stage["degradations"], stage["done"]) for stage in checkpoint.provenance["history"]]
     assert stages == [("luma", "road", 4), ("control", "none", 4)]
 
 
 def test_join_takes_luma_of_one_and_chroma_of_the_other(pack: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    Training(replace(CONFIG, stage="chroma"), tmp_path, pack, tiny_checkpoint).run()
+    fusion_trainer(replace(CONFIG, stage="chroma"), tmp_path, pack, tiny_checkpoint).run()
     join_networks(tiny_checkpoint, tmp_path / WEIGHTS, tmp_path / "joined.safetensors")
     luma, chroma, joined = (tensors(p) for p in (tiny_checkpoint, tmp_path / WEIGHTS, tmp_path / "joined.safetensors"))
     for name, tensor in joined.items():
@@ -387,19 +388,19 @@ def test_batches_are_used_again_in_rounds(
     config = replace(CONFIG, stage="joint", echo=3, steps=15)
     seen = []
 
-    def update(training: Training, batch: Any) -> dict[str, float]:
+    def update(trainer: Trainer[FusionTask], batch: Any) -> dict[str, float]:
         seen.append(batch)
-        training.step += 1
+        trainer.step += 1
         return {"loss": 1.0}
 
-    monkeypatch.setattr(Training, "update", update)
+    monkeypatch.setattr(Trainer, "update", update)
     if stop:
-        first = Training(config, tmp_path, pack, tiny_checkpoint)
+        first = fusion_trainer(config, tmp_path, pack, tiny_checkpoint)
         monkeypatch.setattr(first, "config", replace(config, steps=stop))
         first.run()
-    Training(config, tmp_path, pack, tiny_checkpoint).run()
+    fusion_trainer(config, tmp_path, pack, tiny_checkpoint).run()
 
-    prepared = Training(config, tmp_path / "other", pack, tiny_checkpoint).batches(0, 6)
+    prepared = fusion_trainer(config, tmp_path / "other", pack, tiny_checkpoint).batches(0, 6)
     assert len(prepared.shapes) == 2
     numbers = [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 4, 5, 4]
     mirrored = [False, False, True, True, False, False] * 2 + [False, False, True]

@@ -11,17 +11,17 @@ import pytest
 import tiny_training
 import yaml
 from conftest import TINY
-from test_data import street
+from tiny_images import street
 
 from textdifuse_ros.cli.main import main
 from textdifuse_ros.config.base import FuserConfig
 from textdifuse_ros.data.pack import ImagePack, write_pack
 from textdifuse_ros.errors import ConfigError, FileError, ImageError
 from textdifuse_ros.fusion.fuser import Fuser
-from textdifuse_ros.fusion.weights import grown, load_networks
+from textdifuse_ros.fusion.weights import add_part, load_networks
 from textdifuse_ros.image.files import write_png
-from textdifuse_ros.train.loop import WEIGHTS
 from textdifuse_ros.train.run_file import RunFile, load_run_file
+from textdifuse_ros.train.state import WEIGHTS
 
 SHORT = {"warm_up": 1, "workers": 0, "sheet_every": 0, "precision": "float32"}
 
@@ -191,7 +191,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     assert sorted(tmp_path.rglob("*")) == before
     out = capsys.readouterr().out
     plan = {line.split()[0]: line.split(maxsplit=1)[1] for line in out.splitlines()}
-    learning = sum(p.numel() for p in grown(load_networks(tiny_checkpoint)[0], "joint").luma.parameters())
+    learning = sum(p.numel() for p in add_part(load_networks(tiny_checkpoint)[0], "joint").luma.parameters())
     assert plan["stage"].startswith("joint, objective few_step, from weights sha256 ")
     assert plan["images"].startswith(f"3 in {pack}, 3 of them pairs; degradations: road")
     assert plan["batches"] == "in turn 3 visible + 3 infrared (pairs) of 32 px, 4 visible of 32 px"
@@ -250,7 +250,7 @@ def test_a_stage_that_trains_a_part_asks_for_what_the_rest_is(
     pack = tmp_path / "p.pack"
     write_pack(pack, [street(0)])
     assert run("train", stage, "--pack", pack, "--run", tmp_path / "run", "--device", "cpu") == 2
-    assert f"--start of {stage} must be the weights of the stage before" in capsys.readouterr().err
+    assert f"--start of {stage} must be the weights of the previous stage" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_data import street
+from tiny_images import street
 from tiny_training import CONFIG, digest, shapes
 
 from textdifuse_ros.data.pack import write_pack
+from textdifuse_ros.train.fusion_task import fusion_trainer
 from textdifuse_ros.train.log import LOG
-from textdifuse_ros.train.loop import WEIGHTS, Training
 from textdifuse_ros.train.ranks import Ranks
-from textdifuse_ros.train.state import STATE
+from textdifuse_ros.train.state import STATE, WEIGHTS
 
 PROGRAM = str(Path(__file__).with_name("tiny_training.py"))
 DEADLINE = 240
@@ -74,7 +74,7 @@ def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
 
 def bits(run: Path) -> tuple[int, str, str]:
     state = torch.load(run / STATE, weights_only=True)
-    return state["step"], digest(state["networks"]), digest(state["ema"]["average"])
+    return state["step"], digest(state["networks"]), digest(state["ema"])
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_a_stopped_process_goes_on_to_the_same_bits(
     assert status == 130, err
     step = bits(run)[0]
     assert 9 <= step < STEPS
-    assert f"stopped after step {step} of {STEPS}; the same command goes on from there" in out
+    assert f"stopped after step {step} of {STEPS}; repeat the command to resume" in out
     assert "Traceback" not in err
     status, _, err = end(begin(command(pack, tiny_checkpoint, run)))
     assert status == 0, err
@@ -139,23 +139,21 @@ def test_two_processes_average_their_gradients(
     for stage, little in shapes().items():
         monkeypatch.setattr(stage, "shapes", little)
     config = CONFIG.__class__(stage="control", steps=1, warm_up=2, workers=0, sheet_every=0, precision="float32")
-    ranks = [Training(config, tmp_path / "none", pack, tiny_checkpoint) for _ in range(2)]
+    ranks = [fusion_trainer(config, tmp_path / "none", pack, tiny_checkpoint) for _ in range(2)]
     batches = []
-    for rank, training in enumerate(ranks):
-        training.ranks = Ranks(rank)
-        batches.append(training.batches(0, 1)[0])
-        training._losses(batches[-1], training._generator())["loss"].backward()
+    for rank, trainer in enumerate(ranks):
+        trainer.ranks = Ranks(rank)
+        batches.append(trainer.task.batches(0, 1, rank)[0])
+        trainer.task.losses(batches[-1], trainer.generator())["loss"].backward()
     assert not torch.equal(batches[0].visible, batches[1].visible)
     mine = ranks[0]
-    for own, other in zip(mine.stage.parameters, ranks[1].stage.parameters, strict=True):
+    for own, other in zip(mine.task.parameters, ranks[1].task.parameters, strict=True):
         assert own.grad is not None and other.grad is not None
         own.grad = (own.grad + other.grad) / 2
-    torch.nn.utils.clip_grad_norm_(mine.stage.parameters, config.clip)
-    for group in mine.optimizer.param_groups:
-        group["lr"] = mine.learning_rate()
+    torch.nn.utils.clip_grad_norm_(mine.task.parameters, config.clip)
     mine.optimizer.step()
     trained = torch.load(run / STATE, weights_only=True)["networks"]
-    before = Training(config, tmp_path / "none", pack, tiny_checkpoint).networks.state_dict()
+    before = fusion_trainer(config, tmp_path / "none", pack, tiny_checkpoint).networks.state_dict()
     for name, tensor in mine.networks.state_dict().items():
         # Adam divides by the gradient's size: where that is nearly nothing, so is what its sign says.
         close = (tensor - trained[name]).abs() <= 1e-6

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY
-from test_data import street
+from tiny_images import street
 from tiny_training import CONFIG
 
 from textdifuse_ros.data.pack import write_pack
@@ -16,7 +16,7 @@ from textdifuse_ros.errors import ConfigError
 from textdifuse_ros.fusion.weights import load_networks
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
 from textdifuse_ros.networks.widening import can_widen, widen
-from textdifuse_ros.train.loop import Training
+from textdifuse_ros.train.fusion_task import fusion_trainer
 
 SMALL = DriveConfig(**{**TINY, "luma_fine": 1, "light_width": 8, "modulation_width": 8})
 LARGE = replace(
@@ -95,10 +95,10 @@ def test_a_run_starts_larger_than_its_checkpoint(tiny_checkpoint: Path, tmp_path
     write_pack(pack, [street(n, 64, 64) for n in range(2)])
     start, _ = load_networks(tiny_checkpoint)
     asked = DriveConfig(**{**TINY, "luma_widths": (24, 24, 40)})
-    training = Training(CONFIG, tmp_path / "run", pack, tiny_checkpoint, drive=asked)
-    assert training.networks.config.luma_widths == (24, 24, 40)
+    trainer = fusion_trainer(CONFIG, tmp_path / "run", pack, tiny_checkpoint, drive=asked)
+    assert trainer.networks.config.luma_widths == (24, 24, 40)
     old = start.luma.encoder.stem.weight
-    assert torch.equal(training.networks.luma.encoder.stem.weight[:16], old)
+    assert torch.equal(trainer.networks.luma.encoder.stem.weight[:16], old)
     smaller = DriveConfig(**{**TINY, "luma_widths": (8, 16, 16)})
     with pytest.raises(ConfigError, match="the networks must be as large as those of"):
-        Training(CONFIG, tmp_path / "other", pack, tiny_checkpoint, drive=smaller)
+        fusion_trainer(CONFIG, tmp_path / "other", pack, tiny_checkpoint, drive=smaller)

@@ -1,7 +1,7 @@
-"""Training small enough for tests: little crops and networks. As a program it is ``textdifuse`` with these.
+"""Training small enough for tests: small crops and batches. As a program it runs ``textdifuse`` with them.
 
-tiny_training.py WORDS...    the arguments of textdifuse; with DIGESTS=FOLDER in the environment each process leaves the
-                             digest of its last weights in FOLDER/RANK
+tiny_training.py ARGUMENTS...    arguments of textdifuse; with DIGESTS=FOLDER in the environment each process writes the
+                                 digest of its final weights to FOLDER/RANK
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CONFIG = TrainConfig(steps=4, warm_up=1, workers=0, log_every=2, save_every=100,
 
 
 def shapes() -> dict[type, tuple[Shape, ...]]:
-    """Little batches for every stage."""
+    """Return small batch shapes for every stage."""
     from textdifuse_ros.train.ablation import AblationStage
     from textdifuse_ros.train.chroma import ChromaStage
     from textdifuse_ros.train.control import ControlStage
@@ -32,7 +32,7 @@ def shapes() -> dict[type, tuple[Shape, ...]]:
         ChromaStage: (Shape(64, 3, 0),),
         ControlStage: (pairs,),
         AblationStage: (pairs,),
-        # As the stage itself: pairs, and now and then visible images alone.
+        # Like the stage's own: pairs, and sometimes visible images alone.
         JointStage: (pairs, Shape(32, 4, 0)),
     }
 
@@ -40,27 +40,27 @@ def shapes() -> dict[type, tuple[Shape, ...]]:
 def main() -> int:
     """Run the command line."""
     from textdifuse_ros.cli.main import main as textdifuse
-    from textdifuse_ros.train.loop import Training
+    from textdifuse_ros.train.trainer import Trainer
 
-    for stage, little in shapes().items():
-        stage.shapes = little  # type: ignore[attr-defined]
-    run = Training.run
+    for stage, small in shapes().items():
+        stage.shapes = small  # type: ignore[attr-defined]
+    run = Trainer.run
 
-    def run_and_tell(training: Training) -> bool:
-        done = run(training)
+    def run_and_write_digest(trainer: Trainer[Any]) -> bool:
+        done = run(trainer)
         if folder := os.environ.get("DIGESTS"):
-            (Path(folder) / str(training.ranks.rank)).write_text(digest(training.networks.state_dict()))
+            (Path(folder) / str(trainer.ranks.rank)).write_text(digest(trainer.networks.state_dict()))
         return done
 
-    Training.run = run_and_tell  # type: ignore[method-assign]
+    Trainer.run = run_and_write_digest  # type: ignore[method-assign]
     if "RANK" in os.environ:
-        # Threads wait long for the interpreter, so that gloo's still want it when the process ends.
+        # A long switch interval makes gloo's threads still wait for the interpreter when the process ends.
         sys.setswitchinterval(10)
     return textdifuse(sys.argv[1:])
 
 
 def digest(tensors: dict[str, Any]) -> str:
-    """Of all bits of all tensors."""
+    """Hash all bits of all tensors."""
     found = hashlib.sha256()
     for name in sorted(tensors):
         found.update(name.encode() + tensors[name].numpy().tobytes())

@@ -11,8 +11,9 @@ from textdifuse_ros.config.base import add_arguments, parameters
 from textdifuse_ros.errors import ConfigError
 
 if TYPE_CHECKING:
-    from textdifuse_ros.train.loop import Training
+    from textdifuse_ros.train.fusion_task import FusionTask
     from textdifuse_ros.train.run_file import RunFile
+    from textdifuse_ros.train.trainer import Trainer
 
 NAME = "train"
 HELP = (
@@ -132,9 +133,9 @@ def _train(arguments: argparse.Namespace) -> int:
     from textdifuse_ros.config.training import TrainConfig
     from textdifuse_ros.fusion.device import keep_memory
     from textdifuse_ros.networks.device import resolve_device
-    from textdifuse_ros.train.loop import Training
-    from textdifuse_ros.train.ranks import joined, leave
-    from textdifuse_ros.train.stages import LATER
+    from textdifuse_ros.train.fusion_task import fusion_trainer
+    from textdifuse_ros.train.ranks import exit_process, process_group
+    from textdifuse_ros.train.stages import NEED_START
     from textdifuse_ros.train.state import STATE
 
     file, stage = _run_file(arguments), arguments.stage
@@ -147,35 +148,35 @@ def _train(arguments: argparse.Namespace) -> int:
     if folder is None:
         raise ConfigError("--run", "given, or runs in --config", "neither")
     start = arguments.start or file.starts.get(stage)
-    if start is None and stage in LATER and not (folder / STATE).is_file():
-        due = "the weights of the stage before, for most of the networks stay as they are there"
+    if start is None and stage in NEED_START and not (folder / STATE).is_file():
+        due = "the weights of the previous stage, because most of the networks are kept from there"
         raise ConfigError(f"--start of {stage}", due, "none", "give it, or start under the stage in --config")
     device = resolve_device(arguments.device or file.device)
     if device.type == "cpu":
         keep_memory()
-    with joined(device) as (ranks, own):
-        training = Training(config, folder, pack, start, own, drive=file.networks, ranks=ranks)
-        status = _plan(training) if arguments.dry_run else _run_stage(training)
+    with process_group(device) as (ranks, own):
+        trainer = fusion_trainer(config, folder, pack, start, own, drive=file.networks, ranks=ranks)
+        status = _plan(trainer) if arguments.dry_run else _run_stage(trainer)
     if ranks.size > 1:
-        leave(status)
+        exit_process(status)
     return status
 
 
-def _plan(training: Training) -> int:
+def _plan(trainer: Trainer[FusionTask]) -> int:
     from textdifuse_ros.train.plan import describe, try_steps
 
-    trial = try_steps(training)
-    if training.ranks.first:
-        print(describe(training, trial))
+    trial = try_steps(trainer)
+    if trainer.ranks.first:
+        print(describe(trainer, trial))
     return 0
 
 
-def _run_stage(training: Training) -> int:
+def _run_stage(trainer: Trainer[FusionTask]) -> int:
     from textdifuse_ros.train.state import WEIGHTS
 
-    done = training.run()
-    if training.ranks.first and done:
-        print(f"{training.step} steps done; weights in {training.folder / WEIGHTS}")
-    elif training.ranks.first:
-        print(f"stopped after step {training.step} of {training.config.steps}; the same command goes on from there")
+    done = trainer.run()
+    if trainer.ranks.first and done:
+        print(f"{trainer.step} steps done; weights in {trainer.folder / WEIGHTS}")
+    elif trainer.ranks.first:
+        print(f"stopped after step {trainer.step} of {trainer.config.steps}; repeat the command to resume")
     return 0 if done else INTERRUPTED

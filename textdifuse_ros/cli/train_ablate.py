@@ -97,12 +97,12 @@ def _train(arguments: argparse.Namespace, config: TrainConfig, name: str) -> boo
     from textdifuse_ros.fusion.device import keep_memory
     from textdifuse_ros.networks.device import resolve_device
     from textdifuse_ros.train.ablation import VARIANTS, AblationStage
-    from textdifuse_ros.train.loop import Training
+    from textdifuse_ros.train.fusion_task import fusion_trainer
 
     device = resolve_device(arguments.device)
     if device.type == "cpu":
         keep_memory()
-    training = Training(
+    trainer = fusion_trainer(
         config,
         arguments.output / name,
         arguments.pack,
@@ -111,7 +111,7 @@ def _train(arguments: argparse.Namespace, config: TrainConfig, name: str) -> boo
         make=lambda config, networks: AblationStage(VARIANTS[name], config, networks),
         variant=name,
     )
-    return training.run()
+    return trainer.run()
 
 
 def _measure(arguments: argparse.Namespace, fuse: FuserConfig, pairs: PairSet, names: tuple[str, ...]) -> Evaluation:

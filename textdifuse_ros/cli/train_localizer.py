@@ -57,7 +57,7 @@ def _train(arguments: argparse.Namespace) -> int:
     from textdifuse_ros.config.training import LocalizerTrainConfig
     from textdifuse_ros.fusion.device import keep_memory
     from textdifuse_ros.networks.device import resolve_device
-    from textdifuse_ros.train.localizer import LocalizerTraining
+    from textdifuse_ros.train.localizer import localizer_trainer
     from textdifuse_ros.train.state import WEIGHTS
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -66,9 +66,9 @@ def _train(arguments: argparse.Namespace) -> int:
     device = resolve_device(arguments.device)
     if device.type == "cpu":
         keep_memory()
-    training = LocalizerTraining(config, arguments.folder, arguments.pack, arguments.start, device)
-    if training.run():
-        print(f"{training.step} steps done; weights in {arguments.folder / WEIGHTS}")
+    trainer = localizer_trainer(config, arguments.folder, arguments.pack, arguments.start, device)
+    if trainer.run():
+        print(f"{trainer.step} steps done; weights in {arguments.folder / WEIGHTS}")
         return 0
-    print(f"stopped after step {training.step} of {config.steps}; the same command goes on from there")
+    print(f"stopped after step {trainer.step} of {config.steps}; repeat the command to resume")
     return INTERRUPTED

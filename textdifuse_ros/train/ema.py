@@ -1,37 +1,29 @@
-"""Exponential moving average of weights: what is shipped and looked at."""
+"""Exponential moving average of the weights, which is what checkpoints hold."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 
-class Ema:
-    """A slow copy of some parameters.
+def ema_model(model: nn.Module, decay: float) -> AveragedModel:
+    """Create the moving average of a model; ``update_parameters`` takes a step.
 
-    :param parameters: by name
-    :param decay: share of the old average kept at each update; warms up as (1 + n) / (10 + n)
+    Update ``n`` keeps the share ``min(decay, (1 + n) / (10 + n))`` of the average, so that the random first weights
+    are soon forgotten.
+
+    :param model: averaged from its present weights on
+    :param decay: share of the average that a late update keeps, in [0, 1)
     """
 
-    def __init__(self, parameters: dict[str, nn.Parameter], decay: float) -> None:
-        self.parameters = parameters
-        self.decay = decay
-        self.updates = 0
-        self.average = {name: p.detach().clone() for name, p in parameters.items()}
-
     @torch.no_grad()
-    def update(self) -> None:
-        """Take the present parameters into the average."""
-        self.updates += 1
-        keep = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(list(self.average.values()), list(self.parameters.values()), 1 - keep)
+    def update(averages: list[Tensor], weights: list[Tensor], count: Tensor | int) -> None:
+        n = int(count)
+        keep = min(decay, (1 + n) / (10 + n))
+        torch._foreach_lerp_(averages, weights, 1 - keep)
 
-    def state(self) -> dict[str, object]:
-        """For a training state; :meth:`load` takes it back."""
-        return {"average": self.average, "updates": self.updates}
-
-    def load(self, average: dict[str, Tensor], updates: int) -> None:
-        """Go on from a saved state."""
-        for name, value in self.average.items():
-            value.copy_(average[name])
-        self.updates = updates
+    average = AveragedModel(model, multi_avg_fn=update).requires_grad_(False)
+    # The first update would otherwise replace the first weights instead of averaging with them.
+    average.n_averaged += 1
+    return average

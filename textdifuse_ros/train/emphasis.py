@@ -1,4 +1,4 @@
-"""What an emphasised object should look like: the targets that re-modulation is trained for.
+"""What an emphasized object should look like: the targets that re-modulation is trained for.
 
 The image is split in base and detail (Durand & Dorsey 2002), each object within itself, so that nothing of its
 surroundings bleeds in. Bringing out moves the base away from the surroundings, in the direction in which it differs
@@ -22,8 +22,8 @@ FADE = 0.75
 BLUR = 4.0
 
 
-def emphasised(plain: np.ndarray, infrared: np.ndarray, masks: list[np.ndarray], strengths: list[float]) -> np.ndarray:
-    """The image with its objects emphasised.
+def emphasized(plain: np.ndarray, infrared: np.ndarray, masks: list[np.ndarray], strengths: list[float]) -> np.ndarray:
+    """The image with its objects emphasized.
 
     :param plain: float32 [H, W] in [0, 1], the fused luma without a text
     :param infrared: float32 [H, W] in [0, 1]

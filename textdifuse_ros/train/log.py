@@ -1,4 +1,4 @@
-"""What a run tells while it goes: a line of JSON now and then, the same for TensorBoard, a bar, sheets of images."""
+"""Log of a run: lines of JSON, the same values for TensorBoard, a progress bar, sheets of sample images."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ SHEETS = "sheets"
 
 
 class RunLog:
-    """The log of one process; those that are not the first write nothing.
+    """Log of one process.
 
-    Lines that a run which was killed wrote after its last state are taken back: they will be written again.
+    Lines that a killed run wrote after its last state are removed, because the resumed run writes them again.
 
-    :param folder: of the run
-    :param step: from which it goes on
+    :param folder: run folder
+    :param step: steps done
+    :param steps: of the whole run
+    :param silent: write nothing: for all processes but the first
     """
 
     def __init__(self, folder: Path, step: int, steps: int, *, silent: bool = False) -> None:
         self.folder, self.silent = folder, silent
-        # Into a file, a line every half a minute does.
+        # In a file, one line every half a minute is enough.
         interval = 0.5 if sys.stderr.isatty() else 30.0
         self.bar: Any = tqdm(
             total=steps, initial=step, unit="step", smoothing=0.05, disable=silent, mininterval=interval
@@ -39,7 +41,7 @@ class RunLog:
         self.board: SummaryWriter | None = None
         if not silent:
             folder.mkdir(parents=True, exist_ok=True)
-            _cut(folder / LOG, step)
+            _truncate(folder / LOG, step)
             self.board = _board(folder / BOARD, step)
 
     def __enter__(self) -> RunLog:
@@ -51,7 +53,11 @@ class RunLog:
             self.board.close()
 
     def values(self, step: int, values: dict[str, float]) -> None:
-        """One line, and one point of each of TensorBoard's curves."""
+        """Write one line, and one point per value for TensorBoard.
+
+        :param step: steps done
+        :param values: by name, with ``loss`` and ``crops_per_second``
+        """
         if self.silent:
             return
         with (self.folder / LOG).open("a", encoding="utf-8") as file:
@@ -62,7 +68,11 @@ class RunLog:
         self.bar.set_postfix_str(f"loss {values['loss']:.4f}, {values['crops_per_second']:.0f} crops/s", refresh=False)
 
     def sheet(self, step: int, image: np.ndarray) -> None:
-        """A sheet of sample images, uint8 [H, W, 3] RGB."""
+        """Write a sheet of sample images.
+
+        :param step: steps done
+        :param image: uint8 [H, W, 3] RGB
+        """
         if self.silent:
             return
         write_png(self.folder / SHEETS / f"{step:08}.png", image, {"step": str(step)})
@@ -70,8 +80,8 @@ class RunLog:
             self.board.add_image("sheet", image, step, dataformats="HWC")
 
 
-def board_is_here() -> bool:
-    """Whether TensorBoard's logs can be written."""
+def tensorboard_installed() -> bool:
+    """Return whether TensorBoard's logs can be written."""
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError:
@@ -80,15 +90,15 @@ def board_is_here() -> bool:
 
 
 def _board(folder: Path, step: int) -> SummaryWriter | None:
-    if not board_is_here():
+    if not tensorboard_installed():
         return None
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
 
-def _cut(path: Path, step: int) -> None:
-    """Keep the lines up to a step; a line that was broken off goes too."""
+def _truncate(path: Path, step: int) -> None:
+    """Keep the lines up to a step; drop an incomplete line too."""
     if not path.is_file():
         return
     kept = []

@@ -21,7 +21,7 @@ from textdifuse_ros.image.ranges import signed_to_unit, unit_to_signed
 from textdifuse_ros.networks.drive import DriveNetworks
 from textdifuse_ros.networks.encoder import Pyramid
 from textdifuse_ros.train.batches import signed_pair
-from textdifuse_ros.train.emphasis import emphasised
+from textdifuse_ros.train.emphasis import emphasized
 from textdifuse_ros.train.objective import STEPS, FewStepObjective, Objective
 
 GRADIENT_WEIGHT = 0.1
@@ -134,7 +134,7 @@ def _draw_one(
     for n, (mask, strength) in enumerate(zip(masks, chosen, strict=True)):
         strengths[mask], apart[mask] = strength, n + 1
         shares[n][mask] = 1 / np.count_nonzero(mask)
-    target = emphasised(plain, infrared, masks, chosen)
+    target = emphasized(plain, infrared, masks, chosen)
     return amounts(plain, infrared, strengths, apart), soften(strengths)[None], target[None], shares
 
 

@@ -1,4 +1,4 @@
-"""What a run would do, from a few real steps of it: sizes, memory, time, and what it would write where."""
+"""Plan of a run, from a few real steps of it: sizes, memory, time, and the files it will write."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from dataclasses import dataclass
 import cv2
 import torch
 
-from textdifuse_ros.data.crops import Sample, Shape
+from textdifuse_ros.data.crops import Shape
 from textdifuse_ros.data.pack import ImagePack
-from textdifuse_ros.train.log import BOARD, LOG, SHEETS, board_is_here
-from textdifuse_ros.train.loop import Training
+from textdifuse_ros.train.fusion_task import FusionTask
+from textdifuse_ros.train.log import BOARD, LOG, SHEETS, tensorboard_installed
 from textdifuse_ros.train.state import STATE, WEIGHTS
+from textdifuse_ros.train.trainer import Trainer
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Figures of a few real steps, one process's.
+    """Measurements of a few real steps of one process.
 
-    :ivar done: steps that the run had done before the trial
-    :ivar step_seconds: mean of a step, batches at hand
-    :ivar crops: mean of a step's batch
-    :ivar prepared: crops that one loading process prepares a second
-    :ivar memory: highest use so far [MB], of the device or, on a CPU, of the whole process
+    :ivar done: steps done before the trial
+    :ivar step_seconds: mean duration of a step, without loading [s]
+    :ivar crops: mean crops of a batch
+    :ivar prepared: crops that one loading process prepares per second
+    :ivar memory: peak use [MB], of the device or, on a CPU, of the whole process
     """
 
     done: int
@@ -34,63 +35,71 @@ class Trial:
     memory: float
 
 
-def try_steps(training: Training) -> Trial:
-    """Do one step of each shape of batch, after one that warms up; the training object is of no use afterwards."""
+def try_steps(trainer: Trainer[FusionTask]) -> Trial:
+    """Take one step on each batch shape, after one step to warm up.
+
+    :param trainer: must not be used for training afterwards
+    """
     cv2.setNumThreads(1)
-    done, count = training.step, len(training.shapes) + 1
-    source = training.batches(done, count)
-    began = time.perf_counter()
+    done, count = trainer.step, trainer.task.shape_count + 1
+    source = trainer.task.batches(done, count, trainer.ranks.rank)
+    started = time.perf_counter()
     batches = [source[index] for index in range(count)]
-    loading = time.perf_counter() - began
-    training.update(batches[0])
-    _wait(training.device)
-    began = time.perf_counter()
+    loading = time.perf_counter() - started
+    trainer.update(batches[0])
+    _wait(trainer.device)
+    started = time.perf_counter()
     for batch in batches[1:]:
-        training.update(batch)
-    _wait(training.device)
-    seconds = time.perf_counter() - began
-    crops = sum(map(_crops, batches[1:]))
+        trainer.update(batch)
+    _wait(trainer.device)
+    seconds = time.perf_counter() - started
+    crops = [trainer.task.crops(batch) for batch in batches]
     return Trial(
         done,
         seconds / (count - 1),
-        crops / (count - 1),
-        sum(map(_crops, batches)) / loading,
-        _memory(training.device),
+        sum(crops[1:]) / (count - 1),
+        sum(crops) / loading,
+        _memory(trainer.device),
     )
 
 
-def describe(training: Training, trial: Trial) -> str:
-    """The plan in lines, for people."""
-    config, folder = training.config, training.folder
-    entries = ImagePack(training.pack).entries
+def describe(trainer: Trainer[FusionTask], trial: Trial) -> str:
+    """Format the plan of a run as lines of text.
+
+    :param trainer: of the run
+    :param trial: of :func:`try_steps`
+    """
+    task, folder = trainer.task, trainer.folder
+    config = task.config
+    entries = ImagePack(task.pack).entries
     pairs = sum(entry.infrared >= 0 for entry in entries)
-    numbers = [p.numel() for p in training.networks.parameters()]
-    learning = sum(p.numel() for p in training.stage.parameters)
+    numbers = [p.numel() for p in trainer.networks.parameters()]
+    trained = sum(p.numel() for p in task.parameters)
     left = config.steps - trial.done
-    trained = trial.crops / trial.step_seconds
+    speed = trial.crops / trial.step_seconds
     loaded = trial.prepared * max(1, config.workers)
-    # A batch prepared in the training process itself is waited for; one prepared beside it only when it is late.
+    # The training process waits for a batch that it prepares itself; for one prepared in parallel only when it is late.
     extra = trial.crops / trial.prepared if config.workers == 0 else 0.0
     seconds = left * max(trial.step_seconds + extra, trial.crops / loaded)
-    state = 4 * (sum(numbers) + 4 * learning) / 1e6
-    where = "the device" if training.device.type == "cuda" else "this process"
-    board = f", {BOARD}/" if board_is_here() else " (TensorBoard is not installed: no logs for it)"
-    drawn = config.sheet_every and config.stage != "modulation"
-    sheets = f", {SHEETS}/ every {config.sheet_every} steps" if drawn else ""
+    state = 4 * (sum(numbers) * 2 + 3 * trained) / 1e6
+    where = "the device" if trainer.device.type == "cuda" else "this process"
+    board = f", {BOARD}/" if tensorboard_installed() else " (TensorBoard is not installed: no logs for it)"
+    sheets = f", {SHEETS}/ every {task.sheet_every} steps" if task.sheet_every else ""
     already = f", {trial.done} of them done" if trial.done else ""
-    start = f"weights sha256 {training.identity.start[:12]}" if training.identity.start else "new weights"
-    processes = f"{training.ranks.size} processes, each " if training.ranks.size > 1 else ""
+    start = f"weights sha256 {trainer.identity.start[:12]}" if trainer.identity.start else "new weights"
+    size = trainer.ranks.size
+    processes = f"{size} processes, each " if size > 1 else ""
     lines = (
         ("stage", f"{config.stage}, objective {config.objective}, from {start}"),
-        ("images", f"{len(entries)} in {training.pack}, {pairs} of them pairs; degradations: {config.degradations}"),
-        ("batches", f"{processes}in turn {', '.join(map(_shape, training.shapes))}"),
-        ("learning", f"{learning:,} of {sum(numbers):,} parameters, learning rate {config.learning_rate:g}"),
+        ("images", f"{len(entries)} in {task.pack}, {pairs} of them pairs; degradations: {config.degradations}"),
+        ("batches", f"{processes}in turn {', '.join(map(_shape, task.shapes))}"),
+        ("learning", f"{trained:,} of {sum(numbers):,} parameters, learning rate {config.learning_rate:g}"),
         ("steps", f"{config.steps}{already}"),
-        ("device", f"{training.device}, {config.precision}, loading processes: {config.workers}"),
+        ("device", f"{trainer.device}, {config.precision}, loading processes: {config.workers}"),
         ("memory", f"{trial.memory:,.0f} MB at most of {where} in the trial; weights and optimizer {state:,.0f} MB"),
-        ("training", f"{trained * training.ranks.size:,.0f} crops/s"),
-        ("loading", f"{loaded * training.ranks.size:,.0f} crops/s, {_verdict(loaded, trained, config.workers)}"),
-        ("time", f"about {_duration(seconds)} for {left} steps, from a trial of {len(training.shapes)}"),
+        ("training", f"{speed * size:,.0f} crops/s"),
+        ("loading", f"{loaded * size:,.0f} crops/s, {_verdict(loaded, speed, config.workers)}"),
+        ("time", f"about {_duration(seconds)} for {left} steps, from a trial of {task.shape_count}"),
         ("output", f"{folder}: {STATE} and {WEIGHTS} every {config.save_every} steps, {LOG}{board}{sheets}"),
     )
     return "\n".join(f"{name:9} {text}" for name, text in lines)
@@ -99,16 +108,12 @@ def describe(training: Training, trial: Trial) -> str:
 def _verdict(loaded: float, trained: float, workers: int) -> str:
     if workers == 0:
         return "in the training process, which waits for it"
-    return "enough" if loaded >= trained else "too few: training will wait; raise workers"
+    return "enough" if loaded >= trained else "too slow: training will wait; raise workers"
 
 
 def _shape(shape: Shape) -> str:
     kinds = [f"{count} {name}" for count, name in ((shape.visible, "visible"), (shape.infrared, "infrared")) if count]
     return f"{' + '.join(kinds)}{' (pairs)' if shape.pairs else ''} of {shape.size} px"
-
-
-def _crops(batch: Sample) -> int:
-    return len(batch.visible) + len(batch.infrared)
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Several training processes as one: what ``torchrun`` says of them, and what they tell one another."""
+"""Several training processes as one: those that ``torchrun`` starts, and the values they exchange."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together; alone by default.
+    """This process among those that train together; a single one by default.
 
-    :ivar rank: number of this process; 0 saves and logs
+    :ivar rank: index of this process; 0 saves and logs
     :ivar size: number of processes
     """
 
@@ -34,8 +34,9 @@ class Ranks:
         return self.rank == 0
 
     def wrap(self, module: nn.Module, *, partial: bool) -> nn.Module:
-        """The module with gradients averaged over all processes; the module itself where there is one process.
+        """Average the gradients of a module over all processes; a single process gets the module itself.
 
+        :param module: whose parameters are trained
         :param partial: some batches leave some parameters without a gradient
         """
         if self.size == 1:
@@ -43,7 +44,11 @@ class Ranks:
         return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=partial)
 
     def any(self, *flags: bool, device: str = "cpu") -> tuple[bool, ...]:
-        """For each flag, whether it is set in any process."""
+        """Return for each flag whether it is set in any process.
+
+        :param flags: of this process
+        :param device: that the processes communicate through
+        """
         if self.size == 1:
             return flags
         shared = torch.tensor(flags, dtype=torch.int32, device=device)
@@ -51,7 +56,10 @@ class Ranks:
         return tuple(bool(flag) for flag in shared.tolist())
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What the first process makes, in all of them; also the error of the project that it raises."""
+        """Run a function in the first process and share its result; its :class:`.TextDifuseError` is raised in all.
+
+        :param make: function without arguments; the result must be picklable
+        """
         if self.size == 1:
             return make()
         found: list[object] = [None]
@@ -68,6 +76,8 @@ class Ranks:
     def check_same(self, what: str, value: object) -> None:
         """Refuse values that differ between the processes.
 
+        :param what: name of the value, for the error
+        :param value: of this process; must be picklable
         :raises ConfigError: in all processes
         """
         if self.size == 1:
@@ -83,12 +93,13 @@ ALONE = Ranks()
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
-    """Join the processes that ``torchrun`` started with this one; without it, this process is alone.
+def process_group(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
+    """Join the processes that ``torchrun`` started with this one; without it, this is the only process.
 
-    Gradients go over NCCL between GPUs and over gloo between CPUs.
+    Gradients are exchanged over NCCL between GPUs and over gloo between CPUs.
 
-    :param device: of the configuration; of several GPUs each process takes the one of its local rank
+    :param device: of the configuration; with several GPUs each process takes the one of its local rank
+    :returns: the ranks, and the device of this process
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or "RANK" not in os.environ:
@@ -104,12 +115,12 @@ def joined(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
         torch.distributed.destroy_process_group()
 
 
-def leave(status: int) -> NoReturn:
-    """End a process that trained together with others, without taking the interpreter apart.
+def exit_process(status: int) -> NoReturn:
+    """Exit a process of a group without finalizing the interpreter.
 
-    gloo's threads drop the last tensors of an all-reduce when they get to it, and need the interpreter's lock for that.
-    One that asks for it while the interpreter is being taken apart aborts the process (``AsyncWork::~AsyncWork`` in
-    PyTorch 2.13), after all the work is done and saved.
+    gloo's threads free the last tensors of an all-reduce late, and need the interpreter's lock to do so. A thread that
+    requests it during finalization aborts the process (``AsyncWork::~AsyncWork`` in PyTorch 2.13), although all the
+    work is done and saved.
 
     :param status: exit status
     """

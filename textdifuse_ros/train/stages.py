@@ -54,8 +54,8 @@ STAGES: dict[str, Callable[[DriveNetworks], Any]] = {
     "modulation": ModulationStage,
 }
 
-LATER = ("control", "joint", "modulation")
-"""Stages that train a part of networks which were trained before."""
+NEED_START = ("control", "joint", "modulation")
+"""Stages that train a part of networks whose other parts are already trained."""
 
 
 def make_stage(config: TrainConfig, networks: DriveNetworks) -> Stage:

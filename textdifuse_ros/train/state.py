@@ -1,4 +1,4 @@
-"""The state of a run on disk, and whether it belongs to the run that is asked for."""
+"""The saved state of a run, and the check that it belongs to the run being resumed."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from textdifuse_ros.errors import CheckpointError, ConfigError, FileError
 
 STATE = "state.pt"
 WEIGHTS = "weights.safetensors"
-BEFORE = "weights_before.safetensors"
-"""The weights of the save before: those of a run that blows up may be spoiled before a loss shows it."""
-FORMAT = 2
+PREVIOUS_WEIGHTS = "weights_before.safetensors"
+"""Weights of the save before the last: when a run diverges, the last ones may be damaged before a loss shows it."""
+FORMAT = 3
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What fixes every bit of a run. A state goes on only as the run that it was.
+    """Everything that determines the bits of a run. A state is resumed only by the same run.
 
-    :ivar config: plain values of the :class:`.TrainConfig`
+    :ivar config: plain values of the run's parameters
     :ivar networks: plain values of the networks' configuration
-    :ivar pack: digest of the image pack
-    :ivar start: digest of the weights it began from; "" for new ones
-    :ivar processes: that train together
-    :ivar variant: of an ablation; "" for none
+    :ivar pack: digest of the pack
+    :ivar start: digest of the weights that the run started from; "" for new weights
+    :ivar processes: number of processes that train together
+    :ivar variant: name of an ablation's variant; "" for none
     """
 
     config: dict[str, Any]
@@ -46,7 +46,8 @@ class Identity:
         """Refuse the state of another run.
 
         :param saved: plain values of its identity
-        :raises ConfigError: names the first thing that differs
+        :param folder: run folder, for the error
+        :raises ConfigError: names the first difference
         """
         there = f"as in the run in {folder}"
         remedy = "give another run folder to start a new run"
@@ -67,15 +68,16 @@ class Identity:
 
 
 def _brief(value: object) -> str:
-    """A digest by its first digits."""
+    """Shorten a digest to its first digits."""
     return f"sha256 {value[:12]}" if isinstance(value, str) and len(value) == 64 else repr(value)
 
 
 @contextmanager
-def left_to_one(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a run's folder; it is made where it is missing.
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Lock a run folder against other runs; create it where it is missing.
 
-    :raises FileError: another run is at work in it
+    :param folder: run folder
+    :raises FileError: another run holds the lock
     """
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
@@ -83,22 +85,27 @@ def left_to_one(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise FileError(f"the run folder {folder}", "left to one run at a time", "another run at work") from None
+            raise FileError(f"the run folder {folder}", "used by one run at a time", "another active run") from None
         yield
     finally:
         os.close(handle)
 
 
-def keep_weights_before(folder: Path) -> None:
-    """Copy the weights of a run aside, before new ones are written."""
+def back_up_weights(folder: Path) -> None:
+    """Copy the weights in a run folder, before new ones replace them.
+
+    :param folder: run folder
+    """
     if (folder / WEIGHTS).is_file():
-        shutil.copyfile(folder / WEIGHTS, folder / BEFORE)
+        shutil.copyfile(folder / WEIGHTS, folder / PREVIOUS_WEIGHTS)
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """Write a state; the one before is replaced as a whole, also where the power fails, or not at all.
+    """Write a state; it replaces the previous one as a whole or, where power or disk fail, not at all.
 
-    :raises FileError: the disk does not take it
+    :param folder: run folder
+    :param state: plain values and tensors
+    :raises FileError: the disk is full
     """
     partial = folder / (STATE + ".partial")
     try:
@@ -106,26 +113,38 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
             torch.save({"format": FORMAT, **state}, file)
             file.flush()
             os.fsync(file.fileno())
-    except RuntimeError as error:  # what torch.save makes of a full disk
+    except RuntimeError as error:  # what torch.save raises on a full disk
         raise FileError(str(partial), "written whole", str(error).splitlines()[0], "is the disk full?") from error
     partial.replace(folder / STATE)
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
-    """The state in a run's folder, tensors on the CPU; None where there is none.
+    """Read the state in a run folder; tensors are on the CPU.
 
-    :raises CheckpointError: it cannot be read, or another version wrote it
+    :param folder: run folder
+    :returns: the state; None where there is none
+    :raises CheckpointError: unreadable, or of an unknown format
     """
     path = folder / STATE
     if not path.is_file():
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zipfile, pickle and torch have a dozen kinds for a damaged file
+    except Exception as error:  # zipfile, pickle and torch raise a dozen types for a damaged file
         reason = str(error).splitlines()[0]
         remedy = "start a new run from the weights"
         raise CheckpointError(str(path), "a readable training state", reason, remedy) from error
+    if state.get("format") == 2:
+        state = _from_format_2(state)
     if state.get("format") != FORMAT:
         found = state.get("format", "one without a number")
         raise CheckpointError(str(path), f"a training state of format {FORMAT}", found, "use the release that wrote it")
     return state
+
+
+def _from_format_2(state: dict[str, Any]) -> dict[str, Any]:
+    """Convert a state whose moving average holds the trained parameters alone, with a count of its updates."""
+    networks = state["network"] if "network" in state else state["networks"]
+    average = {f"module.{name}": tensor for name, tensor in (networks | state["ema"]["average"]).items()}
+    ema = {"n_averaged": torch.tensor(state["ema"]["updates"] + 1), **average}
+    return {**state, "format": FORMAT, "networks": networks, "ema": ema}
