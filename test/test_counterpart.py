@@ -36,11 +36,11 @@ def test_a_camera_that_dies_is_missing_until_the_next_pair(dead):
     assert watch.missing(5.0, AFTER) == ""
     arrive(watch, 5, 7, alive)
     assert watch.missing(5.2, AFTER) == "", "not at once"
-    assert watch.missing(7.0, AFTER) == dead and watch.waits_in_vain(7.0, AFTER)
+    assert watch.missing(7.0, AFTER) == dead and watch.counterpart_silent(7.0, AFTER)
     assert watch.alone(alive, COUNTERPART_MISSING, 7.0, AFTER)
     assert not watch.alone(dead, COUNTERPART_MISSING, 7.0, AFTER)
     watch.arrived(dead, 7.1)
-    assert not watch.waits_in_vain(7.1, AFTER), "it is back: wait for pairs again"
+    assert not watch.counterpart_silent(7.1, AFTER), "it is back: wait for pairs again"
     watch.paired()
     assert watch.missing(7.1, AFTER) == ""
 
@@ -48,7 +48,7 @@ def test_a_camera_that_dies_is_missing_until_the_next_pair(dead):
 def test_where_both_send_and_nothing_pairs_the_visible_images_are_used_and_still_wait():
     watch = CounterpartWatch()
     arrive(watch, 0, 3, *SENSORS)
-    assert watch.missing(3.0, AFTER) == INFRARED and not watch.waits_in_vain(3.0, AFTER)
+    assert watch.missing(3.0, AFTER) == INFRARED and not watch.counterpart_silent(3.0, AFTER)
     assert watch.alone(VISIBLE, UNMATCHED, 3.0, AFTER) and not watch.alone(INFRARED, UNMATCHED, 3.0, AFTER)
 
 
@@ -80,7 +80,7 @@ def test_slow_cameras_and_such_that_pause_together_miss_nothing(pause):
     watch = CounterpartWatch()
     for n in range(5):
         watch.arrived(VISIBLE, n * pause)
-        assert watch.missing(n * pause, AFTER) == "" and not watch.waits_in_vain(n * pause, AFTER)
+        assert watch.missing(n * pause, AFTER) == "" and not watch.counterpart_silent(n * pause, AFTER)
         watch.arrived(INFRARED, n * pause + 0.01)
         watch.paired()
 

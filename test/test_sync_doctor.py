@@ -104,7 +104,7 @@ def test_a_slower_free_running_camera_gets_half_a_period_of_the_faster_one():
     visible, infrared = camera(30.0, 600, jitter=0.001), camera(8.7, 170, shift=0.004, jitter=0.001, seed=1)
     found = diagnose(visible, infrared)
     assert found.suggestion is not None
-    assert not found.suggestion.clear and any("run freely" in remark for remark in found.remarks)
+    assert not found.suggestion.clear and any("free-running" in remark for remark in found.remarks)
     assert 0.012 < found.suggestion.tolerance <= 0.0171
     assert found.suggestion.paired > 0.95 and paired(visible, infrared, found) > 0.95 * 170
     assert any("rates differ" in remark for remark in found.remarks)

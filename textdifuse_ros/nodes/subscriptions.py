@@ -269,7 +269,7 @@ class Subscriptions:
             self.counterpart.restart()  # no camera is missing while none is needed
             return
         self.counterpart.arrived(stream, now)
-        if self._config.on_missing != "stop" and self.counterpart.waits_in_vain(now, self._config.missing_after):
+        if self._config.on_missing != "stop" and self.counterpart.counterpart_silent(now, self._config.missing_after):
             waits = 0.0  # the other camera is silent; its first image ends this
 
         def step(pairing: Pairing[Received[Any]]) -> Outcome[Received[Any]]:

@@ -1,1 +1,1 @@
-"""Pairing of two streams of stamped images; free of ROS."""
+"""Pairing of two streams of stamped images, without ROS."""

@@ -1,10 +1,11 @@
-"""What every pairing policy shares: the counters, the offsets, refused stamps, and time that goes back.
+"""Base class of the pairing policies: counters, offsets, zero stamps, and jumps back in time.
 
-**Time going back** by more than half a second (a recording that loops, a clock that was set) is a reset: what waits
-is dropped, and stragglers of the other stream from before the jump are too. Smaller steps back are late messages. What
-comes from there for longer than a second is no straggler: one camera's clock was set back, the other's was not.
+**Jumps back in time** by more than half a second (a looped recording, a clock that was set) reset the pairing: waiting
+images are dropped, and so are stragglers of the other stream from before the jump. Smaller steps back are late
+messages. If the other stream has not followed after a second, its images are no stragglers: only one camera's clock
+was set back.
 
-At every moment and for each stream: received = paired + dropped (by reason) + waiting.
+For each stream, at any time: received = paired + dropped (by reason) + waiting.
 """
 
 from __future__ import annotations
@@ -29,16 +30,19 @@ from textdifuse_ros.sync.outcome import (
 T = TypeVar("T")
 
 JUMP_BACK_NS = 500_000_000
-STRAGGLE_NS = 1_000_000_000  # how long after a jump images from before it still come
+STRAGGLE_NS = 1_000_000_000  # images from before a jump may still arrive this long after it
 INTERVALS = 16
-REMEMBERED = 64  # stamps of each stream, to say how near the nearest one was
+RECENT_STAMPS = 64  # per stream, to report the nearest stamp of a dropped image
 
 
 @dataclass(eq=False)
 class Waiting(Generic[T]):
-    """An image without a counterpart so far.
+    """An image that waits for its counterpart.
 
     :ivar at: the stamp, offset added [ns]
+    :ivar stamp_ns: the stamp, without offset [ns]
+    :ivar arrived_ns: time of arrival, on the clock of ``now_ns`` [ns]
+    :ivar item: the image
     """
 
     at: int
@@ -48,11 +52,14 @@ class Waiting(Generic[T]):
 
 
 class Stream(Generic[T]):
-    """One of the two streams.
+    """State of one of the two streams.
 
-    :ivar queue: what waits, in the order of ``at``
+    :param name: ``VISIBLE`` or ``INFRARED``
+    :ivar queue: waiting images, sorted by ``at``
+    :ivar counters: its counters; ``waiting`` is not kept up to date, it is the length of ``queue``
     :ivar last: the largest ``at`` so far, or None
-    :ivar intervals: the last distances between neighboring stamps [ns]
+    :ivar intervals: the last intervals between consecutive stamps [ns]
+    :ivar recent: the last stamps, offset added [ns]
     """
 
     def __init__(self, name: str) -> None:
@@ -61,28 +68,28 @@ class Stream(Generic[T]):
         self.counters = StreamCounters()
         self.last: int | None = None
         self.intervals: deque[int] = deque(maxlen=INTERVALS)
-        self.remembered: deque[int] = deque(maxlen=REMEMBERED)
+        self.recent: deque[int] = deque(maxlen=RECENT_STAMPS)
 
-    def forget(self) -> None:
-        """As if nothing had come yet; the counters stay."""
+    def reset(self) -> None:
+        """Forget all stamps; keep the queue and the counters."""
         self.last = None
         self.intervals.clear()
-        self.remembered.clear()
+        self.recent.clear()
 
     def advance(self, at: int) -> None:
-        """Note a stamp."""
-        self.remembered.append(at)
+        """Record the stamp ``at``, offset added [ns]."""
+        self.recent.append(at)
         if self.last is not None and at > self.last:
             self.intervals.append(at - self.last)
         self.last = at if self.last is None else max(self.last, at)
 
 
 class Pairing(ABC, Generic[T]):
-    """A policy by which images are paired; for one thread.
+    """A pairing policy. Not thread-safe.
 
-    :param tolerance_ns: largest difference of the stamps of a pair; may be changed at any time
-    :param offsets_ns: added to the stamps of a stream, by its name; 0 where it is not named
-    :param wait_ns: longest time an image may wait, on the clock of ``now_ns``; may be changed at any time
+    :param tolerance_ns: largest difference of the stamps of a pair [ns]; may be changed at any time
+    :param offsets_ns: offset added to the stamps of each stream, by its name [ns]; 0 if not given
+    :param wait_ns: longest time an image may wait, on the clock of ``now_ns`` [ns]; may be changed at any time
     """
 
     def __init__(self, tolerance_ns: int, offsets_ns: Mapping[str, int] | None, wait_ns: int) -> None:
@@ -97,25 +104,30 @@ class Pairing(ABC, Generic[T]):
 
     @abstractmethod
     def _match(self, own: Stream[T], new: Waiting[T], outcome: Outcome[T]) -> None:
-        """Take in an image with a good stamp, and settle what can be settled."""
+        """Add an image with a valid stamp, then pair or drop what can be decided."""
 
     @abstractmethod
     def _expire(self, now_ns: int, outcome: Outcome[T]) -> None:
-        """Settle what has waited for longer than ``wait_ns``."""
+        """Pair or drop the images that have waited for ``wait_ns``."""
 
     def counters(self, stream: str) -> StreamCounters:
-        """The counters of ``VISIBLE`` or ``INFRARED``; a copy."""
+        """Return a copy of the counters of ``stream`` (``VISIBLE`` or ``INFRARED``)."""
         found = self._streams[stream]
         own = found.counters
         return StreamCounters(own.received, own.paired, Counter(own.dropped), len(found.queue))
 
     @property
     def offsets_ns(self) -> dict[str, int]:
-        """Added to the stamps of each stream; a copy."""
+        """The offset added to the stamps of each stream [ns]; a copy."""
         return dict(self._offsets)
 
     def set_offsets(self, offsets_ns: Mapping[str, int], reason: str) -> Outcome[T]:
-        """Change the offsets; where they differ, what waits is dropped, since its order no longer holds."""
+        """Change the offsets. If they differ, drop all waiting images, since their order no longer holds.
+
+        :param offsets_ns: offset of each stream to change, by its name [ns]
+        :param reason: reason of the drops
+        :returns: the drops
+        """
         offsets = {**self._offsets, **offsets_ns}
         if offsets == self._offsets:
             return Outcome()
@@ -123,12 +135,13 @@ class Pairing(ABC, Generic[T]):
         return self.reset(reason)
 
     def add(self, stream: str, stamp_ns: int, item: T, now_ns: int) -> Outcome[T]:
-        """Take an image in.
+        """Add an image.
 
         :param stream: ``VISIBLE`` or ``INFRARED``
-        :param stamp_ns: its own stamp, without offset
-        :param now_ns: the time of arrival on a clock that never goes back
-        :returns: what is settled now, of this image or of earlier ones
+        :param stamp_ns: its own stamp, without offset [ns]
+        :param item: the image
+        :param now_ns: the time of arrival on a monotonic clock [ns]
+        :returns: the pairs and drops decided by this call, including earlier images
         """
         outcome: Outcome[T] = Outcome()
         own, other = self._streams[stream], self._streams[other_sensor(stream)]
@@ -151,7 +164,14 @@ class Pairing(ABC, Generic[T]):
         return outcome
 
     def refuse(self, stream: str, stamp_ns: int, item: T, reason: str) -> Outcome[T]:
-        """Count an image as received and dropped without a look at its stamp."""
+        """Count an image as received and dropped, whatever its stamp.
+
+        :param stream: ``VISIBLE`` or ``INFRARED``
+        :param stamp_ns: its own stamp, without offset [ns]
+        :param item: the image
+        :param reason: reason of the drop
+        :returns: the drop
+        """
         outcome: Outcome[T] = Outcome()
         own = self._streams[stream]
         own.counters.received += 1
@@ -159,43 +179,47 @@ class Pairing(ABC, Generic[T]):
         return outcome
 
     def poll(self, now_ns: int) -> Outcome[T]:
-        """Settle what has waited for longer than ``wait_ns``; to be called now and then where a stream may end."""
+        """Pair or drop the images that have waited for ``wait_ns``. Call it regularly: a stream may end.
+
+        :param now_ns: the time on the clock of :meth:`add` [ns]
+        :returns: the pairs and drops
+        """
         outcome: Outcome[T] = Outcome()
         self._expire(now_ns, outcome)
         return outcome
 
     def reset(self, reason: str) -> Outcome[T]:
-        """Drop all that waits and forget the past; the counters stay."""
+        """Drop all waiting images for ``reason`` and forget the past stamps; keep the counters. Returns the drops."""
         outcome: Outcome[T] = Outcome()
         for stream in self._streams.values():
             self._drop_some(stream, stream.queue, reason, outcome)
-            stream.forget()
+            stream.reset()
         self._lagging = ""
         return outcome
 
     def rewind(self, to_ns: int) -> Outcome[T]:
-        """Reset where stamps are ahead of the cameras' clock, which went back to ``to_ns``.
+        """Reset if the stamps are ahead of the cameras' clock, which jumped back to ``to_ns`` [ns].
 
-        Nothing happens where the streams have gone back already, so that the first images of a new lap are kept
-        whichever comes first, they or the clock.
+        Does nothing if the streams have jumped back already, so that the first images of a new lap are kept whether
+        they or the clock come first.
         """
         latest = max((stream.last for stream in self._streams.values() if stream.last is not None), default=None)
         ahead = latest is not None and latest > to_ns + JUMP_BACK_NS
         return self.reset(TIME_JUMP) if ahead else Outcome()
 
     def _jump_back(self, own: Stream[T], other: Stream[T], now_ns: int, outcome: Outcome[T]) -> None:
-        """Stream ``own`` has jumped back; ``other`` is expected to follow, unless this was the following."""
+        """Handle a jump back of stream ``own``; ``other`` is expected to follow, unless it jumped first."""
         self._drop_some(own, own.queue, TIME_JUMP, outcome)
-        own.forget()
+        own.reset()
         if self._lagging == own.name:
             self._lagging = ""
             return
         self._drop_some(other, other.queue, TIME_JUMP, outcome)
-        other.forget()
+        other.reset()
         self._lagging, self._lagging_since_ns = other.name, now_ns
 
     def _emit(self, visible: Waiting[T], infrared: Waiting[T], outcome: Outcome[T]) -> None:
-        """Count and hand out a pair; its halves are no longer in the queues."""
+        """Count a pair and add it to ``outcome``; its images have been removed from the queues."""
         for stream in self._streams.values():
             stream.counters.paired += 1
         outcome.pairs.append(StampedPair(visible.item, infrared.item, infrared.at - visible.at))
@@ -203,7 +227,7 @@ class Pairing(ABC, Generic[T]):
     def _drop(self, stream: Stream[T], waiting: Waiting[T], reason: str, outcome: Outcome[T]) -> None:
         stream.counters.dropped[reason] += 1
         sign = 1 if stream.name == VISIBLE else -1
-        differences = (sign * (at - waiting.at) for at in self._streams[other_sensor(stream.name)].remembered)
+        differences = (sign * (at - waiting.at) for at in self._streams[other_sensor(stream.name)].recent)
         nearest = min(differences, key=abs, default=None)
         behind = 0 if stream.last is None else max(0, stream.last - waiting.at)
         outcome.drops.append(Drop(stream.name, waiting.stamp_ns, waiting.item, reason, nearest, behind))
@@ -211,8 +235,8 @@ class Pairing(ABC, Generic[T]):
     def _drop_some(self, stream: Stream[T], some: list[Waiting[T]], reason: str, outcome: Outcome[T]) -> None:
         for waiting in some:
             self._drop(stream, waiting, reason, outcome)
-        gone = {id(waiting) for waiting in some}
-        stream.queue[:] = [waiting for waiting in stream.queue if id(waiting) not in gone]
+        dropped = {id(waiting) for waiting in some}
+        stream.queue[:] = [waiting for waiting in stream.queue if id(waiting) not in dropped]
 
     @property
     def _visible(self) -> Stream[T]:

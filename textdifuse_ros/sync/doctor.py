@@ -1,16 +1,16 @@
-"""What the stamps of two cameras say about how to pair them: rates, gaps, jitter, the offset and the tolerance.
+"""Diagnosis of the stamps of two cameras: rates, gaps, jitter, and the offset and tolerance to pair with.
 
-**Offset.** All differences between an infrared and a visible stamp within a second (of the cameras' clocks, see below)
-have peaks one period apart, the true one among them. The highest peak of their histogram is the mode; where several are
-as high, as with two free-running cameras of equal rate, the one nearest to zero is taken, since nothing in the stamps
-tells them apart; its neighbors are told of. Its median makes it exact. Where none stands out, there is nothing to gain
-by any. Lost images and outliers move none of this.
+**Offset.** The histogram of all differences between an infrared and a visible stamp within a second has peaks one
+period apart, and the true offset is one of them. The highest peak is taken. If several are equally high, as with two
+free-running cameras of equal rate, the one nearest to zero is taken, since the stamps cannot tell them apart; its
+neighbors are reported. The median around the peak refines it. If no peak is clear, no offset is better than another.
+The result is robust to lost images and outliers.
 
-**Clocks.** Where the clocks of the cameras differ by more than a second, no peak would lie within reach. The median of
-stamp less arrival tells each clock's error roughly, and the search begins there.
+**Clocks.** If the clocks of the cameras differ by more than a second, no peak is within reach. The median of stamp
+minus arrival is a rough estimate of each clock's error; the search starts there.
 
-**Tolerance.** What 99 of 100 images of the slower camera need after the offset, with a quarter on top, and at most
-half a period of the faster one: beyond that an image has two counterparts to choose from.
+**Tolerance.** The 99th percentile of the remaining differences of the slower camera plus 25 %, and at most half a
+period of the faster one: beyond that an image has two candidate counterparts.
 """
 
 from __future__ import annotations
@@ -26,34 +26,36 @@ from textdifuse_ros.sync.recorded import pair_recording
 from textdifuse_ros.sync.stamps import StampSeries
 
 REACH_NS = 1_000_000_000
-"""How far apart two stamps may be to be compared."""
+"""Largest difference of two stamps that are compared [ns]."""
 BIN_NS = 1_000_000
 AS_HIGH = 0.9
-"""Peaks of at least this share of the highest count as equally high, as do those within its noise."""
+"""Peaks of at least this fraction of the highest, or within its noise, are considered equally high."""
 NOISE = 5.0
-"""Standard deviations of a count that are not taken for chance."""
+"""Standard deviations of a count that are significant."""
 REFINEMENTS = 5
 GAP = 1.5
 """An interval above this many periods is a gap."""
 FEWEST = 3
 LEAST_TOLERANCE = 0.001
 CLEAR_SHARE = 0.1
-"""A peak stands out when it holds this share of the slower stream's images above what an even spread puts there."""
+"""A peak is clear if it exceeds a uniform distribution by this fraction of the slower stream's images."""
 BARS = 21
 
 
 @dataclass(frozen=True)
 class StreamReport:
-    """One stream; times in milliseconds.
+    """Statistics of the stamps of one stream.
 
-    :ivar count: stamps in all
-    :ivar rate_hz: by the median interval; None where there are too few stamps
-    :ivar jitter_ms: median distance of an interval from the median interval
-    :ivar gaps: intervals above one and a half periods, with about ``missing`` images in them
-    :ivar longest_gap_ms: the longest of them, 0 where there are none
-    :ivar zero: stamps of zero; they are left out of all else
-    :ivar duplicate: stamps equal to the one before
-    :ivar backward: stamps before the one before
+    :ivar count: number of stamps
+    :ivar rate_hz: rate from the median interval [Hz]; None if there are too few stamps
+    :ivar period_ms: median interval [ms]; None if there are too few stamps
+    :ivar jitter_ms: median absolute deviation of the intervals from the median [ms]; None if there are too few stamps
+    :ivar gaps: number of intervals above one and a half periods
+    :ivar missing: estimated number of images missing in the gaps
+    :ivar longest_gap_ms: longest gap [ms], 0 if there is none
+    :ivar zero: number of zero stamps, which are excluded from all other values
+    :ivar duplicate: number of stamps equal to the previous one
+    :ivar backward: number of stamps before the previous one
     """
 
     count: int
@@ -70,13 +72,13 @@ class StreamReport:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Values for the parameters of the same names, and how good they are.
+    """Suggested values of the node's parameters of the same names, and their quality.
 
-    :ivar infrared_offset: seconds
-    :ivar tolerance: seconds
-    :ivar paired: share of the slower stream's images that have a counterpart of their own with these values
-    :ivar clear: whether one peak stands out; else the cameras run freely, and the offset is as good as any
-    :ivar as_good: the next offsets on either side that fit about as well, a period away [s]; none where jitter tells
+    :ivar infrared_offset: offset added to infrared stamps [s]
+    :ivar tolerance: largest difference of the stamps of a pair [s]
+    :ivar paired: fraction of the slower stream's images that are paired with these values, in [0, 1]
+    :ivar clear: whether there is a clear peak; if not, the cameras are free-running and any offset is equally good
+    :ivar as_good: the next offsets on either side, a period away, that fit about equally well [s]; may be empty
     """
 
     infrared_offset: float
@@ -88,10 +90,10 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Differences infrared minus visible of each image of the slower stream to its nearest counterpart.
+    """Histogram of the differences infrared minus visible of each image of the slower stream to its nearest image.
 
-    :ivar edges_ms: of the bars, one more than there are bars
-    :ivar counts: of the bars
+    :ivar edges_ms: edges of the bars [ms], one more than there are bars
+    :ivar counts: counts of the bars
     """
 
     edges_ms: list[float]
@@ -100,10 +102,14 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All that :func:`diagnose` found.
+    """The result of :func:`diagnose`.
 
-    :ivar difference_ms: quantiles ``p1 p50 p99`` of the differences in the histogram; None where there are none
-    :ivar remarks: what to look at, in words
+    :ivar visible: statistics of the visible stamps
+    :ivar infrared: statistics of the infrared stamps
+    :ivar histogram: differences to the nearest image, without offset; None if there are too few stamps
+    :ivar difference_ms: percentiles ``p1``, ``p50`` and ``p99`` of these differences [ms]; None likewise
+    :ivar suggestion: parameters to pair with; None likewise
+    :ivar remarks: problems found, a sentence each
     """
 
     visible: StreamReport
@@ -114,12 +120,16 @@ class Diagnosis:
     remarks: list[str]
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return asdict(self)
 
 
 def diagnose(visible: StampSeries, infrared: StampSeries) -> Diagnosis:
-    """Judge the stamps of both streams."""
+    """Diagnose the stamps of both streams.
+
+    :param visible: header stamps and times of arrival of the visible images
+    :param infrared: likewise
+    """
     reports = {VISIBLE: _report(visible), INFRARED: _report(infrared)}
     left, right = _good(visible), _good(infrared)
     histogram = quantiles = suggestion = None
@@ -141,7 +151,7 @@ def diagnose(visible: StampSeries, infrared: StampSeries) -> Diagnosis:
 
 
 def _good(series: StampSeries) -> np.ndarray:
-    """Stamps that are not zero, each once, rising."""
+    """Return the positive stamps, sorted, without duplicates."""
     return np.unique(series.stamps_ns[series.stamps_ns > 0])
 
 
@@ -170,7 +180,7 @@ def _report(series: StampSeries) -> StreamReport:
 
 
 def _clock_difference(visible: StampSeries, infrared: StampSeries) -> int:
-    """By how much the infrared clock is ahead, roughly [ns]; 0 where it is less than can be told."""
+    """Return roughly how far the infrared clock is ahead [ns]; 0 if less than ``REACH_NS``."""
     errors = []
     for series in (visible, infrared):
         used = series.stamps_ns > 0
@@ -180,9 +190,9 @@ def _clock_difference(visible: StampSeries, infrared: StampSeries) -> int:
 
 
 def _mode(left: np.ndarray, right: np.ndarray, start: int) -> tuple[int, bool, list[int]]:
-    """The most frequent difference right minus left within reach of ``start`` [ns], and whether it stands out.
+    """Find the most frequent difference right minus left within reach of ``start`` [ns].
 
-    With it the nearest others, on either side, that are as frequent.
+    :returns: the difference [ns], whether it is a clear peak, and the next equally frequent ones on either side [ns]
     """
     begins = np.searchsorted(right, left + start - REACH_NS)
     ends = np.searchsorted(right, left + start + REACH_NS, side="right")
@@ -191,16 +201,16 @@ def _mode(left: np.ndarray, right: np.ndarray, start: int) -> tuple[int, bool, l
     if not len(differences):
         return start, False, []
     counts, edges = np.histogram(differences, bins=2 * REACH_NS // BIN_NS, range=(-REACH_NS, REACH_NS))
-    # Three bins together, or a peak on an edge would be half as high as one in the middle of a bin.
+    # Sum of three bins: a peak on an edge would be half as high as one in the middle of a bin.
     smooth = np.convolve(counts, np.ones(3, int), mode="same")
     centers = (edges[:-1] + edges[1:]) / 2
     most = float(smooth.max())
-    even = 3 * BIN_NS * len(differences) / (2 * REACH_NS)
-    if most <= even + max(CLEAR_SHARE * min(len(left), len(right)), NOISE * np.sqrt(even)):
+    uniform = 3 * BIN_NS * len(differences) / (2 * REACH_NS)
+    if most <= uniform + max(CLEAR_SHARE * min(len(left), len(right)), NOISE * np.sqrt(uniform)):
         return start, False, []
     high = smooth >= min(AS_HIGH * most, most - NOISE / 2 * np.sqrt(most))
     nearest = int(np.argmin(np.where(high, np.abs(centers), np.inf)))
-    # That may be the flank of its peak: the highest bin of the run of high ones, made exact by the median around it.
+    # This may be the flank of its peak: take the highest bin of the run of high bins, refined by the median around it.
     begin, end = nearest, nearest
     while begin > 0 and high[begin - 1]:
         begin -= 1
@@ -209,13 +219,13 @@ def _mode(left: np.ndarray, right: np.ndarray, start: int) -> tuple[int, bool, l
     peak = float(centers[begin + int(np.argmax(smooth[begin : end + 1]))])
     for _ in range(REFINEMENTS):
         peak = float(np.median(differences[np.abs(differences - peak) <= 2.5 * BIN_NS]))
-    apart = 0.5 * min(float(np.median(np.diff(stamps))) for stamps in (left, right))  # else it is the same peak
+    apart = 0.5 * min(float(np.median(np.diff(stamps))) for stamps in (left, right))  # nearer ones are the same peak
     sides = (centers[high & (centers < peak - apart)][-1:], centers[high & (centers > peak + apart)][:1])
     return start + round(peak), True, [start + round(float(side[0])) for side in sides if len(side)]
 
 
 def _nearest(left: np.ndarray, right: np.ndarray, offset: int) -> np.ndarray:
-    """For each stamp of the slower stream the smallest of all differences right - left - offset."""
+    """Return the smallest difference right - left - offset of each stamp of the slower stream [ns]."""
     flip = len(right) < len(left)
     few, many, sign = (right - offset, left, -1) if flip else (left, right - offset, 1)
     index = np.clip(np.searchsorted(many, few), 1, len(many) - 1) if len(many) > 1 else np.zeros(len(few), int)
@@ -224,7 +234,7 @@ def _nearest(left: np.ndarray, right: np.ndarray, offset: int) -> np.ndarray:
 
 
 def _tolerance(residual: np.ndarray, reports: Mapping[str, StreamReport]) -> float:
-    """The tolerance [s] that the differences left after the offset [ns] ask for."""
+    """Return the tolerance [s] for the differences ``residual`` that remain after the offset [ns]."""
     distances = np.abs(residual) / 1e9
     periods = [report.period_ms / 1e3 for report in reports.values() if report.period_ms]
     half = 0.5 * min(periods) if periods else float("inf")
@@ -234,7 +244,7 @@ def _tolerance(residual: np.ndarray, reports: Mapping[str, StreamReport]) -> flo
 
 
 def _histogram(differences: np.ndarray) -> Histogram:
-    """Of what lies between the 1st and the 99th percentile, the rest in the outermost bars."""
+    """Return the histogram between the 1st and the 99th percentile; the outermost bars hold the rest."""
     low, high = np.percentile(differences, (1, 99))
     middle, half = (low + high) / 2, max((high - low) / 2, 0.5) * BARS / (BARS - 2)
     edges = np.linspace(middle - half, middle + half, BARS + 1)
@@ -246,9 +256,9 @@ def _remarks(reports: Mapping[str, StreamReport], suggestion: Suggestion | None)
     remarks = []
     for name, report in reports.items():
         if report.zero:
-            remarks.append(f"{report.zero} {name} images have no stamp and cannot be paired; let the driver stamp")
+            remarks.append(f"{report.zero} {name} images have no stamp and cannot be paired; fix the driver")
         if report.duplicate:
-            remarks.append(f"{report.duplicate} {name} stamps repeat the one before: the same image is sent twice?")
+            remarks.append(f"{report.duplicate} {name} stamps repeat the previous one: are images sent twice?")
         if report.backward:
             remarks.append(f"{report.backward} {name} stamps go back: a loop, a clock that was set, or a wrong order")
         if report.missing:
@@ -257,15 +267,15 @@ def _remarks(reports: Mapping[str, StreamReport], suggestion: Suggestion | None)
         return [*remarks, "too few stamped images of both cameras to compare them"]
     if abs(suggestion.infrared_offset) > 10.0:
         remarks.append(
-            f"the cameras' clocks differ by about {abs(suggestion.infrared_offset):.1f} s, more than an offset may "
-            "make up for; set them to the same time"
+            f"the cameras' clocks differ by about {abs(suggestion.infrared_offset):.1f} s, more than an offset can "
+            "correct; set them to the same time"
         )
     elif not suggestion.clear:
-        remarks.append("no difference stands out: the cameras run freely, and no offset makes them meet better")
+        remarks.append("no difference is more frequent: the cameras are free-running, and no offset improves pairing")
     if suggestion.as_good:
         others = " or ".join(f"{offset:.4f}" for offset in suggestion.as_good)
-        remarks.append(f"infrared_offset {others} fits as well, a period away: which is true the stamps do not tell")
+        remarks.append(f"infrared_offset {others} fits as well, a period away: the stamps cannot tell which is true")
     rates = [report.rate_hz for report in reports.values() if report.rate_hz]
     if len(rates) == 2 and max(rates) > 1.2 * min(rates):
-        remarks.append(f"the cameras' rates differ ({rates[0]:g} and {rates[1]:g} Hz): at most the slower one's pair")
+        remarks.append(f"the cameras' rates differ ({rates[0]:g} and {rates[1]:g} Hz): the slower one limits the pairs")
     return remarks

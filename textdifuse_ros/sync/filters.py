@@ -1,11 +1,11 @@
-"""The pairing as a filter with the interface of ROS's ``message_filters``; itself free of ROS.
+"""The pairing as a filter with the interface of ROS's ``message_filters``, but without ROS.
 
     pairs = PairFilter([visible, infrared], NearestPairing(tolerance_ns=20_000_000))
     pairs.registerCallback(lambda visible, infrared: ...)
 
-It is fed by any two filters: ``message_filters.Subscriber``, ``message_filters.Cache``, or whatever else has
-``registerCallback``. Unlike the stock synchronizers it holds no lock while callbacks run: a callback that raises, is
-slow, or feeds the filter again stalls nothing.
+Its inputs are any two filters with ``registerCallback``, for example ``message_filters.Subscriber`` or
+``message_filters.Cache``. Unlike the stock synchronizers it holds no lock while callbacks run: a callback that raises,
+is slow, or adds messages itself blocks nothing.
 """
 
 from __future__ import annotations
@@ -26,40 +26,48 @@ M = TypeVar("M", bound=Any)
 
 @dataclass(frozen=True)
 class Received(Generic[M]):
-    """A message and when it came [s, the steady clock of ``time.monotonic``]."""
+    """A message with its time of arrival.
+
+    :ivar message: the message
+    :ivar arrived: time of arrival [s], steady clock of ``time.monotonic``
+    """
 
     message: M
     arrived: float
 
 
 class SimpleFilter:
-    """What calls back; the interface, names included, of ``message_filters.SimpleFilter``."""
+    """Base class with callbacks; same interface as ``message_filters.SimpleFilter``.
+
+    :ivar callbacks: the registered callbacks with their extra arguments, by connection number
+    """
 
     def __init__(self) -> None:
         self.callbacks: dict[int, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
 
     def registerCallback(self, cb: Callable[..., Any], *args: Any) -> int:
-        """Have ``cb(*messages, *args)`` called with every output; returns the number of the connection."""
+        """Register ``cb(*messages, *args)`` to be called with every output; returns the connection number."""
         connection = len(self.callbacks)
         self.callbacks[connection] = (cb, args)
         return connection
 
     def signalMessage(self, *msg: Any) -> None:
-        """Call all callbacks."""
+        """Call all callbacks with the messages ``msg``."""
         for cb, args in self.callbacks.values():
             cb(*msg, *args)
 
 
 class PairFilter(SimpleFilter, Generic[M]):
-    """Pairs the messages of two filters by their header stamps; for any number of threads.
+    """Pairs the messages of two filters by their header stamps. Thread-safe.
 
-    ``registerCallback`` takes ``cb(visible, infrared)``; :meth:`when_settled` takes what tells more.
+    ``registerCallback`` takes ``cb(visible, infrared)``; listeners of :meth:`when_settled` get drops as well.
 
     :param fs: the visible and the infrared filter, in this order
-    :param pairing: the policy, given over
-    :param clock: nanoseconds, never going back
-    :param on_error: takes an exception of a callback; without it the first is raised from the call that fed the
-        filter, after every callback has had every pair. Either way it is counted in ``errors``.
+    :param pairing: the pairing policy; the filter takes ownership
+    :param clock: monotonic clock [ns]
+    :param on_error: called with each exception of a callback. Without it, the first exception is raised from the call
+        that added the message, after all callbacks were called.
+    :ivar errors: number of exceptions raised by callbacks
     """
 
     def __init__(
@@ -82,18 +90,19 @@ class PairFilter(SimpleFilter, Generic[M]):
         self.connectInput(fs)
 
     def connectInput(self, fs: Sequence[Any]) -> None:
-        """Take the messages of the visible and the infrared filter, in this order."""
+        """Connect the visible and the infrared filter ``fs``, in this order."""
         self.input_connections = [
             source.registerCallback(self.add, stream) for source, stream in zip(fs, SENSORS, strict=True)
         ]
 
     def when_settled(self, listener: Callable[[Outcome[Received[M]]], Any]) -> None:
-        """Have ``listener`` called with every outcome: pairs with their times of arrival, and drops with reasons."""
+        """Register ``listener`` to be called with every outcome: pairs with times of arrival, drops with reasons."""
         self._listeners.append(listener)
 
     def add(self, message: M, stream: str) -> None:
-        """Take in a message with a header.
+        """Add a message.
 
+        :param message: any message with a header
         :param stream: ``visible`` or ``infrared``
         """
         now = self._clock()
@@ -101,36 +110,44 @@ class PairFilter(SimpleFilter, Generic[M]):
         self.settle(lambda pairing: pairing.add(stream, stamp_of(message.header), received, now))
 
     def refuse(self, message: M, stream: str, reason: str) -> None:
-        """Count a message as dropped unseen."""
+        """Count a message as received and dropped without pairing it.
+
+        :param message: any message with a header
+        :param stream: ``visible`` or ``infrared``
+        :param reason: reason of the drop
+        """
         received = Received(message, self._clock() / 1e9)
         self.settle(lambda pairing: pairing.refuse(stream, stamp_of(message.header), received, reason))
 
     def poll(self) -> None:
-        """Settle what has waited too long; to be called now and then."""
+        """Pair or drop the messages that have waited too long. Call it regularly."""
         now = self._clock()
         self.settle(lambda pairing: pairing.poll(now))
 
     def reset(self, reason: str) -> None:
-        """Drop what waits for ``reason`` and forget the past; the counters stay."""
+        """Drop all waiting messages for ``reason`` and forget the past stamps; keep the counters."""
         self.settle(lambda pairing: pairing.reset(reason))
 
     def counters(self, stream: str) -> StreamCounters:
-        """The counters of ``visible`` or ``infrared``."""
+        """Return the counters of ``stream`` (``visible`` or ``infrared``)."""
         with self._lock:
             return self._pairing.counters(stream)
 
     def settle(self, step: Callable[[Pairing[Received[M]]], Outcome[Received[M]]]) -> None:
-        """Do something to the policy, and tell all who listen what came of it, in order and with no lock held."""
+        """Call ``step`` with the policy, then deliver its outcome to all listeners in order, without holding the lock.
+
+        :param step: calls a method of the policy and returns its outcome
+        """
         with self._lock:
             self._outgoing.append(step(self._pairing))
-            if self._delivering:  # by another thread, or by the callback that called this: it will see to it
+            if self._delivering:  # another thread, or the callback that called this, will deliver it
                 return
             self._delivering = True
         errors: list[Exception] = []
         try:
             while (outcome := self._next()) is not None:
-                self._tell(outcome, errors)
-        except BaseException:  # Ctrl-C: the filter must stay usable
+                self._deliver(outcome, errors)
+        except BaseException:  # for example KeyboardInterrupt: the filter must stay usable
             with self._lock:
                 self._delivering = False
             raise
@@ -142,14 +159,14 @@ class PairFilter(SimpleFilter, Generic[M]):
             self._delivering = bool(self._outgoing)
             return self._outgoing.popleft() if self._outgoing else None
 
-    def _tell(self, outcome: Outcome[Received[M]], errors: list[Exception]) -> None:
+    def _deliver(self, outcome: Outcome[Received[M]], errors: list[Exception]) -> None:
         for listener in self._listeners:
-            self._try(listener, (outcome,), errors)
+            self._call(listener, (outcome,), errors)
         for pair in outcome.pairs:
             for cb, args in list(self.callbacks.values()):
-                self._try(cb, (pair.visible.message, pair.infrared.message, *args), errors)
+                self._call(cb, (pair.visible.message, pair.infrared.message, *args), errors)
 
-    def _try(self, cb: Callable[..., Any], arguments: tuple[Any, ...], errors: list[Exception]) -> None:
+    def _call(self, cb: Callable[..., Any], arguments: tuple[Any, ...], errors: list[Exception]) -> None:
         try:
             cb(*arguments)
         except Exception as error:

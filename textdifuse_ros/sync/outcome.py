@@ -1,4 +1,4 @@
-"""What pairing speaks of: the two streams, pairs, drops and their reasons, and the counters of a stream."""
+"""Results of the pairing: pairs, dropped images with their reasons, and the counters of a stream."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ T = TypeVar("T")
 ZERO_STAMP = "zero_stamp"
 """The stamp is zero or negative: the driver does not stamp its images."""
 UNMATCHED = "unmatched"
-"""The other stream passed by and had nothing free within the tolerance."""
+"""The other stream has passed this stamp without a free image within the tolerance."""
 COUNTERPART_MISSING = "partner_missing"
-"""Waited in vain for ``wait_ns``, or was the oldest of more than ``queue``: the other camera is silent or too late."""
+"""No counterpart within ``wait_ns``, or the oldest of more than ``queue``: the other camera is silent or too late."""
 TIME_JUMP = "time_jump"
-"""From before a jump back in time."""
+"""Stamped before a jump back in time."""
 COUNTERPART_SET_BACK = "partner_set_back"
-"""The other stream's time went back, and this one has not followed: one camera's clock was set."""
+"""The other stream jumped back in time and this one did not: the clock of one camera was set."""
 LATE = "late"
-"""Older than a pair that has already come out."""
+"""Older than a pair that has already been released."""
 SAME_STAMP = "same_stamp"
-"""Another image with the very same stamp took its place (stock policies only)."""
+"""Replaced by another image with the same stamp (stock policies only)."""
 
 
 @dataclass(frozen=True)
 class StampedPair(Generic[T]):
     """Two images that belong together.
 
-    :ivar difference_ns: infrared stamp minus visible stamp, offsets added
+    :ivar visible: the visible image
+    :ivar infrared: the infrared image
+    :ivar difference_ns: infrared stamp minus visible stamp, offsets added [ns]
     """
 
     visible: T
@@ -38,11 +40,15 @@ class StampedPair(Generic[T]):
 
 @dataclass(frozen=True)
 class Drop(Generic[T]):
-    """An image that will be in no pair.
+    """An image that was dropped without a counterpart.
 
-    :ivar nearest_ns: the smallest difference (infrared stamp minus visible stamp, offsets added) to any of the other
-        stream's last images, paired or not; None where there are none
-    :ivar behind_ns: how much older it is than the newest of its own stream
+    :ivar stream: ``VISIBLE`` or ``INFRARED``
+    :ivar stamp_ns: its own stamp, without offset [ns]
+    :ivar item: the image
+    :ivar reason: one of the reasons of this module, or the one passed to ``refuse`` or ``reset``
+    :ivar nearest_ns: the smallest difference (infrared stamp minus visible stamp, offsets added) to any recent image of
+        the other stream, paired or not [ns]; None if there is none
+    :ivar behind_ns: how much older it is than the newest image of its own stream [ns]
     """
 
     stream: str
@@ -55,7 +61,11 @@ class Drop(Generic[T]):
 
 @dataclass
 class Outcome(Generic[T]):
-    """What one call settled: pairs in the order of their stamps, and drops."""
+    """What one call decided.
+
+    :ivar pairs: in the order of their stamps
+    :ivar drops: the images dropped
+    """
 
     pairs: list[StampedPair[T]] = field(default_factory=list)
     drops: list[Drop[T]] = field(default_factory=list)
@@ -63,7 +73,13 @@ class Outcome(Generic[T]):
 
 @dataclass
 class StreamCounters:
-    """Of one stream; ``received = paired + sum(dropped.values()) + waiting``."""
+    """Counters of one stream; ``received = paired + sum(dropped.values()) + waiting``.
+
+    :ivar received: images added
+    :ivar paired: images in pairs
+    :ivar dropped: dropped images by reason
+    :ivar waiting: images still in the queue
+    """
 
     received: int = 0
     paired: int = 0

@@ -1,17 +1,17 @@
 """Nearest-stamp pairing of a visible and an infrared stream.
 
-**Which pairs.** Taken over the whole of both streams: of all pairs within the tolerance, the closest is taken first,
-then the next closest that crosses none taken before, and so on (ties: the earlier). So each image is in one pair at
-most, pairs come out in the order of their stamps, and an image never goes to a counterpart while a nearer one is free.
+**Which pairs.** Defined over the whole of both streams: of all pairs within the tolerance, the closest is taken first,
+then the next closest that crosses none taken before, and so on (ties: the earlier). So each image is in at most one
+pair, pairs are released in the order of their stamps, and an image is never paired while a nearer counterpart is free.
 
-**When.** A pair comes out as soon as no nearer counterpart of either half can still come. Each stream's stamps rise, so
-a stream that has reached ``t`` sends nothing earlier. Alone, that would hold a pair whose halves differ by ``d`` until
-the next image of the earlier camera: a whole period. Therefore the matcher also uses that a camera does not run faster
-than lately: the next stamp is at least 0.9 times the shortest of the last 16 intervals away. With it, a pair whose
-halves differ by less than about 0.45 periods comes out with its second half, at once; one that differs by more waits
-for the next image of the earlier camera, at most one period. Where no image comes any more, ``poll`` releases it after
-``wait_ns``. An image that finds no counterpart is dropped as soon as the other stream has passed it by more than the
-tolerance, or after ``wait_ns``, or when more than ``queue`` wait.
+**When.** A pair is released as soon as no nearer counterpart of either image can still arrive. The stamps of a stream
+increase, so a stream that has reached ``t`` sends nothing earlier. This alone would hold a pair whose stamps differ
+until the next image of the earlier camera: a whole period. Therefore the matcher also assumes that a camera does not
+run faster than lately: its next stamp is at least 0.9 times the shortest of the last 16 intervals away. A pair whose
+stamps differ by less than about 0.45 periods is then released with its second image; one that differs by more waits
+for the next image of the earlier camera, at most one period. If no more images arrive, ``poll`` releases it after
+``wait_ns``. An image without a counterpart is dropped as soon as the other stream has passed it by more than the
+tolerance, or after ``wait_ns``, or when more than ``queue`` images wait.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from textdifuse_ros.sync.outcome import COUNTERPART_MISSING, LATE, UNMATCHED, Ou
 
 T = TypeVar("T")
 
-INTERVALS_NEEDED = 3  # a single one may be long because an image was lost
+INTERVALS_NEEDED = 3  # a single interval may be long because an image was lost
 INTERVAL_SAFETY = 0.9
 
 
-class _Rising(Stream[T]):
-    """A stream of which is known what it cannot bring any more.
+class _Monotonic(Stream[T]):
+    """A stream with increasing stamps, which bound the stamps still to come.
 
-    :ivar barrier: a pair with this stamp is out; what is older comes too late
+    :ivar barrier: stamp of the last released pair [ns]; older images are late
     """
 
     barrier: int | None = None
 
-    def forget(self) -> None:
-        super().forget()
+    def reset(self) -> None:
+        super().reset()
         self.barrier = None
 
     def horizon(self, anticipate: bool) -> float:
-        """No image that is still to come has a stamp below this; anticipated from the rate, or certain."""
+        """Return a lower bound of all future stamps [ns]; with ``anticipate``, estimated from the rate."""
         if self.last is None:
             return float("-inf")
         known = anticipate and len(self.intervals) >= INTERVALS_NEEDED
@@ -51,17 +51,17 @@ class _Rising(Stream[T]):
 
 
 class NearestPairing(Pairing[T]):
-    """The matcher; see the module. For one thread.
+    """Pairs the nearest stamps, as the module's docstring defines it. Not thread-safe.
 
-    :param tolerance_ns: largest difference of the stamps of a pair
-    :param offsets_ns: added to the stamps of a stream, by its name
-    :param queue: images of each stream that may wait
-    :param wait_ns: longest time an image may wait, on the clock of ``now_ns``
-    :param anticipate: use the observed intervals to release pairs early; without it the pairs are exactly those of
-        the definition, with up to one period of latency
+    :param tolerance_ns: largest difference of the stamps of a pair [ns]
+    :param offsets_ns: offset added to the stamps of each stream, by its name [ns]
+    :param queue: maximum number of waiting images per stream
+    :param wait_ns: longest time an image may wait, on the clock of ``now_ns`` [ns]
+    :param anticipate: use the observed intervals to release pairs early. Without it the pairs are exactly those of the
+        definition, with up to one period of latency.
     """
 
-    _streams: dict[str, _Rising[T]]  # type: ignore[assignment]
+    _streams: dict[str, _Monotonic[T]]  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -76,8 +76,8 @@ class NearestPairing(Pairing[T]):
         self.queue = queue
         self.anticipate = anticipate
 
-    def _new_stream(self, name: str) -> _Rising[T]:
-        return _Rising(name)
+    def _new_stream(self, name: str) -> _Monotonic[T]:
+        return _Monotonic(name)
 
     def _match(self, own: Stream[T], new: Waiting[T], outcome: Outcome[T]) -> None:
         barrier = self._streams[own.name].barrier
@@ -85,10 +85,10 @@ class NearestPairing(Pairing[T]):
             self._drop(own, new, LATE, outcome)
         else:
             bisect.insort(own.queue, new, key=lambda waiting: waiting.at)
-        self._settle(outcome)
+        self._release(outcome)
 
-    def _settle(self, outcome: Outcome[T]) -> None:
-        """Emit the pairs that nothing still to come can better, then drop what can find no counterpart."""
+    def _release(self, outcome: Outcome[T]) -> None:
+        """Emit the pairs that no future image can improve, then drop the images that can find no counterpart."""
         visible, infrared = self._visible.queue, self._infrared.queue
         horizon_v, horizon_i = (self._streams[name].horizon(self.anticipate) for name in SENSORS)
         candidates = _candidates(visible, infrared, self.tolerance_ns)
@@ -102,19 +102,19 @@ class NearestPairing(Pairing[T]):
                 break
             self._emit_up_to(*ready[0], outcome)
             candidates = _candidates(visible, infrared, self.tolerance_ns)
-        hopeful_v, hopeful_i = {v for _, v, _ in candidates}, {i for _, _, i in candidates}
-        for name, hopeful in zip(SENSORS, (hopeful_v, hopeful_i), strict=True):
+        candidates_v, candidates_i = {v for _, v, _ in candidates}, {i for _, _, i in candidates}
+        for name, has_candidate in zip(SENSORS, (candidates_v, candidates_i), strict=True):
             stream = self._streams[name]
-            horizon = self._streams[other_sensor(name)].horizon(anticipate=False)  # nothing is gained by dropping early
+            horizon = self._streams[other_sensor(name)].horizon(anticipate=False)  # dropping early gains nothing
             passed = [
                 waiting
                 for index, waiting in enumerate(stream.queue)
-                if index not in hopeful and horizon > waiting.at + self.tolerance_ns
+                if index not in has_candidate and horizon > waiting.at + self.tolerance_ns
             ]
             self._drop_some(stream, passed, UNMATCHED, outcome)
 
     def _expire(self, now_ns: int, outcome: Outcome[T]) -> None:
-        """Decide by what is known about images that waited too long, or are too many."""
+        """Pair or drop images that have waited too long or are too many, without waiting for better counterparts."""
         visible, infrared = self._visible.queue, self._infrared.queue
 
         def due(queue: list[Waiting[T]]) -> set[int]:
@@ -134,7 +134,7 @@ class NearestPairing(Pairing[T]):
                 self._drop_some(self._infrared, [infrared[i] for i in sorted(due_i)], COUNTERPART_MISSING, outcome)
 
     def _emit_up_to(self, v: int, i: int, outcome: Outcome[T]) -> None:
-        """Emit a pair, and before it the pairs among what is older: nothing that is still to come may cross it."""
+        """Emit the pairs among the older images, then the pair ``v, i``: no later pair may cross it."""
         visible, infrared = self._visible, self._infrared
         older_v, older_i = visible.queue[:v], infrared.queue[:i]
         last_v, last_i = visible.queue[v], infrared.queue[i]
@@ -155,7 +155,7 @@ class NearestPairing(Pairing[T]):
 
 
 def _candidates(visible: list[Waiting[T]], infrared: list[Waiting[T]], tolerance_ns: int) -> list[tuple[int, int, int]]:
-    """All (distance, index, index) within the tolerance, the closest first, ties by stamp."""
+    """Return all pairs within the tolerance as (distance, visible index, infrared index), closest first."""
     stamps = [waiting.at for waiting in infrared]
     found = []
     for v, waiting in enumerate(visible):
@@ -166,7 +166,7 @@ def _candidates(visible: list[Waiting[T]], infrared: list[Waiting[T]], tolerance
 
 
 def _mutual_nearest(candidates: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """Those that are the first choice of both halves, in the order of their stamps."""
+    """Return the candidates that are the nearest of both their images, in the order of their stamps."""
     first_v: dict[int, int] = {}
     first_i: dict[int, int] = {}
     for _, v, i in candidates:
@@ -177,7 +177,7 @@ def _mutual_nearest(candidates: list[tuple[int, int, int]]) -> list[tuple[int, i
 
 
 def _closest_first(candidates: list[tuple[int, int, int]]) -> list[tuple[int, int]]:
-    """Take the closest, then the next closest that crosses none taken before; in the order of their stamps."""
+    """Take the closest, then the next closest that crosses none taken before; return them in order of their stamps."""
     taken: list[tuple[int, int]] = []
     for _, v, i in candidates:
         if all((v < a and i < b) or (v > a and i > b) for a, b in taken):

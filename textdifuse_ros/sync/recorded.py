@@ -1,12 +1,12 @@
-"""Pairing of a whole recording: nearest stamps, as :mod:`.pairing` defines it, with nothing lost on the way.
+"""Pairing of a whole recording by nearest stamps, as :mod:`.pairing` defines it.
 
-A node must decide while images still come: what waits too long, comes late, or is one too many is dropped. Here both
-streams are there from their beginning to their end: what finds no counterpart has none within the tolerance. What is
-left of :class:`.NearestPairing`'s reasons is ``unmatched`` and ``zero_stamp``.
+A node must decide while images still arrive, and drops those that wait too long, come late, or exceed the queue. A
+recording is complete: an image without a counterpart has none within the tolerance. The only reasons of drops are
+``unmatched`` and ``zero_stamp``.
 
-**Time going back** by more than half a second (a recording of a loop, a clock that was set) splits both streams into
-stretches that are paired each for itself. One stream jumps first; images of the other that come after it and still
-belong to the time before are told by their stamps.
+**Jumps back in time** by more than half a second (a recorded loop, a clock that was set) split both streams into
+sections that are paired separately. One stream jumps first; later images of the other that still belong to the section
+before are recognized by their stamps.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ from textdifuse_ros.sync.stamps import StampSeries
 
 _UNBOUNDED = 2**62
 
-Stretch = dict[str, list[tuple[int, int]]]
-"""Of each stream (stamp with offset [ns], index of the image), sorted."""
+Section = dict[str, list[tuple[int, int]]]
+"""(stamp with offset [ns], index of the image) for each stream, sorted."""
 
 
 @dataclass(frozen=True)
 class RecordedPair:
-    """Two images that belong together, by their places in the recording.
+    """Two images that belong together, by their indices in the recording.
 
-    :ivar visible: index of the image within its topic, from 0; infrared likewise
-    :ivar difference_ns: infrared stamp minus visible stamp, offsets added
+    :ivar visible: index of the visible image within its topic, from 0
+    :ivar infrared: likewise
+    :ivar difference_ns: infrared stamp minus visible stamp, offsets added [ns]
     """
 
     visible: int
@@ -42,7 +43,11 @@ class RecordedPair:
 
 @dataclass(frozen=True)
 class RecordedPairs:
-    """All pairs in the order of their stamps, stretch after stretch; and of each stream what is in none, by reason."""
+    """The result of :func:`pair_recording`.
+
+    :ivar pairs: all pairs, section by section, each in the order of its stamps
+    :ivar dropped: number of unpaired images by reason, for each stream
+    """
 
     pairs: list[RecordedPair]
     dropped: dict[str, Counter[str]] = field(default_factory=lambda: {stream: Counter() for stream in SENSORS})
@@ -53,9 +58,10 @@ def pair_recording(
 ) -> RecordedPairs:
     """Pair the images of two topics.
 
-    :param visible: header stamps and log times in the order of the recording; infrared likewise
-    :param tolerance_ns: largest difference of the stamps of a pair
-    :param offsets_ns: added to the stamps of a stream, by its name; 0 where it is not named
+    :param visible: header stamps and log times in the order of the recording
+    :param infrared: likewise
+    :param tolerance_ns: largest difference of the stamps of a pair [ns]
+    :param offsets_ns: offset added to the stamps of each stream, by its name [ns]; 0 if not given
     """
     series = {VISIBLE: visible, INFRARED: infrared}
     found = RecordedPairs([])
@@ -63,25 +69,25 @@ def pair_recording(
         zero = int((series[stream].stamps_ns <= 0).sum())
         if zero:
             found.dropped[stream][ZERO_STAMP] = zero
-    for stretch in _stretches(series, offsets_ns):
-        pairs = _paired(stretch, tolerance_ns, offsets_ns)
+    for section in _sections(series, offsets_ns):
+        pairs = _pair_section(section, tolerance_ns, offsets_ns)
         found.pairs.extend(pairs)
         for stream in SENSORS:
-            missed = len(stretch[stream]) - len(pairs)
+            missed = len(section[stream]) - len(pairs)
             if missed:
                 found.dropped[stream][UNMATCHED] += missed
     return found
 
 
-def _stretches(series: Mapping[str, StampSeries], offsets_ns: Mapping[str, int]) -> list[Stretch]:
-    """Both streams, cut where time goes back."""
+def _sections(series: Mapping[str, StampSeries], offsets_ns: Mapping[str, int]) -> list[Section]:
+    """Split both streams where time jumps back."""
     arrivals = sorted(
         (int(arrived), order, index)
         for order, stream in enumerate(SENSORS)
         for index, arrived in enumerate(series[stream].arrived_ns)
     )
-    stretches: list[Stretch] = [{stream: [] for stream in SENSORS}]
-    place = dict.fromkeys(SENSORS, 0)
+    sections: list[Section] = [{stream: [] for stream in SENSORS}]
+    current = dict.fromkeys(SENSORS, 0)
     latest: dict[str, int | None] = dict.fromkeys(SENSORS)
     for _, order, index in arrivals:
         stream = SENSORS[order]
@@ -91,28 +97,28 @@ def _stretches(series: Mapping[str, StampSeries], offsets_ns: Mapping[str, int])
         at, other = stamp + offsets_ns.get(stream, 0), other_sensor(stream)
         own_latest, other_latest = latest[stream], latest[other]
         jumped = own_latest is not None and at < own_latest - JUMP_BACK_NS
-        behind = place[stream] < place[other]
+        behind = current[stream] < current[other]
         if jumped and not behind:
-            stretches.append({name: [] for name in SENSORS})
-        # A stream that is behind has followed when it jumps, or when its stamps are such as the other's are now: it may
-        # have begun with the jump, or never have jumped at all.
+            sections.append({name: [] for name in SENSORS})
+        # A stream that is behind has followed if it jumps, or if its stamps match the other's current ones: it may
+        # start after the jump, or never have jumped at all.
         if jumped or (behind and other_latest is not None and at <= other_latest + JUMP_BACK_NS):
-            place[stream] = len(stretches) - 1
+            current[stream] = len(sections) - 1
             latest[stream] = None
-        stretches[place[stream]][stream].append((at, index))
+        sections[current[stream]][stream].append((at, index))
         before = latest[stream]
         latest[stream] = at if before is None else max(at, before)
-    for stretch in stretches:
+    for section in sections:
         for stream in SENSORS:
-            stretch[stream].sort()
-    return stretches
+            section[stream].sort()
+    return sections
 
 
-def _paired(stretch: Stretch, tolerance_ns: int, offsets_ns: Mapping[str, int]) -> list[RecordedPair]:
-    """The pairs of a stretch.
+def _pair_section(section: Section, tolerance_ns: int, offsets_ns: Mapping[str, int]) -> list[RecordedPair]:
+    """Return the pairs of a section.
 
-    The stream that is behind is fed next: then the other one's last stamp always is ahead, every image is settled
-    with the next ones at the latest, and the queues stay as short as the tolerance is.
+    The stream that is behind is always fed next. The other's last stamp is then ahead, every image is decided soon, and
+    the queues are no longer than the tolerance requires.
     """
     pairing: NearestPairing[int] = NearestPairing(
         tolerance_ns, offsets_ns, queue=_UNBOUNDED, wait_ns=_UNBOUNDED, anticipate=False
@@ -123,15 +129,15 @@ def _paired(stretch: Stretch, tolerance_ns: int, offsets_ns: Mapping[str, int]) 
 
     outcomes: list[Outcome[int]] = []
     fed = dict.fromkeys(SENSORS, 0)
-    while all(fed[stream] < len(stretch[stream]) for stream in SENSORS):
-        behind = min(SENSORS, key=lambda stream: stretch[stream][fed[stream] - 1][0] if fed[stream] else -_UNBOUNDED)
-        at, index = stretch[behind][fed[behind]]
+    while all(fed[stream] < len(section[stream]) for stream in SENSORS):
+        behind = min(SENSORS, key=lambda stream: section[stream][fed[stream] - 1][0] if fed[stream] else -_UNBOUNDED)
+        at, index = section[behind][fed[behind]]
         fed[behind] += 1
         add(behind, at, index)
     for stream in SENSORS:
-        # The other one has ended: what is out of its last image's reach has no counterpart.
-        others = stretch[other_sensor(stream)]
-        for at, index in stretch[stream][fed[stream] :] if others else []:
+        # The other stream has ended: images out of reach of its last one have no counterpart.
+        others = section[other_sensor(stream)]
+        for at, index in section[stream][fed[stream] :] if others else []:
             if at > others[-1][0] + tolerance_ns:
                 break
             add(stream, at, index)
