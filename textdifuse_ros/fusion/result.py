@@ -18,9 +18,9 @@ class FusionResult:
 
     :ivar image: uint8 [H, W, 3] RGB, C-contiguous
     :ivar provenance: ``model`` (name, or stem of its file), ``weights`` (sha256 of the checkpoint), ``steps``,
-        ``sampler``, ``seed``, ``device``, ``precision``, ``version``: the same values and sources give the same bytes. With an
-        emphasis also ``text``, ``strength`` and ``localizer``. In a stream (:mod:`textdifuse_ros.runtime.video_state`)
-        also ``video``: trust in the previous image, 0 .. 1; above 0 the bytes depend on that image too
+        ``sampler``, ``seed``, ``device``, ``precision``, ``version``: the same values and sources give the same bytes.
+        With an emphasis also ``text``, ``strength`` and ``localizer``. In a stream (``runtime/video_state.py``) also
+        ``video``: trust in the previous image, 0 .. 1; above 0 the bytes depend on that image too
     :ivar timings: seconds: ``prepare`` (bytes to tensors), ``encode`` (both sources and the fusion control), ``steps``
         (reverse steps of luma), ``chroma``, ``objects`` (the modulated process, with an emphasis), ``finish`` (tensors
         to bytes), ``total``. With a CUDA graph ``prepare``, ``graph`` (the plain fusion), ``objects``, ``finish``,

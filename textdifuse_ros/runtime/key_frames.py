@@ -1,6 +1,6 @@
-"""A localizer beside a stream: it looks at key frames in its own thread, and its masks follow in between.
+"""A localizer beside a stream: it works on key frames in its own thread, and tracking moves its masks in between.
 
-Used by one thread that has the images, :meth:`KeyframeLocalizer.update`; settings may come from any.
+One thread calls :meth:`KeyframeLocalizer.update`; settings may be changed from any thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from textdifuse_ros.localize.prompt import Prompt, parse_prompt, resolve
 from textdifuse_ros.localize.tracking import Identities, Tracks, flow_image
 
 OFF, WAITING, LOCATED, STALE, FAILED = "off", "waiting", "located", "stale", "failed"
-MOST_HISTORY = 128  # reduced images kept while the localizer looks; about 20 MB
+MAX_HISTORY = 128  # reduced images kept while the localizer works; about 20 MB
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,10 @@ class MaskProvenance:
 
 @dataclass(frozen=True, eq=False)
 class Tracked:
-    """The objects of one image of a stream, and what made them.
+    """The objects of one image of a stream.
 
     :ivar localization: empty where nothing is known; its phrases are those in force now
+    :ivar provenance: of the masks
     """
 
     localization: Localization
@@ -58,7 +59,7 @@ class Tracked:
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """A key frame to look at; ``search`` tells results of another text or stream from those wanted."""
+    """A key frame; ``search`` identifies the text and stream that it belongs to."""
 
     search: int
     stamp: float
@@ -70,7 +71,7 @@ class _Job:
 
 @dataclass(frozen=True, eq=False)
 class _Result:
-    """What a key frame gave, carried on to the newest image there was, of stamp ``at``."""
+    """The result of a key frame, tracked to the newest image of that time, of stamp ``at``."""
 
     job: _Job
     tracks: Tracks
@@ -81,11 +82,12 @@ class _Result:
 class KeyframeLocalizer:
     """Masks for every image of a stream from a localizer that is slower than the stream.
 
-    The localizer's exceptions are reported and end nothing; it looks again at the next key frame. When stamps go back
-    or the size changes, all that is known is forgotten.
+    Exceptions of the localizer are reported, and it tries again at the next key frame. When stamps go back or the size
+    changes, everything is reset.
 
-    :param localizer: taken over: closed by :meth:`close`
-    :param clock: seconds that never go back; the rate of key frames is kept by it
+    :param localizer: owned from now on, closed by :meth:`close`
+    :param config: rate of key frames and lifetime of masks
+    :param clock: monotonic seconds, for the rate of key frames
     :param report: takes a line about every failure, from any thread
     """
 
@@ -102,18 +104,18 @@ class KeyframeLocalizer:
         validate(self._config)
         self._clock = clock
         self._report = report
-        # Under the lock: what both threads touch.
+        # Shared by both threads, under the lock.
         self._changed = threading.Condition()
         self._prompt = Prompt()
         self._search = 0
         self._due: float | None = None  # when the next key frame is; None for at once
         self._slot: _Job | None = None
         self._looking: _Job | None = None
-        self._history: deque[tuple[float, np.ndarray]] = deque(maxlen=MOST_HISTORY)
+        self._history: deque[tuple[float, np.ndarray]] = deque(maxlen=MAX_HISTORY)
         self._result: _Result | None = None
         self._error = ""
         self._closed = False
-        # The caller's own.
+        # Used by the caller of update only.
         self._in_force = -1
         self._latest: _Result | None = None
         self._tracks: Tracks | None = None
@@ -124,9 +126,10 @@ class KeyframeLocalizer:
         self._thread.start()
 
     def set_prompt(self, text: str) -> None:
-        """Look for something else from the next image on; the same phrases with other strengths need no new look.
+        """Change the text from the next image on; changed strengths alone need no new key frame.
 
-        :raises ConfigError: no prompt, or a phrase that the localizer does not know; what was in force stays
+        :param text: the prompt, as in ``person, car:0.5``
+        :raises ConfigError: not a prompt, or a phrase that the localizer does not know; the old text stays
         """
         prompt = parse_prompt(text)
         if self._localizer.vocabulary is not None:
@@ -137,16 +140,17 @@ class KeyframeLocalizer:
             self._prompt = prompt
 
     def configure(self, config: TrackingConfig) -> None:
-        """Take another rate and lifetime from the next image on.
+        """Change rate and lifetime from the next image on.
 
-        :raises ConfigError: out of range; what was in force stays
+        :param config: the new values
+        :raises ConfigError: out of range; the old values stay
         """
         validate(config)
         with self._changed:
             self._config = config
 
     def update(self, stamp: float, visible: np.ndarray, infrared: np.ndarray) -> Tracked:
-        """The objects of the next image. Waits for nothing but a few milliseconds of optical flow.
+        """Find the objects of the next image; takes a few milliseconds of optical flow and never waits.
 
         :param stamp: of the image [s]
         :param visible: uint8 [H, W, 3] RGB; must not be written to afterwards
@@ -172,7 +176,7 @@ class KeyframeLocalizer:
         return Tracked(Localization(found, size, prompt.phrases), self._provenance(prompt, stamp, config, found))
 
     def close(self) -> None:
-        """Stop, after the key frame that is being looked at, and close the localizer."""
+        """Stop after the running key frame, and close the localizer."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -180,20 +184,20 @@ class KeyframeLocalizer:
         self._localizer.close()
 
     def _forget(self) -> None:
-        """Make whatever is known or under way worthless; a new key frame is due at once. Under the lock."""
+        """Invalidate all results, finished or pending; a new key frame is due at once. Call under the lock."""
         self._search += 1
         self._due, self._slot, self._result, self._error = None, None, None, ""
         self._history.clear()
 
     def _take(self, result: _Result | None, size: tuple[int, int], config: TrackingConfig) -> None:
-        """Put the result of a key frame in force, at the image before the current one, as what is tracked is.
+        """Apply the result of a key frame to the previous image, where the tracks are.
 
-        What was alive in that image may be found again, though it would be too old by the current one.
+        Objects alive in that image may be found again, even if they would be too old for the current one.
         """
         if result is None or result.job.search != self._in_force:
             return
         if self._before is not None and result.at < self._before[0]:
-            # It was left while that image was on its way into the history.
+            # The result was made before that image entered the history.
             result.tracks.advance(self._before[1])
         old = self._alive(self._before[0], config) if self._before is not None else ()
         merged = self._identities.merge(old, result.tracks.carried())

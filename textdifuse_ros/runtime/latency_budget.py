@@ -1,10 +1,9 @@
-"""Keeping a latency budget: fewer reverse steps first, then smaller images, before images are lost.
+"""Keep a latency budget: fewer reverse steps first, then smaller images, before images are lost.
 
-The ladder goes down from the steps asked for, halving them to one, and then shrinks the images. One rung down is
-taken when three of the last six images were over the budget or were lost because the one before was still in work.
-One rung up is taken when all of the last images predict that the rung above would keep the budget with some room,
-and at the earliest some seconds after the last change; a rung that had to be left again soon after it was taken is
-tried at ever longer intervals.
+The ladder halves the configured steps down to one, and then shrinks the images. It goes one rung down when three of the
+last six images exceeded the budget or were superseded. It goes one rung up when the last images predict that the rung
+above would keep the budget with some room, and not within some seconds of the last change. A rung that was left soon
+after it was reached is tried again at increasing intervals.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 3.0, 60.0
 
 @dataclass(frozen=True)
 class Effort:
-    """What an image may cost.
+    """The effort of one image.
 
     :ivar steps: reverse steps
-    :ivar scale: of the sides of the image, in (0, 1]
+    :ivar scale: of the image's sides, in (0, 1]
     """
 
     steps: int
@@ -36,12 +35,15 @@ class Effort:
 
     @property
     def cost(self) -> float:
-        """Relative, where the steps were all."""
+        """Relative cost, if all of the work depended on the steps."""
         return self.steps * self.scale**2
 
 
 def ladder(steps: int) -> list[Effort]:
-    """From the full effort down: the steps halve to one, then the image shrinks."""
+    """The rungs from full effort down: the steps halve to one, then the image shrinks.
+
+    :param steps: of the full effort
+    """
     rungs = [Effort(steps)]
     while rungs[-1].steps > 1:
         rungs.append(Effort(rungs[-1].steps // 2))
@@ -49,9 +51,9 @@ def ladder(steps: int) -> list[Effort]:
 
 
 class LatencyBudget:
-    """Chooses the effort of the next image from the latencies of the last; for any number of threads.
+    """Chooses the effort of the next image by the latencies of the last ones; thread-safe.
 
-    :param clock: seconds, never going back
+    :param clock: monotonic seconds
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -66,8 +68,8 @@ class LatencyBudget:
     def effort(self, budget: float, steps: int) -> Effort:
         """The effort of the next image.
 
-        :param budget: longest latency wanted [s]; 0 for any
-        :param steps: of the full effort; another budget or number of steps than the last time begins at the top
+        :param budget: maximum latency [s]; 0 for none
+        :param steps: of the full effort; a changed budget or number of steps restarts at the top rung
         """
         with self._lock:
             if (budget, steps) != (self._budget, self._rungs[0].steps):
@@ -76,29 +78,33 @@ class LatencyBudget:
             return self._rungs[self._rung]
 
     def observe(self, seconds: float, effort: Effort) -> None:
-        """Of an image that came out: its latency [s], and the effort it was given."""
+        """Record a published image.
+
+        :param seconds: its latency [s]
+        :param effort: with which it was made
+        """
         with self._lock:
-            if self._budget and effort == self._rungs[self._rung]:  # else begun before the last change
+            if self._budget and effort == self._rungs[self._rung]:  # else started before the last change
                 self._note(seconds)
 
     def lost(self) -> None:
-        """An image gave way to a newer one, because the one before was still in work."""
+        """Record an image that was superseded by a newer one."""
         with self._lock:
             if self._budget:
                 self._note(float("inf"))
 
     def reset(self) -> None:
-        """Back to the full effort, the past forgotten."""
+        """Return to full effort and forget all latencies."""
         with self._lock:
             self._begin(0)
 
     @property
     def changes(self) -> int:
-        """How often the effort was changed so far."""
+        """Number of changes of the effort so far."""
         return self._changes
 
     def _begin(self, rung: int) -> None:
-        """Take a rung without any past."""
+        """Start at a rung without history."""
         self._pause = FIRST_PAUSE
         self._gains: dict[int, float] = {}
         self._take(rung, climbed=False)
@@ -136,8 +142,8 @@ class LatencyBudget:
     def _gain(self, median: float) -> float:
         """How many times longer the rung above takes.
 
-        As it was when this rung was taken, for part of the work does not depend on the steps; but never more than if
-        all did: then something else was slow at that time.
+        As measured when this rung was reached, since part of the work does not depend on the steps; at most as if all
+        of it did, for beyond that something else was slow at that time.
         """
         most = self._rungs[self._rung - 1].cost / self._rungs[self._rung].cost
         if self._before is not None and self._rung not in self._gains:
