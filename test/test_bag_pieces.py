@@ -142,6 +142,6 @@ def test_a_disk_that_is_full_from_the_start_is_an_error_of_the_project_and_nothi
 
 
 def test_two_runs_do_not_work_on_one_recording(tmp_path: Path) -> None:
-    with Pieces(tmp_path / "whole", JOB), pytest.raises(BagError, match="another one at work"):
+    with Pieces(tmp_path / "whole", JOB), pytest.raises(BagError, match="another active run"):
         _work(tmp_path / "whole")
     assert _work(tmp_path / "whole") == [0, 1]

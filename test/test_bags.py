@@ -233,7 +233,7 @@ def test_definitions_beside_the_installed_python_packages_are_found(
     ("kind", "said"),
     [
         ("acme_msgs/msg/Absent", r"acme_msgs/msg/Absent must be defined by a \.msg file"),
-        ("acme_msgs/msg/Half", "acme_msgs/msg/Absent, which acme_msgs/msg/Half is made of"),
+        ("acme_msgs/msg/Half", "acme_msgs/msg/Absent, used by acme_msgs/msg/Half,"),
         ("acme_msgs/msg/Broken", r"the definition Broken\.msg of acme_msgs/msg/Broken must be readable"),
         ("acme_msgs/srv/Launch_Event", "must be defined by"),
         ("Rocket", "must be defined by"),
@@ -353,11 +353,11 @@ def test_a_full_disk_is_an_error_of_the_project_once_and_what_was_flushed_stays(
     bag.flush()
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**21, before[1]))
     try:
-        with pytest.raises(BagError, match=r"a recording that can be written, got .*; see to the disk"):
+        with pytest.raises(BagError, match=r"a recording that can be written, got .*; check its disk"):
             for index in range(20):
                 bag.write_raw("/note", START + 1 + index, STRING + bytes(2**20))
                 bag.flush()
-        with pytest.raises(BagError, match="see to the disk"):
+        with pytest.raises(BagError, match="check its disk"):
             bag.write_raw("/note", START, STRING)
         bag.close()
     finally:

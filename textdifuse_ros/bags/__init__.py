@@ -1,1 +1,1 @@
-"""Reading and writing rosbag2 recordings (mcap, sqlite3) without ROS, through the ``rosbags`` package."""
+"""Reading and writing of rosbag2 recordings (mcap, sqlite3) without ROS, with the ``rosbags`` package."""

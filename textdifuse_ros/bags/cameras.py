@@ -1,4 +1,4 @@
-"""Which topics of a recording are the two cameras, their stamps, and the calibrations beside them."""
+"""Finds the topics of the two cameras in a recording, their stamps, and their calibrations."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 from textdifuse_ros.bags.definitions import IMAGE_TYPE
 from textdifuse_ros.bags.reader import BagMessage, BagReader
 from textdifuse_ros.errors import BagError
-from textdifuse_ros.sensors import INFRARED, VISIBLE
+from textdifuse_ros.sensors import INFRARED, SENSORS, VISIBLE, other_sensor
 
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 CALIBRATION_TYPE = "sensor_msgs/msg/CameraInfo"
 COMPRESSED = "/compressed"
-"""What image_transport adds to the name of the raw images' topic."""
+"""Suffix that image_transport adds to the topic of the raw images."""
 
 _OTHER_TRANSPORTS = ("/compressedDepth", "/zstd")
-"""Topics of the compressed type that hold no JPEG or PNG."""
+"""Suffixes of topics of the compressed type that hold no JPEG or PNG."""
 
 _NAMED_LIKE = {
     VISIBLE: re.compile(r"vis(ible)?|rgb|colou?r|eo"),
@@ -27,13 +27,15 @@ _NAMED_LIKE = {
 
 
 def find_camera(camera: str, candidates: list[str], path: Path, remedy: str = "") -> str:
-    """The one topic whose name says that it is of this camera, or the only one that does not name the other.
+    """Return the only topic whose name matches this camera, or else the only one that does not match the other camera.
 
     :param camera: ``visible`` or ``infrared``
+    :param candidates: topics of images
+    :param path: the recording, for the error
     :param remedy: for the error
-    :raises BagError: none, or several
+    :raises BagError: there is none, or several
     """
-    other = INFRARED if camera == VISIBLE else VISIBLE
+    other = other_sensor(camera)
 
     def like(pattern: re.Pattern[str], topic: str) -> bool:
         return any(pattern.fullmatch(word) for word in re.split(r"[/_]", topic.lower()))
@@ -49,9 +51,9 @@ def find_camera(camera: str, candidates: list[str], path: Path, remedy: str = ""
 
 
 def header_stamp(message: BagMessage) -> int:
-    """The stamp [ns] of a message that begins with a ``std_msgs/Header``; the rest is not looked at.
+    """Return the stamp [ns] of ``message``, which begins with a ``std_msgs/Header``; the rest is not read.
 
-    :raises BagError: too short
+    :raises BagError: the message is too short
     """
     order = "<" if len(message.data) > 1 and message.data[1] & 1 else ">"
     try:
@@ -64,12 +66,13 @@ def header_stamp(message: BagMessage) -> int:
 def find_cameras(
     bag: BagReader, visible: str = "", infrared: str = "", remedy: str = "name it by --{camera}"
 ) -> tuple[str, str]:
-    """The topics of both cameras, raw or compressed.
+    """Return the topics of the visible and the infrared camera, raw or compressed.
 
-    :param visible: empty looks for it
-    :param infrared: empty looks for it
-    :param remedy: for the error where none or several are found; ``{camera}`` is ``visible`` or ``infrared``
-    :raises BagError: none, several, no such topic, or the same for both
+    :param bag: the recording
+    :param visible: topic of the visible images; empty to find it by its name
+    :param infrared: topic of the infrared images; empty to find it by its name
+    :param remedy: for the error if none or several match; ``{camera}`` is ``visible`` or ``infrared``
+    :raises BagError: there is none, several, no such topic, or the same for both
     """
     known = bag.topics()
     kinds = (IMAGE_TYPE, COMPRESSED_TYPE)
@@ -80,11 +83,11 @@ def find_cameras(
             raise BagError(f"an image topic of {bag.path}", f"one of {images}", repr(topic))
     if visible and visible == infrared:
         raise BagError(f"the two cameras of {bag.path}", "two topics", f"{visible} for both")
-    for camera in (VISIBLE, INFRARED):
+    for camera in SENSORS:
         if not named[camera]:
             raw, coded = ([name for name in names if name not in named.values()] for names in _images(known))
             advice = remedy.format(camera=camera)
-            # What is compressed only counts where no raw images are this camera's.
+            # Compressed images count only if this camera has no raw ones.
             with suppress(BagError):
                 named[camera] = find_camera(camera, raw, bag.path, advice)
             named[camera] = named[camera] or find_camera(camera, raw + coded, bag.path, advice)
@@ -92,23 +95,24 @@ def find_cameras(
 
 
 def _images(known: dict[str, str]) -> tuple[list[str], list[str]]:
-    """The topics of raw and of compressed images that may be a camera; who sends both counts by the raw ones."""
+    """Return the topics of raw images, and those of compressed images that have no raw topic beside them."""
     raw = [name for name, kind in known.items() if kind == IMAGE_TYPE]
     coded = [name for name, kind in known.items() if kind == COMPRESSED_TYPE and not name.endswith(_OTHER_TRANSPORTS)]
     return raw, [name for name in coded if not name.endswith(COMPRESSED) or name.removesuffix(COMPRESSED) not in raw]
 
 
 def calibration_beside(images: str) -> str:
-    """The topic of the CameraInfo that goes with a topic of raw or compressed images, as image_transport has it."""
+    """Return the CameraInfo topic that image_transport uses for the (raw or compressed) image topic ``images``."""
     return images.removesuffix(COMPRESSED).rpartition("/")[0] + "/camera_info"
 
 
 def find_calibrations(bag: BagReader, cameras: tuple[str, str]) -> dict[str, str]:
-    """The CameraInfo beside the images of each camera, where there is one.
+    """Return the CameraInfo topic of each camera that has one.
 
+    :param bag: the recording
     :param cameras: the topics of the visible and of the infrared images
-    :returns: topic by ``visible`` and ``infrared``; the same one twice where both images lie under one parent
+    :returns: topic by ``visible`` and ``infrared``; the same topic for both if their images share a namespace
     """
     known = bag.topics()
-    beside = {camera: calibration_beside(topic) for camera, topic in zip((VISIBLE, INFRARED), cameras, strict=True)}
+    beside = {camera: calibration_beside(topic) for camera, topic in zip(SENSORS, cameras, strict=True)}
     return {camera: topic for camera, topic in beside.items() if known.get(topic) == CALIBRATION_TYPE}

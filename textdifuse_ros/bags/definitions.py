@@ -1,4 +1,4 @@
-"""Definitions of message types: those that ``rosbags`` brings, and those of the packages that are installed."""
+"""Definitions of message types, from ``rosbags`` and from the installed packages."""
 
 from __future__ import annotations
 
@@ -20,34 +20,35 @@ IMAGE_TYPE = "sensor_msgs/msg/Image"
 
 
 def common_types() -> Typestore:
-    """A new store with the common interfaces of ROS 2 Jazzy."""
+    """Return a new type store with the common interfaces of ROS 2 Jazzy."""
     return get_typestore(Stores.ROS2_JAZZY)
 
 
 def add_installed_type(store: Typestore, name: str) -> None:
-    """Make a store know a type, and those that it is made of, from the ``.msg`` files of the installed packages.
+    """Register a type and its nested types from the ``.msg`` files of the installed packages.
 
-    :param name: as ``sensor_msgs/msg/Image``; known ones are left alone
+    :param store: the type store to extend
+    :param name: type, for example ``sensor_msgs/msg/Image``; types that the store knows are skipped
     :raises BagError: a file is missing or unreadable
     """
     found: dict[str, Any] = {}
-    wanted = [name]
-    while wanted:
-        kind = wanted.pop()
+    pending = [name]
+    while pending:
+        kind = pending.pop()
         if kind in store.fielddefs or kind in found:
             continue
         path = _message_file(kind, name)
         try:
             found.update(get_types_from_msg(path.read_text(encoding="utf-8"), kind))
-            wanted += [part for _, field in found[kind][1] for part in _parts(field)]
-        except Exception as error:  # the parser lets whatever it stumbles over through
+            pending += [part for _, field in found[kind][1] for part in _nested_types(field)]
+        except Exception as error:  # the parser raises many kinds of errors
             reason = " ".join(str(error).split()) or type(error).__name__
             raise BagError(f"the definition {path.name} of {kind}", "readable", reason) from error
     if found:
         store.register(found)
 
 
-def _message_file(kind: str, whole: str) -> Path:
+def _message_file(kind: str, outer: str) -> Path:
     package, _, rest = kind.partition("/")
     group, _, stem = rest.partition("/")
     if group == "msg" and stem:
@@ -55,13 +56,13 @@ def _message_file(kind: str, whole: str) -> Path:
             path = prefix / "share" / package / "msg" / f"{stem}.msg"
             if path.is_file():
                 return path
-    part = "" if kind == whole else f", which {whole} is made of"
-    remedy = "install its package, or source the workspace that it was built in"
+    part = "" if kind == outer else f", used by {outer},"
+    remedy = "install its package, or source the workspace that contains it"
     raise BagError(f"the message type {kind}{part}", "defined by a .msg file of an installed package", "none", remedy)
 
 
 def _prefixes() -> Iterator[Path]:
-    """Where packages may be installed: by colcon, and by pip beside the folders that Python imports from."""
+    """Yield the prefixes of installed packages: of colcon workspaces, and of the Python environment."""
     for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
         if prefix:
             yield Path(prefix)
@@ -71,9 +72,9 @@ def _prefixes() -> Iterator[Path]:
             yield folder.parents[2]  # PREFIX/lib/python3.N/site-packages
 
 
-def _parts(field: tuple[Any, Any]) -> Iterable[str]:
-    """The names of the types that a field is made of."""
+def _nested_types(field: tuple[Any, Any]) -> Iterable[str]:
+    """Return the names of the message types used by a field."""
     node, detail = field
     if node == Nodetype.NAME:
         return [detail]
-    return _parts(detail[0]) if node in (Nodetype.ARRAY, Nodetype.SEQUENCE) else []
+    return _nested_types(detail[0]) if node in (Nodetype.ARRAY, Nodetype.SEQUENCE) else []

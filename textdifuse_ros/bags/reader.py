@@ -17,6 +17,7 @@ from rosbags.rosbag2 import Reader
 
 from textdifuse_ros.bags.definitions import IMAGE_TYPE, common_types
 from textdifuse_ros.errors import BagError
+from textdifuse_ros.sensors import stamp_of
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection
@@ -28,11 +29,12 @@ _MCAP_END = b"\x89MCAP0\r\n"
 
 @dataclass(frozen=True)
 class BagMessage:
-    """One message as it lies in the bag.
+    """A serialized message of a bag.
 
-    :ivar type: as ``sensor_msgs/msg/Image``
-    :ivar stamp_ns: time it was recorded at (log time) [ns]
-    :ivar data: its CDR bytes, encapsulation header included, as ``rclpy.serialization`` takes them
+    :ivar topic: its topic
+    :ivar type: message type, for example ``sensor_msgs/msg/Image``
+    :ivar stamp_ns: log time, when it was recorded [ns]
+    :ivar data: CDR bytes with the encapsulation header, as ``rclpy.serialization`` takes them
     """
 
     topic: str
@@ -43,12 +45,18 @@ class BagMessage:
 
 @dataclass(frozen=True)
 class BagImage:
-    """One ``sensor_msgs/msg/Image``; its bytes are what the camera sent, not checked and not decoded.
+    """A ``sensor_msgs/msg/Image`` of a bag; its pixels are neither checked nor decoded.
 
-    :ivar log_ns: time it was recorded at [ns]
-    :ivar stamp_ns: time in its header [ns]
-    :ivar step: bytes a row
-    :ivar data: uint8 [bytes], a view of the message
+    :ivar topic: its topic
+    :ivar log_ns: log time, when it was recorded [ns]
+    :ivar stamp_ns: header stamp [ns]
+    :ivar frame_id: frame of its header
+    :ivar height: rows
+    :ivar width: columns
+    :ivar step: bytes per row
+    :ivar encoding: for example ``rgb8``
+    :ivar is_bigendian: whether 16-bit pixels are big-endian
+    :ivar data: uint8 [height * step], a view of the message
     """
 
     topic: str
@@ -64,7 +72,7 @@ class BagImage:
 
 
 class BagReader:
-    """A rosbag2 recording opened for reading: a folder with its metadata.yaml, or a single .mcap or .db3 file.
+    """Reader of a rosbag2 recording: a folder with metadata.yaml, or a single .mcap or .db3 file.
 
     Use it as a context manager::
 
@@ -72,24 +80,25 @@ class BagReader:
             for message in bag.messages(["/visible/image"]):
                 ...
 
+    :param path: the folder or file
     :raises BagError: nothing there, no metadata.yaml, damaged, cut short, or without a single message
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._reader = self._opened()
+        self._reader = self._open()
         if not self._reader.message_count:
             self.close()
             raise BagError(str(self.path), "a recording with messages", "an empty one")
 
-    def _opened(self) -> Reader:
+    def _open(self) -> Reader:
         if not self.path.exists():
             raise BagError(str(self.path), "a rosbag2 folder, or an .mcap or .db3 file", "nothing there")
         if self.path.is_dir() and not (self.path / "metadata.yaml").is_file():
             inside = next((item for item in sorted(self.path.iterdir()) if item.suffix in (".mcap", ".db3")), None)
-            remedy = "`ros2 bag reindex` writes one anew, or name the .mcap or .db3 file inside"
+            remedy = "restore it with `ros2 bag reindex`, or name the .mcap or .db3 file inside"
             if inside is not None:
-                remedy = _recovery(inside) or f"name the file inside, {inside}, or have `ros2 bag reindex` write one"
+                remedy = _recovery(inside) or f"name the file inside, {inside}, or restore it with `ros2 bag reindex`"
             raise BagError(str(self.path), "a rosbag2 folder with a metadata.yaml", "a folder without one", remedy)
         if self.path.is_file() and self.path.suffix not in (".mcap", ".db3"):
             raise BagError(str(self.path), "a rosbag2 folder, or an .mcap or .db3 file", f"a file {self.path.name!r}")
@@ -97,7 +106,7 @@ class BagReader:
             _roll_back(self.path)
             reader = Reader(self.path)
             reader.open()
-        except Exception as error:  # rosbags lets struct, type, assertion and database errors of damaged files through
+        except Exception as error:  # damaged files make rosbags raise struct, type, assertion and database errors
             raise self._damaged(error) from error
         return reader
 
@@ -120,13 +129,13 @@ class BagReader:
             self._reader.close()
 
     def topics(self) -> dict[str, str]:
-        """The message type of each topic, topics sorted by name."""
+        """Return the message type of each topic, sorted by topic."""
         return {connection.topic: connection.msgtype for connection in self._connections(None)}
 
     def connections(self) -> dict[str, Connection]:
-        """What the recording tells of each topic: type, its definition, offered QoS; topics sorted by name.
+        """Return type, message definition and offered QoS of each topic, sorted by topic.
 
-        Of a topic with several publishers it is the first one's.
+        For a topic with several publishers, those of the first.
         """
         found: dict[str, Connection] = {}
         for connection in self._connections(None):
@@ -134,7 +143,7 @@ class BagReader:
         return found
 
     def latched(self) -> dict[str, int]:
-        """The messages that the publishers kept together for later subscribers, of topics that all of them latched."""
+        """Return the total history depth of the publishers of each topic whose publishers are all transient local."""
         found = {}
         for topic, connection in self.connections().items():
             assert isinstance(connection.ext, ConnectionExtRosbag2)
@@ -144,7 +153,7 @@ class BagReader:
         return found
 
     def counts(self) -> dict[str, int]:
-        """The number of messages of each topic, topics sorted by name."""
+        """Return the number of messages of each topic, sorted by topic."""
         counts: dict[str, int] = {}
         for connection in self._connections(None):
             counts[connection.topic] = counts.get(connection.topic, 0) + connection.msgcount
@@ -158,7 +167,7 @@ class BagReader:
     @property
     def duration_ns(self) -> int:
         """Time between the first and the last message [ns]."""
-        return max(int(self._reader.duration) - 1, 0)  # rosbags counts to just after the last message
+        return max(int(self._reader.duration) - 1, 0)  # rosbags adds 1 ns after the last message
 
     def _connections(self, topics: Iterable[str] | None) -> list[Connection]:
         if not self._reader.is_open:
@@ -166,19 +175,19 @@ class BagReader:
         known = sorted(self._reader.connections, key=lambda connection: connection.topic)
         if topics is None:
             return known
-        wanted = set(topics)
+        requested = set(topics)
         names = {connection.topic for connection in known}
-        for topic in sorted(wanted - names):
+        for topic in sorted(requested - names):
             raise BagError(f"a topic of {self.path}", f"one of {', '.join(sorted(names))}", repr(topic))
-        return [connection for connection in known if connection.topic in wanted]
+        return [connection for connection in known if connection.topic in requested]
 
     def messages(self, topics: Iterable[str] | None = None) -> Iterator[BagMessage]:
-        """The messages in order of their log time.
+        """Yield the messages in the order of their log times.
 
-        A recording that is split into files is read file by file: where these overlap in time, order holds within each.
+        Split recordings are read file by file; files that overlap in time are ordered only within each file.
 
-        :param topics: names of the topics wanted; None for all
-        :raises BagError: a topic is not in the bag; the bag turns out damaged on the way
+        :param topics: topics to read; None for all
+        :raises BagError: a topic is not in the bag, or the bag is damaged
         """
         connections = self._connections(topics)
         if not connections:
@@ -194,7 +203,7 @@ class BagReader:
             yield BagMessage(connection.topic, connection.msgtype, stamp, data)
 
     def images(self, topic: str) -> Iterator[BagImage]:
-        """The images of one topic in order of their log time.
+        """Yield the images of ``topic`` in the order of their log times.
 
         :raises BagError: no such topic, one of another type, or a damaged message
         """
@@ -212,28 +221,27 @@ _STORE = common_types()
 
 
 def _recovery(path: Path) -> str:
-    """How to bring back what is whole of an .mcap file, or of one in a folder, that was cut short; '' if none was."""
+    """Return how to recover an .mcap file, or one in a folder, that was cut short; '' if none was."""
     for file in sorted(path.glob("*.mcap")) if path.is_dir() else [path]:
         with suppress(OSError):
-            if file.suffix == ".mcap" and not _ends_whole(file):
+            if file.suffix == ".mcap" and not _was_closed(file):
                 whole = file.with_name(f"{file.stem}_whole.mcap")
-                return f"it was cut short: `mcap recover {file} -o {whole}` brings back what was written"
+                return f"it was cut short; recover it with `mcap recover {file} -o {whole}`"
     return ""
 
 
-def _ends_whole(file: Path) -> bool:
-    """Whether a file ends as one that was closed does."""
+def _was_closed(file: Path) -> bool:
+    """Return whether an .mcap file ends with the closing magic bytes."""
     with file.open("rb") as content:
         content.seek(-min(len(_MCAP_END), file.stat().st_size), os.SEEK_END)
         return content.read() == _MCAP_END
 
 
 def _roll_back(path: Path) -> None:
-    """Undo what a recorder that was killed had half written into a database.
+    """Roll back the incomplete transaction of a killed recorder.
 
-    rosbags opens databases as unchangeable, and so would take those halves for the recording. Opened as usual, SQLite
-    finds the journal and rolls back. Where it may not (a recorder is at work, the disk cannot be written to), what is
-    there is read as it is.
+    rosbags opens databases as immutable and would read incomplete data. Opened normally, SQLite finds the journal and
+    rolls back. If that fails (a recorder is active, the disk is read-only), the database is read as it is.
     """
     for file in path.glob("*.db3") if path.is_dir() else [path]:
         if file.suffix == ".db3" and any(file.with_name(f"{file.name}-{log}").is_file() for log in ("journal", "wal")):
@@ -242,19 +250,19 @@ def _roll_back(path: Path) -> None:
 
 
 def decode_image_message(message: BagMessage) -> BagImage:
-    """Take the CDR bytes of a ``sensor_msgs/msg/Image`` apart; the pixels are not copied.
+    """Deserialize ``message``, a ``sensor_msgs/msg/Image``, without copying the pixels.
 
     :raises BagError: the bytes are no such message
     """
     try:
         image: Any = _STORE.deserialize_cdr(message.data, IMAGE_TYPE)
-    except Exception as error:  # rosbags raises whatever its generated code stumbles over
+    except Exception as error:  # the generated code of rosbags raises many kinds of errors
         found = f"others ({str(error) or type(error).__name__})"
         raise BagError(f"a message of {message.topic}", f"the CDR bytes of a {IMAGE_TYPE}", found) from error
     return BagImage(
         topic=message.topic,
         log_ns=message.stamp_ns,
-        stamp_ns=image.header.stamp.sec * 1_000_000_000 + image.header.stamp.nanosec,
+        stamp_ns=stamp_of(image.header),
         frame_id=image.header.frame_id,
         height=image.height,
         width=image.width,

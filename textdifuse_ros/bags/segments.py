@@ -1,15 +1,15 @@
-"""A recording that is written piece by piece, so that a run that was killed goes on where it was.
+"""Writes a recording piece by piece, so that a run that was killed can be resumed.
 
-Beside ``OUT``, the recording to be, lies the folder ``OUT.partial`` while there is work:
+While the work is unfinished, the folder ``OUT.partial`` lies beside ``OUT``, the recording to be written:
 
-    job.json      what is being made; a run that makes something else does not go on with it
-    lock          held by the run that is at work
-    000000/ ...   complete pieces, each a recording whose note ``piece`` says what else came of it
-    writing/      what is being written: a piece, or OUT itself
+    job.json      description of the job; only a run of the same job resumes it
+    lock          locked by the active run
+    000000/ ...   complete pieces, each a recording with metadata in its note ``piece``
+    writing/      the piece being written, or OUT itself
 
-A piece is written in ``writing`` and renamed when it is whole; so is ``OUT`` at the end, after which ``OUT.partial``
-goes. Whatever moment a run is killed at, there are complete pieces, perhaps ``OUT``, and something in ``writing`` that
-the next run throws away.
+A piece is written in ``writing`` and renamed when it is complete. At the end ``OUT`` is written the same way, and
+``OUT.partial`` is removed. Whenever a run is killed, it leaves complete pieces, perhaps ``OUT``, and something in
+``writing`` that the next run removes.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ PIECE = "piece"
 
 
 class Pieces:
-    """The work on one recording; a context manager that holds its lock.
+    """The pieces of one recording; a context manager that holds its lock.
 
-    :param output: the recording to be made
-    :param job: what it is made of and how: plain values; equal jobs give equal bytes
+    :param output: the recording to write
+    :param job: inputs and settings as plain values; equal jobs give equal bytes
     :param storage: ``mcap`` or ``sqlite3``
-    :param restart: throw away what another job has left
-    :raises BagError: another run is at work on it; another job was begun; the folder cannot be made
+    :param restart: remove the pieces of another job
+    :ivar count: number of complete pieces
+    :raises BagError: another run is active; another job was started; the folder cannot be created
     """
 
     def __init__(self, output: Path, job: dict[str, Any], storage: str = "mcap", *, restart: bool = False) -> None:
@@ -63,12 +64,12 @@ class Pieces:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._lock.close()
-            raise BagError(str(self.output), "made by one run at a time", "another one at work on it") from error
+            raise BagError(str(self.output), "written by one run at a time", "another active run") from error
         try:
             with _disk(self.folder):
-                self._take_up()
+                self._resume()
         except BaseException:
-            if not (self.folder / JOB).exists():  # nothing was begun, and nothing is to be left
+            if not (self.folder / JOB).exists():  # nothing was started: leave nothing behind
                 with suppress(BagError):
                     self.clear()
             self._lock.close()
@@ -80,19 +81,19 @@ class Pieces:
     ) -> None:
         self._lock.close()
 
-    def _take_up(self) -> None:
-        """Find what an earlier run has left of this job."""
+    def _resume(self) -> None:
+        """Find the complete pieces of an earlier run of this job."""
         path = self.folder / JOB
-        begun = path.read_text(encoding="utf-8") if path.is_file() else ""
-        if begun and begun != self.job and not self._restart:
-            remedy = f"repeat it as it was begun, or give --restart to throw its work away ({self.folder})"
+        started = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if started and started != self.job and not self._restart:
+            remedy = f"repeat it with the same arguments, or give --restart to remove its pieces ({self.folder})"
             raise BagError(f"the unfinished {self.output}", "of this job", "of another", remedy)
-        if begun != self.job:
-            path.unlink(missing_ok=True)  # first: without it, whatever is left is nobody's
+        if started != self.job:
+            path.unlink(missing_ok=True)  # first: pieces without a job belong to nobody
             for item in self.folder.iterdir():
                 if item.is_dir():
                     shutil.rmtree(item)
-            _write_whole(path, self.job)
+            _write_atomically(path, self.job)
         shutil.rmtree(self.folder / WRITING, ignore_errors=True)
         while self._piece(self.count).is_dir():
             self.count += 1
@@ -101,12 +102,12 @@ class Pieces:
         return self.folder / f"{number:06d}"
 
     def notes(self) -> list[Any]:
-        """What was noted with each complete piece, in their order."""
+        """Return the metadata of each complete piece, in order."""
         return [json.loads(read_notes(self._piece(number))[PIECE]) for number in range(self.count)]
 
     @contextmanager
     def next_piece(self) -> Iterator[tuple[BagWriter, dict[str, Any]]]:
-        """A writer for the next piece, and a mapping for what is to be noted with it; whole if the block ends well."""
+        """Yield a writer for the next piece and a mapping for its metadata; complete if the block raises nothing."""
         folder = self.folder / WRITING / self._piece(self.count).name
         with self._written(folder, self._piece(self.count), "mcap") as writer:
             note: dict[str, Any] = {}
@@ -116,19 +117,19 @@ class Pieces:
 
     @contextmanager
     def final(self) -> Iterator[BagWriter]:
-        """A writer for the recording itself; when the block ends well it is in place, and the pieces are gone."""
+        """Yield a writer for the recording; if the block raises nothing, it is put in place and the pieces removed."""
         with self._written(self.folder / WRITING / self.output.name, self.output, self.storage) as writer:
             yield writer
         self.clear()
 
     def piece(self, number: int) -> BagReader | None:
-        """A complete piece, open; None for one without a message."""
+        """Open the complete piece ``number``; None if it has no messages."""
         if not count_messages(self._piece(number)):
             return None
         return BagReader(self._piece(number))
 
     def beside(self, number: int, name: str) -> Path:
-        """Where a file lies that was written into the folder of a complete piece, beside its messages."""
+        """Return the path of the file ``name`` in the folder of the complete piece ``number``."""
         return self._piece(number) / name
 
     def clear(self) -> None:
@@ -137,17 +138,17 @@ class Pieces:
         :raises BagError: it cannot be removed
         """
         with _disk(self.folder):
-            (self.folder / JOB).unlink(missing_ok=True)  # first: without it, whatever is left is nobody's
+            (self.folder / JOB).unlink(missing_ok=True)  # first: pieces without a job belong to nobody
             for item in self.folder.iterdir():
                 if item.is_dir():
                     shutil.rmtree(item)
             (self.folder / LOCK).unlink(missing_ok=True)
-        with suppress(OSError):  # something of somebody else's
+        with suppress(OSError):  # not empty: it holds files of others
             self.folder.rmdir()
 
     @contextmanager
     def _written(self, folder: Path, target: Path, storage: str) -> Iterator[BagWriter]:
-        """A writer in ``folder``, which becomes ``target`` when the block ends well and goes when it does not."""
+        """Yield a writer in ``folder``, which is renamed to ``target``, or removed if the block raises."""
         shutil.rmtree(folder.parent, ignore_errors=True)
         writer = BagWriter(folder, storage)
         try:
@@ -166,12 +167,12 @@ class Pieces:
 
 
 def read_notes(recording: Path) -> dict[str, str]:
-    """The notes in a recording's metadata; none where it is not one of ours."""
+    """Return the notes in the metadata of ``recording``; empty if there are none."""
     return {str(name): str(text) for name, text in (_information(recording).get("custom_data") or {}).items()}
 
 
 def count_messages(recording: Path) -> int:
-    """How many messages its metadata tell of."""
+    """Return the number of messages in the metadata of ``recording``."""
     return int(_information(recording).get("message_count", 0))
 
 
@@ -183,8 +184,8 @@ def _information(recording: Path) -> dict[str, Any]:
         return {}
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
+def _write_atomically(path: Path, text: str) -> None:
+    """Write a file atomically."""
     new = path.with_suffix(".new")
     try:
         new.write_text(text, encoding="utf-8")
@@ -198,7 +199,7 @@ def _write_whole(path: Path, text: str) -> None:
 
 @contextmanager
 def _disk(folder: Path) -> Iterator[None]:
-    """Errors of the disk as those of the project."""
+    """Raise errors of the disk as BagError."""
     try:
         yield
     except OSError as error:
@@ -206,7 +207,7 @@ def _disk(folder: Path) -> Iterator[None]:
 
 
 def _flush(path: Path) -> None:
-    """Have a file, or the names in a folder, reach the disk."""
+    """Flush a file or a folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

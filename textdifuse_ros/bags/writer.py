@@ -28,21 +28,21 @@ _STORE = common_types()
 
 
 class BagWriter:
-    """A new rosbag2 folder (uncompressed), readable by ``ros2 bag``.
+    """Writer of a new rosbag2 folder (uncompressed), readable by ``ros2 bag``.
 
-    Message definitions are those of ROS 2 Jazzy's common interfaces; of other types they are taken from the ``.msg``
-    files of the installed packages.
+    Message definitions come from the common interfaces of ROS 2 Jazzy, and for other types from the ``.msg`` files of
+    the installed packages.
 
-    Use it as a context manager. The folder becomes a valid recording when it is closed; leaving the block by an
-    exception closes it as well, so that what was recorded until then is kept.
+    Use it as a context manager. The folder becomes a valid recording when it is closed, also when an exception leaves
+    the block.
 
-    Where the disk fails (full, gone) the first call that meets it raises, and closes the files as they are, so that
-    nothing fails a second time; what :meth:`flush` has written before stays.
+    If the disk fails (full, removed), the first call that notices it raises and closes the files; data written by an
+    earlier :meth:`flush` is kept.
 
-    :param path: the folder to make, parents included
+    :param path: the folder to create, with its parents
     :param storage: ``mcap`` or ``sqlite3``
-    :param overwrite: replace a recording that is already there; a folder that is no recording is never removed
-    :raises BagError: the path exists, cannot be made, or the storage is another
+    :param overwrite: replace an existing recording; a folder that is no recording is never removed
+    :raises BagError: the path exists or cannot be created, or the storage is unknown
     """
 
     def __init__(self, path: str | Path, storage: str = "mcap", *, overwrite: bool = False) -> None:
@@ -56,7 +56,7 @@ class BagWriter:
         self._store = common_types()
         # Version 9 of the metadata is what Jazzy writes; older distributions read 8 at most, but name QoS by numbers.
         self._writer: Writer | None = Writer(self.path, version=9, storage_plugin=STORAGES[storage])
-        with self._disk("a folder that can be made"):
+        with self._disk("a folder that can be created"):
             self._writer.open()
 
     def _make_room(self, overwrite: bool) -> None:
@@ -89,7 +89,7 @@ class BagWriter:
             self._writer = None
 
     def flush(self) -> None:
-        """Hand over to the system what was written so far: it is then there even if the process is killed.
+        """Hand over the messages written so far to the operating system: they survive a kill of the process.
 
         :raises BagError: the disk fails
         """
@@ -104,16 +104,16 @@ class BagWriter:
 
     @contextmanager
     def _disk(self, expected: str = "a recording that can be written") -> Iterator[None]:
-        """Errors of the disk as those of the project; after one, nothing more is written."""
+        """Raise errors of the disk as BagError; after one, nothing more is written."""
         try:
             yield
         except (OSError, sqlite3.Error) as error:
             writer, self._writer = self._writer, None
             if writer is not None:
-                with suppress(Exception):  # what is buffered meets the same disk
+                with suppress(Exception):  # buffered data fails on the same disk
                     writer.abort()
             found = getattr(error, "strerror", None) or error
-            self._failure = BagError(str(self.path), expected, found, "see to the disk it lies on")
+            self._failure = BagError(str(self.path), expected, found, "check its disk")
             raise self._failure from error
 
     def _open_writer(self) -> Writer:
@@ -124,17 +124,17 @@ class BagWriter:
         return self._writer
 
     def note(self, name: str, text: str) -> None:
-        """Put a note into the ``custom_data`` of the metadata."""
+        """Set the entry ``name`` of the metadata's ``custom_data`` to ``text``."""
         self._open_writer().set_custom_data(name, text)
 
     def add_topic(self, topic: str, type: str, like: Connection | None = None, offered: Sequence[Qos] = ()) -> None:
-        """Announce a topic. The same topic and type again changes nothing.
+        """Add a topic. Adding the same topic and type again changes nothing.
 
-        :param type: as ``sensor_msgs/msg/Image``
-        :param like: a topic of another recording, whose definition of the type and offered QoS are taken over
+        :param topic: the topic
+        :param type: message type, for example ``sensor_msgs/msg/Image``
+        :param like: a topic of another recording to copy the message definition and the offered QoS from
         :param offered: without ``like``, the QoS of each of its publishers
-        :raises BagError: a type whose definition is not found, another type than the topic already has, or a disk that
-            fails
+        :raises BagError: the type has no definition, the topic already has another type, or the disk fails
         """
         writer = self._open_writer()
         if topic in self._topics:
@@ -153,9 +153,11 @@ class BagWriter:
             self._topics[topic] = writer.add_connection(topic, type, **known)
 
     def write_raw(self, topic: str, stamp_ns: int, data: bytes | memoryview) -> None:
-        """Write one message as its CDR bytes (with the encapsulation header).
+        """Write a serialized message.
 
+        :param topic: a topic that was added before
         :param stamp_ns: log time [ns], at least 0
+        :param data: CDR bytes with the encapsulation header
         :raises BagError: the topic was not added, the time is negative, or the disk fails
         """
         writer = self._open_writer()
@@ -169,13 +171,15 @@ class BagWriter:
     def write_image(
         self, topic: str, stamp_ns: int, frame_id: str, image: np.ndarray, header_stamp: int | None = None
     ) -> None:
-        """Write one image as ``sensor_msgs/msg/Image``, mono8 or rgb8; the topic is added where it is new.
+        """Write an image as ``sensor_msgs/msg/Image``, mono8 or rgb8; add the topic if it is new.
 
+        :param topic: the topic
         :param stamp_ns: log time [ns]
+        :param frame_id: frame for the header
         :param image: uint8 [H, W] or [H, W, 3] RGB
-        :param header_stamp: time in the header [ns]; the log time where it is None
-        :raises ImageError: another type or shape
-        :raises BagError: the topic has another type
+        :param header_stamp: header stamp [ns]; None for the log time
+        :raises ImageError: the image has another dtype or shape
+        :raises BagError: the topic has another type, or the disk fails
         """
         self.add_topic(topic, IMAGE_TYPE)
         header_stamp = stamp_ns if header_stamp is None else header_stamp
@@ -203,15 +207,15 @@ def _image_bytes(image: np.ndarray, stamp_ns: int, frame_id: str) -> memoryview 
 
 
 def recorded_profile(profile: Any) -> Qos:
-    """A publisher's quality of service as recordings hold it.
+    """Convert a QoS profile to the form of ``rosbags``.
 
-    :param profile: a ``QoSProfile`` of rclpy, or whatever has its fields
+    :param profile: an ``rclpy.qos.QoSProfile``
     """
 
     def time_of(duration: Any) -> QosTime:
         return QosTime(*divmod(duration.nanoseconds, 10**9))
 
-    # Both number the policies as rmw does.
+    # Both use the policy numbers of rmw.
     return Qos(
         history=QosHistory(int(profile.history)),
         depth=profile.depth,
