@@ -44,8 +44,8 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
     return load_localizer(folder / WEIGHTS)[1].tensors
 
 
-def test_a_code_costs_what_its_classes_lack() -> None:
-    """By hand: with p = (.5, .3, .2) a code of the first two classes costs -log .8, an open one nothing."""
+def test_a_code_costs_the_probability_outside_its_classes() -> None:
+    """By hand: with p = (.5, .3, .2) a code of the first two classes costs -log .8, one of all classes nothing."""
     logs = torch.log(torch.tensor([0.5, 0.3, 0.2])).view(1, 3, 1, 1)
     allowed = torch.tensor([[True, False, False], [True, True, False], [True, True, True]])
     for code, expected in ((0, 0.5), (1, 0.8), (2, 1.0)):
@@ -55,7 +55,7 @@ def test_a_code_costs_what_its_classes_lack() -> None:
     assert both.item() == pytest.approx((-3 * np.log(0.5) - np.log(0.8)) / 4)
 
 
-def test_boxes_cost_nothing_only_where_they_fit() -> None:
+def test_the_box_loss_is_zero_only_for_exact_boxes() -> None:
     truth = torch.full((1, 4, 2, 2), float("nan"))
     truth[0, :, 0, 0] = torch.tensor([4.0, 4.0, 4.0, 4.0])
     fit = torch.full((1, 4, 2, 2), 4.0)
@@ -67,7 +67,7 @@ def test_boxes_cost_nothing_only_where_they_fit() -> None:
     assert box_loss(half, truth).item() == pytest.approx(0.5, abs=1e-4)
 
 
-def test_open_pixels_do_not_count_for_the_overlap() -> None:
+def test_undecided_pixels_do_not_count_for_the_dice_loss() -> None:
     codes = torch.tensor([[[PERSON, STUFF, RIDER, UNKNOWN]]])
     probability = torch.zeros(1, 11, 1, 4)
     probability[0, PERSON] = torch.tensor([1.0, 0.0, 1.0, 1.0])
@@ -96,7 +96,7 @@ def test_training_lowers_the_loss(pack: Path, tmp_path: Path) -> None:
     assert checkpoint.provenance["history"][0]["done"] == 40
 
 
-def test_an_interrupted_run_ends_with_the_same_bits(pack: Path, tmp_path: Path) -> None:
+def test_an_interrupted_and_resumed_run_gives_the_same_bits(pack: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     localizer_trainer(CONFIG, whole, pack, sizes=SIZES).run()
     trainer = localizer_trainer(CONFIG, parts, pack, sizes=SIZES)
@@ -112,7 +112,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(pack: Path, tmp_path: Path) 
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_another_run_is_refused(pack: Path, tmp_path: Path) -> None:
+def test_the_state_of_another_run_is_refused(pack: Path, tmp_path: Path) -> None:
     localizer_trainer(CONFIG, tmp_path / "run", pack, sizes=SIZES).run()
     with pytest.raises(ConfigError, match="learning_rate"):
         localizer_trainer(replace(CONFIG, learning_rate=1e-5), tmp_path / "run", pack)
@@ -176,7 +176,7 @@ class _Oracle:
     name = "oracle"
     vocabulary = None
 
-    def __call__(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
+    def locate(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
         mask = infrared > 200
         phrase = next(p.index for p in prompt.phrases if p.text == "person")
         found = (Instance(mask, (10, 10, 20, 30), 0.9, phrase),) if mask.any() else ()

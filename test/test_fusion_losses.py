@@ -1,4 +1,4 @@
-"""What the joint stage is trained for: the target image, its edges, and each term of the loss."""
+"""Losses of the joint stage: the target image, its edges, and each term of the loss."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ ROAD = LOOKS["road"]
 
 
 def scene(seed: int = 0, size: int = 64) -> tuple[Tensor, Tensor]:
-    """A smooth visible and a smooth infrared image over most of the range, [1, 1, S, S] each."""
+    """Create a smooth visible and a smooth infrared image over most of the range, [1, 1, S, S] each."""
     noise = torch.rand(2, 1, 6, 6, generator=torch.Generator().manual_seed(seed))
     smooth = torch.nn.functional.interpolate(noise, size=(size, size), mode="bicubic", align_corners=False).clamp(0, 1)
     return smooth[:1], smooth[1:]
 
 
 @pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
-def test_the_target_uses_the_range_and_belongs_to_no_place(look: Look) -> None:
+def test_the_target_uses_the_range_and_does_not_depend_on_position(look: Look) -> None:
     visible, infrared = scene()
     target = vivid_target(visible, infrared, look)
     assert target.min() >= 0 and target.max() <= 1
     assert target.max() - target.min() > 0.85
-    # Turned by half a circle, so that the quantiles sample the same pixels: every seventh of 4,096, from either end.
-    turned = vivid_target(visible.flip(2, 3), infrared.flip(2, 3), look).flip(2, 3)
-    torch.testing.assert_close(target, turned, atol=1e-3, rtol=0)
+    # Rotated by 180 degrees, so that the quantiles sample the same pixels: every seventh of 4,096, from either end.
+    rotated = vivid_target(visible.flip(2, 3), infrared.flip(2, 3), look).flip(2, 3)
+    torch.testing.assert_close(target, rotated, atol=1e-3, rtol=0)
 
 
-def test_black_stays_black_and_warm_stays_bright() -> None:
+def test_black_stays_black_and_warm_objects_stay_bright() -> None:
     night, cold = torch.full((1, 1, 64, 64), 0.01), torch.zeros(1, 1, 64, 64)
     cold[..., 20:44, 28:36] = 0.95
     target = vivid_target(night, cold, ROAD)
@@ -58,7 +58,7 @@ def test_black_stays_black_and_warm_stays_bright() -> None:
     assert target[..., :16, :].max() < 0.05
 
 
-def test_there_is_no_halo_around_what_is_warm() -> None:
+def test_there_is_no_halo_around_warm_objects() -> None:
     road, body = torch.full((1, 1, 96, 96), 0.1), torch.full((1, 1, 96, 96), 0.1)
     body[..., 30:66, 40:56] = 0.9
     target = vivid_target(road, body, ROAD)
@@ -84,8 +84,8 @@ def test_edges_are_the_stronger_sources_with_their_sign() -> None:
     assert edges[:, 1, 8, 4] > 0 > edges[:, 1, 20, 4]
 
 
-def test_lines_that_are_bright_in_one_source_and_dark_in_the_other_stay_as_the_stronger_has_them() -> None:
-    """Lane lines: white to the eye, colder than the road; in sum and maximum of the two they would all but vanish."""
+def test_lines_that_differ_in_sign_follow_the_stronger_source() -> None:
+    """Lane lines are white in the visible and colder than the road; in sum and maximum they would almost vanish."""
     lines = torch.zeros(1, 1, 96, 96)
     lines[..., 20::24] = lines[..., 21::24] = 1
     visible, infrared = 0.45 + 0.35 * lines, 0.85 - 0.3 * lines
@@ -99,7 +99,7 @@ def test_lines_that_are_bright_in_one_source_and_dark_in_the_other_stay_as_the_s
     assert contrast(vivid_target(dim, warm, ROAD)) > 0.3
 
 
-def test_texture_of_the_cold_sky_is_cored_out_and_that_of_warm_ground_is_not() -> None:
+def test_texture_of_the_cold_sky_is_removed_and_texture_of_warm_ground_is_kept() -> None:
     visible = torch.full((1, 1, 64, 64), 0.8)
     texture = 0.01 * torch.sign(torch.sin(torch.arange(64.0) * 2 * np.pi / 8)).expand(1, 1, 64, 64)
 
@@ -122,7 +122,7 @@ def test_texture_of_the_cold_sky_is_cored_out_and_that_of_warm_ground_is_not() -
     assert shown(0.60) > 0.05
 
 
-def test_a_bright_sky_by_day_is_the_visibles_with_its_wires_and_what_stands_before_it_is_not() -> None:
+def test_a_daylight_sky_and_its_wires_follow_the_visible_and_objects_before_it_do_not() -> None:
     visible, infrared = torch.full((1, 1, 96, 96), 0.4), torch.full((1, 1, 96, 96), 0.6)
     visible[..., :64, :] = 0.8
     infrared[..., :64, :] = 0.03 + 0.02 * torch.rand(64, 96, generator=torch.Generator().manual_seed(0))
@@ -141,22 +141,22 @@ def test_a_bright_sky_by_day_is_the_visibles_with_its_wires_and_what_stands_befo
     torch.testing.assert_close(without_cold_sky(visible, infrared, LOOKS["medical"]), infrared)
 
 
-def test_the_joint_stage_asks_for_the_visibles_sky_and_for_none_of_the_infrareds_texture() -> None:
+def test_the_joint_stage_targets_the_visible_sky_without_infrared_texture() -> None:
     visible, infrared = torch.full((1, 3, 96, 96), 0.4), torch.full((1, 1, 96, 96), 0.6)
     visible[..., :48, :] = 0.8
     infrared[..., :48, :] = 0.1 * torch.rand(48, 96, generator=torch.Generator().manual_seed(0))
     visible[..., 64:, ::8], infrared[..., 48:64, :] = 0.2, 0.3
-    asked = []
+    calls = []
 
     def objective(denoiser, target, loss, generator, variance):
-        asked.append((target, loss))
+        calls.append((target, loss))
         return {"loss": torch.zeros(())}
 
     for look in (ROAD, replace(ROAD, sky_share=0)):
         stage = JointStage(DriveNetworks(DriveConfig(**TINY)), look)
         stage.objective = objective
         stage(Sample(visible, visible, infrared, infrared), torch.Generator().manual_seed(1))
-    (target, loss), _, (without, _), _ = asked
+    (target, loss), _, (without, _), _ = calls
     sky = (..., slice(8, 32), slice(8, 88))
     assert target[sky].mean() > without[sky].mean() + 0.1
     printed = target.clone()
@@ -164,7 +164,7 @@ def test_the_joint_stage_asks_for_the_visibles_sky_and_for_none_of_the_infrareds
     assert loss(printed) > loss(target) + 0.05
 
 
-def test_what_is_to_be_kept_of_the_infrared_is_what_is_to_be_shown_of_it() -> None:
+def test_the_loss_keeps_the_information_of_the_shown_infrared() -> None:
     visible, infrared = scene(5)
     shown = torch.rand(visible.shape, generator=torch.Generator().manual_seed(2))
     target, edges = vivid_target(visible, infrared, ROAD), vivid_edges(visible, infrared, ROAD)
@@ -194,7 +194,7 @@ def test_information_falls_with_blur_and_noise_and_rises_with_contrast() -> None
     assert local_information(1.3 * source, source).item() > copy
 
 
-def test_contrast_beyond_the_most_kept_is_worth_nothing_but_faint_structure_may_be_raised() -> None:
+def test_contrast_above_most_kept_does_not_count_but_faint_structure_may_be_raised() -> None:
     source = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
 
     def kept(gain: float, scale: float) -> float:
@@ -205,7 +205,7 @@ def test_contrast_beyond_the_most_kept_is_worth_nothing_but_faint_structure_may_
     assert kept(2, 0.02) > 1.1 * kept(1.3, 0.02)
 
 
-def test_grid_energy_sees_the_shuffles_grid_and_neither_offset_nor_noise() -> None:
+def test_grid_energy_measures_the_grid_and_neither_offset_nor_noise() -> None:
     cell = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
     grid = 0.05 * cell.repeat(16, 16)[None, None]
     noise = 0.05 * torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -217,7 +217,7 @@ def test_grid_energy_sees_the_shuffles_grid_and_neither_offset_nor_noise() -> No
     assert grid_energy(ramp).item() < 0.4 * energy
 
 
-def test_the_loss_prefers_its_target_to_what_is_wrong_with_fused_images() -> None:
+def test_the_loss_is_lowest_at_its_target() -> None:
     visible, infrared = scene(5)
     target, edges = vivid_target(visible, infrared, ROAD), vivid_edges(visible, infrared, ROAD)
 

@@ -1,4 +1,4 @@
-"""``textdifuse train``: one's own images, one YAML for a model, the plan of a run."""
+"""``textdifuse train``: packing images, the run file, the plan of a run, ablation."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def write_yaml(path: Path, content: dict[str, Any]) -> Path:
     return path
 
 
-def test_own_images_are_packed(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_custom_images_are_packed(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pack = tmp_path / "own.pack"
     words = ["--pairs", images / "vis", images / "ir", "--clean", images / "more", "-o", pack]
     assert run("train", "pack", *words) == 0
@@ -67,7 +67,7 @@ def test_own_images_are_packed(images: Path, tmp_path: Path, capsys: pytest.Capt
     item = street(1, 60, 80)
     assert np.array_equal(opened.visible(by_name["pairs/1"]), item.visible)
     assert np.array_equal(opened.infrared(by_name["pairs/1"]), item.infrared)
-    assert opened.infrared(by_name["pairs/0"]).max() == 255  # 16 bits are stretched as the fuser does it
+    assert opened.infrared(by_name["pairs/0"]).max() == 255  # 16-bit images are stretched as by the fuser
     assert (by_name["clean/more/b"].height, by_name["clean/more/b"].width) == (560, 960)
 
 
@@ -81,10 +81,10 @@ def test_medical_pairs_are_packed_from_the_training_parts(tmp_path: Path) -> Non
     opened = ImagePack(tmp_path / "medical.pack")
     assert {entry.name for entry in opened.entries} == {"ct-mri/1", "pet-mri/2"}
     (ct,) = (entry for entry in opened.entries if entry.name == "ct-mri/1")
-    assert np.array_equal(opened.infrared(ct), street(1, 50, 50).infrared)  # b, MRI, stands for infrared
+    assert np.array_equal(opened.infrared(ct), street(1, 50, 50).infrared)  # b, the MRI, takes the place of infrared
 
 
-def test_images_that_do_not_fit_are_refused(images: Path, tmp_path: Path) -> None:
+def test_images_that_do_not_match_are_refused(images: Path, tmp_path: Path) -> None:
     from textdifuse_ros.data.pairs import Source, harvard_sources, pair_sources
 
     write_png(tmp_path / "ir" / "0.png", np.zeros((60, 80), np.uint8))
@@ -99,7 +99,7 @@ def test_images_that_do_not_fit_are_refused(images: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "none.pack").exists()
 
 
-def test_one_file_takes_a_model_from_images_to_a_fused_pair(
+def test_one_run_file_trains_a_model_from_images_to_a_fused_pair(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -136,7 +136,7 @@ def test_one_file_takes_a_model_from_images_to_a_fused_pair(
         ("luma", 2, "road", 1e-3),
         ("chroma", 3, "road", 1e-3),
         ("control", 2, "none", 1e-3),
-        ("joint", 1, "road", 1e-3),  # the flag came before the file
+        ("joint", 1, "road", 1e-3),  # the flag overrides the file
     ]
     assert checkpoint.config["luma_widths"] == list(TINY["luma_widths"])
     fuser = Fuser.from_config(FuserConfig(model=str(tmp_path / "runs" / "joint" / WEIGHTS), device="cpu", steps=1))
@@ -165,21 +165,21 @@ def test_a_wrong_run_file_is_refused(content: dict[str, Any], match: str, tmp_pa
         load_run_file(write_yaml(tmp_path / "run.yaml", content))
 
 
-def test_flags_come_before_the_stage_and_that_before_all() -> None:
+def test_flags_override_the_stage_which_overrides_the_common_parameters() -> None:
     file = RunFile(common={"steps": 5, "seed": 5, "warm_up": 5}, stages={"luma": {"steps": 6, "seed": 6}})
     luma, chroma = file.config("luma", {"seed": 7}), file.config("chroma", {})
     assert (luma.stage, luma.steps, luma.seed, luma.warm_up) == ("luma", 6, 7, 5)
     assert (chroma.stage, chroma.steps, chroma.seed) == ("chroma", 5, 5)
 
 
-def test_what_a_stage_needs_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_pack_and_run_folder_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("train", "luma", "--run", tmp_path) == 2
     assert "--pack must be given, or pack in --config" in capsys.readouterr().err
     assert run("train", "luma", "--pack", tmp_path / "x.pack") == 2
     assert "--run must be given, or runs in --config" in capsys.readouterr().err
 
 
-def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
+def test_a_dry_run_prints_the_plan_and_writes_nothing(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pack = tmp_path / "p.pack"
@@ -202,7 +202,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     assert plan["output"].startswith(f"{tmp_path / 'run'}: state.pt and weights.safetensors every 500 steps")
 
 
-def test_ablation_trains_alike_and_measures_alike(
+def test_ablation_trains_and_evaluates_all_variants_alike(
     images: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from textdifuse_ros.train.ablation import VARIANTS
@@ -218,7 +218,7 @@ def test_ablation_trains_alike_and_measures_alike(
     rows = content["sets"][name]["rows"]
     assert set(VARIANTS) < set(rows) and "max" in rows  # and the controls beside them
     figures = {variant: rows[variant]["AG"]["mean"] for variant in VARIANTS}
-    assert len(set(figures.values())) == len(VARIANTS)  # no two variants came to the same images
+    assert len(set(figures.values())) == len(VARIANTS)  # no two variants fuse the same images
     table = (out / "ablation.md").read_text()
     assert all(f"| {variant} " in table and f"- `{variant}`: " in table for variant in VARIANTS)
     assert capsys.readouterr().out == table
@@ -232,19 +232,19 @@ def test_ablation_trains_alike_and_measures_alike(
         assert not any(name.startswith(("luma.encoder", "chroma")) for name in changed)
 
 
-def test_ablation_asks_for_pairs_and_known_variants(
+def test_ablation_requires_pairs_and_known_variants(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["train", "ablate", "--pack", tmp_path / "p", "--start", tiny_checkpoint, "-o", tmp_path / "out"]
     assert run(*words) == 2
-    assert "the pairs to measure on must be" in capsys.readouterr().err
+    assert "the pairs to evaluate on must be" in capsys.readouterr().err
     assert run(*words, "--variant", "half") == 2
     assert "--variant must be one of full, rule_max" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("stage", ["control", "joint", "modulation"])
-def test_a_stage_that_trains_a_part_asks_for_what_the_rest_is(
+def test_a_stage_that_trains_a_part_requires_start_weights(
     stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pack = tmp_path / "p.pack"
@@ -254,7 +254,7 @@ def test_a_stage_that_trains_a_part_asks_for_what_the_rest_is(
     assert not (tmp_path / "run").exists()
 
 
-def test_what_is_no_pack_of_its_kind_and_what_cannot_be_written_is_said_in_a_line(
+def test_a_wrong_pack_and_an_unwritable_path_are_one_line_errors(
     images: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pack = tmp_path / "p.pack"

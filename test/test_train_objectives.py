@@ -1,4 +1,4 @@
-"""What training minimises: the hybrid objective by hand, and the parts of an ablation."""
+"""Training objectives: the hybrid one by hand, and the parts of an ablation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SCHEDULE = by_name("cosine", 40)
 
 
 class Spy:
-    """A denoiser that knows the truth up to a known error, and notes what it is asked."""
+    """A denoiser that knows the truth up to a known error and records its inputs."""
 
     def __init__(self, truth: Tensor, error: float) -> None:
         self.truth, self.error = truth, error
@@ -50,10 +50,10 @@ def truth(count: int = 64) -> Tensor:
 
 
 def never(_: Tensor) -> Tensor:
-    raise AssertionError("the error of the estimate is no part of equation (1)")
+    raise AssertionError("the error of the estimate is not part of equation (1)")
 
 
-def test_hybrid_objective_is_equation_1_at_random_timesteps_of_all() -> None:
+def test_the_hybrid_objective_is_equation_1_at_random_timesteps() -> None:
     clean = truth()
     spy = Spy(clean, 0.1)
     losses = HybridObjective(SCHEDULE)(spy, clean, never, torch.Generator().manual_seed(5))
@@ -64,7 +64,7 @@ def test_hybrid_objective_is_equation_1_at_random_timesteps_of_all() -> None:
     noise = torch.randn(clean.shape, generator=generator)
     z = q_sample(clean, index, noise, SCHEDULE)
     assert torch.equal(z, spy.z[0])
-    # An error of x0 is one of the noise, seen through a / s.
+    # An error of x0 is an error of the noise times a / s.
     abar = torch.tensor(SCHEDULE.abar)[index]
     simple = (0.01 * abar / (1 - abar)).mean()
     vlb = vlb_term(spy(z, index), clean, z, index, SCHEDULE).mean()
@@ -73,7 +73,7 @@ def test_hybrid_objective_is_equation_1_at_random_timesteps_of_all() -> None:
     assert losses["loss"].item() == pytest.approx((simple + VLB_WEIGHT * 40 * vlb).item(), rel=1e-3)
 
 
-def test_hybrid_objective_takes_the_given_error_where_no_truth_is_known() -> None:
+def test_the_hybrid_objective_uses_the_given_error_without_variance() -> None:
     clean = truth()
     loss = HybridObjective(SCHEDULE)(
         Spy(clean, 0.1), clean, lambda x0: (x0 - clean).flatten(1).mean(1), torch.Generator(), variance=False
@@ -81,23 +81,29 @@ def test_hybrid_objective_takes_the_given_error_where_no_truth_is_known() -> Non
     assert loss["loss"].item() == pytest.approx(0.1, rel=1e-4)
 
 
+def test_a_rule_offers_its_result_as_two_terms() -> None:
+    x, y = (torch.randn(2, 3, 4, 4),), (torch.randn(2, 3, 4, 4),)
+    first, second = FixedControl("max").weigh_sources(x, y)
+    assert torch.equal(first[0] + second[0], torch.maximum(x[0], y[0]))
+
+
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [("max", torch.maximum), ("add", lambda a, b: a + b), ("mean", lambda a, b: (a + b) / 2)],
 )
-def test_rules_work_on_every_level(rule: str, expected: Callable[[Tensor, Tensor], Tensor]) -> None:
+def test_rules_are_applied_at_every_level(rule: str, expected: Callable[[Tensor, Tensor], Tensor]) -> None:
     levels = [(torch.randn(2, 3, size, size), torch.randn(2, 3, size, size)) for size in (8, 4)]
     fused = FixedControl(rule)(tuple(a for a, _ in levels), tuple(b for _, b in levels))
-    assert all(torch.equal(made, expected(a, b)) for made, (a, b) in zip(fused, levels, strict=True))
+    assert all(torch.equal(level, expected(a, b)) for level, (a, b) in zip(fused, levels, strict=True))
 
 
-def test_variance_rule_follows_the_source_that_varies() -> None:
+def test_the_variance_rule_follows_the_source_with_more_variance() -> None:
     flat, busy = torch.full((1, 1, 8, 8), 0.5), torch.randn(1, 1, 8, 8)
     assert torch.allclose(variance_rule(flat, busy), busy, atol=1e-5)
     assert torch.allclose(variance_rule(busy, -busy), torch.zeros(1, 1, 8, 8), atol=1e-6)
 
 
-def test_without_diffusion_neither_noise_nor_timestep_is_seen() -> None:
+def test_without_diffusion_the_decoder_sees_neither_noise_nor_timestep() -> None:
     class Echo(torch.nn.Module):
         def forward(
             self, features: tuple[Tensor, ...], z_t: Tensor, timestep: Tensor, *, variance: bool
@@ -123,7 +129,7 @@ def test_each_variant_lacks_one_part() -> None:
     assert {variant.rule for variant in VARIANTS.values()} == {"", *RULES}
 
 
-def test_an_ablation_begins_with_a_fusion_control_that_has_learned_nothing() -> None:
+def test_an_ablation_starts_with_an_untrained_fusion_control() -> None:
     torch.manual_seed(3)
     networks = DriveNetworks(DriveConfig(**TINY))
     with torch.no_grad():
@@ -132,8 +138,8 @@ def test_an_ablation_begins_with_a_fusion_control_that_has_learned_nothing() -> 
     encoder = {name: item.clone() for name, item in networks.luma.encoder.state_dict().items()}
     AblationStage(VARIANTS["full"], TrainConfig(seed=1), networks)
     source = torch.randn(1, 1, 32, 32)
-    seen, warm = networks.luma.encode_pair(source, -source)
-    for fused, x, y in zip(networks.luma.control(seen, warm), seen, warm, strict=True):
+    visible, infrared = networks.luma.encode_pair(source, -source)
+    for fused, x, y in zip(networks.luma.control(visible, infrared), visible, infrared, strict=True):
         assert torch.allclose(fused, (x + y) / 2, atol=1e-6)
     assert all(item.equal(encoder[name]) for name, item in networks.luma.encoder.state_dict().items())
     again = DriveNetworks(DriveConfig(**TINY))
@@ -142,8 +148,8 @@ def test_an_ablation_begins_with_a_fusion_control_that_has_learned_nothing() -> 
     assert all(torch.equal(one, other) for one, other in pairs)
 
 
-def test_chroma_learns_its_later_steps_from_its_own_estimates_alone() -> None:
-    """And every stage takes the hybrid objective where that is asked for."""
+def test_chroma_trains_its_later_steps_on_its_own_estimates_alone() -> None:
+    """And every stage uses the hybrid objective where it is configured."""
     networks = DriveNetworks(DriveConfig(**TINY))
     chroma, luma = (make_stage(TrainConfig(stage=stage), networks).objective for stage in ("chroma", "luma"))
     assert isinstance(chroma, FewStepObjective) and chroma.own_estimate == 1.0
@@ -151,15 +157,15 @@ def test_chroma_learns_its_later_steps_from_its_own_estimates_alone() -> None:
     hybrid = make_stage(TrainConfig(stage="chroma", objective="hybrid"), networks).objective
     assert isinstance(hybrid, HybridObjective)
 
-    seen: list[torch.Tensor] = []
+    inputs: list[torch.Tensor] = []
     truth = torch.full((8, 1, 16, 16), 0.5)
 
     def spy(z_t: torch.Tensor, t: int | torch.Tensor) -> Denoised:
-        seen.append(z_t)
+        inputs.append(z_t)
         return make_denoised("x0", torch.full_like(z_t, -0.5), z_t, t, by_name("cosine", 1000))
 
     def error(x0: torch.Tensor) -> torch.Tensor:
         return (x0 - truth).abs().flatten(1).mean(1)
 
     chroma(spy, truth, error, torch.Generator().manual_seed(0), variance=False)
-    assert (seen[1].mean((1, 2, 3)) < 0).all(), "of the wrong estimate, not of the truth"
+    assert (inputs[1].mean((1, 2, 3)) < 0).all(), "made from the wrong estimate, not from the truth"

@@ -1,4 +1,4 @@
-"""Training as real processes: stopped, killed, and several as one under torchrun."""
+"""Training in real processes: stopped, killed, and several of them under torchrun."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def command(pack: Path, start: Path, run: Path, steps: int = STEPS, **flags: obj
     return [str(word) for word in [*words, *(w for k, v in given.items() for w in (f"--{k.replace('_', '-')}", v))]]
 
 
-def begin(words: list[str], *, processes: int = 1, digests: Path | None = None) -> subprocess.Popen[str]:
-    """Start it in a process group of its own, as a terminal would."""
+def start(words: list[str], *, processes: int = 1, digests: Path | None = None) -> subprocess.Popen[str]:
+    """Start the program in its own process group, as a terminal would."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if digests is not None:
         digests.mkdir()
@@ -53,7 +53,7 @@ def begin(words: list[str], *, processes: int = 1, digests: Path | None = None) 
     )
 
 
-def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+def wait(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     try:
         out, err = process.communicate(timeout=DEADLINE)
     except subprocess.TimeoutExpired:
@@ -79,46 +79,46 @@ def bits(run: Path) -> tuple[int, str, str]:
 
 @pytest.fixture(scope="module")
 def whole(pack: Path, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed."""
+    """An undisturbed run."""
     run = tmp_path_factory.mktemp("runs") / "whole"
-    status, out, err = end(begin(command(pack, tiny_checkpoint, run)))
+    status, out, err = wait(start(command(pack, tiny_checkpoint, run)))
     assert status == 0, err
     assert f"{STEPS} steps done" in out
     return run
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C"])
-def test_a_stopped_process_goes_on_to_the_same_bits(
+def test_a_stopped_process_resumes_to_the_same_bits(
     how: str, pack: Path, tiny_checkpoint: Path, tmp_path: Path, whole: Path
 ) -> None:
     run = tmp_path / "run"
-    process = begin(command(pack, tiny_checkpoint, run))
+    process = start(command(pack, tiny_checkpoint, run))
     wait_for_step(run, 9, process)
     if how == "SIGTERM":
         process.send_signal(signal.SIGTERM)
     else:  # a terminal sends it to the whole group, the loading process too
         os.killpg(process.pid, signal.SIGINT)
-    status, out, err = end(process)
+    status, out, err = wait(process)
     assert status == 130, err
     step = bits(run)[0]
     assert 9 <= step < STEPS
     assert f"stopped after step {step} of {STEPS}; repeat the command to resume" in out
     assert "Traceback" not in err
-    status, _, err = end(begin(command(pack, tiny_checkpoint, run)))
+    status, _, err = wait(start(command(pack, tiny_checkpoint, run)))
     assert status == 0, err
     assert bits(run) == bits(whole)
 
 
-def test_a_killed_process_goes_on_from_its_last_state_to_the_same_bits(
+def test_a_killed_process_resumes_from_its_last_state_to_the_same_bits(
     pack: Path, tiny_checkpoint: Path, tmp_path: Path, whole: Path
 ) -> None:
     run = tmp_path / "run"
-    process = begin(command(pack, tiny_checkpoint, run))
+    process = start(command(pack, tiny_checkpoint, run))
     wait_for_step(run, 10, process)
     os.killpg(process.pid, signal.SIGKILL)
-    end(process)
+    wait(process)
     assert bits(run)[0] % 7 == 0 and bits(run)[0] < STEPS
-    status, _, err = end(begin(command(pack, tiny_checkpoint, run)))
+    status, _, err = wait(start(command(pack, tiny_checkpoint, run)))
     assert status == 0, err
     assert bits(run) == bits(whole)
     assert [json.loads(line)["step"] for line in (run / LOG).read_text().splitlines()] == list(range(1, STEPS + 1))
@@ -129,8 +129,8 @@ def test_two_processes_average_their_gradients(
 ) -> None:
     """Two gloo processes under torchrun against the average of both ranks' gradients, taken here by hand."""
     run, digests = tmp_path / "run", tmp_path / "digests"
-    status, _, err = end(
-        begin(command(pack, tiny_checkpoint, run, 1, precision="float32"), processes=2, digests=digests)
+    status, _, err = wait(
+        start(command(pack, tiny_checkpoint, run, 1, precision="float32"), processes=2, digests=digests)
     )
     assert status == 0, err
     first, second = ((digests / name).read_text() for name in "01")
@@ -155,33 +155,33 @@ def test_two_processes_average_their_gradients(
     trained = torch.load(run / STATE, weights_only=True)["networks"]
     before = fusion_trainer(config, tmp_path / "none", pack, tiny_checkpoint).networks.state_dict()
     for name, tensor in mine.networks.state_dict().items():
-        # Adam divides by the gradient's size: where that is nearly nothing, so is what its sign says.
+        # Adam divides by the magnitude of the gradient: where it is close to zero, its sign is arbitrary.
         close = (tensor - trained[name]).abs() <= 1e-6
         assert close.float().mean() > 0.999, name
     assert any(not torch.equal(trained[name], before[name]) for name in trained)
 
 
-def test_two_processes_stop_together_and_go_on_to_the_same_bits(
+def test_two_processes_stop_together_and_resume_to_the_same_bits(
     pack: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     whole, run = tmp_path / "whole", tmp_path / "run"
     flags = {"steps": 24, "workers": 0}
-    status, _, err = end(begin(command(pack, tiny_checkpoint, whole, **flags), processes=2))  # type: ignore[arg-type]
+    status, _, err = wait(start(command(pack, tiny_checkpoint, whole, **flags), processes=2))  # type: ignore[arg-type]
     assert status == 0, err
-    process = begin(command(pack, tiny_checkpoint, run, **flags), processes=2)  # type: ignore[arg-type]
+    process = start(command(pack, tiny_checkpoint, run, **flags), processes=2)  # type: ignore[arg-type]
     wait_for_step(run, 5, process)
     process.send_signal(signal.SIGTERM)
-    end(process)
+    wait(process)
     assert 5 <= bits(run)[0] < 24
     digests = tmp_path / "digests"
-    process = begin(command(pack, tiny_checkpoint, run, **flags), processes=2, digests=digests)  # type: ignore[arg-type]
-    status, out, err = end(process)
+    process = start(command(pack, tiny_checkpoint, run, **flags), processes=2, digests=digests)  # type: ignore[arg-type]
+    status, out, err = wait(process)
     assert status == 0, err
-    assert out.count("24 steps done") == 1  # one of the two tells
+    assert out.count("24 steps done") == 1  # one of the two reports it
     assert bits(run) == bits(whole)
     assert (digests / "0").read_text() == (digests / "1").read_text()
     assert (run / WEIGHTS).is_file()
 
-    status, _, err = end(begin(command(pack, tiny_checkpoint, run, **flags)))  # type: ignore[arg-type]
+    status, _, err = wait(start(command(pack, tiny_checkpoint, run, **flags)))  # type: ignore[arg-type]
     assert status == 2
     assert "the number of training processes must be 2" in err

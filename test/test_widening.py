@@ -1,4 +1,4 @@
-"""Networks that grow: larger ones compute what the smaller ones did, and their new channels learn."""
+"""Net2net widening: the larger networks compute the same, and their new channels can be trained."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ LARGE = replace(
 )
 
 
-def shaken(config: DriveConfig) -> DriveNetworks:
-    """Networks none of whose weights are 0, as after training."""
+def perturbed(config: DriveConfig) -> DriveNetworks:
+    """Create networks without zero weights, as after training."""
     networks = DriveNetworks(config)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -40,7 +40,7 @@ def shaken(config: DriveConfig) -> DriveNetworks:
 
 
 def outputs(networks: DriveNetworks) -> list[torch.Tensor]:
-    """What all parts of the networks make of the same images."""
+    """Compute the outputs of all parts for the same images."""
     draw = torch.Generator().manual_seed(2)
     visible, infrared, z = (torch.rand(2, 1, 32, 48, generator=draw) * 2 - 1 for _ in range(3))
     amounts = torch.rand(2, 3, 32, 48, generator=draw)
@@ -52,23 +52,23 @@ def outputs(networks: DriveNetworks) -> list[torch.Tensor]:
     fused = tuple(x + y for x, y in zip(*sources, strict=True))
     context = modulation.context(*sources, amounts, z)
     modulated = modulation(*sources, amounts, context)
-    seen = chroma.white_balance(color)
+    balanced = chroma.white_balance(color)
     return [
         *luma.decoder(fused, z, t),
         *luma.decoder(modulated, z, t),
-        *chroma.decoder(chroma.encoder(seen), color[:, 1:], t),
+        *chroma.decoder(chroma.encoder(balanced), color[:, 1:], t),
     ]
 
 
-def test_a_larger_network_computes_the_same_and_its_new_channels_learn() -> None:
-    small = shaken(SMALL)
+def test_a_widened_network_computes_the_same_and_its_new_channels_are_trained() -> None:
+    small = perturbed(SMALL)
     large = widen(small, LARGE)
     assert sum(p.numel() for p in large.parameters()) > 1.5 * sum(p.numel() for p in small.parameters())
     for before, after in zip(outputs(small), outputs(large), strict=True):
         torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
 
     optimizer = torch.optim.SGD(large.parameters(), lr=1e-2)
-    for _ in range(2):  # nothing takes from new channels yet: first their readers learn, then they themselves
+    for _ in range(2):  # first the weights that read the new channels are trained, then the channels
         optimizer.zero_grad()
         torch.stack([(part - 1).square().mean() for part in outputs(large)]).sum().backward()
         optimizer.step()
@@ -82,7 +82,7 @@ def test_a_larger_network_computes_the_same_and_its_new_channels_learn() -> None
     "change",
     [{"luma_widths": (24, 24, 8)}, {"chroma_widths": (8, 8, 8)}, {"control_width": 16}, {"timesteps": 500}],
 )
-def test_what_is_smaller_or_another_cannot_be_grown_to(change: dict[str, object]) -> None:
+def test_smaller_or_different_networks_are_refused(change: dict[str, object]) -> None:
     small = replace(SMALL, chroma_widths=(8, 16, 8))
     assert can_widen(small, small)
     assert can_widen(small, LARGE)
@@ -90,12 +90,12 @@ def test_what_is_smaller_or_another_cannot_be_grown_to(change: dict[str, object]
     assert not can_widen(small, replace(LARGE, **change))
 
 
-def test_a_run_starts_larger_than_its_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_run_starts_wider_than_its_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> None:
     pack = tmp_path / "images.pack"
     write_pack(pack, [street(n, 64, 64) for n in range(2)])
     start, _ = load_networks(tiny_checkpoint)
-    asked = DriveConfig(**{**TINY, "luma_widths": (24, 24, 40)})
-    trainer = fusion_trainer(CONFIG, tmp_path / "run", pack, tiny_checkpoint, drive=asked)
+    requested = DriveConfig(**{**TINY, "luma_widths": (24, 24, 40)})
+    trainer = fusion_trainer(CONFIG, tmp_path / "run", pack, tiny_checkpoint, drive=requested)
     assert trainer.networks.config.luma_widths == (24, 24, 40)
     old = start.luma.encoder.stem.weight
     assert torch.equal(trainer.networks.luma.encoder.stem.weight[:16], old)

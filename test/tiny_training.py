@@ -9,11 +9,18 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from textdifuse_ros.config.training import TrainConfig
 from textdifuse_ros.data.crops import Shape
+from textdifuse_ros.fusion.weights import load_networks
+from textdifuse_ros.train.fusion_task import FusionTask
+from textdifuse_ros.train.state import STATE
+from textdifuse_ros.train.trainer import Trainer
 
 CONFIG = TrainConfig(steps=4, warm_up=1, workers=0, log_every=2, save_every=100, sheet_every=0, precision="float32")
 
@@ -40,7 +47,6 @@ def shapes() -> dict[type, tuple[Shape, ...]]:
 def main() -> int:
     """Run the command line."""
     from textdifuse_ros.cli.main import main as textdifuse
-    from textdifuse_ros.train.trainer import Trainer
 
     for stage, small in shapes().items():
         stage.shapes = small  # type: ignore[attr-defined]
@@ -65,6 +71,43 @@ def digest(tensors: dict[str, Any]) -> str:
     for name in sorted(tensors):
         found.update(name.encode() + tensors[name].numpy().tobytes())
     return found.hexdigest()
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read the weights of a checkpoint."""
+    return load_networks(path)[1].tensors
+
+
+def state(folder: Path) -> dict[str, Any]:
+    """Read the state of a run."""
+    found: dict[str, Any] = torch.load(folder / STATE, weights_only=True)
+    return found
+
+
+def flat(value: Any) -> list[Any]:
+    """List all leaves of nested containers, tensors as bytes."""
+    if isinstance(value, torch.Tensor):
+        return [(value.dtype, value.numpy().tobytes())]
+    if isinstance(value, dict):
+        return [leaf for name in sorted(value, key=str) for leaf in (str(name), *flat(value[name]))]
+    if isinstance(value, (list, tuple)):
+        return [leaf for item in value for leaf in flat(item)]
+    return [value]
+
+
+def at_step(trainer: Trainer[FusionTask], step: int, act: Callable[[], object]) -> None:
+    """Call ``act`` within the step that starts after ``step`` steps."""
+    stage = trainer.task.stage
+
+    class Watched:
+        shapes, parameters = stage.shapes, stage.parameters
+
+        def __call__(self, batch: Any, generator: torch.Generator) -> dict[str, torch.Tensor]:
+            if trainer.step == step:
+                act()
+            return stage(batch, generator)
+
+    trainer.task.stage = Watched()  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``textdifuse train``: pack images, train the stages one after the other, join what they give, ablate."""
+"""``textdifuse train``: pack images, train stages, join and average checkpoints, ablate."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ HELP = (
 )
 INTERRUPTED = 130
 
-_PAIRS = "Two folders of aligned pairs of the same names; repeatable."
-_CONFIG = "Run file (YAML): images, networks, and parameters of all stages; flags come before it."
+_PAIRS = "Two folders of aligned images with equal names; repeatable."
+_CONFIG = "Run file (YAML): images, networks, and parameters of all stages; flags override it."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -36,28 +36,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
         ("luma", "Restoration of luma, visible and infrared through one encoder."),
         ("chroma", "Restoration of chroma."),
         ("control", "The fusion control, everything else frozen."),
-        ("joint", "Fusion control and decoder together, the encoder frozen."),
+        ("joint", "Encoder, fusion control and decoder together."),
         ("modulation", "The text re-modulation, everything else frozen."),
     ):
         verb = what.add_parser(stage, help=text, description=text, allow_abbrev=False)
         add = verb.add_argument
         add("--config", type=Path, metavar="FILE", help=_CONFIG)
         add("--pack", type=Path, metavar="FILE", help="Image pack.")
-        add("--run", type=Path, metavar="DIR", dest="folder", help="Folder of the run; what is in it is taken up.")
-        add("--start", type=Path, metavar="CHECKPOINT", help="Weights of the stage before.")
+        add("--run", type=Path, metavar="DIR", dest="folder", help="Folder of the run; a run in it is resumed.")
+        add("--start", type=Path, metavar="CHECKPOINT", help="Weights of the previous stage.")
         add("--device", help="auto, cpu, cuda or cuda:N. Default: auto.")
-        add("--dry-run", action="store_true", help="Say what would be done, after a few steps thrown away.")
+        add("--dry-run", action="store_true", help="Print the plan, after a few trial steps that are discarded.")
         add_arguments(verb, TrainConfig, skip=("stage",))
         verb.set_defaults(train=_train, stage=stage)
     join = what.add_parser("join", help="Join the luma of a checkpoint and the chroma of another.", allow_abbrev=False)
-    join.add_argument("luma", type=Path, metavar="LUMA", help="Checkpoint that gives luma and fusion control.")
-    join.add_argument("chroma", type=Path, metavar="CHROMA", help="Checkpoint that gives chroma.")
+    join.add_argument("luma", type=Path, metavar="LUMA", help="Checkpoint with luma and fusion control.")
+    join.add_argument("chroma", type=Path, metavar="CHROMA", help="Checkpoint with chroma.")
     join.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="The joined checkpoint.")
     join.set_defaults(train=_join)
-    text = "Average the weights of checkpoints of one descent."
+    text = "Average the weights of checkpoints of one run."
     average = what.add_parser("average", help=text, description=text, allow_abbrev=False)
     average.add_argument("weights", type=Path, nargs="+", metavar="CHECKPOINT", help="Two or more, of any kind.")
-    average.add_argument("--shares", type=float, nargs="+", metavar="S", help="One a checkpoint. Default: equal ones.")
+    average.add_argument(
+        "--shares", type=float, nargs="+", metavar="S", help="One per checkpoint. Default: equal shares."
+    )
     average.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="The average.")
     average.set_defaults(train=_average)
     ablate = what.add_parser("ablate", help=train_ablate.HELP, description=train_ablate.HELP, allow_abbrev=False)
@@ -69,7 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Pack, train, join, average or ablate.
 
-    :returns: 0; 130 where a run was interrupted, with its state saved
+    :returns: 0; 130 if a run was interrupted, with its state saved
     """
     status: int = arguments.train(arguments)
     return status
@@ -81,7 +83,7 @@ def _configure_pack(parser: argparse.ArgumentParser) -> None:
     add("--pairs", type=Path, nargs=2, action="append", default=[], metavar=pair, help=_PAIRS)
     add("--clean", type=Path, action="append", default=[], metavar="DIR", help="Clean visible images; repeatable.")
     add("--harvard", type=Path, metavar="DIR", help="Medical pairs: folder with some of ct-mri, pet-mri, spect-mri.")
-    add("--config", type=Path, metavar="FILE", help="Run file whose data and pack hold where flags say nothing.")
+    add("--config", type=Path, metavar="FILE", help="Run file whose data and pack apply where no flag is given.")
     add("-o", "--output", type=Path, metavar="FILE", help="The pack.")
     parser.set_defaults(train=_pack)
 
@@ -104,7 +106,7 @@ def _pack(arguments: argparse.Namespace) -> int:
     images = file.images if named == Images() else named
     output = arguments.output or file.pack
     if output is None:
-        raise ConfigError("the pack to write", "named by --output, or by pack in --config", "nothing")
+        raise ConfigError("the pack to write", "given by --output, or by pack in --config", "none")
     sources = images.sources()
     count = write_pack(output, tqdm(load_shuffled(sources), total=len(sources), unit="image"))
     pairs = sum(source.infrared is not None for source in sources)

@@ -1,4 +1,4 @@
-"""``textdifuse train ablate``: the parts of the method taken away one at a time, trained alike, measured alike."""
+"""``textdifuse train ablate``: train and evaluate variants of the method that each lack one part."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from textdifuse_ros.evaluate.results import Evaluation
     from textdifuse_ros.evaluate.sets import PairSet
 
-HELP = "Train variants of the method without one of its parts for a few steps each, and measure them beside it."
+HELP = "Train variants that each lack one part of the method for a few steps, and evaluate them beside it."
 INTERRUPTED = 130
 
 
@@ -30,26 +30,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     add = parser.add_argument
     add("--pack", type=Path, required=True, metavar="FILE", help="Image pack with pairs.")
-    add("--start", type=Path, required=True, metavar="CHECKPOINT", help="Weights that every variant begins with.")
+    add("--start", type=Path, required=True, metavar="CHECKPOINT", help="Weights that every variant starts from.")
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="Folder of the runs, the images and the "
-        "tables; what is in it is taken up.")  # fmt: skip
+        "tables; runs in it are resumed.")  # fmt: skip
     add("--variant", action="append", default=[], metavar="NAME", help="Only this variant; repeatable. Default: all.")
-    add("--set", action="append", default=[], metavar="NAME", help="A named set to measure on; repeatable.")
-    add("--data", type=Path, metavar="DIR", help=f"The data folder of --set. Default: what {DATA} names.")
-    add("--visible", type=Path, metavar="DIR", help="Or: folder of clean visible images to measure on.")
-    add("--infrared", type=Path, metavar="DIR", help="Folder of infrared images of the same names.")
-    add("--limit", type=int, default=0, metavar="N", help="Measure on N pairs, evenly spread. Default: all.")
-    add("--jobs", type=int, default=0, metavar="N", help="Processes for the metrics. Default: one a processor core.")
-    add("--fuse-steps", type=int, default=4, metavar="N", help="Steps in which the variants fuse (one without "
+    add("--set", action="append", default=[], metavar="NAME", help="A named set to evaluate on; repeatable.")
+    add("--data", type=Path, metavar="DIR", help=f"Data folder of --set. Default: ${DATA}.")
+    add("--visible", type=Path, metavar="DIR", help="Alternatively, folder of clean visible images to evaluate on.")
+    add("--infrared", type=Path, metavar="DIR", help="Folder of infrared images with equal names.")
+    add("--limit", type=int, default=0, metavar="N", help="Evaluate on N evenly spaced pairs. Default: all.")
+    add("--jobs", type=int, default=0, metavar="N", help="Processes for the metrics. Default: one per core.")
+    add("--fuse-steps", type=int, default=4, metavar="N", help="Steps of fusing with the variants (one without "
         "diffusion). Default: 4.")  # fmt: skip
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N. Default: auto.")
     add_arguments(parser, AblationConfig, skip=("stage", "look"))
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train, fuse, measure; write ``ablation.md`` and ``ablation.json``.
+    """Train, fuse and evaluate; write ``ablation.md`` and ``ablation.json``.
 
-    :returns: 0; 130 where the training was interrupted
+    :returns: 0; 130 if the training was interrupted
     """
     from textdifuse_ros.config.training import AblationConfig
     from textdifuse_ros.evaluate.tables import write_text
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _sets(arguments: argparse.Namespace) -> list[PairSet]:
-    """What is measured on; asked for before anything is trained."""
+    """Read the sets to evaluate on; called before training, so that mistakes are reported at once."""
     from textdifuse_ros.evaluate.sets import folder_set, named_set
 
     data = arguments.data or (Path(os.environ[DATA]) if os.environ.get(DATA) else None)
@@ -89,7 +89,7 @@ def _sets(arguments: argparse.Namespace) -> list[PairSet]:
     elif arguments.visible or arguments.infrared:
         raise ConfigError("--visible and --infrared", "given together", "one of them")
     if not sets:
-        raise ConfigError("the pairs to measure on", "named by --set or --visible and --infrared", "none")
+        raise ConfigError("the pairs to evaluate on", "given by --set, or by --visible and --infrared", "none")
     return sets
 
 
@@ -151,8 +151,8 @@ def _markdown(names: tuple[str, ...], config: TrainConfig, evaluations: list[Eva
     lines = [
         "# Ablation",
         "",
-        f"Each variant: {config.steps} steps from the same weights, on the same crops, the decoder and a new fusion "
-        f"control learning (seed {config.seed}).",
+        f"Each variant: {config.steps} steps from the same weights, on the same crops; the decoder and a new fusion "
+        f"control are trained (seed {config.seed}).",
         "",
         *(f"- `{name}`: {VARIANTS[name].meaning}" for name in names),
     ]

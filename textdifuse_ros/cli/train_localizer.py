@@ -1,4 +1,4 @@
-"""The parts of ``textdifuse train`` that belong to the built-in localizer."""
+"""``textdifuse train labels`` and ``textdifuse train localizer``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INTERRUPTED = 130
 def add_verbs(what: Any) -> None:
     """Add ``train labels`` and ``train localizer``.
 
-    :param what: the sub-parsers of ``textdifuse train``
+    :param what: sub-parsers of ``textdifuse train``
     """
     from textdifuse_ros.config.training import LocalizerTrainConfig
 
@@ -24,10 +24,10 @@ def add_verbs(what: Any) -> None:
     pack.add_argument("data", type=Path, metavar="DATA", help="Folder with camvid and roadscene.")
     pack.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="The label pack.")
     pack.add_argument("--drives", type=int, default=24, metavar="N", help="Rendered drives of 16 frames. Default: 24.")
-    text = "A localizer that labels the real pairs that have no boxes; without it these are left out."
+    text = "Localizer that labels the real pairs without boxes; by default they are left out."
     pack.add_argument("--teacher", metavar="CHECKPOINT", help=text)
     pack.set_defaults(train=_pack)
-    text = "The built-in localizer, from a label pack."
+    text = "Train the built-in localizer on a label pack."
     verb = what.add_parser("localizer", help=text, description=text)
     verb.add_argument("--pack", type=Path, required=True, metavar="FILE", help="Label pack.")
     verb.add_argument("--run", type=Path, required=True, metavar="DIR", dest="folder", help="Folder of the run.")

@@ -112,7 +112,7 @@ class LabelPack:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.digest, self.entries = read_index(self.path, "label pack", LabelEntry)
+        self.digest, self.entries = read_index(self.path, "a label pack", LabelEntry)
         self._bytes = np.memmap(self.path, np.uint8, mode="r")
 
     def planes(self, entry: LabelEntry) -> np.ndarray:

@@ -36,20 +36,20 @@ class Entry:
 def read_index(path: Path, kind: str, entry: Callable[..., T]) -> tuple[str, list[T]]:
     """The digest of a pack's index, and what stands in it.
 
-    :param kind: what the pack is called
+    :param kind: name of the kind with its article, for errors
     :param entry: takes the values of one entry by name
     :raises FileError: pack or index are missing, of another kind, or not of the length that the index says
     """
     index = path.with_suffix(path.suffix + ".json")
     if not path.is_file() or not index.is_file():
-        raise FileError(str(path), f"a {kind} with its .json index", "no such file")
+        raise FileError(str(path), f"{kind} with its .json index", "no such file")
     text = index.read_bytes()
     try:
         content = json.loads(text)
         size, entries = int(content["bytes"]), [entry(**values) for values in content["entries"]]
     except (ValueError, KeyError, TypeError) as error:
         found = f"something else ({error})"
-        raise FileError(str(index), f"the index of a {kind}", found, "pack it again") from None
+        raise FileError(str(index), f"the index of {kind}", found, "pack it again") from None
     if size != path.stat().st_size:
         raise FileError(str(path), f"{size} bytes long", path.stat().st_size, "pack it again")
     return hashlib.sha256(text).hexdigest(), entries
@@ -83,7 +83,7 @@ class ImagePack:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.digest, self.entries = read_index(self.path, "image pack", Entry)
+        self.digest, self.entries = read_index(self.path, "an image pack", Entry)
         self._bytes = np.memmap(self.path, np.uint8, mode="r")
 
     def visible(self, entry: Entry) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""Training, one file a stage."""
+"""Training: one Trainer, and a file per stage."""

@@ -1,11 +1,11 @@
-"""The parts of the method taken away one at a time, as in the paper's ablation.
+"""Ablation: variants of the method that each lack one part, as in the paper.
 
-Every variant begins with the same weights, sees the same crops in the same order, and is trained alike: its decoder
-learns, and its fusion control where it has one, from new, for no rule has had a training before either; the encoder is
-frozen. The paper freezes the decoder too. Then a fixed rule in place of the fusion control leaves nothing to train, and
-what is measured is mostly how a decoder meets features that it has never seen (a sum has twice their size); and a
-decoder trained with ``z_t`` could not learn to do without. With the decoder learning everywhere, the rows differ by the
-part that is named and by nothing else.
+All variants start from the same weights and are trained alike on the same crops in the same order. The encoder is
+frozen; the decoder is trained, and so is the fusion control where there is one. The control starts from new weights,
+because the fixed rules have no training either. The paper freezes the decoder too. A fixed rule then leaves nothing to
+train, and the result mostly measures how a decoder handles features it was never trained on (a sum is twice as large);
+and a decoder trained with ``z_t`` cannot learn to work without it. With the decoder trained in every variant, the rows
+differ by the named part alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ Rule = Callable[[Tensor, Tensor], Tensor]
 
 
 def variance_rule(visible: Tensor, infrared: Tensor) -> Tensor:
-    """Each channel's sources weighed by their variances over the image, ``[N, C, H, W]`` each."""
+    """Weight the sources of each channel by their variances over the image.
+
+    :param visible: features of the visible image, [N, C, H, W]
+    :param infrared: features of the infrared image, like it
+    """
     first, second = visible.var((2, 3), keepdim=True), infrared.var((2, 3), keepdim=True)
     weight = first / (first + second + 1e-12)
     return weight * visible + (1 - weight) * infrared
@@ -48,9 +52,10 @@ RULES: dict[str, Rule] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """The method without one of its parts.
+    """The method without one part.
 
-    :ivar rule: in place of the fusion control, a name of :data:`RULES`; "" for the control
+    :ivar meaning: one line for people
+    :ivar rule: replacement of the fusion control, a key of :data:`RULES`; "" keeps the control
     :ivar intensity: whether equation (9) is in the loss
     :ivar gradient: whether equation (10) is
     :ivar diffusion: whether there is a ``z_t``; else one pass of the decoder at ``z_t = 0``
@@ -63,7 +68,10 @@ class Variant:
     diffusion: bool = True
 
     def apply(self, networks: DriveNetworks) -> None:
-        """Make networks fuse as the variant does."""
+        """Change networks so that they fuse as the variant does.
+
+        :param networks: changed in place
+        """
         luma: nn.Module = networks.luma
         if self.rule:
             luma.control = FixedControl(self.rule)
@@ -72,7 +80,7 @@ class Variant:
 
 
 VARIANTS = {
-    "full": Variant("the method as it is: fusion control, equations (9) and (10), diffusion"),
+    "full": Variant("the complete method: fusion control, equations (9) and (10), diffusion"),
     "rule_max": Variant("the larger feature in place of the fusion control", rule="max"),
     "rule_add": Variant("the sum of the features in place of the fusion control", rule="add"),
     "rule_mean": Variant("the mean of the features in place of the fusion control", rule="mean"),
@@ -84,19 +92,36 @@ VARIANTS = {
 
 
 class FixedControl(nn.Module):
-    """A rule in place of the fusion control, the same at every level."""
+    """A fixed rule in place of the fusion control, the same at every level.
+
+    :param rule: a key of :data:`RULES`
+    """
 
     def __init__(self, rule: str) -> None:
         super().__init__()
         self.rule = RULES[rule]
 
     def forward(self, visible: Pyramid, infrared: Pyramid) -> Pyramid:
-        """Two pyramids to the fused one."""
+        """Fuse the features of the ``visible`` and the ``infrared`` image."""
         return tuple(self.rule(x, y) for x, y in zip(visible, infrared, strict=True))
+
+    def weigh_sources(self, visible: Pyramid, infrared: Pyramid) -> tuple[Pyramid, Pyramid]:
+        """Return two terms whose sum is the fused pyramid, as :meth:`.FusionControl.weigh_sources` does.
+
+        A rule has no terms per source: the first one is the whole result, the second one is zero.
+
+        :param visible: features of the visible image
+        :param infrared: features of the infrared image
+        """
+        fused = self(visible, infrared)
+        return fused, tuple(torch.zeros_like(level) for level in fused)
 
 
 class WithoutNoise(nn.Module):
-    """A decoder that is shown neither ``z_t`` nor the timestep."""
+    """A decoder whose ``z_t`` and timestep are always 0.
+
+    :param decoder: a :class:`.Decoder`
+    """
 
     def __init__(self, decoder: nn.Module) -> None:
         super().__init__()
@@ -105,15 +130,15 @@ class WithoutNoise(nn.Module):
     def forward(
         self, features: Pyramid, z_t: Tensor, timestep: Tensor, *, variance: bool = True
     ) -> tuple[Tensor, Tensor | None]:
-        """See :class:`.Decoder`."""
-        found: tuple[Tensor, Tensor | None] = self.decoder(
+        """See :class:`.Decoder` for ``features``, ``z_t``, ``timestep`` and ``variance``."""
+        output: tuple[Tensor, Tensor | None] = self.decoder(
             features, torch.zeros_like(z_t), torch.zeros_like(timestep), variance=variance
         )
-        return found
+        return output
 
 
 class OnePass:
-    """What is left of an objective without diffusion: the error of one pass."""
+    """Objective without diffusion: the error of a single pass."""
 
     def __call__(
         self,
@@ -129,7 +154,7 @@ class OnePass:
 
 
 def _renew_control(networks: DriveNetworks, seed: int) -> None:
-    """Give the fusion control the weights of one before training."""
+    """Reset the fusion control to untrained weights."""
     with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator
         torch.manual_seed(seed)
         new = LumaNetwork(networks.config).control
@@ -137,7 +162,12 @@ def _renew_control(networks: DriveNetworks, seed: int) -> None:
 
 
 class AblationStage:
-    """A variant being trained: equations (9) to (11) on aligned pairs."""
+    """Training of a variant on aligned pairs; equations (9) to (11).
+
+    :param variant: to train
+    :param config: parameters of the run
+    :param networks: on their device; the fusion control is reset
+    """
 
     shapes = ControlStage.shapes
 
@@ -146,7 +176,7 @@ class AblationStage:
         self.networks = networks.luma
         self.schedule = by_name(networks.config.schedule, networks.config.timesteps)
         self.objective: Objective = OBJECTIVES[config.objective](self.schedule) if variant.diffusion else OnePass()
-        # The networks themselves stay whole: a checkpoint of any variant loads as any other.
+        # The networks keep all their parts, so that the checkpoint of any variant loads like any other.
         _renew_control(networks, config.seed)
         self.control: nn.Module = FixedControl(variant.rule) if variant.rule else self.networks.control
         self.decoder: nn.Module = self.networks.decoder if variant.diffusion else WithoutNoise(self.networks.decoder)

@@ -1,4 +1,4 @@
-"""What the stages of luma share: the images of a batch, and what restoring them is worth."""
+"""Parts that the luma stages share: the luma of a batch, and the restoration error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ GRADIENT_WEIGHT = 0.1
 
 
 def signed_pair(batch: Sample) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Visible luma and infrared as seen, then both as they should be, [N, 1, H, W] in [-1, 1]."""
+    """Extract visible luma and infrared, then the targets of both, float32 [N, 1, H, W] in [-1, 1] each.
+
+    :param batch: of pairs
+    """
     visible, _ = rgb_to_ycbcr(batch.visible)
     target, _ = rgb_to_ycbcr(batch.visible_target)
     return (
@@ -26,5 +29,10 @@ def signed_pair(batch: Sample) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def restoration_error(x0: Tensor, truth: Tensor) -> Tensor:
-    """L1 and gradients of a restored image against the truth, [N, 1, H, W] in [-1, 1] to [N]."""
+    """Compute the L1 error of a restored image and of its gradients.
+
+    :param x0: estimate, float [N, 1, H, W] in [-1, 1]
+    :param truth: like ``x0``
+    :returns: [N]
+    """
     return few_step_loss(signed_to_unit(x0), signed_to_unit(truth), sobel, GRADIENT_WEIGHT)

@@ -1,4 +1,4 @@
-"""The stage of chroma."""
+"""The chroma stage."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ from textdifuse_ros.networks.illuminant import apply_gains, best_gains, illumina
 from textdifuse_ros.train.objective import FewStepObjective, Objective
 
 CAST_SHARE = 0.25
-"""Of the crops, that get a further cast: of all crops so few have a strong one that the best answer were never to see
-any."""
+"""Share of the crops that get an additional cast. Strong casts are so rare otherwise that the network learns to ignore
+them."""
 
 OWN_ESTIMATE = 1.0
-"""Estimates of colour shrink towards what is seen. Trained on z_t made from the truth as well, the later steps would
-take what colour there is in z_t for the truth's, and overdo it."""
+"""Estimated colors are biased towards the input. If z_t came from the truth as well, the later steps would learn to
+trust the color in z_t, and would exaggerate it."""
 
 SODIUM = (0.0, -0.15, -0.46)
-"""Logarithms of a sodium lamp's gains on coded values; light differs from daylight mostly along this line."""
+"""Logarithms of a sodium lamp's gains on coded values; illuminants differ from daylight mostly along this line."""
 
 SOFTNESS = 0.05
-"""In chroma times two, whose range is [-1, 1]."""
+"""Error up to which the loss is quadratic, in twice the chroma, range [-1, 1]."""
 
 
 class ChromaStage:
-    """Restoration of chroma at half the image's size, conditioned on the degraded luma and chroma."""
+    """Restoration of chroma at half the image size, conditioned on the degraded luma and chroma.
+
+    :param networks: whose chroma part is trained
+    """
 
     shapes = (Shape(256, 14, 0), Shape(320, 9, 0))
 
@@ -42,42 +45,42 @@ class ChromaStage:
         self.parameters = list(self.networks.parameters())
 
     def __call__(self, batch: Sample, generator: torch.Generator) -> dict[str, Tensor]:
-        seen, truth = (_half(image) for image in (batch.visible, batch.visible_target))
-        light = self.networks.light
-        wrong = torch.zeros((), device=seen.device)
-        if light is not None:
-            seen = _cast(seen, generator)
-            gains = light(seen)
-            wrong = illuminant_error(gains, best_gains(seen, truth))
-            # The light learns from the light alone, and the rest what the light leaves to be done.
-            seen = apply_gains(seen, gains.detach())
-        features = self.networks.encoder(seen)
-        denoiser = FeatureDenoiser(self.networks.decoder, features, self.schedule, base=seen[:, 1:], clip=False)
+        degraded, truth = (_half(image) for image in (batch.visible, batch.visible_target))
+        illuminant = self.networks.light
+        error = torch.zeros((), device=degraded.device)
+        if illuminant is not None:
+            degraded = _cast(degraded, generator)
+            gains = illuminant(degraded)
+            error = illuminant_error(gains, best_gains(degraded, truth))
+            # The illuminant estimator learns from its own error alone; the rest of the network corrects what remains.
+            degraded = apply_gains(degraded, gains.detach())
+        features = self.networks.encoder(degraded)
+        denoiser = FeatureDenoiser(self.networks.decoder, features, self.schedule, base=degraded[:, 1:], clip=False)
         losses = self.objective(denoiser, truth[:, 1:], lambda x0: _error(x0, truth[:, 1:]), generator)
-        return {**losses, "loss": losses["loss"] + wrong, "light": wrong.detach()}
+        return {**losses, "loss": losses["loss"] + error, "light": error.detach()}
 
 
-def _cast(seen: Tensor, generator: torch.Generator) -> Tensor:
-    """Some of the crops under another light, from bluish to sodium; none becomes brighter."""
-    count = seen.shape[0]
-    device = seen.device
+def _cast(degraded: Tensor, generator: torch.Generator) -> Tensor:
+    """Put some of the crops under another illuminant, from bluish to sodium; none becomes brighter."""
+    count = degraded.shape[0]
+    device = degraded.device
     chosen, along = torch.rand(2, count, 1, generator=generator, device=device)
     spread = torch.randn(count, 3, generator=generator, device=device)
     logarithms = (1.9 * along - 0.6) * torch.tensor(SODIUM, device=device) + 0.1 * spread
     logarithms = logarithms - logarithms.amax(1, keepdim=True)
     gains = torch.where(chosen < CAST_SHARE, logarithms, 0.0).exp()
-    return apply_gains(seen, gains[:, :, None, None])
+    return apply_gains(degraded, gains[:, :, None, None])
 
 
 def _half(image: Tensor) -> Tensor:
-    """Luma and twice the chroma at half the size, [N, 3, S / 2, S / 2] in [-1, 1]."""
+    """Return luma and twice the chroma at half the size, [N, 3, S / 2, S / 2] in [-1, 1]."""
     luma, chroma = rgb_to_ycbcr(F.avg_pool2d(image, 2))
     return torch.cat((unit_to_signed(luma), 2 * chroma), 1)
 
 
 def _error(x0: Tensor, truth: Tensor) -> Tensor:
-    """Charbonnier's error, quadratic below ``SOFTNESS``, in units of it; [N].
+    """Charbonnier loss [N], quadratic below ``SOFTNESS`` and in units of it.
 
-    With L1 the best answer to an uncertain cast is none at all, and the networks learn to be silent.
+    Under L1 the optimum for an uncertain cast is no correction, and the networks learn to do nothing.
     """
     return (((x0 - truth) / SOFTNESS).square() + 1).sqrt().sub(1).flatten(1).mean(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import PARAM_LIST, AveragedModel
 
 
 def ema_model(model: nn.Module, decay: float) -> AveragedModel:
@@ -18,7 +18,7 @@ def ema_model(model: nn.Module, decay: float) -> AveragedModel:
     """
 
     @torch.no_grad()
-    def update(averages: list[Tensor], weights: list[Tensor], count: Tensor | int) -> None:
+    def update(averages: PARAM_LIST, weights: PARAM_LIST, count: Tensor | int) -> None:
         n = int(count)
         keep = min(decay, (1 + n) / (10 + n))
         torch._foreach_lerp_(averages, weights, 1 - keep)

@@ -1,8 +1,8 @@
-"""What fusing is trained for.
+"""Losses of fused images.
 
 :func:`fusion_loss` is the paper's, equations (9) to (11), for the fusion control. :func:`vivid_loss` is for the joint
-stage that follows: the maximum alone gives a flat image wherever one source is bright and thins out whatever the
-other one shows there.
+stage that follows: the maximum alone gives a flat image wherever one source is bright, and loses contrast of the other
+source there.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ GRADIENT_WEIGHT = 0.2
 
 DARKEST, BRIGHTEST = 0.05, 0.98
 CLIPPED = 0.008
-"""Share of the pixels that the target clips at either end."""
+"""Share of the pixels that the target clips at each end."""
 MOST_GAIN = 2.5
 LEAST_MEAN = 0.38
 TOE = 0.05
-"""The least intensity above black at which the gamma works [share of the range]."""
+"""Offset of the gamma curve, which limits its slope at black [share of the range]."""
 COLD = (0.08, 0.30)
-"""Infrared intensity below which all is sky, and above which none is."""
+"""Infrared intensity below which everything is treated as sky, and above which nothing is."""
 COLD_SKY = (0.17, 0.62)
-"""Infrared intensity, as a share of the image's mean, below which all may be sky, and above which nothing is."""
+"""Infrared intensity relative to the image mean, below which everything may be sky, and above which nothing is."""
 BRIGHT = (0.4, 0.65)
-"""Visible intensity below which nothing is a sky by day, and above which all may be."""
+"""Visible intensity below which nothing is daylight sky, and above which everything may be."""
 THIN = 9
-"""Wires, lamp posts and twigs before the sky are thinner than this and belong to it [pixel]."""
+"""Structures before the sky that are thinner than this belong to it: wires, lamp posts, twigs [pixels]."""
 CORING = 0.03
 """Infrared Sobel gradients below this are noise."""
 SOBEL_OF_STEP = 4
 """Sobel gradient at a step of 1."""
 
 FAINT = 0.015
-"""Standard deviation of a window whose contrast may be raised to this one's where ``most_kept`` allows less."""
+"""Standard deviation to which the contrast of a window may be raised even where ``most_kept`` allows less."""
 MOST_RAISED = 2.5
 
 EDGE_WEIGHT = 0.9
 CORRELATION_WEIGHT = 0.1
 INFORMATION_WEIGHT = 0.25
 WEAKER_SHARE = 2.0
-"""Weight of what is kept of the source of which less is kept, beside the sum of both."""
+"""Additional weight of the source that less information is kept of."""
 GRID_WEIGHT = 1.0
 
 _TINY = 1e-4
@@ -55,16 +55,16 @@ _TINY = 1e-4
 
 @dataclass(frozen=True)
 class Look:
-    """What the joint stage's target is made with.
+    """Parameters of the joint stage's target.
 
-    :ivar share_of_sum: of the sum in the target intensity; the rest is the maximum
-    :ivar least_gamma: the strongest lift of an image that is dark on the whole
-    :ivar sky_coring: Sobel gradients below this are texture where the infrared is cold
-    :ivar sky_share: of the visible sky's brightness that the infrared sky is taken to have
-    :ivar edge_gain: of the edges of the stronger source
-    :ivar bands: number of octaves of detail that the target takes from the stronger source instead of blending them
-    :ivar favour: of the visible source where the stronger of both is looked for
-    :ivar most_kept: gain above which more contrast is no more information kept, but exaggeration
+    :ivar share_of_sum: share of the sum in the target intensity; the rest is the maximum
+    :ivar least_gamma: smallest gamma, that is the strongest lift of a dark image
+    :ivar sky_coring: Sobel gradient below which the infrared is texture where it is cold
+    :ivar sky_share: brightness given to the infrared sky, as a share of the visible sky's
+    :ivar edge_gain: gain of the edges of the stronger source
+    :ivar bands: octaves of detail that are taken from the stronger source instead of blended
+    :ivar favour: factor on the visible source when the stronger source is chosen
+    :ivar most_kept: gain above which more contrast does not count as more information
     """
 
     share_of_sum: float
@@ -86,14 +86,14 @@ LOOKS = {
 def fusion_loss(
     fused: Tensor, visible: Tensor, infrared: Tensor, *, intensity: float = 1.0, gradient: float = GRADIENT_WEIGHT
 ) -> Tensor:
-    """Intensity and gradient of the fused luma against the stronger of the two clean sources, equation (11).
+    """Compare intensity and gradient of the fused luma with the stronger of the two clean sources; equation (11).
 
-    Taken on [0, 1] (in [-1, 1] the absolute values of equation 9 would turn black into white), with absolute Sobel
+    Computed on [0, 1] (on [-1, 1] the absolute values of equation 9 would turn black into white), with absolute Sobel
     gradients and the L1 norm.
 
     :param fused: float [N, 1, H, W] in [-1, 1], the estimate Z^_0 of equation (8)
-    :param visible: like it, the restored or clean luma
-    :param infrared: like it, the restored or clean infrared
+    :param visible: like ``fused``, the restored or clean luma
+    :param infrared: like ``fused``, the restored or clean infrared
     :param intensity: weight of equation (9)
     :param gradient: weight of equation (10)
     :returns: [N]
@@ -105,36 +105,37 @@ def fusion_loss(
 
 
 def without_cold_sky(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
-    """The infrared with a dimmed copy of the visible in place of a cold sky by day.
+    """Replace a cold daylight sky of the infrared by a dimmed copy of the visible.
 
-    Nothing is up there that the infrared could show: its cold would make a bright sky grey, its clouds and
-    fixed-pattern noise would be printed over it, and wires would be white. Where the infrared is cold and the visible
-    bright, both without what is thin, the visible is followed, as it is by the maximum of equation (9).
+    The infrared has no useful information there: cold would make a bright sky grey, clouds and fixed-pattern noise
+    would be visible in it, and wires would be white. Sky is where the infrared is cold and the visible is bright, both
+    without thin structures; there the target follows the visible, as the maximum of equation (9) does.
 
     :param visible: float32 [N, 1, H, W] in [0, 1], clean luma
-    :param infrared: like it
-    :returns: like it
+    :param infrared: float32 [N, 1, H, W] in [0, 1], clean
+    :param look: parameters of the target
+    :returns: like ``infrared``
     """
     if not look.sky_share:
         return infrared
-    warm = _widest(-_widest(-gaussian_blur(infrared, 0.8))) / infrared.mean((1, 2, 3), keepdim=True).clamp(min=_TINY)
+    warmth = _widest(-_widest(-gaussian_blur(infrared, 0.8))) / infrared.mean((1, 2, 3), keepdim=True).clamp(min=_TINY)
     bright = -_widest(-_widest(gaussian_blur(visible, 0.8)))
-    sky = gaussian_blur((1 - _ramp(warm, *COLD_SKY)) * _ramp(bright, *BRIGHT), 2)
+    sky = gaussian_blur((1 - _ramp(warmth, *COLD_SKY)) * _ramp(bright, *BRIGHT), 2)
     return infrared + sky * (look.sky_share * visible - infrared)
 
 
 def vivid_target(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
-    """The intensity that the joint stage asks for: a blend of sum and maximum over the whole range.
+    """Compute the target intensity of the joint stage: a blend of sum and maximum over the whole range.
 
-    The sum keeps both sources where they are bright at once, the maximum keeps what is warm as bright as it is. Detail
-    is not blended: of two sources that disagree (lane lines that are bright in one and dark in the other) nothing would
-    be left. Each octave of it comes from the source that has more of it there. One straight line for the whole image
-    stretches the blend (by at most ``MOST_GAIN``), and a gamma lifts it where it is still dark, but not its black: the
-    night would be fog. Both are of the image, not of a place.
+    The sum keeps both sources where both are bright; the maximum keeps the brightness of warm objects. Detail is not
+    blended, because sources that disagree would cancel out (lane lines that are bright in one and dark in the other):
+    each octave comes from the source that has more of it there. A linear stretch (by at most ``MOST_GAIN``) and a gamma
+    that lifts a dark image follow. Black stays black, or a night would look like fog. Both are global to the image.
 
     :param visible: float32 [N, 1, H, W] in [0, 1], clean luma
-    :param infrared: like it
-    :returns: like it
+    :param infrared: like ``visible``
+    :param look: parameters of the target
+    :returns: like ``visible``
     """
     strongest = torch.maximum(visible, infrared)
     blend = _blend(visible, infrared, look)
@@ -144,16 +145,16 @@ def vivid_target(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
     above = ((blend - low) * gain / (1 - floor)).clamp(0, 1)
     mean = (floor + (1 - floor) * above.mean((1, 2, 3), keepdim=True)).clamp(0.01, 0.99)
     gamma = (torch.log(torch.full_like(mean, LEAST_MEAN)) / torch.log(mean)).clamp(look.least_gamma, 1)
-    # Behind a toe: a power of its own is infinitely steep at black, and every step of a dark image would be seen.
+    # With an offset: a pure power is infinitely steep at black and would show every quantization step of a dark image.
     lifted = ((above + TOE) ** gamma - TOE**gamma) / ((1 + TOE) ** gamma - TOE**gamma)
     return floor + (1 - floor) * lifted
 
 
 def _blend(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
-    """Sum and maximum of what is left of both sources without detail, and the stronger source's detail.
+    """Blend sum and maximum of the coarse images, and add the detail of the stronger source.
 
-    Texture of the sky is left out of all octaves alike: an object's octaves add up to its edge only together, and one
-    of them left out is a halo.
+    Sky texture is removed from all octaves alike: the octaves of an object add up to its edge, and a missing one would
+    leave a halo.
     """
     octaves = []
     coarse_visible, coarse_infrared = visible, infrared
@@ -167,31 +168,32 @@ def _blend(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
         return blend
     strength = gaussian_blur((infrared - coarse_infrared).square(), 6).sqrt()
     real = (strength * SOBEL_OF_STEP / _coring(coarse_infrared, look) - 1).clamp(0, 1)
-    for seen, warm, around in octaves:
-        power_seen = (look.favour**2 * gaussian_blur(seen.square(), around)).square()
-        power_warm = gaussian_blur((real * warm).square(), around).square()
-        share = power_seen / (power_seen + power_warm).clamp(min=_TINY**3)
-        blend = blend + share * seen + (1 - share) * real * warm
+    for fine_visible, fine_infrared, sigma in octaves:
+        visible_power = (look.favour**2 * gaussian_blur(fine_visible.square(), sigma)).square()
+        infrared_power = gaussian_blur((real * fine_infrared).square(), sigma).square()
+        share = visible_power / (visible_power + infrared_power).clamp(min=_TINY**3)
+        blend = blend + share * fine_visible + (1 - share) * real * fine_infrared
     return blend
 
 
 def vivid_edges(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
-    """The gradient that the joint stage asks for: the stronger source's, with its direction, ``edge_gain`` times.
+    """Compute the target gradient of the joint stage: ``edge_gain`` times that of the stronger source.
 
-    Weak infrared gradients are cored out, the more the colder the place: clouds and fixed-pattern noise of a cold sky
-    are not to be printed over the visible one.
+    Weak infrared gradients are cored, more strongly in cold regions, so that clouds and fixed-pattern noise of a cold
+    sky do not appear in the visible one.
 
     :param visible: float32 [N, 1, H, W] in [0, 1], clean luma
-    :param infrared: like it
+    :param infrared: like ``visible``
+    :param look: parameters of the target
     :returns: [N, 2, H, W], Sobel along x and y
     """
-    seen, warm = sobel_vector(visible), sobel_vector(infrared)
-    warm = warm * (1 - _coring(infrared, look) / _length(warm).clamp(min=_TINY)).clamp(min=0)
-    return look.edge_gain * torch.where(look.favour * _length(seen) > _length(warm), seen, warm)
+    x, y = sobel_vector(visible), sobel_vector(infrared)
+    y = y * (1 - _coring(infrared, look) / _length(y).clamp(min=_TINY)).clamp(min=0)
+    return look.edge_gain * torch.where(look.favour * _length(x) > _length(y), x, y)
 
 
 def _coring(infrared: Tensor, look: Look) -> Tensor:
-    """The Sobel gradient of the infrared below which it is noise or texture of the sky, [N, 1, H, W]."""
+    """Return the Sobel gradient below which the infrared is noise or sky texture, [N, 1, H, W]."""
     around = F.avg_pool2d(F.avg_pool2d(infrared, 4), 3, 1, 1, count_include_pad=False)
     around = F.interpolate(around, size=infrared.shape[2:], mode="bilinear", align_corners=False)
     return CORING + (look.sky_coring - CORING) * (1 - _ramp(around, *COLD))
@@ -200,14 +202,14 @@ def _coring(infrared: Tensor, look: Look) -> Tensor:
 def vivid_loss(
     fused: Tensor, visible: Tensor, infrared: Tensor, shown: Tensor, target: Tensor, edges: Tensor, *, most_kept: float
 ) -> Tensor:
-    """The joint stage's loss: intensity, edges, what of each source is left, and no grid.
+    """Loss of the joint stage: intensity, edges, information kept of each source, and pixel-shuffle grid.
 
     :param fused: float [N, 1, H, W] in [-1, 1], the estimate Z^_0 of equation (8)
     :param visible: float32 [N, 1, H, W] in [0, 1], clean luma
-    :param infrared: like it; correlated with the fused image as it is
-    :param shown: what is to be seen of it, of :func:`without_cold_sky`
-    :param target: of :func:`vivid_target`, made with ``shown``
-    :param edges: of :func:`vivid_edges`, likewise
+    :param infrared: like ``visible``; correlated with the fused image
+    :param shown: the infrared without cold sky, see :func:`without_cold_sky`
+    :param target: of :func:`vivid_target` from ``visible`` and ``shown``
+    :param edges: of :func:`vivid_edges` from ``visible`` and ``shown``
     :param most_kept: of :func:`local_information`
     :returns: [N]
     """
@@ -226,21 +228,26 @@ def vivid_loss(
 
 
 def correlate(x: Tensor, y: Tensor) -> Tensor:
-    """Pearson correlation of each image, [N, 1, H, W] twice to [N]; the sum of two such of differences is SCD."""
+    """Compute the Pearson correlation of each pair of images; SCD is the sum of two of them, on differences.
+
+    :param x: float [N, 1, H, W]
+    :param y: like ``x``
+    :returns: [N]
+    """
     x, y = (z - z.mean((1, 2, 3), keepdim=True) for z in (x, y))
     norm = (x * x).mean((1, 2, 3)) * (y * y).mean((1, 2, 3))
     return (x * y).mean((1, 2, 3)) / (norm + _TINY**2).sqrt()
 
 
 def local_information(fused: Tensor, source: Tensor, *, most_kept: float = float("inf")) -> Tensor:
-    """How much of a source's local structure an image keeps, about 0 to 1, more where it adds contrast to it.
+    """Measure the share of a source's local structure that an image keeps, about 0 to 1; added contrast raises it.
 
-    As VIF (Sheikh, Bovik 2006), with box windows half a window apart, which cost a twentieth of its Gaussian ones. VIF
-    rewards any contrast that is added, and a network that is asked for it exaggerates every edge.
+    Like VIF (Sheikh & Bovik 2006), with box windows at a stride of half a window, which cost a twentieth of Gaussian
+    ones. VIF rewards any added contrast, and a network trained on it exaggerates every edge; ``most_kept`` limits that.
 
     :param fused: float32 [N, 1, H, W] in [0, 1]
-    :param source: like it
-    :param most_kept: local gain that counts as most; faint structure may be raised to a standard deviation of
+    :param source: like ``fused``
+    :param most_kept: largest local gain that counts; faint structure may be raised to a standard deviation of
         ``FAINT``, at most ``MOST_RAISED`` times
     :returns: [N]
     """
@@ -264,11 +271,12 @@ def local_information(fused: Tensor, source: Tensor, *, most_kept: float = float
 
 
 def grid_energy(error: Tensor, cell: int = 4) -> Tensor:
-    """How unlike the error is at the pixels of a cell of the pixel shuffle, after averaging over 4 x 4 cells.
+    """Measure how the error differs between the pixels of a pixel-shuffle cell, averaged over 4 x 4 cells.
 
-    An error of the scene averages out; one of the place within the cell is the grid that shuffling prints.
+    Errors of the scene average out; one that depends on the position in the cell is the grid of the pixel shuffle.
 
     :param error: [N, 1, H, W], image minus truth
+    :param cell: upscaling factor of the pixel shuffle [pixels]
     :returns: [N]
     """
     phases = F.avg_pool2d(F.pixel_unshuffle(error, cell), 4, 2)
@@ -284,7 +292,7 @@ def _widest(x: Tensor) -> Tensor:
 
 
 def _quantiles(images: Tensor, *shares: float) -> list[Tensor]:
-    """Quantiles of each image, [N, 1, 1, 1] each, from a seventh of its pixels."""
+    """Estimate quantiles of each image, [N, 1, 1, 1] each, from every seventh pixel."""
     some = images.flatten(1)[:, ::7].float()
     return [torch.quantile(some, share, dim=1)[:, None, None, None] for share in shares]
 

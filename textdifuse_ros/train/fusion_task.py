@@ -33,6 +33,7 @@ class FusionTask(Task):
     :param stage: losses and trained parameters, of these networks
     """
 
+    config: TrainConfig
     networks: DriveNetworks
     final_rate = 0.02
 

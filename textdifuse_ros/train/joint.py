@@ -1,4 +1,4 @@
-"""The stage that fuses and restores at once."""
+"""The joint stage: fusion and restoration together."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ from textdifuse_ros.train.objective import FewStepObjective, Objective
 
 RESTORATION_WEIGHT = 0.5
 TONED = 0.5
-"""Share of the infrared images that get another tone curve: no two thermal cameras scale alike."""
+"""Share of the infrared images that get another tone curve: thermal cameras scale differently."""
 
 
 class JointStage:
-    """All of luma together, encoder, fusion control and decoder, on :func:`.vivid_loss`.
+    """Encoder, fusion control and decoder of luma, on :func:`.vivid_loss`.
 
-    The decoder has only seen features of one source before; of two at once it prints the grid of its pixel shuffle, and
-    restores less well what it has not seen alone. So restoring stays part of the task: of one source of each pair, and
-    of visible images that have no infrared, every fourth batch.
+    Before this stage the decoder has seen features of one source only. Trained on fused features alone, it shows the
+    grid of its pixel shuffle and restores single sources less well. Therefore restoration remains part of the loss: of
+    one source of each pair and, in every fourth batch, of visible images without an infrared one.
+
+    :param networks: whose luma part is trained
+    :param look: parameters of the target image
     """
 
     shapes = (
@@ -53,10 +56,10 @@ class JointStage:
         features = self.networks.encode_pair(visible, infrared)
         fusion = self._fuse(features, visible_truth, infrared_truth, generator)
 
-        which = torch.rand(visible.shape[0], 1, 1, 1, generator=generator, device=visible.device) < 0.5
-        one: Pyramid = tuple(torch.where(which, a, b) for a, b in zip(*features, strict=True))
-        truth = torch.where(which, visible_truth, infrared_truth)
-        restoration = self._restore(one, truth, generator, variance=False)
+        use_visible = torch.rand(visible.shape[0], 1, 1, 1, generator=generator, device=visible.device) < 0.5
+        single: Pyramid = tuple(torch.where(use_visible, a, b) for a, b in zip(*features, strict=True))
+        truth = torch.where(use_visible, visible_truth, infrared_truth)
+        restoration = self._restore(single, truth, generator, variance=False)
         return {
             "loss": fusion + RESTORATION_WEIGHT * restoration,
             "fusion": fusion.detach(),
@@ -67,13 +70,13 @@ class JointStage:
         self, features: tuple[Pyramid, Pyramid], visible: Tensor, infrared: Tensor, generator: torch.Generator
     ) -> Tensor:
         denoiser = FeatureDenoiser(self.networks.decoder, self.networks.control(*features), self.schedule, clip=False)
-        seen, warm = signed_to_unit(visible), signed_to_unit(infrared)
-        shown = without_cold_sky(seen, warm, self.look)
-        target, edges = vivid_target(seen, shown, self.look), vivid_edges(seen, shown, self.look)
+        visible, infrared = signed_to_unit(visible), signed_to_unit(infrared)
+        shown = without_cold_sky(visible, infrared, self.look)
+        target, edges = vivid_target(visible, shown, self.look), vivid_edges(visible, shown, self.look)
         losses = self.objective(
             denoiser,
             unit_to_signed(target),
-            lambda x0: vivid_loss(x0, seen, warm, shown, target, edges, most_kept=self.look.most_kept),
+            lambda x0: vivid_loss(x0, visible, infrared, shown, target, edges, most_kept=self.look.most_kept),
             generator,
             variance=False,
         )
@@ -93,7 +96,7 @@ class JointStage:
 
 
 def _toned(batch: Sample, generator: torch.Generator) -> Sample:
-    """Some infrared images, and their truth alike, darkened by a gamma and with less than the whole range."""
+    """Darken some infrared images and their targets by a gamma, and compress their range."""
     draws = torch.rand(4, batch.infrared.shape[0], 1, 1, 1, generator=generator, device=batch.infrared.device)
     gamma = torch.exp((draws[1] * 2 - 0.6) * 0.8)  # 0.62 to 3.1
     top = 1 - 0.5 * draws[2] ** 2

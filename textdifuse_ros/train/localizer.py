@@ -33,6 +33,7 @@ class LocalizerTask(Task):
     """
 
     name = "localizer"
+    config: LocalizerTrainConfig
     networks: LocalizerNetwork
     final_rate = 0.01
 

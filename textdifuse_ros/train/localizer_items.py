@@ -1,4 +1,4 @@
-"""What the built-in localizer is trained on: CamVid, RoadScene, and drives that the project renders itself."""
+"""Training data of the built-in localizer: CamVid, RoadScene, and rendered drives."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from textdifuse_ros.scenes.drive import Frame, NightDrive
 from textdifuse_ros.train.pseudo_labels import pseudo_labelled
 
 FIRST_SEED = 1000
-"""Drives for training have this seed and higher ones; those of lower seeds are for demonstration and evaluation."""
+"""First seed of drives for training; lower ones are for demonstration and evaluation."""
 
-_FRAMES = 16  # of a drive, half a second and four metres apart
+_FRAMES = 16  # per drive, half a second and about four meters apart
 
 
 def training_labels(root: Path, drives: int, teacher: BuiltinLocalizer | None = None) -> Iterator[Labelled]:
-    """All labelled images for training.
+    """Yield all labelled images for training.
 
     :param root: data folder with camvid and roadscene
     :param drives: number of rendered drives
-    :param teacher: gives labels to the real pairs that have none; without it only those with boxes are taken
-    :raises FileError: a set is missing
+    :param teacher: labels the real pairs that have no labels; without it only those with boxes are used
+    :raises FileError: a data set is missing
     """
     yield from camvid_items(root, "train")
     yield from roadscene_items(root) if teacher is None else pseudo_labelled(teacher, root)
@@ -34,9 +34,10 @@ def training_labels(root: Path, drives: int, teacher: BuiltinLocalizer | None = 
 
 
 def drive_items(seed: int, frames: int) -> Iterator[Labelled]:
-    """Frames of a rendered drive, by turns by night and well lit, with true labels and boxes.
+    """Yield frames of a rendered drive with true labels and boxes, alternately well lit and at night.
 
     :param seed: of the town, its weather and its cameras
+    :param frames: number of frames
     """
     random = np.random.default_rng(seed)
     config = DriveSceneConfig(
@@ -60,9 +61,11 @@ def drive_items(seed: int, frames: int) -> Iterator[Labelled]:
 
 
 def label_frame(name: str, frame: Frame, night: bool) -> Labelled:
-    """A rendered frame as a labelled pair.
+    """Convert a rendered frame to a labelled pair.
 
-    :param night: whether its visible is taken by night, or the same scene well lit
+    :param name: of the pair
+    :param frame: the rendered frame
+    :param night: take the visible image at night instead of the well-lit one
     """
     table = np.full(256, UNKNOWN, np.uint8)
     for value, label in LABELS.items():

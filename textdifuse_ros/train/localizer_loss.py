@@ -1,4 +1,4 @@
-"""What the localizer's network minimises: sets of classes at every cell, and the boxes of the objects."""
+"""Losses of the localizer's network: sets of classes at every cell, and the boxes of objects."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _DETAIL = 2  # classes are compared on every second pixel
 
 
 def thing_weights() -> Tensor:
-    """How much more than others the pixels of each thing count, 1 for the other classes, float32 [classes]."""
+    """Return the loss weight of each thing, 1 for the other classes, float32 [classes]."""
     return torch.tensor([_WEIGHTS[code] if code in THINGS else 1.0 for code in range(len(CLASSES))])
 
 
 class LocalizerLoss:
     """Losses of a batch.
 
-    :param device: where the batches are
+    :param device: of the batches
     """
 
     def __init__(self, device: str | torch.device) -> None:
@@ -46,8 +46,9 @@ class LocalizerLoss:
         self.weights = weights.to(device)
 
     def __call__(self, cells: Cells, codes: Tensor, boxes: Tensor) -> dict[str, Tensor]:
-        """Scalars; ``loss`` is minimised.
+        """Compute the losses, scalars; ``loss`` is minimized.
 
+        :param cells: output of the network
         :param codes: uint8 [N, H, W], see :mod:`textdifuse_ros.data.labels`
         :param boxes: float32 [N, 4, H / 4, W / 4], NaN where no box is known
         """
@@ -62,7 +63,7 @@ class LocalizerLoss:
 
 
 def set_cross_entropy(logs: Tensor, codes: Tensor, allowed: Tensor, weights: Tensor) -> Tensor:
-    """Minus the logarithm of the probability that a pixel is of one of the classes that its code allows, weighted mean.
+    """Weighted mean of -log p, with p the probability that a pixel has one of the classes its code allows.
 
     :param logs: float32 [N, K, H, W], log-probabilities
     :param codes: int64 [N, H, W]
@@ -76,28 +77,28 @@ def set_cross_entropy(logs: Tensor, codes: Tensor, allowed: Tensor, weights: Ten
 
 
 def dice(probability: Tensor, codes: Tensor) -> Tensor:
-    """One minus the overlap of prediction and label of each thing that the batch shows, mean over things.
+    """Dice loss of each thing in the batch, mean over things.
 
     :param probability: float32 [N, K, H, W]
-    :param codes: int64 [N, H, W]; where a code leaves a thing open, its pixels do not count
+    :param codes: int64 [N, H, W]; pixels whose code is undecided about a thing do not count for it
     """
     losses = []
     for kind in THINGS:
         is_kind = codes == kind
-        open_ = (codes == UNKNOWN) | (codes == RIDER)
+        undecided = (codes == UNKNOWN) | (codes == RIDER)
         if not bool(is_kind.any()):
             continue
-        share = probability[:, kind].masked_fill(open_, 0.0)
+        share = probability[:, kind].masked_fill(undecided, 0.0)
         both = share[is_kind].sum()
         losses.append(1 - (2 * both + 1) / (share.sum() + is_kind.sum() + 1))
     return torch.stack(losses).mean() if losses else probability.sum() * 0
 
 
 def box_loss(distances: Tensor, boxes: Tensor) -> Tensor:
-    """One minus the generalized overlap (GIoU, Rezatofighi 2019) of boxes, mean over cells; small objects count more.
+    """GIoU loss of boxes (Rezatofighi et al. 2019), mean over cells; small objects count more.
 
     :param distances: float32 [N, 4, h, w] to left, upper, right and lower edge [pixels], above 0
-    :param boxes: likewise, NaN where nothing is known
+    :param boxes: like ``distances``, NaN where unknown
     """
     known = ~boxes.isnan().any(1)
     if not bool(known.any()):

@@ -1,4 +1,4 @@
-"""The stage of luma: restoration of visible and infrared, each alone."""
+"""The luma stage: restoration of single visible and infrared images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from textdifuse_ros.train.objective import FewStepObjective, Objective
 
 
 class LumaStage:
-    """Restoration of luma: visible and infrared, each alone, through one encoder (equation 1)."""
+    """Restoration of luma of single visible and infrared images through one encoder; equation (1).
+
+    :param networks: whose luma encoder and decoder are trained
+    """
 
     shapes = (Shape(160, 12, 4), Shape(128, 18, 6), Shape(160, 12, 4), Shape(256, 5, 2))
 
@@ -29,9 +32,9 @@ class LumaStage:
     def __call__(self, batch: Sample, generator: torch.Generator) -> dict[str, torch.Tensor]:
         visible, _ = rgb_to_ycbcr(batch.visible)
         target, _ = rgb_to_ycbcr(batch.visible_target)
-        seen = unit_to_signed(torch.cat((visible, batch.infrared)))
+        degraded = unit_to_signed(torch.cat((visible, batch.infrared)))
         truth = unit_to_signed(torch.cat((target, batch.infrared_target)))
-        kinds = [SENSOR_INDEX[VISIBLE]] * visible.shape[0] + [SENSOR_INDEX[INFRARED]] * batch.infrared.shape[0]
-        features = self.networks.encoder(seen, torch.tensor(kinds, device=seen.device))
+        sensors = [SENSOR_INDEX[VISIBLE]] * visible.shape[0] + [SENSOR_INDEX[INFRARED]] * batch.infrared.shape[0]
+        features = self.networks.encoder(degraded, torch.tensor(sensors, device=degraded.device))
         denoiser = FeatureDenoiser(self.networks.decoder, features, self.schedule, clip=False)
         return self.objective(denoiser, truth, lambda x0: restoration_error(x0, truth), generator)

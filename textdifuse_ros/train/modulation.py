@@ -1,4 +1,4 @@
-"""The stage of the text re-modulation."""
+"""The text re-modulation stage."""
 
 from __future__ import annotations
 
@@ -29,9 +29,11 @@ CONTRAST_WEIGHT = 2.0
 
 
 class ModulationStage:
-    """The re-modulation, everything else frozen, on aligned pairs with random objects (equations 12 and 13).
+    """The re-modulation on aligned pairs with random objects, everything else frozen; equations (12) and (13).
 
-    The plain image is the frozen model's own, in as many steps as it will be fused in.
+    The plain image is fused by the frozen networks, in ``STEPS`` steps.
+
+    :param networks: whose re-modulation is trained
 
     :raises ConfigError: the networks have no re-modulation
     """
@@ -66,7 +68,7 @@ class ModulationStage:
     def _plain(
         self, sources: tuple[Pyramid, Pyramid], shape: torch.Size, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """What is fused without a text, as estimated in the first step and in the last, float32 [N, 1, H, W]."""
+        """Fuse without a text; return the estimates of the first and the last step, float32 [N, 1, H, W]."""
         fused = tuple(x + y for x, y in zip(*sources, strict=True))
         denoiser = FeatureDenoiser(self.networks.decoder, fused, self.schedule)
         start = torch.randn(shape, generator=generator, device=sources[0][0].device)
@@ -76,7 +78,7 @@ class ModulationStage:
 
 
 class _Blending:
-    """Equation (13) on the estimate, in a whole batch, as :mod:`textdifuse_ros.fusion.emphasis` does it in regions."""
+    """Denoiser that applies equation (13) to the estimates of a whole batch."""
 
     def __init__(self, modulated: Denoiser, plain: Tensor, soft: Tensor, schedule: NoiseSchedule) -> None:
         self.modulated, self.plain, self.soft, self.schedule = modulated, plain, soft, schedule
@@ -89,10 +91,10 @@ class _Blending:
 class _Objects:
     """The random objects of a batch.
 
-    :ivar amounts: float32 [N, 3, H, W], how much brighter, darker, fainter
+    :ivar amounts: float32 [N, 3, H, W]: how much to brighten, darken and fade
     :ivar soft: the mask M, float32 [N, 1, H, W]
     :ivar target: float32 [N, 1, H, W] in [-1, 1]
-    :ivar shares: float32 [N, K, H, W]: an object's pixels, each 1 over their number; all 0 where there are fewer than K
+    :ivar shares: float32 [N, K, H, W]: 1 / pixel count in the pixels of object k; 0 where an image has fewer than K
     """
 
     def __init__(self, amounts: Tensor, soft: Tensor, target: Tensor, shares: Tensor) -> None:
@@ -100,19 +102,19 @@ class _Objects:
 
     @classmethod
     def draw(cls, plain: Tensor, visible: Tensor, infrared: Tensor, generator: torch.Generator) -> _Objects:
-        """Objects and targets for fused images; the sources are the clean ones."""
+        """Draw objects and their targets for plain fused images, from the clean sources."""
         rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator, device=plain.device)))
         images = [signed_to_unit(part)[:, 0].float().cpu().numpy() for part in (plain, visible, infrared)]
-        parts = [_draw_one(fused, luma, warm, rng) for fused, luma, warm in zip(*images, strict=True)]
+        parts = [_draw_one(fused, luma, thermal, rng) for fused, luma, thermal in zip(*images, strict=True)]
         stacks = (torch.from_numpy(np.stack(stack)).to(plain.device) for stack in zip(*parts, strict=True))
-        wanted, soft, target, shares = stacks
-        return cls(wanted, soft, plain + soft * (unit_to_signed(target) - plain), shares)
+        requested, soft, target, shares = stacks
+        return cls(requested, soft, plain + soft * (unit_to_signed(target) - plain), shares)
 
     def error(self, x0: Tensor) -> Tensor:
-        """What is off the target, mean over the objects of an image, [N, 1, H, W] to [N].
+        """Mean error over the objects of an image, [N, 1, H, W] to [N].
 
-        Pixels, their gradients, and the mean of each object, which is what its contrast is measured by: pixels alone
-        are content with little where the direction is in doubt.
+        It adds the errors of pixels, of gradients, and of each object's mean, on which its measured contrast depends:
+        the pixel error alone favours small changes where the direction is uncertain.
         """
         estimate, target = signed_to_unit(x0), signed_to_unit(self.target)
         apart = (estimate - target).abs() + GRADIENT_WEIGHT * (sobel(estimate) - sobel(target)).abs()
@@ -125,7 +127,7 @@ class _Objects:
 def _draw_one(
     plain: np.ndarray, visible: np.ndarray, infrared: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Amounts, mask M, target in [0, 1] and shares of one crop, float32 [*, H, W] each."""
+    """Return amounts, mask M, target in [0, 1] and shares of one crop, float32 [*, H, W] each."""
     masks = random_masks(visible, infrared, rng)
     common = _strength(rng)
     chosen = [common if rng.random() < 0.7 else _strength(rng) for _ in masks]
@@ -139,5 +141,5 @@ def _draw_one(
 
 
 def _strength(rng: np.random.Generator) -> float:
-    """Any, often 1: what a text without a number means."""
+    """Draw a strength, often 1, which is the default of a text."""
     return 1.0 if rng.random() < 0.25 else float(rng.uniform(LOW, HIGH))

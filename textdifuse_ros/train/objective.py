@@ -1,12 +1,12 @@
-"""What the diffusion of every stage is trained for: the few-step objective, or iDDPM's.
+"""Objectives of diffusion training: few-step, and the hybrid one of iDDPM.
 
-Few steps: the network is trained on the four timesteps that it will run on (one and two steps use a subset of them),
-each batch at two: the highest, where a run starts from noise, and a random lower one. The lower ``z_t`` is made either
-from the truth, as in equation (1), or from the network's own estimate with the same noise, as DDIM would have arrived
-there; what it sees at run time is the latter, and training on the truth alone makes its steps drift apart.
+Few-step: the network is trained on the four timesteps of sampling (one and two steps use a subset of them). Each batch
+uses two: the highest, where sampling starts from noise, and a random lower one. The lower ``z_t`` is made either from
+the truth, as in equation (1), or from the network's own estimate with the same noise, as DDIM would reach it. Sampling
+sees the latter; a network trained on the truth alone accumulates errors over its steps.
 
-Hybrid: equation (1) as it stands, one timestep of all a sample. Its simple term compares the noise, so an estimate
-counts by its signal-to-noise ratio: the highest timesteps, on which a run of few steps depends, hardly count.
+Hybrid: equation (1), with one timestep out of all per sample. Its simple term compares the noise, which weights an
+estimate by its signal-to-noise ratio: the highest timesteps, on which few-step sampling depends, hardly count.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OWN_ESTIMATE = 0.6
 
 
 class Objective(Protocol):
-    """Makes ``z_t`` from a truth, has it denoised, and says how wrong that was."""
+    """Loss of a denoiser: make ``z_t`` from the truth, denoise it, measure the error."""
 
     def __call__(
         self,
@@ -39,21 +39,23 @@ class Objective(Protocol):
         *,
         variance: bool = True,
     ) -> dict[str, Tensor]:
-        """The loss of a batch.
+        """Compute the loss of a batch.
 
-        :param denoiser: sees the batch's condition
-        :param truth: float32 [N, C, H, W] in [-1, 1], from which z_t is made
-        :param error: [N, C, H, W] estimate to [N] loss
-        :param variance: the truth is the very image that is due, so the variational term of equation (1), which
-            teaches the variance, holds
-        :param generator: on the truth's device
-        :returns: scalars: ``loss`` (to minimise), and others to log
+        :param denoiser: conditioned on the batch
+        :param truth: float32 [N, C, H, W] in [-1, 1]; z_t is made from it
+        :param error: maps an estimate [N, C, H, W] to its loss [N]
+        :param generator: on the device of ``truth``
+        :param variance: whether to train the variance by the variational term of equation (1); it holds only where
+            ``truth`` is the exact target
+        :returns: scalars: ``loss`` to minimize, others to log
         """
         ...
 
 
 class FewStepObjective:
-    """:param schedule: the full schedule
+    """The few-step objective.
+
+    :param schedule: the full schedule
     :param own_estimate: share of the samples whose lower z_t comes from the network's own estimate
     """
 
@@ -89,10 +91,10 @@ class FewStepObjective:
         loss = first_error + later_error
         vlb = torch.zeros((), device=device)
         if variance:
-            # A fourth of the batch teaches the variance well enough, and the bound is dear to compute.
+            # A quarter of the batch suffices to train the variance, and the bound is expensive to compute.
             some = slice(0, (count + 3) // 4)
             terms = vlb_term(_part(first, some), truth[some], z_last[some], last, self.schedule)
-            # The bound holds for z_t made from the truth only.
+            # The bound holds only where z_t was made from the truth.
             lower = vlb_term(_part(later, some), truth[some], z[some], index[some], self.schedule)
             vlb = (terms + torch.where(own[some], 0.0, lower)).mean()
             loss = loss + VLB_WEIGHT * STEPS * vlb
@@ -105,7 +107,10 @@ def _part(denoised: Denoised, some: slice) -> Denoised:
 
 
 class HybridObjective:
-    """:param schedule: the full schedule"""
+    """The hybrid objective of iDDPM (Nichol & Dhariwal 2021), equation (1).
+
+    :param schedule: the full schedule
+    """
 
     def __init__(self, schedule: NoiseSchedule) -> None:
         self.schedule = schedule
@@ -121,8 +126,8 @@ class HybridObjective:
     ) -> dict[str, Tensor]:
         """See :class:`Objective`; logs ``simple`` and ``vlb``.
 
-        Without variance there is no noise that is known to be right, and ``error`` of the estimate Z^_0 at a random
-        timestep is the loss, as of equations (9) to (11).
+        Without ``variance`` the true noise is unknown, and the loss is the ``error`` of the estimate Z^_0 at a random
+        timestep, as in equations (9) to (11).
         """
         noise = torch.randn(truth.shape, generator=generator, device=truth.device)
         index = torch.randint(0, len(self.schedule), truth.shape[:1], generator=generator, device=truth.device)

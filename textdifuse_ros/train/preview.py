@@ -1,11 +1,11 @@
-"""Sheets of sample images: what a stage sees, what its averaged weights make of it in four steps, what is due."""
+"""Sheets of sample images: input, output of the averaged weights in four steps, and target."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from textdifuse_ros.data.crops import CropBatches, Sample, Shape
 from textdifuse_ros.diffusion.process import reverse, start_noise
@@ -27,14 +27,16 @@ MOST = 4
 """Crops of each source on a sheet."""
 
 NUMBER = 2**40
-"""Number of the batch that is shown; no run trains on it."""
+"""Number of the batch shown; no run trains on it."""
 
 
 class Preview:
-    """The same crops at every sheet of a run, so that sheets can be compared.
+    """Draws sheets of the same crops throughout a run, so that they can be compared.
 
-    :param stage: its name
-    :param shapes: the stage's
+    :param stage: name of the stage
+    :param pack: path of the image pack
+    :param shapes: batch shapes of the stage
+    :param seed: of the run
     :param recipe: degradations of the run
     """
 
@@ -45,11 +47,13 @@ class Preview:
         self.batch = CropBatches(pack, (few,), seed, NUMBER, 1, recipe)[0]
 
     @torch.no_grad()
-    def sheet(self, networks: DriveNetworks, device: torch.device) -> np.ndarray:
-        """One sheet, uint8 [H, W, 3] RGB.
+    def sheet(self, networks: nn.Module, device: torch.device) -> np.ndarray:
+        """Draw one sheet, uint8 [H, W, 3] RGB.
 
-        :param networks: on the device; left as they are
+        :param networks: :class:`.DriveNetworks`; left unchanged
+        :param device: of the networks
         """
+        assert isinstance(networks, DriveNetworks)
         batch = Sample(*(part.to(device) for part in self.batch))
         draw = {"luma": self._luma, "chroma": self._chroma}.get(self.stage, self._fused)
         columns = draw(networks, batch)
@@ -61,19 +65,19 @@ class Preview:
 
     def _luma(self, networks: DriveNetworks, batch: Sample) -> dict[str, Tensor]:
         visible, infrared, visible_truth, infrared_truth = signed_pair(batch)
-        kinds = [SENSOR_INDEX[VISIBLE]] * len(visible) + [SENSOR_INDEX[INFRARED]] * len(infrared)
-        seen = torch.cat((visible, infrared))
-        features = networks.luma.encoder(seen, torch.tensor(kinds, device=seen.device))
-        output = self._run(networks, networks.luma.decoder, features, seen.shape)
+        sensors = [SENSOR_INDEX[VISIBLE]] * len(visible) + [SENSOR_INDEX[INFRARED]] * len(infrared)
+        degraded = torch.cat((visible, infrared))
+        features = networks.luma.encoder(degraded, torch.tensor(sensors, device=degraded.device))
+        output = self._sample(networks, networks.luma.decoder, features, degraded.shape)
         truth = torch.cat((visible_truth, infrared_truth))
-        return {name: signed_to_unit(x) for name, x in (("input", seen), ("output", output), ("target", truth))}
+        return {name: signed_to_unit(x) for name, x in (("input", degraded), ("output", output), ("target", truth))}
 
     def _chroma(self, networks: DriveNetworks, batch: Sample) -> dict[str, Tensor]:
-        """The target's brightness under the restored colour: this stage answers for colour alone."""
+        """Combine the target's luma with the restored chroma: this stage restores chroma alone."""
         luma, chroma = rgb_to_ycbcr(F.avg_pool2d(batch.visible, 2))
-        seen = networks.chroma.white_balance(torch.cat((unit_to_signed(luma), 2 * chroma), 1))
-        features = networks.chroma.encoder(seen)
-        output = self._run(networks, networks.chroma.decoder, features, seen[:, 1:].shape, seen[:, 1:]) / 2
+        degraded = networks.chroma.white_balance(torch.cat((unit_to_signed(luma), 2 * chroma), 1))
+        features = networks.chroma.encoder(degraded)
+        output = self._sample(networks, networks.chroma.decoder, features, degraded[:, 1:].shape, degraded[:, 1:]) / 2
         bright, _ = rgb_to_ycbcr(F.avg_pool2d(batch.visible_target, 2))
         return {
             "input": batch.visible,
@@ -84,7 +88,7 @@ class Preview:
     def _fused(self, networks: DriveNetworks, batch: Sample) -> dict[str, Tensor]:
         visible, infrared, visible_truth, infrared_truth = signed_pair(batch)
         features = networks.luma.fuse_features(visible, infrared)
-        output = self._run(networks, networks.luma.decoder, features, visible.shape)
+        output = self._sample(networks, networks.luma.decoder, features, visible.shape)
         columns = {
             "visible": visible,
             "infrared": infrared,
@@ -94,7 +98,7 @@ class Preview:
         }
         return {name: signed_to_unit(x) for name, x in columns.items()}
 
-    def _run(
+    def _sample(
         self,
         networks: DriveNetworks,
         decoder: Decoder,

@@ -1,7 +1,7 @@
-"""Labels that a trained localizer gives to real infrared and visible pairs, to be trained on in turn.
+"""Pseudo-labels of real infrared and visible pairs, from a trained localizer.
 
-No pairs with true masks exist. What the network says of a real pair with confidence teaches it the real infrared:
-the made-up one is only roughly alike. Where boxes were drawn by hand, these have the last word on objects.
+No pairs with true masks are available. Confident predictions on real pairs teach the network real infrared images, to
+which the synthetic ones are only roughly similar. Where boxes were drawn by hand, they decide about objects.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ _SURE, _SURE_THING = 0.65, 0.75
 
 
 def pseudo_labelled(localizer: BuiltinLocalizer, root: Path) -> Iterator[Labelled]:
-    """RoadScene's training pairs, without those near a test frame, labelled.
+    """Label the training pairs of RoadScene, without those near a test frame.
 
-    :raises FileError: not in the data folder
+    :param localizer: predicts the labels
+    :param root: data folder
+    :raises FileError: RoadScene is not in the data folder
     """
     folder = root / "roadscene" / "train"
     for name in roadscene_names(root):
         visible, infrared = read_road_pair(folder, name)
-        guess = sure_codes(_seen_from_all_sides(localizer, visible, infrared))
+        guess = sure_codes(_averaged_probability(localizer, visible, infrared))
         boxes = folder / "boxes" / f"{name}.txt"
         if boxes.is_file():
             item = label_from_boxes(f"roadscene/{name}", visible, infrared, read_boxes(boxes))
@@ -47,9 +49,9 @@ def pseudo_labelled(localizer: BuiltinLocalizer, root: Path) -> Iterator[Labelle
 
 
 def sure_codes(probability: np.ndarray) -> np.ndarray:
-    """The class of each pixel where it is sure, else UNKNOWN.
+    """Return the class of each pixel where it is confident, else UNKNOWN.
 
-    :param probability: float32 [K, H, W]
+    :param probability: float32 [K, H, W] in [0, 1]
     :returns: uint8 [H, W]
     """
     best = probability.argmax(0).astype(np.uint8)
@@ -57,8 +59,8 @@ def sure_codes(probability: np.ndarray) -> np.ndarray:
     return np.where(probability.max(0) >= least, best, UNKNOWN).astype(np.uint8)
 
 
-def _seen_from_all_sides(localizer: BuiltinLocalizer, visible: np.ndarray, infrared: np.ndarray) -> np.ndarray:
-    """Mean probability over both sensors and the visible alone, each as it is and mirrored."""
+def _averaged_probability(localizer: BuiltinLocalizer, visible: np.ndarray, infrared: np.ndarray) -> np.ndarray:
+    """Average the probabilities with both sensors and with the visible alone, each also mirrored."""
     blind = np.zeros_like(infrared)
     views = []
     for source in (infrared, blind):

@@ -1,4 +1,4 @@
-"""One YAML file for a whole model: its images, its networks, and the parameters of each stage.
+"""Run file: one YAML file for a whole model, with its images, its networks and the parameters of each stage.
 
     data:                                   # what `train pack` packs
       pairs: [{visible: DIR, infrared: DIR}]
@@ -8,13 +8,13 @@
     pack: images.pack
     runs: runs                              # each stage in a folder of its own below it
     device: auto
-    networks: {luma_widths: [48, 96, 192]}  # of new weights
-    degradations: road                      # any parameter of a run: for all stages
-    luma: {steps: 12000}                    # any parameter, or start: for one stage
+    networks: {luma_widths: [48, 96, 192]}  # of new networks
+    degradations: road                      # any parameter of a run, for all stages
+    luma: {steps: 12000}                    # any parameter or start, for one stage
     control: {start: joined.safetensors, steps: 1200}
 
-Flags come before the stage's own section, that before the parameters for all, and those before the defaults. Relative
-paths count from the working folder, as flags do.
+Flags override the section of the stage, which overrides the parameters for all stages, which override the defaults.
+Relative paths start at the working directory, as those of flags do.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from textdifuse_ros.networks.drive import DriveConfig
 
 @dataclass(frozen=True)
 class Images:
-    """Where images for training are.
+    """Sources of training images.
 
     :ivar pairs: folders of visible and infrared images
     :ivar clean: folders of clean visible images
-    :ivar folder: data folder with public sets of roads
+    :ivar folder: data folder with public road data sets
     :ivar harvard: data folder with medical pairs
     """
 
@@ -49,9 +49,9 @@ class Images:
     harvard: Path | None = None
 
     def sources(self) -> list[Source]:
-        """All images, still on disk.
+        """List all images without reading them.
 
-        :raises ConfigError: none were named
+        :raises ConfigError: no source is given
         :raises FileError: a folder is missing or empty, or an image has no partner
         """
         found: list[Source] = []
@@ -64,15 +64,21 @@ class Images:
         if self.harvard:
             found.extend(harvard_sources(self.harvard))
         if not found:
-            named = "named by DATA, --pairs, --clean or --harvard, or under data in --config"
-            raise ConfigError("the images to pack", named, "none of them")
+            named = "given by DATA, --pairs, --clean or --harvard, or under data in --config"
+            raise ConfigError("the images to pack", named, "none")
         return found
 
 
 @dataclass(frozen=True)
 class RunFile:
-    """The content of a run file; an empty one is what holds where there is none.
+    """Content of a run file; the defaults apply where there is no file.
 
+    :ivar images: sources of the pack
+    :ivar pack: path of the image pack
+    :ivar runs: folder of the run folders, one per stage
+    :ivar device: where to train
+    :ivar networks: sizes of new networks
+    :ivar starts: checkpoint to start from, by stage
     :ivar common: plain values for all stages
     :ivar stages: plain values by stage
     """
@@ -87,20 +93,22 @@ class RunFile:
     stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def config(self, stage: str, flags: Mapping[str, Any]) -> TrainConfig:
-        """The parameters of a stage.
+        """Merge the parameters of a stage.
 
-        :param flags: plain values that were given on the command line
+        :param stage: name of the stage
+        :param flags: plain values given on the command line
         :raises ConfigError: names the parameter
         """
-        values = {**_numbers(self.common), **_numbers(self.stages.get(stage, {})), **flags, "stage": stage}
+        values = {**_with_floats(self.common), **_with_floats(self.stages.get(stage, {})), **flags, "stage": stage}
         return from_mapping(TrainConfig, values, "the configuration of the run")
 
 
 def load_run_file(path: Path) -> RunFile:
-    """Read a run file; every stage in it is checked, whichever is to run.
+    """Read a run file and check all its stages.
 
-    :raises FileError: missing, or no YAML
-    :raises ConfigError: a name is unknown, or a value is not what it must be
+    :param path: of the file
+    :raises FileError: missing, or not YAML
+    :raises ConfigError: an unknown name, or an invalid value
     """
     content = read_mapping(path)
     names = {item.name for item in parameters(TrainConfig)} - {"stage"}
@@ -154,12 +162,12 @@ def _images(data: dict[str, Any], path: Path) -> Images:
     return Images(tuple(pairs), tuple(item for item in clean if item), folder, harvard)
 
 
-def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
-    """YAML 1.1 takes 1e-3 for text (1.0e-3 is a number): where a number is due, one is made of it."""
-    due = {item.name for item in parameters(TrainConfig) if item.type is float}
+def _with_floats(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert text to float where a float is expected: YAML 1.1 reads 1e-3 as text, and 1.0e-3 as a number."""
+    floats = {item.name for item in parameters(TrainConfig) if item.type is float}
     found = dict(values)
     for name, value in values.items():
-        if name in due and isinstance(value, str):
+        if name in floats and isinstance(value, str):
             with contextlib.suppress(ValueError):
                 found[name] = float(value)
     return found

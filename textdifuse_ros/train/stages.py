@@ -1,4 +1,4 @@
-"""The stages of training: what each one sees, and which part of the networks learns."""
+"""The stages of training the fusion networks."""
 
 from __future__ import annotations
 
@@ -22,27 +22,34 @@ from textdifuse_ros.train.objective import OBJECTIVES, Objective
 
 
 class Stage(Protocol):
-    """One stage.
+    """Losses of one stage.
 
-    :ivar shapes: the batches it is fed
-    :ivar parameters: what learns; everything else stays as it is
-    :ivar schedule: the full one
-    :ivar objective: what the diffusion is trained for
+    :ivar objective: of the diffusion
     """
 
     objective: Objective
 
     @property
-    def shapes(self) -> tuple[Shape, ...]: ...
+    def shapes(self) -> tuple[Shape, ...]:
+        """Batch shapes, which take turns."""
+        ...
 
     @property
-    def parameters(self) -> list[nn.Parameter]: ...
+    def parameters(self) -> list[nn.Parameter]:
+        """Trained parameters; all others are frozen."""
+        ...
 
     @property
-    def schedule(self) -> NoiseSchedule: ...
+    def schedule(self) -> NoiseSchedule:
+        """The full noise schedule."""
+        ...
 
     def __call__(self, batch: Sample, generator: torch.Generator) -> dict[str, Tensor]:
-        """The losses of a batch: scalars, ``loss`` is minimised; the generator is on the batch's device."""
+        """Compute the losses of a batch, scalars; ``loss`` is minimized.
+
+        :param batch: on the device of the networks
+        :param generator: on the same device
+        """
         ...
 
 
@@ -59,10 +66,14 @@ NEED_START = ("control", "joint", "modulation")
 
 
 def make_stage(config: TrainConfig, networks: DriveNetworks) -> Stage:
-    """The stage of a configuration, with its objective."""
+    """Create the stage of a configuration, with its objective.
+
+    :param config: names stage, objective and look
+    :param networks: on their device
+    """
     stage: Stage = STAGES[config.stage](networks)
     if isinstance(stage, JointStage):
         stage.look = LOOKS[config.look]
-    if config.objective != "few_step":  # which every stage makes as is best for it
+    if config.objective != "few_step":  # each stage has its own variant of few_step
         stage.objective = OBJECTIVES[config.objective](stage.schedule)
     return stage

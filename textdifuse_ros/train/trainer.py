@@ -103,7 +103,7 @@ class Trainer(Generic[AnyTask]):
                 log.bar.update()
                 last = self.step == config.steps
                 if self.step % config.log_every == 0:
-                    log.values(self.step, {"lr": round(self.scheduler.get_last_lr()[0], 8), **meter.take()})
+                    log.values(self.step, {"lr": round(float(self.scheduler.get_last_lr()[0]), 8), **meter.take()})
                 if preview and (last or self.step % self.task.sheet_every == 0):
                     log.sheet(self.step, preview.sheet(self.ema.module, self.device))
                 (stopping,) = self.ranks.any(signals.received, device=str(self.device))
