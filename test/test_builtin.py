@@ -44,7 +44,7 @@ def recall(localizer: BuiltinLocalizer, frames: list[Frame], kind: str, **blind:
     for frame in frames:
         visible = np.zeros_like(frame.visible) if blind.get("visible") else frame.visible
         infrared = np.zeros_like(frame.infrared) if blind.get("infrared") else frame.infrared
-        found = localizer(visible, infrared, parse_prompt(kind)).instances
+        found = localizer.locate(visible, infrared, parse_prompt(kind)).instances
         boxes = [box for box in frame.boxes if box.label == kind]
         due = np.array([(frame.instances == box.instance).sum() >= 300 for box in boxes], bool)
         counts = match_boxes(
@@ -69,7 +69,7 @@ def test_they_find_persons_without_the_visible(localizer: BuiltinLocalizer, fram
 
 def test_masks_lie_on_the_objects(localizer: BuiltinLocalizer, frames: list[Frame]) -> None:
     frame = frames[0]
-    found = localizer(frame.visible, frame.infrared, parse_prompt("cars:0.5; road"))
+    found = localizer.locate(frame.visible, frame.infrared, parse_prompt("cars:0.5; road"))
     painted = found.label_map()
     for phrase, label in ((1, 6), (2, 2)):
         mine, truth = painted == phrase, frame.labels == label
@@ -81,7 +81,7 @@ def test_masks_lie_on_the_objects(localizer: BuiltinLocalizer, frames: list[Fram
 
 
 def test_objects_of_a_kind_do_not_overlap(localizer: BuiltinLocalizer, frames: list[Frame]) -> None:
-    found = localizer(frames[0].visible, frames[0].infrared, parse_prompt("car, person")).instances
+    found = localizer.locate(frames[0].visible, frames[0].infrared, parse_prompt("car, person")).instances
     assert len(found) > 1
     assert np.sum([item.mask for item in found], axis=0).max() == 1
 
@@ -92,39 +92,39 @@ def test_a_blind_sensor_is_survived(localizer: BuiltinLocalizer, frames: list[Fr
         np.zeros_like(image) if blind in (name, "both") else image
         for name, image in (("visible", frames[0].visible), ("infrared", frames[0].infrared))
     )
-    found = localizer(visible, infrared, parse_prompt("person, car, bicycle"))
+    found = localizer.locate(visible, infrared, parse_prompt("person, car, bicycle"))
     assert found.size == infrared.shape
     if blind == "both":
         assert not any(item.mask.sum() > 0.2 * item.mask.size for item in found.instances)
 
 
 def test_the_same_pair_gives_the_same_bytes(localizer: BuiltinLocalizer, frames: list[Frame]) -> None:
-    one, other = (localizer(frames[0].visible, frames[0].infrared, parse_prompt("car")) for _ in range(2))
+    one, other = (localizer.locate(frames[0].visible, frames[0].infrared, parse_prompt("car")) for _ in range(2))
     assert np.array_equal(one.instance_map(), other.instance_map())
 
 
 def test_an_unknown_word_is_refused_with_what_is_known(localizer: BuiltinLocalizer, frames: list[Frame]) -> None:
     with pytest.raises(ConfigError, match=r"person.*'giraffe'"):
-        localizer(frames[0].visible, frames[0].infrared, parse_prompt("giraffe"))
+        localizer.locate(frames[0].visible, frames[0].infrared, parse_prompt("giraffe"))
 
 
 def test_an_empty_prompt_finds_nothing(localizer: BuiltinLocalizer, frames: list[Frame]) -> None:
-    assert not localizer(frames[0].visible, frames[0].infrared, parse_prompt(""))
+    assert not localizer.locate(frames[0].visible, frames[0].infrared, parse_prompt(""))
 
 
 def test_images_of_any_size(localizer: BuiltinLocalizer) -> None:
     for height, width in ((1, 1), (7, 300), (33, 20)):
         pair = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
-        assert localizer(*pair, parse_prompt("car")).size == (height, width)
+        assert localizer.locate(*pair, parse_prompt("car")).size == (height, width)
 
 
 def test_wrong_images_are_refused(localizer: BuiltinLocalizer) -> None:
     visible, infrared = np.zeros((32, 48, 3), np.uint8), np.zeros((32, 48), np.uint8)
     prompt = parse_prompt("car")
     with pytest.raises(ImageError, match="visible"):
-        localizer(visible.astype(np.float32), infrared, prompt)
+        localizer.locate(visible.astype(np.float32), infrared, prompt)
     with pytest.raises(ImageError, match="infrared"):
-        localizer(visible, infrared[:16], prompt)
+        localizer.locate(visible, infrared[:16], prompt)
 
 
 def test_the_vocabulary_is_in_the_order_of_the_channels() -> None:

@@ -33,7 +33,7 @@ class Scripted:
         self.blind = False
         self.closed = False
 
-    def __call__(self, visible, infrared, prompt) -> Localization:
+    def locate(self, visible, infrared, prompt) -> Localization:
         bright = cv2.blur(infrared, (9, 9)) > 135
         left = int(mask_box(bright)[0])
         self.asked.append((prompt.text, left))

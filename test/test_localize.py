@@ -32,7 +32,7 @@ def instance(mask: np.ndarray, phrase: int, score: float = 0.9, track: int = 0) 
 
 
 def fixed(regions: str | Path, text: str) -> Localization:
-    return make_localizer(LocalizerConfig(localizer="fixed", regions=str(regions)))(*IMAGES, parse_prompt(text))
+    return make_localizer(LocalizerConfig(localizer="fixed", regions=str(regions))).locate(*IMAGES, parse_prompt(text))
 
 
 # The maps.
@@ -271,4 +271,4 @@ def test_an_overlay_tints_what_was_found_and_leaves_the_rest() -> None:
 
 def test_an_empty_prompt_finds_nothing() -> None:
     localizer = make_localizer(LocalizerConfig(localizer="fixed", regions="0 0 10 10"))
-    assert not localizer(*IMAGES, Prompt())
+    assert not localizer.locate(*IMAGES, Prompt())

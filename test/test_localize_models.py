@@ -23,9 +23,9 @@ transformers = pytest.importorskip("transformers", minversion="5.0", reason="tra
 
 import tiny_models  # noqa: E402
 
-from textdifuse_ros.localize.detector import Detections, Detector, box_iou, suppress  # noqa: E402
+from textdifuse_ros.localize.detector import DetectedBoxes, Detector, box_iou, suppress  # noqa: E402
 from textdifuse_ros.localize.registry import make_localizer  # noqa: E402
-from textdifuse_ros.localize.segmenter import make_segmenter  # noqa: E402
+from textdifuse_ros.localize.segmenter import BoxFiller, make_segmenter  # noqa: E402
 
 PROMPT = parse_prompt("person, red car")
 BOXES = np.array([[5.0, 4.0, 30.0, 28.0], [20.0, 10.0, 55.0, 36.0]])
@@ -57,7 +57,7 @@ def images() -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(0, 256, (40, 60, 3), dtype=np.uint8), rng.integers(0, 256, (40, 60), dtype=np.uint8)
 
 
-def same(found: Detections, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> bool:
+def same(found: DetectedBoxes, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> bool:
     close = np.allclose(found.boxes, boxes, atol=1e-3) and np.allclose(found.scores, scores, atol=1e-5)
     return len(found.scores) > 0 and close and np.array_equal(found.labels, labels)
 
@@ -78,7 +78,7 @@ def test_owl_finds_what_transformers_finds(kind: str, name: str, models, images)
         outputs = model(**inputs)
     (due,) = processor.post_process_grounded_object_detection(outputs, threshold=0.3, target_sizes=[(40, 60)])
     boxes, real = within(due["boxes"].numpy(), (40, 60))
-    found = Detector.from_folder(str(models(kind)), "cpu")(images[0], PROMPT.names, 0.3)
+    found = Detector.from_folder(str(models(kind)), "cpu").detect(images[0], PROMPT.names, 0.3)
     assert same(found, boxes[real], due["scores"].numpy()[real], due["labels"].numpy()[real])
 
 
@@ -96,7 +96,7 @@ def test_grounding_dino_scores_a_phrase_by_its_own_tokens(models, images) -> Non
     (due,) = processor.post_process_grounded_object_detection(
         outputs, inputs["input_ids"], threshold=0.0, text_threshold=0.0, target_sizes=[(40, 60)]
     )
-    found = Detector.from_folder(str(folder), "cpu")(images[0], PROMPT.names, 0.0)
+    found = Detector.from_folder(str(folder), "cpu").detect(images[0], PROMPT.names, 0.0)
     boxes, real = within(due["boxes"].numpy(), (40, 60))
     assert same(found, boxes[real], by_phrase.max(1)[real], by_phrase.argmax(1)[real])
 
@@ -104,7 +104,7 @@ def test_grounding_dino_scores_a_phrase_by_its_own_tokens(models, images) -> Non
 def test_a_sentence_too_long_for_the_detector_is_refused(models, images) -> None:
     detector = Detector.from_folder(str(models("dino")), "cpu")
     with pytest.raises(ConfigError, match="at most 32 tokens for this detector"):
-        detector(images[0], tuple(f"red bus a{'.' * n} car" for n in range(9)), 0.0)
+        detector.detect(images[0], tuple(f"red bus a{'.' * n} car" for n in range(9)), 0.0)
 
 
 @pytest.mark.parametrize("kind", ["owlvit", "dino"])
@@ -113,21 +113,21 @@ def test_a_repeated_prompt_is_encoded_once(kind: str, models, images) -> None:
     calls: list[int] = []
     (memory,) = (module for module in detector._model.modules() if type(module).__name__ == "Memory")
     memory.inner.register_forward_hook(lambda *_: calls.append(1))
-    first = detector(images[0], PROMPT.names, 0.0)
-    again = detector(images[0], PROMPT.names, 0.0)
-    detector(255 - images[0], PROMPT.names, 0.0)
+    first = detector.detect(images[0], PROMPT.names, 0.0)
+    again = detector.detect(images[0], PROMPT.names, 0.0)
+    detector.detect(255 - images[0], PROMPT.names, 0.0)
     assert len(calls) == 1
     assert np.array_equal(first.scores, again.scores)
-    other = detector(images[0], ("bus", "red car"), 0.0)
+    other = detector.detect(images[0], ("bus", "red car"), 0.0)
     assert len(calls) == 2
     assert not np.array_equal(first.scores, other.scores)
-    detector(images[0], PROMPT.names, 0.0)
+    detector.detect(images[0], PROMPT.names, 0.0)
     assert len(calls) == 2
 
 
 def test_suppression_keeps_the_best_of_each_phrase() -> None:
     boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [1, 0, 11, 10], [20, 0, 30, 10.0]])
-    found = Detections(boxes, np.array([0.5, 0.9, 0.4, 0.3]), np.array([0, 0, 1, 0]))
+    found = DetectedBoxes(boxes, np.array([0.5, 0.9, 0.4, 0.3]), np.array([0, 0, 1, 0]))
     assert box_iou(boxes[0], boxes[1:2]) == pytest.approx(9 / 11)
     assert suppress(found, 0.5).tolist() == [1, 2, 3]
     assert suppress(found, 0.9).tolist() == [1, 0, 2, 3]
@@ -145,7 +145,7 @@ def test_sam_outlines_what_transformers_outlines(models, images) -> None:
     (due,) = processor.post_process_masks(
         outputs.pred_masks, inputs["original_sizes"], inputs["reshaped_input_sizes"], binarize=True
     )
-    masks = make_segmenter(str(models("sam")), "cpu")(images[0], BOXES)
+    masks = make_segmenter(str(models("sam")), "cpu").segment(images[0], BOXES)
     assert (masks.dtype, masks.shape) == (bool, (2, 40, 60))
     assert np.array_equal(masks, due[:, 0].numpy())
     assert 0 < masks.mean() < 1
@@ -156,14 +156,14 @@ def test_sam2_gets_its_images_and_boxes_as_its_processor_makes_them(models, imag
     segmenter = make_segmenter(str(models("sam2")), "cpu")
     seen: dict = {}
     segmenter._model.register_forward_pre_hook(lambda _, args, kwargs: seen.update(kwargs), with_kwargs=True)
-    masks = segmenter(images[0], BOXES)
+    masks = segmenter.segment(images[0], BOXES)
     assert (masks.dtype, masks.shape) == (bool, (2, 40, 60))
     assert 0 < masks.mean() < 1
     assert not np.array_equal(masks[0], masks[1])
     assert seen["input_boxes"].shape == (1, 2, 4)
     assert np.allclose(seen["input_boxes"][0], BOXES * (64 / 60, 64 / 40, 64 / 60, 64 / 40))
     flat = np.full((40, 60, 3), (255, 0, 128), np.uint8)
-    segmenter(flat, BOXES)
+    segmenter.segment(flat, BOXES)
     due = (np.array((1, 0, 128 / 255)) - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     assert seen["pixel_values"].shape == (1, 3, 64, 64)
     assert np.allclose(seen["pixel_values"][0].mean((1, 2)), due, atol=1e-4)
@@ -180,12 +180,12 @@ def test_the_pair_of_models_answers_a_prompt(segmenter: str, models, images) -> 
     localizer = make_localizer(config(models, segmenter))
     assert localizer.vocabulary is None
     assert localizer.name == f"detect_segment owlvit {segmenter or 'boxes'}"
-    found = localizer(*images, PROMPT)
+    found = localizer.locate(*images, PROMPT)
     assert isinstance(found, Localization)
     assert found.size == (40, 60)
     assert {item.phrase for item in found.instances} <= {1, 2}
     assert found.label_map().any()
-    assert not localizer(*images, Prompt())
+    assert not localizer.locate(*images, Prompt())
     localizer.close()
 
 
@@ -198,29 +198,28 @@ def test_both_views_are_searched_and_each_box_is_outlined_where_it_was_found(mod
     def which(image):
         return next(name for name, view in views.items() if np.array_equal(view, image))
 
-    def detect(image, phrases, threshold):
+    def detect(self, image, phrases, threshold):
         name = which(image)
-        return Detections(np.array(boxes[name], float), np.array(scores[name]), np.zeros(len(scores[name]), int))
+        return DetectedBoxes(np.array(boxes[name], float), np.array(scores[name]), np.zeros(len(scores[name]), int))
 
     outlined = []
 
-    def segment(image, given):
+    def segment(self, image, given):
         outlined.append((which(image), given.tolist()))
         return np.ones((len(given), 40, 60), bool)
 
-    segment.name = ""
-    monkeypatch.setattr(localizer, "_detector", detect)
-    monkeypatch.setattr(localizer, "_segmenter", segment)
-    found = localizer(*images, PROMPT)
+    monkeypatch.setattr(Detector, "detect", detect)
+    monkeypatch.setattr(BoxFiller, "segment", segment)
+    found = localizer.locate(*images, PROMPT)
     assert sorted(outlined) == [("infrared", [[30, 10, 50, 30]]), ("visible", [[0, 0, 20, 20]])]
     assert sorted(item.score for item in found.instances) == [0.5, 0.8]
 
 
 def test_the_threshold_decides_what_is_reported(models, images) -> None:
-    every = make_localizer(config(models, nms_iou=1.0))(*images, PROMPT).instances
+    every = make_localizer(config(models, nms_iou=1.0)).locate(*images, PROMPT).instances
     scores = sorted(item.score for item in every)
     middle = (scores[0] + scores[-1]) / 2
-    some = make_localizer(config(models, nms_iou=1.0, box_threshold=middle))(*images, PROMPT).instances
+    some = make_localizer(config(models, nms_iou=1.0, box_threshold=middle)).locate(*images, PROMPT).instances
     assert 0 < len(some) < len(every)
     assert all(item.score >= middle for item in some)
 
@@ -231,13 +230,13 @@ def test_sam3_finds_masks_by_text_alone_and_remembers_the_phrases(models, images
     )
     calls: list[int] = []
     localizer._model.text_encoder.register_forward_hook(lambda *_: calls.append(1))
-    first = localizer(*images, PROMPT)
+    first = localizer.locate(*images, PROMPT)
     assert {item.phrase for item in first.instances} == {1, 2}
     assert all(item.mask.shape == (40, 60) and 0 <= item.score <= 1 for item in first.instances)
-    again = localizer(*images, PROMPT)
+    again = localizer.locate(*images, PROMPT)
     assert len(calls) == 2  # one for each phrase
     assert [item.score for item in first.instances] == [item.score for item in again.instances]
-    assert not localizer(*images, Prompt())
+    assert not localizer.locate(*images, Prompt())
     localizer.close()
 
 
@@ -338,7 +337,7 @@ def test_a_checkpoint_of_segment_anything_is_loaded_strictly_and_asked_by_box(mo
     path = tmp_path / "sam_vit_b_01ec64.pth"
     torch.save({"bias": torch.full((1,), 3.0)}, path)
     segmenter = make_segmenter(str(path), "cpu")
-    masks = segmenter(images[0], BOXES)
+    masks = segmenter.segment(images[0], BOXES)
     assert asked == [(40, 60, 3), *BOXES.tolist()]
     assert masks.sum((1, 2)).tolist() == [25 * 24, 35 * 26]
     assert segmenter.name == "sam_vit_b_01ec64"

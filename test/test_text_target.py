@@ -35,7 +35,7 @@ class Gate:
     def __init__(self) -> None:
         self.open, self.begun, self.closed = threading.Event(), threading.Event(), threading.Event()
 
-    def __call__(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
+    def locate(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
         self.begun.set()
         assert self.open.wait(30)
         mask = np.zeros(infrared.shape, bool)

@@ -112,7 +112,7 @@ def _locate_one(localizer: Localizer, prompt: Prompt, pair: Pair, output: Path) 
     if visible.dtype == np.uint16:
         visible = (visible >> 8).astype(np.uint8)
     infrared = to_uint8(infrared)
-    found = localizer(visible, infrared, prompt)
+    found = localizer.locate(visible, infrared, prompt)
     metadata = {
         "Software": f"textdifuse_ros {__version__}",
         "textdifuse": json.dumps({"localizer": localizer.name, "text": prompt.text, "version": __version__}),

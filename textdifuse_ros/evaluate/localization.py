@@ -125,7 +125,7 @@ def find_objects(
             image if sees else np.zeros_like(image)
             for image, sees in zip((sample.visible, sample.infrared), seen, strict=True)
         )
-        found.append(localizer(visible, infrared, prompt).instances)
+        found.append(localizer.locate(visible, infrared, prompt).instances)
     return found
 
 

@@ -110,7 +110,7 @@ class Localizer(Protocol):
     def vocabulary(self) -> Vocabulary | None:
         """The classes it knows with their other names, or None where it takes any words."""
 
-    def __call__(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
+    def locate(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
         """Look for the phrases.
 
         :param visible: uint8 [H, W, 3] RGB

@@ -96,7 +96,7 @@ class BuiltinLocalizer:
         device = resolve_device(config.localizer_device, "localizer_device")
         return cls(config.localizer_model, device, config.localizer_threshold)
 
-    def __call__(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
+    def locate(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
         """Look for the phrases; see :class:`textdifuse_ros.localize.base.Localizer`."""
         _check(visible, infrared)
         meant = resolve(prompt, VOCABULARY)

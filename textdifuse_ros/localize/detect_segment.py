@@ -6,7 +6,7 @@ import numpy as np
 
 from textdifuse_ros.config.localizer import LocalizerConfig
 from textdifuse_ros.localize.base import Instance, Localization
-from textdifuse_ros.localize.detector import Detections, Detector, suppress
+from textdifuse_ros.localize.detector import DetectedBoxes, Detector, suppress
 from textdifuse_ros.localize.prompt import Prompt
 from textdifuse_ros.localize.segmenter import Segmenter, make_segmenter
 
@@ -39,15 +39,15 @@ class DetectSegmentLocalizer:
         segmenter = make_segmenter(config.segmenter, config.localizer_device)
         return cls(detector, segmenter, config.box_threshold, config.nms_iou)
 
-    def __call__(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
+    def locate(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
         """Look for the phrases, as :class:`.base.Localizer` says."""
         size = (infrared.shape[0], infrared.shape[1])
         if not prompt or self._detector is None or self._segmenter is None:
             return Localization((), size, prompt.phrases)
         views = (visible, np.repeat(infrared[:, :, None], 3, 2))
-        found = [self._detector(view, prompt.names, self._box_threshold) for view in views]
+        found = [self._detector.detect(view, prompt.names, self._box_threshold) for view in views]
         source = np.repeat((0, 1), [len(item.scores) for item in found])
-        together = Detections(
+        together = DetectedBoxes(
             np.concatenate([item.boxes for item in found]),
             np.concatenate([item.scores for item in found]),
             np.concatenate([item.labels for item in found]),
@@ -64,10 +64,10 @@ class DetectSegmentLocalizer:
         """Let the models go."""
         self._detector = self._segmenter = None
 
-    def _outline(self, segmenter: Segmenter, view: np.ndarray, found: Detections, prompt: Prompt) -> list[Instance]:
+    def _outline(self, segmenter: Segmenter, view: np.ndarray, found: DetectedBoxes, prompt: Prompt) -> list[Instance]:
         instances = []
         for mask, box, score, label in zip(
-            segmenter(view, found.boxes), found.boxes.tolist(), found.scores, found.labels, strict=True
+            segmenter.segment(view, found.boxes), found.boxes.tolist(), found.scores, found.labels, strict=True
         ):
             if mask.any():
                 left, top, right, bottom = box

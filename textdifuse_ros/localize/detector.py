@@ -35,7 +35,7 @@ KEPT_TEXTS = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Detections:
+class DetectedBoxes:
     """Boxes in one image.
 
     :ivar boxes: float64 [N, 4], (left, top, right, bottom) [pixels], within the image
@@ -47,9 +47,9 @@ class Detections:
     scores: np.ndarray
     labels: np.ndarray
 
-    def take(self, which: np.ndarray) -> Detections:
+    def take(self, which: np.ndarray) -> DetectedBoxes:
         """Some of them, by index or mask."""
-        return Detections(self.boxes[which], self.scores[which], self.labels[which])
+        return DetectedBoxes(self.boxes[which], self.scores[which], self.labels[which])
 
 
 class Memory(nn.Module):
@@ -96,7 +96,7 @@ class Detector:
         kind = model.config.model_type
         parent, _, leaf = TEXT_ENCODERS[kind].rpartition(".")
         setattr(model.get_submodule(parent), leaf, Memory(model.get_submodule(TEXT_ENCODERS[kind])))
-        self._find: Callable[[np.ndarray, tuple[str, ...], float], Detections]
+        self._find: Callable[[np.ndarray, tuple[str, ...], float], DetectedBoxes]
         self._find = self._find_owl if kind in OWL else self._find_dino
 
     @classmethod
@@ -113,7 +113,7 @@ class Detector:
         model = load_model(transformers.AutoModelForZeroShotObjectDetection, folder, "detector", place)
         return cls(model, load_processor(transformers.AutoProcessor, folder, "detector"), place, Path(folder).name)
 
-    def __call__(self, image: np.ndarray, phrases: tuple[str, ...], threshold: float) -> Detections:
+    def detect(self, image: np.ndarray, phrases: tuple[str, ...], threshold: float) -> DetectedBoxes:
         """Look for phrases.
 
         :param image: uint8 [H, W, 3] RGB
@@ -124,9 +124,9 @@ class Detector:
             found = self._find(image, phrases, threshold)
         boxes = np.clip(found.boxes, 0, (width, height, width, height))
         real = (boxes[:, 2] - boxes[:, 0] >= 1) & (boxes[:, 3] - boxes[:, 1] >= 1)
-        return Detections(boxes, found.scores, found.labels).take(real)
+        return DetectedBoxes(boxes, found.scores, found.labels).take(real)
 
-    def _find_owl(self, image: np.ndarray, phrases: tuple[str, ...], least: float) -> Detections:
+    def _find_owl(self, image: np.ndarray, phrases: tuple[str, ...], least: float) -> DetectedBoxes:
         # The template that these models are trained with.
         texts = [f"a photo of a {phrase}" for phrase in phrases]
         longest = self._model.config.text_config.max_position_embeddings
@@ -143,9 +143,9 @@ class Detector:
             outputs, threshold=least, target_sizes=[image.shape[:2]]
         )
         boxes, scores, labels = (found[name].cpu().numpy() for name in ("boxes", "scores", "labels"))
-        return Detections(boxes.astype(np.float64), scores.astype(np.float64), labels)
+        return DetectedBoxes(boxes.astype(np.float64), scores.astype(np.float64), labels)
 
-    def _find_dino(self, image: np.ndarray, phrases: tuple[str, ...], least: float) -> Detections:
+    def _find_dino(self, image: np.ndarray, phrases: tuple[str, ...], least: float) -> DetectedBoxes:
         # The model takes one sentence and scores its tokens; which are whose is told by their places in the sentence.
         sentence = " ".join(f"{phrase}." for phrase in phrases)
         tokens = self._processor.tokenizer(sentence, return_tensors="pt", return_offsets_mapping=True)
@@ -162,7 +162,7 @@ class Detector:
         height, width = image.shape[:2]
         center, side = np.split(outputs.pred_boxes[0].cpu().double().numpy(), 2, axis=1)
         corners = np.concatenate((center - side / 2, center + side / 2), 1) * (width, height, width, height)
-        return Detections(corners, best, by_phrase.argmax(1)).take(best >= least)
+        return DetectedBoxes(corners, best, by_phrase.argmax(1)).take(best >= least)
 
 
 def _owners(offsets: list[list[int]], phrases: tuple[str, ...]) -> list[int]:
@@ -176,7 +176,7 @@ def _owners(offsets: list[list[int]], phrases: tuple[str, ...]) -> list[int]:
     return owners
 
 
-def suppress(found: Detections, iou: float) -> np.ndarray:
+def suppress(found: DetectedBoxes, iou: float) -> np.ndarray:
     """Greedy non-maximum suppression within each phrase.
 
     :param iou: of two boxes that overlap by more, the one with the higher score is kept

@@ -69,7 +69,7 @@ class FixedLocalizer:
             return cls(labels=labels)
         return cls([_read_box(piece, "regions") for piece in regions.split(";") if piece.strip()])
 
-    def __call__(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
+    def locate(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
         """The regions that the prompt's phrases name, as :class:`.base.Localizer` says."""
         height, width = infrared.shape
         found: list[Instance] = []

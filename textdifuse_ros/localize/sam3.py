@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from textdifuse_ros.config.localizer import LocalizerConfig
 from textdifuse_ros.localize.base import Instance, Localization
-from textdifuse_ros.localize.detector import KEPT_TEXTS, Detections, suppress
+from textdifuse_ros.localize.detector import KEPT_TEXTS, DetectedBoxes, suppress
 from textdifuse_ros.localize.local_models import (
     find_model,
     import_transformers,
@@ -59,7 +59,7 @@ class Sam3Localizer:
         tokenizer = load_processor(transformers.AutoTokenizer, folder, "segmenter")
         return cls(model, tokenizer, read_normalization(folder, "segmenter"), config, folder.name)
 
-    def __call__(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
+    def locate(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
         """Look for the phrases, as :class:`.base.Localizer` says."""
         size = (infrared.shape[0], infrared.shape[1])
         masks: list[np.ndarray] = []
@@ -69,14 +69,14 @@ class Sam3Localizer:
         views = (visible, np.repeat(infrared[:, :, None], 3, 2)) if prompt else ()
         with torch.inference_mode():
             for view in views:
-                features = self._model.get_vision_features(self._normalize(view, self._device))
+                features = self._model.get_vision_features(self._normalize.apply(view, self._device))
                 for phrase in prompt.phrases:
                     for mask, box, score in self._find(features, phrase.text, size):
                         masks.append(mask)
                         boxes.append(box)
                         scores.append(score)
                         labels.append(phrase.index)
-        together = Detections(np.array(boxes).reshape(-1, 4), np.array(scores), np.array(labels, np.int64))
+        together = DetectedBoxes(np.array(boxes).reshape(-1, 4), np.array(scores), np.array(labels, np.int64))
         instances = []
         for n in suppress(together, self._config.nms_iou).tolist():
             left, top, right, bottom = boxes[n].tolist()

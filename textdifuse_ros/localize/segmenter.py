@@ -39,7 +39,7 @@ class Segmenter(Protocol):
 
     name: str
 
-    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    def segment(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """The masks in an image.
 
         :param image: uint8 [H, W, 3] RGB
@@ -74,7 +74,7 @@ class BoxFiller:
 
     name = "boxes"
 
-    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    def segment(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """The filled boxes."""
         height, width = image.shape[:2]
         return np.stack([fill_box((left, top, right, bottom), (height, width)) for left, top, right, bottom in boxes])
@@ -87,7 +87,7 @@ class Sam:
         self.name = name
         self._model, self._processor, self._device = model, processor, device
 
-    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    def segment(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """One mask for each box."""
         with torch.inference_mode():
             inputs = self._processor(images=image, input_boxes=[boxes.tolist()], return_tensors="pt")
@@ -115,7 +115,7 @@ class Normalization:
         self.size = size
         self._mean, self._std = np.array(mean, np.float32), np.array(std, np.float32)
 
-    def __call__(self, image: np.ndarray, device: torch.device) -> Tensor:
+    def apply(self, image: np.ndarray, device: torch.device) -> Tensor:
         """uint8 [H, W, 3] RGB as float32 [1, 3, *size]."""
         image = cv2.resize(image, self.size[::-1], interpolation=cv2.INTER_LINEAR)
         values = (image.astype(np.float32) / 255 - self._mean) / self._std
@@ -149,14 +149,14 @@ class Sam2:
         self.name = name
         self._model, self._normalize, self._device = model, normalization, device
 
-    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    def segment(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """One mask for each box."""
         height, width = image.shape[:2]
         rows, columns = self._normalize.size
         scaled = boxes * (columns / width, rows / height, columns / width, rows / height)
         with torch.inference_mode():
             outputs = self._model(
-                pixel_values=self._normalize(image, self._device),
+                pixel_values=self._normalize.apply(image, self._device),
                 input_boxes=torch.from_numpy(scaled[None]).to(self._device, torch.float32),
                 multimask_output=False,
             )
@@ -196,7 +196,7 @@ class OriginalSam:
             raise CheckpointError(str(path), "a readable checkpoint", reason, PAGE) from error
         return cls(SamPredictor(model.eval().to(device)), path.stem)
 
-    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    def segment(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """One mask for each box."""
         with torch.inference_mode():
             self._predictor.set_image(image)

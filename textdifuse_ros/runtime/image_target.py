@@ -57,7 +57,7 @@ class ImageTarget:
         check_visible(visible)
         check_infrared(infrared)
         check_same_size(visible, infrared)
-        found = self.localizer(to_uint8(visible), to_uint8(infrared), self.prompt)
+        found = self.localizer.locate(to_uint8(visible), to_uint8(infrared), self.prompt)
         for item in found.instances:
             self._counts[item.phrase] += 1
         provenance = MaskProvenance(self.prompt.text, LOCATED, stamp, self.localizer.name)

@@ -255,7 +255,7 @@ class KeyframeLocalizer:
     def _look(self, job: _Job) -> None:
         begin = time.perf_counter()
         try:
-            found = self._localizer(job.visible, job.infrared, job.prompt)
+            found = self._localizer.locate(job.visible, job.infrared, job.prompt)
             tracks = Tracks([replace(item, stamp=job.stamp) for item in found.instances], found.size, job.image)
             self._hand_over(job, tracks, time.perf_counter() - begin)
         except Exception as error:  # whatever a localizer does must not end the stream
