@@ -152,7 +152,7 @@ def test_an_image_that_cannot_be_written_is_reported(folders, fuse):
     assert sorted(path.name for path in output.iterdir()) == ["0.png", "1.png", "2.png"], "no partial files"
 
 
-def test_images_without_a_partner_are_reported_and_the_others_fused(folders, fuse):
+def test_images_without_a_counterpart_are_reported_and_the_others_fused(folders, fuse):
     visible, infrared, output = folders
     (infrared / "0.png").unlink()
     (visible / "2.png").unlink()

@@ -55,7 +55,7 @@ def _run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def _processes(folder: Path) -> list[str]:
-    """Command lines of the processes that were told of this folder."""
+    """Command lines of the processes that were given this folder."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:

@@ -501,7 +501,7 @@ class TestRefusals:
         assert "that of --json" in refused("--json", tmp_path / "a", "--markdown", tmp_path / "b" / ".." / "a")
         assert image.read_bytes() == before
 
-    def test_an_image_without_partner(self, refused, folders) -> None:
+    def test_an_image_without_counterpart(self, refused, folders) -> None:
         (folders[1] / "1.png").unlink()
         assert f"{folders[1]} must be one with a counterpart for every image" in refused()
         (folders[0] / "1.png").rename(folders[0].parent / "1.png")

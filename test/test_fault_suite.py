@@ -75,7 +75,7 @@ class Faulty:
         rig.fuse(*pair)
 
     def stream(self, count: int, inject: Fault = lambda messages: None, gap: float = 0.03) -> list[Image]:
-        """Send pairs one after the other, each spoilt; returns the visible halves."""
+        """Send pairs one after the other, each with the fault; returns the visible halves."""
         sent = []
         for _ in range(count):
             messages = dict(zip(SENSORS, self.rig.pair(*self.pair), strict=True))

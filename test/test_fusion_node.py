@@ -156,7 +156,7 @@ def test_a_bad_parameter_at_start_refuses_the_transition_by_name_and_the_process
 
 
 def test_the_life_cycle_frees_and_takes_up_again(start, tiny_checkpoint, pair):
-    """Also: sim time without /clock holds nothing up; a wrong value at start is mended by a service call."""
+    """Also: sim time without /clock holds nothing up; a wrong value at start is fixed by a service call."""
     process, rig = start(*FAST, "autostart:=false", "use_sim_time:=true", "steps:=0", "model:=/nowhere")
     assert rig.state() == "unconfigured"
     assert not rig.change(Transition.TRANSITION_CONFIGURE)

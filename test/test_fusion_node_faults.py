@@ -34,7 +34,7 @@ pytest_plugins = ["ros_helpers.fusion_rig"]
 
 
 @pytest.mark.parametrize(
-    ("stream", "spoil", "reason"),
+    ("stream", "inject", "reason"),
     [
         (VISIBLE, short, "bad_visible"),
         (VISIBLE, other_encoding, "bad_visible"),
@@ -162,7 +162,7 @@ def wide(message: Image) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stream", "spoil", "level", "count", "said"),
+    ("stream", "inject", "level", "count", "said"),
     [
         (INFRARED, later, DiagnosticStatus.WARN, "unmatched", "visible unmatched: no infrared image within tolerance "
          "(0.02 s): the nearest infrared image is 40.0 ms later; raise tolerance, or set infrared_offset to -0.040"),

@@ -68,7 +68,7 @@ def test_nothing_found_is_no_error(folders, locate) -> None:
     assert json.loads((output / "instances.json").read_text())["annotations"] == []
 
 
-def test_a_bad_pair_and_one_without_partner_are_said_and_do_not_stop_the_rest(folders, locate) -> None:
+def test_a_bad_pair_and_one_without_counterpart_are_said_and_do_not_stop_the_rest(folders, locate) -> None:
     visible, infrared, output = folders
     write_png(infrared / "1.png", np.zeros((30, 30), np.uint8))
     write_png(visible / "2.png", np.zeros((20, 24, 3), np.uint8))

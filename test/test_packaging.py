@@ -172,12 +172,12 @@ class TestInstalled:
         watchdog.start()
         try:
             assert process.stderr is not None
-            complaint = next((line for line in process.stderr if "cannot configure" in line), "")
+            error = next((line for line in process.stderr if "cannot configure" in line), "")
         finally:
             watchdog.cancel()
             process.kill()
             process.communicate()
-        assert "model" in complaint and "nowhere" in complaint
+        assert "model" in error and "nowhere" in error
 
 
 class TestMetadata:

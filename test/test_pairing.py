@@ -161,7 +161,7 @@ def test_equal_stamps_pair_at_once_from_the_first_image_on():
     assert play(feed, 5, shift=0) == [1] * 5
 
 
-def test_a_partner_is_not_taken_while_a_nearer_one_may_still_come():
+def test_a_counterpart_is_not_taken_while_a_nearer_one_may_still_come():
     feed = Feed(NearestPairing(25 * MS))
     play(feed, 5)
     base = START + 5 * 33 * MS
@@ -171,7 +171,7 @@ def test_a_partner_is_not_taken_while_a_nearer_one_may_still_come():
     assert feed.differences[-1] == -13 * MS  # not +20
 
 
-def test_a_wrong_partner_within_tolerance_gives_way_to_the_nearer_one():
+def test_a_wrong_counterpart_within_tolerance_gives_way_to_the_nearer_one():
     feed = Feed(NearestPairing(25 * MS))
     feed.add(INFRARED, START)
     assert feed.add(VISIBLE, START + 20 * MS) == 0
@@ -209,7 +209,7 @@ def test_a_silent_camera_makes_the_other_ones_images_drop_and_bounds_the_queue()
     assert feed.matcher.counters(VISIBLE).waiting == 3
 
 
-def test_an_image_without_partner_is_dropped_when_its_time_is_up():
+def test_an_image_without_counterpart_is_dropped_when_its_time_is_up():
     feed = Feed(NearestPairing(20 * MS, wait_ns=100 * MS))
     feed.add(VISIBLE, START, 0)
     feed.poll(99 * MS)
@@ -247,7 +247,7 @@ def test_a_change_of_the_offset_drops_what_waits_and_goes_on():
 @pytest.mark.parametrize("leader", [VISIBLE, INFRARED])
 @pytest.mark.parametrize("lag", [0, 1, 3])
 def test_a_looping_recording_gives_as_many_pairs_each_lap(leader, lag):
-    """The other stream is some images behind, and still sends these of the old lap when the leader has begun anew."""
+    """The other stream is some images behind, and still sends these of the old lap after the reset of the leading one."""
     follower = INFRARED if leader == VISIBLE else VISIBLE
     feed = Feed(NearestPairing(20 * MS))
     laps, length = 4, 60
@@ -266,7 +266,7 @@ def test_a_looping_recording_gives_as_many_pairs_each_lap(leader, lag):
     assert all(v == i for v, i in feed.pairs)
 
 
-def test_a_loop_whose_last_image_is_lost_still_begins_anew():
+def test_a_loop_whose_last_image_is_lost_is_still_reset():
     feed = Feed(NearestPairing(20 * MS))
     play(feed, 60)
     feed.add(VISIBLE, START)
@@ -295,7 +295,7 @@ def test_a_small_step_back_is_a_late_message_and_no_loop():
     assert TIME_JUMP not in feed.reasons(INFRARED)
 
 
-def test_two_messages_in_the_wrong_order_both_find_their_partners():
+def test_two_messages_in_the_wrong_order_both_find_their_counterparts():
     feed = Feed(NearestPairing(20 * MS))
     play(feed, 10)
     t = START + 330 * MS

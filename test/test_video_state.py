@@ -121,7 +121,7 @@ def test_what_moves_against_the_scene_leaves_no_ghost():
     assert np.abs(difference).mean() < 2
 
 
-# ---- where it begins anew
+# ---- where it is reset
 
 
 def test_after_a_cut_the_image_is_that_of_its_own_pair_at_once():
@@ -138,7 +138,7 @@ def test_after_a_cut_the_image_is_that_of_its_own_pair_at_once():
 
 
 @pytest.mark.parametrize("stamps", [(5.0, 4.9), (5.0, 5.0), (5.0, 5.0 + 1.1 * LONGEST_GAP)])
-def test_time_that_goes_back_or_leaps_begins_anew(stamps):
+def test_time_that_goes_back_or_leaps_resets_the_state(stamps):
     frames = drive(1)[:2]
     alone = unsteady(frames)
     state = VideoState()
@@ -149,7 +149,7 @@ def test_time_that_goes_back_or_leaps_begins_anew(stamps):
     assert not same(state.steady(*frames[1], alone[1], 5.1), alone[1]), "and but for the stamps it would not have"
 
 
-def test_a_reset_begins_anew():
+def test_after_a_reset_the_image_comes_out_as_it_is():
     frames = drive(1)[:2]
     alone = unsteady(frames)
     state = VideoState()
@@ -158,7 +158,7 @@ def test_a_reset_begins_anew():
     assert same(state.steady(*frames[1], alone[1]), alone[1])
 
 
-def test_another_size_begins_anew_and_small_images_are_left_alone(pair):
+def test_another_size_resets_the_state_and_small_images_are_left_alone(pair):
     frames = drive(1)[:3]
     alone = unsteady(frames)
     state = VideoState()

@@ -105,7 +105,7 @@ def run_text(
     """
     plain = tuple(row for row in plan.rows if row.folder is not None and row.name.endswith(PLAIN))
     rows = tuple(row for row in plan.rows if row not in plain)
-    _check_partners(rows, plain)
+    _check_counterparts(rows, plain)
     for row in plan.rows:
         if row.folder is not None and row not in plan.modeled:
             check_results(row, plan.pairs.pairs, ())
@@ -192,7 +192,7 @@ def gain_interval(records: Sequence[Record], row: str, seed: int = 0) -> Interva
     return Interval(gain, low - 1, high - 1, defined, undefined)
 
 
-def _check_partners(rows: Sequence[Row], plain: Sequence[Row]) -> None:
+def _check_counterparts(rows: Sequence[Row], plain: Sequence[Row]) -> None:
     names = {row.name for row in rows if row.folder is not None}
     counterparts = {row.name.removesuffix(PLAIN) for row in plain}
     for name in sorted(names ^ counterparts):

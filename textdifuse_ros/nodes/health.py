@@ -78,11 +78,11 @@ def warn_of_drop(drop: Drop[Any], config: FusionNodeConfig, log: ThrottledLog) -
     elif drop.reason == SAME_STAMP:
         text = "two images have the same stamp, the later one replaced the earlier; let the driver send each once"
     else:
-        text = _no_partner(drop, config)
+        text = _no_counterpart(drop, config)
     log.warn(f"{drop.stream} {drop.reason}", text)
 
 
-def _no_partner(drop: Drop[Any], config: FusionNodeConfig) -> str:
+def _no_counterpart(drop: Drop[Any], config: FusionNodeConfig) -> str:
     found = f"no infrared image within tolerance ({config.tolerance:g} s)"
     if drop.reason != UNMATCHED:
         found += f" in pairing_wait ({config.pairing_wait:g} s)"

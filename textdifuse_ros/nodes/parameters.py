@@ -118,9 +118,9 @@ class NodeParameters(Generic[T]):
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
         for check in self._checks:
-            wrong = _complaint(check, changed)
+            wrong = _error_of(check, changed)
             # An error that was there before, such as an initial text, must not block the change that fixes it.
-            if wrong and wrong != _complaint(check, self._config):
+            if wrong and wrong != _error_of(check, self._config):
                 return SetParametersResult(successful=False, reason=wrong)
         return SetParametersResult(successful=True)
 
@@ -140,7 +140,7 @@ class NodeParameters(Generic[T]):
             listener(self._config)
 
 
-def _complaint(check: Callable[[Any], None], config: Any) -> str:
+def _error_of(check: Callable[[Any], None], config: Any) -> str:
     """What a check says of a configuration; empty where all is well."""
     try:
         check(config)

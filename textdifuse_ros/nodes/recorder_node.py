@@ -31,7 +31,7 @@ from textdifuse_ros.nodes.process import StopRequest, report, run_program
 QUEUE_DEPTH = 100  # messages; a disk may stall for seconds
 LOOK_PERIOD = 0.2  # [s] between two looks for topics that have appeared
 FLUSH_PERIOD = 1.0  # [s]; what a recorder that is killed loses at most
-PATIENCE = 5.0  # [s] after which a topic without a publisher is told of
+PATIENCE = 5.0  # [s] after which a topic without a publisher is reported
 MOST_NAMED = 20  # topics in a line of the log
 QUIET = 0.3  # [s] without a message, after which a stopped recorder believes that none is on its way
 LONGEST_DRAIN = 3.0  # [s]

@@ -52,7 +52,7 @@ class Images:
         """List all images without reading them.
 
         :raises ConfigError: no source is given
-        :raises FileError: a folder is missing or empty, or an image has no partner
+        :raises FileError: a folder is missing or empty, or an image has no counterpart
         """
         found: list[Source] = []
         for visible, infrared in self.pairs:
