@@ -285,7 +285,7 @@ def test_a_key_frame_that_finds_nothing_is_no_error(stream) -> None:
 
 
 @pytest.mark.parametrize("change", ["time", "size"])
-def test_time_going_back_or_another_size_begins_anew(stream, change: str) -> None:
+def test_time_going_back_or_another_size_resets_everything(stream, change: str) -> None:
     run = stream(localize_rate=0.01, mask_lifetime=60.0)
     run.keyframes.set_prompt("square")
     run.next(50)

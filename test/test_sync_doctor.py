@@ -79,7 +79,7 @@ def test_of_equal_peaks_the_one_nearest_to_zero_is_taken():
     assert any("fits as well, a period away" in remark for remark in found.remarks)
 
 
-def test_the_share_with_a_counterpart_counts_each_partner_once():
+def test_the_share_with_a_counterpart_counts_each_counterpart_once():
     """Of three visible images at a time the infrared camera has one."""
     base = START + np.arange(60, dtype=np.int64) * 100_000_000
     visible = np.sort(np.concatenate((base, base + 2_000_000, base + 4_000_000)))

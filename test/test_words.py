@@ -20,7 +20,7 @@ def check(folder: Path) -> tuple[int, str]:
     ("line", "word"),
     [
         ("def read_picture(path): ...", "picture"),
-        ('"""Where the books balance."""', "books balance"),
+        ('"""So that books balance."""', "books balance"),
         ("# the stream begins anew", "begins anew"),
         ("PARTNERS = 2", "PARTNERS"),
         ('log("the camera is told of")', "is told of"),
