@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="rclpy is not installed")
 @pytest.mark.slow
 @pytest.mark.parametrize("minutes", [0.05, 60.0], ids=["to its end", "until Ctrl-C"])
-def test_a_run_is_reported_and_its_books_balance_also_where_it_is_interrupted(
+def test_a_run_is_reported_and_its_counters_are_consistent_also_where_it_is_interrupted(
     tmp_path: Path, tiny_checkpoint: Path, minutes: float
 ) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}

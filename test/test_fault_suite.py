@@ -313,7 +313,7 @@ def test_images_that_the_default_shared_memory_loses_are_counted_and_told_of_wit
 # ---- load and operators
 
 
-def test_ten_times_too_many_images_are_superseded_and_the_books_balance_all_the_while(faulty):
+def test_ten_times_too_many_images_are_superseded_and_the_counters_are_consistent_all_the_while(faulty):
     node = faulty("steps:=100")
     before = node.rig.settled()
     sent = []

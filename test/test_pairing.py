@@ -127,7 +127,7 @@ def test_cameras_of_one_rate_give_the_pairs_of_the_definition_with_early_release
         max_size=60,
     )
 )
-def test_whatever_arrives_the_books_balance_and_pairs_keep_order_and_tolerance(arrivals):
+def test_whatever_arrives_the_counters_are_consistent_and_pairs_keep_order_and_tolerance(arrivals):
     feed = Feed(NearestPairing(15 * MS, offsets_ns={INFRARED: -3 * MS, VISIBLE: 2 * MS}, queue=4, wait_ns=200 * MS))
     now = 0
     for stream, stamp, pause in arrivals:
