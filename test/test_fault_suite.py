@@ -268,12 +268,12 @@ def test_qos_that_does_not_fit_is_named_and_when_it_does_images_pass(note, start
     rig.send(*rig.pair(*pair))
     assert rig.wait_for(lambda: rig.fused_best_effort), "reliable cameras and a best-effort listener fit"
     assert not rig.fused, "a reliable listener does not fit a best-effort publisher"
-    assert "a subscriber of /fusion_node/fused asks for another RELIABILITY than offered" in process.text()
+    assert "a subscriber of /fusion_node/fused requests another RELIABILITY than offered" in process.text()
 
     create, destroy = rig.node.create_publisher, rig.node.destroy_publisher
     destroy(rig.cameras[VISIBLE])
     rig.cameras[VISIBLE] = create(Image, "/visible/image", input_profile(5, "best_effort"))
-    assert rig.wait_for(lambda: "offers another RELIABILITY than asked for" in process.text()), process.text()
+    assert rig.wait_for(lambda: "offers another RELIABILITY than requested" in process.text()), process.text()
     said = "/visible/image has no publisher of compatible QoS"
     assert rig.wait_for(lambda: any(said in status.message for status in rig.statuses)), rig.statuses[-1:]
     before = rig.settled()["received"]

@@ -14,14 +14,15 @@ from textdifuse_ros.image.encodings import encode_image
 
 
 def message_from(image: np.ndarray, encoding: str, header: Header) -> Image:
-    """A message with the given header, unchanged.
+    """Convert an array to a message.
 
     :param image: uint8 [H, W, 3] RGB, or uint8 or uint16 [H, W]
     :param encoding: ``rgb8``, ``bgr8``, ``mono8`` or ``mono16``
+    :param header: of the message, unchanged
     """
     data, step = encode_image(image, encoding)
     message = Image(header=header, height=image.shape[0], width=image.shape[1], encoding=encoding, step=step)
-    # rclpy takes an array('B') as it is; bytes are checked item by item (65 ms for 640 x 480 x 3), a list copied so.
+    # rclpy takes an array('B') as it is; it would check bytes item by item (65 ms for 640 x 480 x 3) and copy a list.
     values = array("B")
     values.frombytes(data)
     message.data = values
@@ -30,7 +31,12 @@ def message_from(image: np.ndarray, encoding: str, header: Header) -> Image:
 
 
 def info_from(camera: Camera, rectified: bool, header: Header) -> CameraInfo:
-    """The ``camera_info`` of a camera's images, of those that come out of rectification where ``rectified``."""
+    """The ``camera_info`` of a camera's images.
+
+    :param camera: the calibration
+    :param rectified: whether the images are rectified
+    :param header: of the image, unchanged
+    """
     projection = np.column_stack((np.reshape(camera.projection, (3, 3)), np.zeros(3))).reshape(-1).tolist()
     info = CameraInfo(header=header, width=camera.width, height=camera.height, p=projection)
     if rectified:

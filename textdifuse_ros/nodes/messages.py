@@ -14,7 +14,7 @@ from textdifuse_ros.errors import ConfigError, InputError
 def message_class(name: str) -> Any:
     """The Python class of a message type.
 
-    :param name: as ``sensor_msgs/msg/Image``
+    :param name: such as ``sensor_msgs/msg/Image``
     :raises InputError: its package is not installed, or has no such message
     """
     package, _, rest = name.partition("/")
@@ -27,8 +27,10 @@ def message_class(name: str) -> Any:
 
 
 def resolved_topic(node: Node, name: str) -> str:
-    """The full name of a topic, remapped.
+    """The full name of a topic, after remapping.
 
+    :param node: resolves it
+    :param name: of the topic
     :raises ConfigError: the parameter ``topics`` names one that breaks the rules of ROS
     """
     try:
@@ -39,10 +41,11 @@ def resolved_topic(node: Node, name: str) -> str:
 
 
 def calibration_name(node: Node, stream: str) -> str:
-    """Under which name a camera's ``camera_info`` is published or subscribed to: beside its images.
+    """The name of a camera's ``camera_info``: beside its images, unless it is remapped itself.
 
-    Unless it is remapped itself: then its own name, for a resolved one would be remapped a second time.
+    A remapped one is returned unresolved, since a resolved name would be remapped again.
 
+    :param node: resolves it
     :param stream: ``visible`` or ``infrared``
     """
     own = f"{stream}/camera_info"

@@ -1,8 +1,8 @@
 """ROS parameters declared from a configuration dataclass, and read back into it.
 
-All are declared with dynamic typing and checked by :meth:`textdifuse_ros.config.Parameter.check`: so ``tolerance:=0``
-is taken as 0.0, and a value of a wrong type in a launch file does not end the process while it is being built but is
-kept as a fault, which names the parameter when the node is asked to start its work.
+All are declared with dynamic typing and checked by :meth:`.Parameter.check`. So ``tolerance:=0`` is accepted as 0.0,
+and a wrong type in a launch file does not end the process during construction: it is kept as a fault, which names
+the parameter when the node is configured.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from textdifuse_ros.errors import ConfigError
 T = TypeVar("T")
 
 FOREIGN_PREFIXES = ("qos_overrides.",)
-"""Names that rclpy declares by itself, later than the node's construction."""
+"""Names that rclpy declares itself, after the node's construction."""
 
 
 class NodeParameters(Generic[T]):
     """The parameters of one node.
 
+    :param node: declares them
     :param kind: configuration dataclass; each of its fields becomes a parameter of that name
     :ivar fixed: while True, only parameters marked ``live`` may change
     """
@@ -50,7 +51,7 @@ class NodeParameters(Generic[T]):
 
     @property
     def config(self) -> T:
-        """The values in force; never changed in place, so any thread may keep it.
+        """The values in force; a new object after each change, so any thread may keep it.
 
         :raises ConfigError: the first value given at start that is unknown, of another type or out of range
         """
@@ -64,17 +65,23 @@ class NodeParameters(Generic[T]):
         return list(self._faults.values())
 
     def check_by(self, check: Callable[[T], None]) -> None:
-        """Have ``check`` called with the configuration that a change would give; its ConfigError refuses the change."""
+        """Register a check of changed configurations.
+
+        :param check: called with the configuration after a change; its ConfigError refuses the change
+        """
         self._checks.append(check)
 
     def when_changed(self, listener: Callable[[T], None]) -> None:
-        """Have ``listener`` called with the new configuration after every change, in the executor's thread."""
+        """Register a listener.
+
+        :param listener: called with the new configuration after every change, in the executor's thread
+        """
         self._listeners.append(listener)
 
     def _overrides(self, node: Node) -> dict[str, Any]:
-        """The values given by command line and parameter files, plain; unknown names become faults."""
-        # rclpy keeps them to itself and offers no list; automatically_declare_parameters_from_overrides would end the
-        # process at an empty list. The handle's method is the one that rclpy itself reads them by.
+        """The values from command line and parameter files; unknown names become faults."""
+        # rclpy has no public way to list them; automatically_declare_parameters_from_overrides would end the process at
+        # an empty list. rclpy itself reads them by this method of the handle.
         with node.handle:
             given = node.handle.get_parameters(RosParameter)
         values = {}
@@ -141,7 +148,7 @@ class NodeParameters(Generic[T]):
 
 
 def _error_of(check: Callable[[Any], None], config: Any) -> str:
-    """What a check says of a configuration; empty where all is well."""
+    """The message of a failed check; empty if it passes."""
     try:
         check(config)
     except ConfigError as error:
@@ -150,7 +157,7 @@ def _error_of(check: Callable[[Any], None], config: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """ROS hands integer lists out as lists or as ``array.array``."""
+    """Convert ``array.array``, which ROS uses for some integer lists, to a list."""
     return list(value) if isinstance(value, array.array) else value
 
 

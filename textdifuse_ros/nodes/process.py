@@ -1,4 +1,4 @@
-"""What the programs of this folder share: how they are stopped, how they refuse, how they report."""
+"""Signals, errors and reports of the programs in this folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from textdifuse_ros.errors import ConfigError, FileError, TextDifuseError
 
 
 class StopRequest:
-    """Notes SIGINT and SIGTERM instead of ending the process, so that files are closed and counts are told.
+    """Records SIGINT and SIGTERM instead of ending the process, so that files are closed and counts are reported.
 
     A second signal ends the process at once.
     """
@@ -34,8 +34,10 @@ class StopRequest:
 
 
 def report(counts: Mapping[str, Any], path: str) -> None:
-    """Print counts as one line of JSON, and write the same line to a file where one is named.
+    """Print counts as one line of JSON, and write the line to a file if one is named.
 
+    :param counts: JSON-able
+    :param path: of the file, or empty
     :raises FileError: the file cannot be written
     """
     line = json.dumps(counts)
@@ -51,19 +53,21 @@ def report(counts: Mapping[str, Any], path: str) -> None:
 def run_program(
     name: str, usage: str | None, body: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None
 ) -> int:
-    """Run a program that takes ROS arguments and no others.
+    """Run a program that takes ROS arguments only.
 
-    An error of the project becomes one line on stderr and status 2; a reader of the output that goes away, status 141.
+    A :class:`.TextDifuseError` becomes one line on stderr and status 2; a closed output pipe becomes status 141.
 
+    :param name: of the program, for messages
     :param usage: shown for ``--help``
-    :param argv: with the program's name first, as rclpy takes it; None takes those of the process
+    :param body: takes ``argv``, returns the exit status
+    :param argv: beginning with the program's name, as rclpy takes it; None for those of the process
     """
     try:
         status = _run(name, usage, body, argv)
         sys.stdout.flush()
         return status
     except BrokenPipeError:
-        # Python flushes stdout once more on its way out; that must not fail again.
+        # Python flushes stdout again at exit, which must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 
@@ -71,7 +75,7 @@ def run_program(
 def _run(name: str, usage: str | None, body: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> int:
     try:
         others = remove_ros_args(argv)[1:]
-    except Exception as error:  # rcl has several kinds: a parameter file that is missing or unreadable, a bad remap
+    except Exception as error:  # rcl has several types: an unreadable parameter file, a bad remapping
         detail = str(error).replace("\n", " ")
         print(f"{name}: {ConfigError('the ROS arguments', 'readable', detail)}", file=sys.stderr)
         return 2

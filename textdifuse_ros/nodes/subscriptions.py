@@ -36,7 +36,13 @@ OnResult = Callable[[Outcome[Received[Any]]], Any]
 
 
 class PlainSubscriber(SimpleFilter):
-    """``message_filters.Subscriber`` for machines without that package: the same arguments, the same ``sub``."""
+    """``message_filters.Subscriber`` for machines without that package: the same arguments and ``sub``.
+
+    :param node: creates the subscription
+    :param kind: message type
+    :param topic: its name
+    :param options: for ``create_subscription``
+    """
 
     def __init__(self, node: Node, kind: Any, topic: str, **options: Any) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the node publishes of the objects that a text names: masks, an overlay, and the objects as data."""
+"""Publishers of the objects that a text names: masks, an overlay, and the objects as data."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ Open = Callable[[Any, str, Any], LifecyclePublisher]
 class TextOutputs:
     """The publishers that go with a text; every message carries the fused image's header.
 
-    Nothing is made that nobody has subscribed to. ``~/detections`` and the latched ``~/label_info`` are there where
+    Nothing is computed without a subscriber. ``~/detections`` and the latched ``~/label_info`` exist where
     vision_msgs is installed.
 
-    :param open_publisher: makes one from a message type, a topic and a profile
-    :param profile: that of the fused images
-    :param threshold: least score that an object can have, for the label info
+    :param open_publisher: creates a publisher of a message type, topic and profile
+    :param profile: of the fused images
+    :param threshold: minimum score of an object, for the label info
     """
 
     def __init__(self, open_publisher: Open, profile: QoSProfile, threshold: float) -> None:
@@ -53,9 +53,10 @@ class TextOutputs:
             self._labels = open_publisher(vision_msgs.LabelInfo, LABELS_TOPIC, latched_profile())
 
     def publish(self, image: Image, found: Detections) -> None:
-        """Publish what was found in an image, also if that is nothing.
+        """Publish the objects of an image, even if there are none.
 
         :param image: the fused one, ``rgb8``
+        :param found: its objects
         """
         header, objects = image.header, found.localization
         if self._objects.get_subscription_count():
@@ -77,7 +78,11 @@ class TextOutputs:
 
 
 def objects_document(header: Header, found: Detections) -> Mapping[str, Any]:
-    """The objects of an image, JSON-able; names and boxes as in COCO (docs/ros-interface.md)."""
+    """The objects of an image as JSON; names and boxes as in COCO (docs/ros-interface.md).
+
+    :param header: of the image
+    :param found: its objects
+    """
     made, objects = found.provenance, found.localization
     return {
         "header": {
@@ -117,6 +122,8 @@ def detection_array(messages: Any, header: Header, objects: Localization) -> Any
     """The objects as ``vision_msgs/Detection2DArray``.
 
     :param messages: the module ``vision_msgs.msg``
+    :param header: of the image
+    :param objects: of the image
     """
     array = messages.Detection2DArray(header=header)
     for item in objects.instances:
@@ -134,9 +141,12 @@ def detection_array(messages: Any, header: Header, objects: Localization) -> Any
 
 
 def label_info(messages: Any, header: Header, objects: Localization, threshold: float) -> Any:
-    """What the numbers in masks and detections mean, as ``vision_msgs/LabelInfo``.
+    """The meaning of the numbers in masks and detections, as ``vision_msgs/LabelInfo``.
 
     :param messages: the module ``vision_msgs.msg``
+    :param header: of the image
+    :param objects: of the image, with their phrases
+    :param threshold: minimum score of an object
     """
     classes = [messages.VisionClass(class_id=phrase.index, class_name=phrase.text) for phrase in objects.phrases]
     return messages.LabelInfo(header=header, class_map=classes, threshold=float(threshold))

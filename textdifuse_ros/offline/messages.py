@@ -1,4 +1,4 @@
-"""What a fusion gives as messages of ROS 2, made without ROS: the topics of ``fusion_node``, for recordings."""
+"""The output topics of ``fusion_node`` as serialized messages, without ROS, for recordings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rosbags.typesys.store import Typestore
 
 Header = Any
-"""A ``std_msgs/Header`` of the store's."""
+"""A ``std_msgs/Header`` of the type store."""
 
 OUTPUTS = ("fused", "provenance", "mask")
 _OK = 0
@@ -23,23 +23,24 @@ def fused_messages(
     prefix: str,
     image: np.ndarray,
     labels: np.ndarray | None,
-    report: Mapping[str, Any],
+    provenance: Mapping[str, Any],
 ) -> Iterator[tuple[str, str, bytes | memoryview]]:
-    """The messages of one pair: topic, type, CDR bytes.
+    """Yield topic, type and CDR bytes of each message of one pair.
 
-    :param header: of the reference camera, unchanged in all of them
-    :param prefix: the node's name, with a slash before it
+    :param store: serializes
+    :param header: of the reference camera, unchanged in every message
+    :param prefix: the node's name with a leading slash
     :param image: uint8 [H, W, 3] RGB
-    :param labels: uint8 [H, W]: 0 = nothing, k = phrase k; None where nothing was asked for
-    :param report: what made the image; goes to ``/NAME/provenance`` as the node's own does
+    :param labels: uint8 [H, W]: 0 = nothing, k = phrase k; None without a text
+    :param provenance: plain values, for ``/NAME/provenance``
     """
     types: Any = store.types
-    values = [types["diagnostic_msgs/msg/KeyValue"](key=key, value=str(value)) for key, value in report.items()]
+    values = [types["diagnostic_msgs/msg/KeyValue"](key=key, value=str(value)) for key, value in provenance.items()]
     status = types["diagnostic_msgs/msg/DiagnosticStatus"](
         level=_OK,
         name=f"{prefix.rpartition('/')[2]}: picture",  # published and recorded under this name since 0.1: it stays
         message="fused",
-        hardware_id=str(report.get("device", "")),
+        hardware_id=str(provenance.get("device", "")),
         values=values,
     )
     kind = "diagnostic_msgs/msg/DiagnosticArray"

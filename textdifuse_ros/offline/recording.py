@@ -1,12 +1,12 @@
-"""A whole recording fused: every pair, without ROS, and resumed where an earlier run was killed.
+"""Fuse a whole recording: every pair, without ROS, resumed where an earlier run was killed.
 
 Pairs are those of :mod:`textdifuse_ros.sync.recorded`, in the order of their stamps; messages become images by
-:class:`.SensorIntake`, as in the node. Of every pair come, under the visible's header and at the log time of its later
-half, the topics that the node publishes: ``/NAME/fused``, ``/NAME/provenance``, and with a text ``/NAME/mask``.
+:class:`.SensorIntake`, as in the node. Each pair gives the topics of the node, under the header of its visible image
+and at the log time of its later half: ``/NAME/fused``, ``/NAME/provenance``, and with a text ``/NAME/mask``.
 
-What a pair hands on to the next is the gain of thermal counts, and the video state. A resumed run therefore sends the
-infrared images of the complete pieces through the intake again, without fusing them, and reads the video state that
-lies in the last piece; the bytes are those of an uninterrupted run.
+A pair depends on earlier ones by the gain of thermal counts and by the video state. A resumed run therefore passes the
+infrared images of the finished pieces through the intake again, without fusing them, and reads the video state saved in
+the last piece. The bytes are those of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from textdifuse_ros.sync.recorded import RecordedPair, RecordedPairs, pair_recor
 from textdifuse_ros.sync.stamps import StampSeries
 
 PIECE_PAIRS = 50
-"""Pairs of a piece: what a run that is killed loses at most."""
+"""Pairs of a piece: the most that a killed run loses."""
 FUSION_ERROR = "fusion_error"
 NOTE = "textdifuse"
 VIDEO_STATE = "video.npz"
@@ -55,17 +55,20 @@ _NAME = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*/?", re.ASCII)
 
 @dataclass(frozen=True)
 class RecordingJob:
-    """What is to be made of one recording.
+    """One recording to fuse.
 
     :ivar source: rosbag2 folder, or .mcap or .db3 file
-    :ivar output: the rosbag2 folder to make
-    :ivar config: of it count the fuser's and the sensors' parameters, ``tolerance`` and the offsets
-    :ivar visible: topic of the visible images; empty looks for it; infrared likewise
+    :ivar output: rosbag2 folder to write
+    :ivar config: used are the parameters of fuser and sensors, ``tolerance`` and the offsets
+    :ivar visible: topic of the visible images; found by name where empty
+    :ivar infrared: likewise
     :ivar name: of the node that the topics are named after
     :ivar storage: ``mcap`` or ``sqlite3``
     :ivar copy_topics: copy all topics of the source beside the fused ones
-    :ivar text: what is to stand out, and how much (``strength``); empty: nothing
-    :ivar restart: throw away what another, unfinished job has left at this output
+    :ivar text: the objects to emphasize; empty for none
+    :ivar strength: how much, in [-1, 2]
+    :ivar localizer: finds them
+    :ivar restart: discard what another, unfinished job left at this output
     """
 
     source: Path
@@ -84,10 +87,11 @@ class RecordingJob:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is.
+    """Progress of a job.
 
-    :ivar done: pairs that are fused or have failed
-    :ivar summary: at the end, else None: ``pairs``, ``fused``, ``failed`` (by reason, with the first error of each) and
+    :ivar done: pairs that were fused or have failed
+    :ivar total: pairs in all
+    :ivar summary: None until the end: ``pairs``, ``fused``, ``failed`` (by reason, with the first error of each) and
         of each stream ``topic``, ``received``, ``paired``, ``dropped`` (by reason)
     """
 
@@ -97,12 +101,13 @@ class Progress:
 
 
 def fuse_recording(job: RecordingJob) -> Iterator[Progress]:
-    """Do a job; step by step, for progress and so that it can be left at any time.
+    """Fuse a recording, yielding its progress; may be abandoned at any time.
 
-    Pairs that cannot be decoded, aligned or fused for their own sake are counted and left out. An output that the very
-    same job has made already is left as it is.
+    Pairs that cannot be decoded, aligned or fused are counted and left out. An output that the same job has already
+    finished is left as it is.
 
-    :raises TextDifuseError: the recording, a parameter, the weights or the device are no good, or no pair can be fused
+    :param job: what to do
+    :raises TextDifuseError: the recording, a parameter, the weights or the device are unusable, or no pair can be fused
     """
     with ExitStack() as stack:
         bag = stack.enter_context(BagReader(job.source))
@@ -114,8 +119,8 @@ def fuse_recording(job: RecordingJob) -> Iterator[Progress]:
         if target is not None:
             stack.callback(target.localizer.close)
             fuser.require_modulation()
-        report = _identity(job, plan, fuser, target)
-        pieces = stack.enter_context(Pieces(job.output, report, job.storage, restart=job.restart))
+        identity = _identity(job, plan, fuser, target)
+        pieces = stack.enter_context(Pieces(job.output, identity, job.storage, restart=job.restart))
         made = _made_before(job.output, pieces)
         if made is None:
             processor = PairProcessor(DirectBackend(fuser), target)
@@ -125,7 +130,7 @@ def fuse_recording(job: RecordingJob) -> Iterator[Progress]:
 
 
 def _check_names(bag: BagReader, job: RecordingJob) -> None:
-    """Refuse to mix what is made with what is copied, and a name that no node can have."""
+    """Check that output topics differ from copied ones, and that a node can have the name."""
     if not _NAME.fullmatch(job.name):
         expected = "letters, digits and _, in parts separated by /, none beginning with a digit"
         raise ConfigError("--name", expected, repr(job.name))
@@ -135,18 +140,22 @@ def _check_names(bag: BagReader, job: RecordingJob) -> None:
 
 
 def prefix(job: RecordingJob) -> str:
-    """What the names of the topics begin with."""
+    """The beginning of all output topic names.
+
+    :param job: names the node
+    """
     return f"/{job.name.strip('/')}"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recording holds.
+    """The pairs of a recording.
 
     :ivar topics: of the visible and of the infrared images
+    :ivar found: the pairs, and the images without a counterpart
     :ivar received: images of each stream
-    :ivar digest: of all stamps and log times, to know the recording by
-    :ivar calibrations: the first CameraInfo of each stream beside its images, where there is one
+    :ivar digest: of all stamps and log times; identifies the recording
+    :ivar calibrations: the first CameraInfo beside the images of each sensor, where there is one
     """
 
     topics: tuple[str, str]
@@ -162,10 +171,12 @@ class Plan:
 
     @classmethod
     def of(cls, bag: BagReader, job: RecordingJob) -> Plan:
-        """Read all stamps.
+        """Read all stamps and pair them.
 
+        :param bag: open
+        :param job: names topics, tolerance and offsets
         :raises BagError: no such topics, a damaged recording, or not one pair
-        :raises CalibrationError: both cameras' calibrations are wanted, and there is one
+        :raises CalibrationError: both calibrations are required and there is only one
         """
         topics = find_cameras(bag, job.visible, job.infrared)
         beside = {topic: stream for stream, topic in _calibrations(bag, topics, job).items()}
@@ -184,7 +195,7 @@ class Plan:
         visible, infrared = (StampSeries(table[:, 0], table[:, 1]) for table in series)
         found = pair_recording(visible, infrared, round(1e9 * job.config.tolerance), offsets)
         if not found.pairs:
-            remedy = "textdifuse sync-doctor tells how far they are apart"
+            remedy = "textdifuse sync-doctor shows how far apart they are"
             expected = f"within {job.config.tolerance:g} s of one another"
             raise BagError(f"the images of {bag.path}", expected, "not one pair", remedy)
         digest = hashlib.sha256(b"".join(table.tobytes() for table in series)).hexdigest()
@@ -192,7 +203,10 @@ class Plan:
         return cls(topics, found, received, digest, calibrations)
 
     def messages(self, bag: BagReader) -> Iterator[tuple[RecordedPair, BagMessage, BagMessage]]:
-        """Every pair with its two messages; held in memory is what waits for its counterpart or its turn."""
+        """Yield every pair with its two messages; holds only those that wait for a counterpart or their turn.
+
+        :param bag: open
+        """
         wanted = [{getattr(pair, stream) for pair in self.pairs} for stream in SENSORS]
         held: list[dict[int, BagMessage]] = [{}, {}]
         counts = [0, 0]
@@ -209,7 +223,7 @@ class Plan:
 
 
 def _calibrations(bag: BagReader, topics: tuple[str, str], job: RecordingJob) -> dict[str, str]:
-    """The topic of the CameraInfo of each stream; none where both images have the same one beside them."""
+    """The CameraInfo topic of each sensor; none where both sensors share one."""
     found = find_calibrations(bag, topics)
     if len(found) == len(set(found.values())):
         return found
@@ -224,7 +238,7 @@ def _calibrations(bag: BagReader, topics: tuple[str, str], job: RecordingJob) ->
 
 
 def _stamp(message: BagMessage) -> int:
-    """The header stamp; 0 where the message is too short to have one: it is counted, and the rest is fused."""
+    """The header stamp; 0 for a message too short to have one, which is counted and skipped."""
     try:
         return header_stamp(message)
     except BagError:
@@ -302,7 +316,7 @@ class _RecordingFuser:
 
 
 def _fuse_pieces(bag: BagReader, plan: Plan, pieces: Pieces, fuser: _RecordingFuser) -> Iterator[Progress]:
-    """Make the pieces that are missing."""
+    """Fuse the missing pieces."""
     total = len(plan.pairs)
     notes = pieces.notes()
     unseen = {number for note in notes for number, reason, _ in note["failed"] if reason == BAD_VISIBLE}
@@ -310,7 +324,7 @@ def _fuse_pieces(bag: BagReader, plan: Plan, pieces: Pieces, fuser: _RecordingFu
     done = min(pieces.count * PIECE_PAIRS, total)
     for number in range(done):
         _, (_, _, infrared) = next(source)
-        if number not in unseen:  # there the intake stopped before the infrared image
+        if number not in unseen:  # else the intake had stopped before the infrared image
             fuser.replay(infrared)
     if pieces.count:
         fuser.load_video_state(pieces.beside(pieces.count - 1, VIDEO_STATE))
@@ -333,7 +347,7 @@ def _fuse_pieces(bag: BagReader, plan: Plan, pieces: Pieces, fuser: _RecordingFu
 
 
 def _finish(bag: BagReader, job: RecordingJob, plan: Plan, pieces: Pieces) -> dict[str, Any]:
-    """Put the pieces together, with the source's topics where they are wanted; returns the summary."""
+    """Merge the pieces, with the source's topics if requested; returns the summary."""
     failed = [tuple(entry) for note in pieces.notes() for entry in note["failed"]]
     if len(failed) == len(plan.pairs):
         pieces.clear()
@@ -380,13 +394,13 @@ def _summary(plan: Plan, failed: list[tuple[Any, ...]]) -> dict[str, Any]:
 
 
 def _identity(job: RecordingJob, plan: Plan, fuser: Fuser, target: ImageTarget | None) -> dict[str, Any]:
-    """All that the bytes of the output depend on, plain."""
+    """Everything that the bytes of the output depend on."""
     values = to_mapping(job.config)
     names = [*NAMES, "tolerance", "visible_offset", "infrared_offset", "steps", "sampler", "seed", "video"]
-    asked: dict[str, Any] = {}
+    text: dict[str, Any] = {}
     if target is not None:
-        asked = {"text": target.prompt.text, "strength": job.strength, "localizer": target.localizer.name}
-        asked["localizer_config"] = to_mapping(job.localizer)
+        text = {"text": target.prompt.text, "strength": job.strength, "localizer": target.localizer.name}
+        text["localizer_config"] = to_mapping(job.localizer)
     return {
         "recording": {"topics": list(plan.topics), "received": plan.received, "stamps": plan.digest},
         "parameters": {name: values[name] for name in names},
@@ -399,21 +413,21 @@ def _identity(job: RecordingJob, plan: Plan, fuser: Fuser, target: ImageTarget |
         "output": {"name": job.name, "storage": job.storage, "copy_topics": job.copy_topics},
         "piece": PIECE_PAIRS,
         "version": __version__,
-        **asked,
+        **text,
     }
 
 
 def _made_before(output: Path, pieces: Pieces) -> dict[str, Any] | None:
-    """The summary of an output that this very job has made; what it may have left lying is removed.
+    """The summary of an output that the same job has finished; its leftovers are removed.
 
-    :raises BagError: there is something else
+    :raises BagError: the output is something else
     """
     if not output.exists():
         return None
     with suppress(ValueError, KeyError, TypeError):
-        report = json.loads(read_notes(output)[NOTE])
-        if json.dumps(report["job"], sort_keys=True) == pieces.job:
-            summary: dict[str, Any] = report["summary"]
+        note = json.loads(read_notes(output)[NOTE])
+        if json.dumps(note["job"], sort_keys=True) == pieces.job:
+            summary: dict[str, Any] = note["summary"]
             pieces.clear()
             return summary
     if not pieces.count:
