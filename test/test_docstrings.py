@@ -12,7 +12,18 @@ import pytest
 import textdifuse_ros
 
 ROOT = Path(textdifuse_ros.__file__).parent
-COMPLETE = ("checkpoint.py", "checks.py", "config", "errors.py", "fusion", "image", "metrics", "runtime", "sensors.py")
+COMPLETE = (
+    "checkpoint.py",
+    "checks.py",
+    "config",
+    "errors.py",
+    "fusion",
+    "image",
+    "metrics",
+    "offline",
+    "runtime",
+    "sensors.py",
+)
 """Modules and packages whose docstrings are complete."""
 
 EXEMPT = {"configure", "run", "main"}
