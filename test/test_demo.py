@@ -20,9 +20,9 @@ import pytest
 from textdifuse_ros.bags.reader import BagReader
 from textdifuse_ros.bags.writer import BagWriter
 from textdifuse_ros.checkpoint import find_checkpoint
-from textdifuse_ros.cli.demo import MADE
-from textdifuse_ros.cli.demo_report import FolderInput, RecordedInput, RunCounters, make_images
-from textdifuse_ros.cli.live_run import claim_output
+from textdifuse_ros.cli.demo import RESULTS
+from textdifuse_ros.demo.output import claim_output
+from textdifuse_ros.demo.report import FolderInput, RecordedInput, RunCounters, make_images
 from textdifuse_ros.errors import CheckpointError, InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,7 +73,7 @@ def test_a_drive_is_rendered_played_fused_recorded_and_every_pair_accounted_for(
     tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
     out = tmp_path / "out"
-    claim_output(out, MADE)
+    claim_output(out, RESULTS)
     (out / "mine.txt").write_text("kept")
     (out / "summary.json").write_text("of an earlier run")
     done = _run(tmp_path, "--model", _model(tiny_checkpoint), "--steps", 1, "--size", "160x120", "--pairs", 50)
@@ -203,7 +203,7 @@ class TestBooks:
         return {"player": {"pairs": 52}, "node": node}
 
     def test_what_never_came_is_lost_in_transport(self) -> None:
-        counters = RunCounters.of(self.report(), 40)
+        counters = RunCounters.from_report(self.report(), 40)
         assert counters.dropped == {"transport": 2, "superseded": 10} and not counters.faults()
         assert counters.summary()["pairs_in"] == 52
 
@@ -218,7 +218,7 @@ class TestBooks:
         ],
     )
     def test_a_wrong_book_is_a_fault(self, changes: dict, recorded: int, fault: str) -> None:
-        faults = RunCounters.of(self.report(**changes), recorded).faults()
+        faults = RunCounters.from_report(self.report(**changes), recorded).faults()
         assert any(fault in line for line in faults)
 
     def test_each_text_that_was_set_must_show_in_the_images(self) -> None:
@@ -226,11 +226,11 @@ class TestBooks:
             return {"text": text, "frames": frames, "with_objects": 0}
 
         texts = [run("person", 30), run("car", 10)]
-        counters = RunCounters.of(self.report(), 40, texts, ["person", "car"])
+        counters = RunCounters.from_report(self.report(), 40, texts, ["person", "car"])
         assert not counters.faults() and counters.summary()["texts"] == texts
         for wrong in ([], texts[:1], [run("person", 40)], [run("person", 30), run("car", 9)], texts[::-1]):
-            (fault,) = RunCounters.of(self.report(), 40, wrong, ["person", "car"]).faults()
-            assert "must tell its text, 'person', then 'car'" in fault
+            (fault,) = RunCounters.from_report(self.report(), 40, wrong, ["person", "car"]).faults()
+            assert "must report its text, 'person', then 'car'" in fault
 
 
 def test_sixteen_bit_infrared_is_seen_in_the_sheet_and_in_the_video(tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_a_fused_image_of_another_node_is_told_of(tmp_path: Path) -> None:
 
 @needs_ros
 def test_the_domain_of_a_run_is_one_in_which_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
-    from textdifuse_ros.nodes import domain
+    from textdifuse_ros.demo import domain
 
     monkeypatch.setattr(domain, "LAST_DOMAIN", 4)
     taken = {}
@@ -297,7 +297,7 @@ def test_the_domain_of_a_run_is_one_in_which_nobody_listens(monkeypatch: pytest.
 
 @needs_ros
 def test_a_real_node_takes_its_domain() -> None:
-    from textdifuse_ros.nodes.domain import free_domain, is_taken
+    from textdifuse_ros.demo.domain import free_domain, is_taken
 
     number = free_domain()
     env = {**os.environ, "ROS_DOMAIN_ID": str(number), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}

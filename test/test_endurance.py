@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from textdifuse_ros.cli.endurance import judged, memory_slope, table
+from textdifuse_ros.demo.endurance import evaluate, memory_slope, table
 from textdifuse_ros.nodes.sources import Entry, FolderImage, stamped_now
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,11 +77,11 @@ def report(**changes: object) -> dict:
 
 
 def test_books_and_ages_that_are_as_they_must_be_are_no_fault() -> None:
-    found = judged(report(), 30.0)
+    found = evaluate(report(), 30.0)
     assert found["faults"] == [] and found["dropped"] == {"transport": 1, "superseded": 199}
     assert found["bound_ms"] == pytest.approx(103.333) and found["share_within_bound"] == 0.99
     assert found["share_within_own_inference_and_period"] == 0.99
-    assert "counters are consistent" in table({**found, "source": "x"})
+    assert "all frames accounted for" in table({**found, "source": "x"})
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_books_and_ages_that_are_as_they_must_be_are_no_fault() -> None:
     ],
 )
 def test_what_is_wrong_is_a_fault(changes: dict, fault: str) -> None:
-    found = judged(report(**changes), 30.0)
+    found = evaluate(report(**changes), 30.0)
     assert any(fault in line for line in found["faults"]), found["faults"]
     assert fault in table({**found, "source": "x"})
 

@@ -1,4 +1,4 @@
-"""``textdifuse drive -o OUT``: render the synthetic night drive as a recording, with its truth beside it."""
+"""``textdifuse drive -o OUT``: render the synthetic night drive as a recording, with its ground truth."""
 
 from __future__ import annotations
 
@@ -14,17 +14,10 @@ from textdifuse_ros.errors import FileError
 from textdifuse_ros.scenes.config import LABELS, DriveSceneConfig
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from textdifuse_ros.bags.writer import BagWriter
     from textdifuse_ros.scenes.drive import Frame
 
 NAME = "drive"
-HELP = "Render a synthetic night drive as a rosbag2 recording, with true masks and boxes."
-
-VISIBLE_TOPIC, INFRARED_TOPIC = "/visible/image", "/infrared/image"
-_OFFSET_NS, _JITTER_NS = 4_000_000, 1_000_000
-_LATENCY_NS = 2_000_000
+HELP = "Render a synthetic night drive as a rosbag2 recording, with ground-truth masks and boxes."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,14 +28,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="OUT",
         type=Path,
         required=True,
-        help="Folder to make or to fill: OUT/bag (the recording), OUT/truth (labels and instances as PNG, boxes.json).",
+        help="Output folder: OUT/bag (the recording), OUT/truth (labels and instances as PNG, boxes.json).",
     )
-    parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="Storage of the recording.")
-    parser.add_argument("--images", action="store_true", help="Write OUT/vis/*.png and OUT/ir/*.png as well.")
     parser.add_argument(
-        "--clean", action="store_true", help="Write OUT/truth/clean/*.png as well: the scene well lit, without noise."
+        "--storage", choices=("mcap", "sqlite3"), default="mcap", help="Storage format of the recording."
     )
-    parser.add_argument("--overwrite", action="store_true", help="Replace a recording that is already there.")
+    parser.add_argument("--images", action="store_true", help="Also write OUT/vis/*.png and OUT/ir/*.png.")
+    parser.add_argument(
+        "--clean", action="store_true", help="Also write OUT/truth/clean/*.png: the scene well lit, without noise."
+    )
+    parser.add_argument("--overwrite", action="store_true", help="Replace an existing recording.")
     add_arguments(parser, DriveSceneConfig)
 
 
@@ -58,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from textdifuse_ros.bags.writer import BagWriter
+    from textdifuse_ros.demo.inputs import record_frame
     from textdifuse_ros.scenes.drive import NightDrive
 
     output: Path = arguments.output
@@ -77,21 +73,6 @@ def run(arguments: argparse.Namespace) -> int:
     (output / "truth" / "boxes.json").write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
     print(f"rendered {len(drive)} frames into {output}")
     return 0
-
-
-def record_frame(bag: BagWriter, frame: Frame, random: np.random.Generator) -> tuple[int, int]:
-    """Write both images of a frame with stamps as two free-running cameras give them.
-
-    The infrared camera fires 4 ms after the visible one; both waver by about 1 ms. Messages are recorded 2 ms after
-    their stamps.
-
-    :returns: the header stamps of the visible and of the infrared image [ns]
-    """
-    jitter = [round(float(value)) for value in random.normal(0.0, _JITTER_NS, 2).clip(-1.9e6, 1.9e6)]
-    visible, infrared = frame.stamp_ns + jitter[0], frame.stamp_ns + _OFFSET_NS + jitter[1]
-    bag.write_image(VISIBLE_TOPIC, visible + _LATENCY_NS, "visible_camera", frame.visible, visible)
-    bag.write_image(INFRARED_TOPIC, infrared + _LATENCY_NS, "infrared_camera", frame.infrared, infrared)
-    return visible, infrared
 
 
 def _write_images(output: Path, stem: str, frame: Frame, images: bool, clean: bool) -> None:

@@ -1,7 +1,7 @@
-"""Runs player and fusion_node over DDS for minutes or hours, and watches ages, memory and counters.
+"""Runs player and fusion_node over DDS for minutes or hours, and measures image ages, memory and counters.
 
-Started by ``textdifuse endurance``, which prepares the input and judges the result. Takes one JSON object as its
-argument (:class:`Plan`) and writes one to ``OUTPUT/logs/run.json``, also where it was interrupted.
+Started by ``textdifuse endurance``, which prepares the input and evaluates the results. Takes one JSON
+object (:class:`.EndurancePlan`), and writes a report to ``OUTPUT/logs/run.json``, also if it was interrupted.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,90 +19,82 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from tqdm import tqdm
 
-from textdifuse_ros.nodes.children import Children
-from textdifuse_ros.nodes.demo import END_TIMEOUT, PREFIX, SETTLE, START_TIMEOUT, Interrupted, Supervisor, run_plan
+from textdifuse_ros.demo.children import Children
+from textdifuse_ros.demo.plans import EndurancePlan
 from textdifuse_ros.nodes.process import StopRequest
 from textdifuse_ros.nodes.qos import output_profile
+from textdifuse_ros.nodes.supervisor import (
+    END_TIMEOUT,
+    PREFIX,
+    SETTLE,
+    START_TIMEOUT,
+    Interrupted,
+    Supervisor,
+    run_plan,
+)
 from textdifuse_ros.runtime.processor import FUSED
 from textdifuse_ros.sensors import stamp_of
 
-SAMPLE_PERIOD = 5.0  # [s] of the node's memory
-SHARE_OF_RUN = 0.1  # but at least so many samples in a short one
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to run.
-
-    :ivar output: folder for ``logs/``
-    :ivar parent: process id of the program that started this one, and without which it ends
-    :ivar node: parameters of fusion_node
-    :ivar player: parameters of player_node
-    :ivar seconds: how long to play
-    :ivar profile: Fast DDS profile file; empty for none
-    """
-
-    output: str
-    parent: int
-    node: dict[str, Any]
-    player: dict[str, Any]
-    seconds: float
-    profile: str = ""
+SAMPLE_PERIOD = 5.0  # [s] between two samples of the node's memory
+SAMPLES_PER_RUN = 10  # at least, in a short run
 
 
 class Listener:
-    """What the node publishes, heard as anybody would.
+    """Subscribes to the provenance and the fused images of fusion_node, and measures their ages.
 
-    The provenance is small and leaves the node just before its image: when it comes is when that was published.
+    The provenance is small and is published just before its image, so its arrival is the time of publication.
 
-    :ivar ages: of each fused image at its publication [ms], wall clock less stamp
-    :ivar works: for each, how long the node worked on it [ms]
-    :ivar images: how many came
+    :param node: node for the subscriptions
+    :ivar ages: age of each fused image at its publication [ms], wall clock minus stamp
+    :ivar works: processing time of each fused image [ms]
+    :ivar images: number of fused images received
     """
 
     def __init__(self, node: Node) -> None:
         self.ages: list[float] = []
         self.works: list[float] = []
         self.images = 0
-        node.create_subscription(DiagnosticArray, "/fusion_node/provenance", self._note, output_profile(1000))
-        # Its bytes only: turning them into a message would take the time of the images that come after it.
-        node.create_subscription(Image, "/fusion_node/fused", self._count, output_profile(5), raw=True)
+        node.create_subscription(DiagnosticArray, "/fusion_node/provenance", self._add_age, output_profile(1000))
+        # Raw bytes: deserializing an image would delay the next ones.
+        node.create_subscription(Image, "/fusion_node/fused", self._count_image, output_profile(5), raw=True)
 
-    def _note(self, message: DiagnosticArray) -> None:
+    def _add_age(self, message: DiagnosticArray) -> None:
         now = time.time_ns()
         (status,) = message.status
         if status.message == FUSED:
             self.ages.append(round((now - stamp_of(message.header)) / 1e6, 3))
             self.works.append(float(next(item.value for item in status.values if item.key == "work_ms")))
 
-    def _count(self, message: bytes) -> None:
+    def _count_image(self, message: bytes) -> None:
         self.images += 1
 
 
-def watch(supervisor: Supervisor, seconds: float) -> list[tuple[float, float]]:
-    """Sample the node's memory while it works.
+def sample_memory(supervisor: Supervisor, seconds: float) -> list[tuple[float, float]]:
+    """Sample the memory of fusion_node for ``seconds``, or until a signal is received.
 
-    :returns: seconds since the start and resident memory [MB]; not where the system does not tell it
-    :raises InputError: player or node ended
+    :param supervisor: observes the processes
+    :param seconds: how long to play [s]
+    :returns: time since the start [s] and resident memory [MB]; empty if the system does not report it
+    :raises InputError: player or fusion_node ended
     """
     samples = []
-    begun = time.monotonic()
-    period = min(SAMPLE_PERIOD, SHARE_OF_RUN * seconds)
+    begin = time.monotonic()
+    period = min(SAMPLE_PERIOD, seconds / SAMPLES_PER_RUN)
     with tqdm(total=round(seconds), desc="running", unit="s", disable=None) as bar:
         try:
-            while (passed := time.monotonic() - begun) < seconds:
+            while (passed := time.monotonic() - begin) < seconds:
                 if (resident := supervisor.statistics()["memory_mb"].get("resident")) is not None:
                     samples.append((round(passed, 2), resident))
                 bar.update(round(passed) - bar.n)
-                supervisor.listen(min(period, seconds - passed), "fusion_node", "player")
+                supervisor.spin(min(period, seconds - passed), "fusion_node", "player")
         except Interrupted:
-            if not supervisor.told_to_stop():  # the program that started this one is gone: nobody waits for a report
+            if not supervisor.clear_stop():  # the parent process has ended: nobody reads the report
                 raise
     return samples
 
 
 def settle(supervisor: Supervisor) -> dict[str, Any]:
-    """The node's numbers once nothing is on its way any more."""
+    """Return the statistics of fusion_node after it has processed all pairs; ``supervisor`` observes it."""
     deadline = time.monotonic() + END_TIMEOUT
     before: dict[str, Any] = {}
     while True:
@@ -114,16 +104,18 @@ def settle(supervisor: Supervisor) -> dict[str, Any]:
         if time.monotonic() > deadline:
             raise supervisor.failure("fuse all pairs", f"{numbers['waiting']} still waiting", "fusion_node")
         before = numbers
-        supervisor.listen(SETTLE, "fusion_node")
+        supervisor.spin(SETTLE, "fusion_node")
 
 
-def run(plan: Plan, stop: StopRequest) -> dict[str, Any]:
-    """Run everything once; a first signal ends the playing, and what was measured so far is told.
+def run(plan: EndurancePlan, stop: StopRequest) -> dict[str, Any]:
+    """Run everything once. The first signal ends the playback; the report covers the time until then.
 
-    :returns: ``player`` and ``node`` as those programs tell it, ``seconds``, ``ages_ms`` and ``works_ms`` while it
-        played, ``heard`` (how many fused images were told of in all), ``images``, ``memory`` and ``interrupted``
+    :param plan: what to run
+    :param stop: set by SIGINT and SIGTERM
+    :returns: ``player`` and ``node``, the reports of these programs; ``seconds``, ``ages_ms``, ``works_ms`` during
+        playback; ``heard``, number of provenances of fused images; ``images``, ``memory``, ``interrupted``
     :raises InputError: a program failed; quotes its log
-    :raises Interrupted: told to stop before anything was played, or a second time
+    :raises Interrupted: a signal was received before playback started, or for the second time
     """
     logs = Path(plan.output) / "logs"
     report = logs / "player.json"
@@ -134,14 +126,15 @@ def run(plan: Plan, stop: StopRequest) -> dict[str, Any]:
         try:
             supervisor = Supervisor(node, children, stop, plan.parent, "the endurance run")
             listener = Listener(node)
-            supervisor.await_service("fusion_node")
+            supervisor.await_active("fusion_node")
             children.start("player", PREFIX + "player_node", {**plan.player, "wait_for": 1, "summary": report})
-            received = lambda: supervisor.statistics()["received"] > 0  # noqa: E731
-            supervisor.until(received, "play", START_TIMEOUT, "fusion_node", "player")
-            begun = time.monotonic()
-            memory = watch(supervisor, plan.seconds)
-            seconds = time.monotonic() - begun
-            # Later ones do not count: the last pair waits for a whole inference, as no newer one takes its place.
+            supervisor.until(
+                lambda: supervisor.statistics()["received"] > 0, "play", START_TIMEOUT, "fusion_node", "player"
+            )
+            begin = time.monotonic()
+            memory = sample_memory(supervisor, plan.seconds)
+            seconds = time.monotonic() - begin
+            # Later images are excluded: the last pair takes a whole inference, since no newer pair replaces it.
             ages, works = listener.ages.copy(), listener.works.copy()
             if children.stop("player") or not report.is_file():
                 raise supervisor.failure("play", "a failure of player", "player")
@@ -164,10 +157,9 @@ def run(plan: Plan, stop: StopRequest) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the plan that is given as the one argument; returns the exit status."""
+    """Run the plan given as the only argument; returns the exit status."""
     (text,) = sys.argv[1:] if argv is None else argv
-    plan = Plan(**json.loads(text))
-    return run_plan(plan.output, plan.profile, partial(run, plan))
+    return run_plan(EndurancePlan(**json.loads(text)), run)
 
 
 if __name__ == "__main__":

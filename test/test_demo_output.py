@@ -1,4 +1,4 @@
-"""What demo and endurance have in common: a run removes what runs have made, nothing else, and only when it starts."""
+"""The output folder of demo and endurance: a run removes only results of earlier runs, and only when it starts."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import pytest
 
 from textdifuse_ros.bags.writer import BagWriter
 from textdifuse_ros.cli import demo, endurance
-from textdifuse_ros.cli.live_run import MARKER, claim_output, supervise
 from textdifuse_ros.cli.main import main
+from textdifuse_ros.demo.launch import launch
+from textdifuse_ros.demo.output import MARKER, claim_output
+from textdifuse_ros.demo.plans import Plan
 from textdifuse_ros.errors import FileError, InputError
 
 needs_ros = pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="rclpy is not installed")
-MADE = ("logs", "input_bag", "summary.json")
+RESULTS = ("logs", "input_bag", "summary.json")
 
 
-def fill(output: Path, names: tuple[str, ...] = MADE) -> None:
+def fill(output: Path, names: tuple[str, ...] = RESULTS) -> None:
     for name in names:
         if "." in name:
             (output / name).write_text("mine")
@@ -32,76 +34,76 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_an_earlier_run_s_results_are_removed_and_all_else_is_kept(tmp_path: Path) -> None:
+def test_results_of_an_earlier_run_are_removed_and_other_files_kept(tmp_path: Path) -> None:
     output = tmp_path / "new" / "out"
-    claim_output(output, MADE)
+    claim_output(output, RESULTS)
     fill(output)
     (output / "mine.txt").write_text("mine")
-    claim_output(output, MADE)
+    claim_output(output, RESULTS)
     assert sorted(path.name for path in output.iterdir()) == [MARKER, "mine.txt"]
 
 
-def test_what_no_run_has_marked_is_not_removed(tmp_path: Path) -> None:
+def test_files_that_no_run_wrote_are_not_removed(tmp_path: Path) -> None:
     fill(tmp_path)
     before = contents(tmp_path)
     with pytest.raises(FileError, match=r"one with logs, input_bag, summary\.json, which no run .*; give another"):
-        claim_output(tmp_path, MADE)
+        claim_output(tmp_path, RESULTS)
     assert contents(tmp_path) == before
 
 
-def test_a_run_of_the_other_verb_does_not_own_what_only_this_one_makes(tmp_path: Path) -> None:
+def test_each_verb_owns_only_its_own_results(tmp_path: Path) -> None:
     claim_output(tmp_path, ("endurance.json", "input_bag", "logs"))
     fill(tmp_path)
     with pytest.raises(FileError, match=r"one with summary\.json, which"):
-        claim_output(tmp_path, MADE)
+        claim_output(tmp_path, RESULTS)
     (tmp_path / "summary.json").unlink()
-    claim_output(tmp_path, MADE)
-    assert set((tmp_path / MARKER).read_text().split()) == {*MADE, "endurance.json"}
+    claim_output(tmp_path, RESULTS)
+    assert set((tmp_path / MARKER).read_text().split()) == {*RESULTS, "endurance.json"}
 
 
-def test_of_a_link_only_the_link_is_removed(tmp_path: Path) -> None:
+def test_only_the_link_is_removed_not_its_target(tmp_path: Path) -> None:
     output, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "mine.txt").write_text("mine")
-    claim_output(output, MADE)
+    claim_output(output, RESULTS)
     (output / "logs").symlink_to(elsewhere)
     (output / "input_bag").symlink_to(tmp_path / "absent")
-    claim_output(output, MADE)
+    claim_output(output, RESULTS)
     assert contents(elsewhere) == {"mine.txt": "mine"}
     assert [path.name for path in output.iterdir()] == [MARKER]
 
 
 @pytest.mark.parametrize("given", ["out/input_bag", "out/../out/logs/drive", "link", "here/vis"])
-def test_an_input_within_what_would_be_removed_is_refused(
+def test_an_input_within_the_results_to_remove_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     output = Path("out")
-    claim_output(output, MADE)
+    claim_output(output, RESULTS)
     fill(output)
     Path("link").symlink_to("out/input_bag")
     Path("here").mkdir()
     Path("here/vis").symlink_to(tmp_path / "out" / "logs")
     before = contents(tmp_path)
     with pytest.raises(FileError, match=r"outside of out/.*, which the run replaces"):
-        claim_output(output, MADE, [tmp_path / "other", Path(given)])
+        claim_output(output, RESULTS, [tmp_path / "other", Path(given)])
     assert contents(tmp_path) == before
 
 
-def test_a_file_in_the_folder_s_place_is_refused(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(FileError, match="must be a folder, got a file"):
-        claim_output(tmp_path / "out", MADE)
+        claim_output(tmp_path / "out", RESULTS)
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_a_run_that_fails_names_its_logs_only_where_there_are_any(tmp_path: Path) -> None:
-    plan = {"output": str(tmp_path)}
+def test_a_failed_run_names_its_logs_only_if_there_are_any(tmp_path: Path) -> None:
+    plan = Plan(output=str(tmp_path), node={}, player={})
     with pytest.raises(InputError, match="got status 1; it ended before it wrote logs"):
-        supervise("no_such_run", plan)
+        launch("no_such_run", plan)
     (tmp_path / "logs").mkdir()
     with pytest.raises(InputError, match=r"its logs are in .*/logs"):
-        supervise("no_such_run", plan)
+        launch("no_such_run", plan)
 
 
 def one_camera(path: Path) -> Path:
@@ -113,14 +115,14 @@ def one_camera(path: Path) -> Path:
 
 @needs_ros
 @pytest.mark.parametrize(
-    ("verb", "arguments", "said"),
+    ("verb", "arguments", "message"),
     [
         ("demo", ["--size", "8"], "size must be WIDTHxHEIGHT"),
         ("demo", ["--size", "9000x480"], "width must be"),
         ("demo", ["--data", "absent"], "absent"),
         ("demo", ["--data", "unlike"], "one with an image of the same name"),
         ("demo", ["--data", "damaged"], "the pairs must be readable"),
-        ("demo", ["--data", "other_sizes"], "such that one of them can be fused"),
+        ("demo", ["--data", "other_sizes"], "no pair that can be fused"),
         ("demo", ["--device", "cuda:99"], "device"),
         ("endurance", ["--size", "8"], "size must be WIDTHxHEIGHT"),
         ("endurance", ["--size", "9000x480"], "width must be"),
@@ -130,14 +132,14 @@ def one_camera(path: Path) -> Path:
         ("endurance", ["--device", "cuda:99"], "device"),
     ],
 )
-def test_a_run_that_is_refused_removes_nothing(
+def test_a_refused_run_removes_nothing(
     tmp_path: Path,
     tiny_checkpoint: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     verb: str,
     arguments: list[str],
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for folder, stems in (("unlike", "ab"), ("damaged", "aa"), ("other_sizes", "aa")):
@@ -149,11 +151,11 @@ def test_a_run_that_is_refused_removes_nothing(
             if folder == "damaged":
                 path.write_bytes(path.read_bytes()[:40])
     one_camera(Path("one_camera"))
-    made = {"demo": demo, "endurance": endurance}[verb].MADE
-    claim_output(Path("out"), made)
-    fill(Path("out"), made)
+    results = {"demo": demo, "endurance": endurance}[verb].RESULTS
+    claim_output(Path("out"), results)
+    fill(Path("out"), results)
     before = contents(Path("out"))
     assert main([verb, "-o", "out", "--model", str(tiny_checkpoint), *arguments]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert said in line
+    assert message in line
     assert contents(Path("out")) == before

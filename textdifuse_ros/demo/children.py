@@ -1,4 +1,4 @@
-"""Child processes that never outlive their parent."""
+"""Child processes that end with their parent."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Children:
-    """Programs of this package, each with a log file; leaving the ``with`` block ends those that still run.
+    """Runs modules of this package as processes, each with a log file; leaving the ``with`` block stops them.
 
-    They run in sessions of their own, so that Ctrl-C in the terminal reaches this process only and it decides in which
-    order they end; Linux ends them should this process be killed.
+    Each runs in its own session, so that Ctrl-C in a terminal reaches only this process, which decides the order in
+    which they stop. On Linux they are also stopped if this process is killed.
 
-    :param logs: folder for NAME.log, made where it is missing
+    :param logs: folder for NAME.log, created if missing
     :param env: changes to the environment
     """
 
     def __init__(self, logs: Path, env: Mapping[str, str]) -> None:
         self._logs = logs
-        # The same interpreter as this one: what its ROS wheels have set for their libraries holds for the children too.
+        # The children run the same interpreter, so the environment that its ROS wheels have set is valid for them.
         self._env = {**os.environ, **env}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         logs.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,9 @@ class Children:
     def start(self, name: str, module: str, parameters: Mapping[str, object]) -> subprocess.Popen[bytes]:
         """Run ``python -m module`` with ROS parameters.
 
-        :param name: of the log file; another child's name must differ
+        :param name: unique name of the child and its log file
+        :param module: module to run
+        :param parameters: ROS parameters by name
         """
         given = [item for key, value in parameters.items() for item in ("-p", f"{key}:={_ros_value(value)}")]
         command = [sys.executable, "-m", module, *(["--ros-args", *given] if given else [])]
@@ -66,20 +68,23 @@ class Children:
         return process
 
     def ended(self, name: str) -> bool:
-        """Whether a child has ended, in whatever way."""
+        """Return whether the child ``name`` has ended."""
         return self._running[name].poll() is not None
 
     def log(self, name: str) -> Path:
-        """The log file of a child."""
+        """Return the log file of the child ``name``."""
         return self._logs / f"{name}.log"
 
     def tail(self, name: str, lines: int = 5) -> str:
-        """The last lines of a child's log."""
+        """Return the last ``lines`` lines of the log of the child ``name``."""
         return "\n".join(self.log(name).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-lines:])
 
-    def stop(self, name: str, number: int = signal.SIGINT, timeout: float = 10.0) -> int:
-        """Ask a child to end, and end it by force when it does not.
+    def stop(self, name: str, number: int = signal.SIGINT, timeout: float = 30.0) -> int:
+        """Stop a child, and kill it if it does not end in time.
 
+        :param name: name of the child
+        :param number: signal to send
+        :param timeout: how long to wait before killing it [s]
         :returns: its exit status
         """
         process = self._running[name]
@@ -94,7 +99,7 @@ class Children:
 
 
 def _ros_value(value: object) -> str:
-    """A parameter's value as the ROS command line takes it; text is quoted, or ``on`` and ``42`` would change type."""
+    """Format a parameter value for the ROS command line; text is quoted, or ``on`` and ``42`` would change type."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (list, tuple)):

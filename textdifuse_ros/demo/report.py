@@ -1,4 +1,4 @@
-"""What the demo leaves: the counters, a contact sheet, a video, a table."""
+"""The results of the demo: counters, a contact sheet, a video and a table."""
 
 from __future__ import annotations
 
@@ -23,27 +23,35 @@ FUSED_TOPIC, OVERLAY_TOPIC = "/fusion_node/fused", "/fusion_node/overlay"
 OBJECTS_TOPIC = "/fusion_node/objects"
 COLUMNS = ("visible", "infrared", "fused", "overlay")
 SHEET_ROWS = 6
-CELL = (480, 360)  # width and height of one of the video's images [pixels]
+CELL = (480, 360)  # width and height of one image in the video [pixels]
 
 
 class Input(Protocol):
-    """The images that went into the node, found again by the stamp of what came out."""
+    """The input images of the node, looked up by the stamp of a fused image."""
 
     def pair(self, stamp_ns: int) -> tuple[np.ndarray, np.ndarray]:
-        """Visible and infrared: uint8 or uint16 [H, W, 3] RGB and [H, W]; stamps must not go back."""
+        """Return the visible and the infrared image: uint8 or uint16 [H, W, 3] RGB and [H, W].
+
+        :param stamp_ns: stamp of the fused image [ns], not below that of the last call
+        """
         ...
 
 
 class RecordedInput:
-    """Images of a recording, read along with the stamps that are asked for."""
+    """Images of a recording.
+
+    :param bag: the recording
+    :param visible: topic of the visible images
+    :param infrared: topic of the infrared images
+    """
 
     def __init__(self, bag: Path, visible: str, infrared: str) -> None:
         self._reader = BagReader(bag)
         self._visible = self._reader.images(visible)
-        self._infrared = _Nearest(BagReader(bag).images(infrared))
+        self._infrared = _NearestImage(BagReader(bag).images(infrared))
 
     def pair(self, stamp_ns: int) -> tuple[np.ndarray, np.ndarray]:
-        """See :class:`Input`.
+        """Return the visible image of ``stamp_ns`` and the nearest infrared one; see :class:`Input`.
 
         :raises InputError: no visible image has this stamp
         """
@@ -51,28 +59,29 @@ class RecordedInput:
         if visible is None:
             remedy = "another node seems to publish in the run's ROS domain; run again, which takes another"
             raise InputError("the stamp of a fused image", "that of an image that was played", stamp_ns, remedy)
-        return to_visible(pixels(visible)), to_infrared(pixels(self._infrared.at(stamp_ns)))
+        return to_visible(pixels(visible)), to_infrared(pixels(self._infrared.find(stamp_ns)))
 
 
-class _Nearest:
-    """The image nearest to a stamp; stamps must not go back."""
+class _NearestImage:
+    """Finds the image nearest to a stamp; stamps must not decrease."""
 
     def __init__(self, images: Iterator[BagImage]) -> None:
         self._images = images
-        self._here = next(images)
+        self._current = next(images)
         self._next: BagImage | None = next(images, None)
 
-    def at(self, stamp_ns: int) -> BagImage:
-        while self._next is not None and abs(self._next.stamp_ns - stamp_ns) <= abs(self._here.stamp_ns - stamp_ns):
-            self._here, self._next = self._next, next(self._images, None)
-        return self._here
+    def find(self, stamp_ns: int) -> BagImage:
+        while self._next is not None and abs(self._next.stamp_ns - stamp_ns) <= abs(self._current.stamp_ns - stamp_ns):
+            self._current, self._next = self._next, next(self._images, None)
+        return self._current
 
 
 class FolderInput:
-    """Pairs of a folder with ``vis/`` and ``ir/``, as the player stamps them.
+    """Pairs of a folder, as the player stamps them.
 
-    :param start_ns: stamp of the first pair
-    :param rate_hz: pairs a second
+    :param folder: folder with ``vis/`` and ``ir/``
+    :param start_ns: stamp of the first pair [ns]
+    :param rate_hz: rate of the pairs [Hz]
     """
 
     def __init__(self, folder: Path, start_ns: int, rate_hz: float) -> None:
@@ -81,40 +90,41 @@ class FolderInput:
         self._period_ns = round(1e9 / rate_hz)
 
     def pair(self, stamp_ns: int) -> tuple[np.ndarray, np.ndarray]:
-        """See :class:`Input`."""
+        """Return the pair played at ``stamp_ns``; see :class:`Input`."""
         found = self._pairs[round((stamp_ns - self._start_ns) / self._period_ns) % len(self._pairs)]
         return read_visible(found.visible), read_infrared(found.infrared)
 
 
 def pixels(image: BagImage) -> np.ndarray:
-    """The image of a recorded message: [H, W] or [H, W, 3] RGB, uint8 or uint16."""
+    """Decode a recorded ``image``: uint8 or uint16 [H, W] or [H, W, 3] RGB."""
     return decode_image(image.data, image.height, image.width, image.step, image.encoding, image.is_bigendian)
 
 
 def make_images(source: Input, output: Path) -> int:
-    """Write ``contact_sheet.png`` and ``drive.mp4`` from ``fused_bag`` and its inputs; with overlays, if there are any.
+    """Write ``contact_sheet.png`` and ``drive.mp4`` from the recorded fused images, their inputs and overlays, if any.
 
+    :param source: the input images
+    :param output: folder with ``fused_bag``, which gets both files
     :returns: number of fused images in ``fused_bag``
     :raises BagError: a fused image cannot be read
-    :raises InputError: a fused image is not of this source
+    :raises InputError: a fused image does not belong to this source
     """
     with BagReader(output / "fused_bag") as bag, BagReader(output / "fused_bag") as second:
-        topic = FUSED_TOPIC
-        count = bag.counts().get(topic, 0)
+        count = bag.counts().get(FUSED_TOPIC, 0)
         if not count:
             return 0
-        overlays = _Nearest(second.images(OVERLAY_TOPIC)) if bag.counts().get(OVERLAY_TOPIC) else None
-        texts = {stamp: text for stamp, text, _ in _report(output)} if overlays is not None else {}
+        overlays = _NearestImage(second.images(OVERLAY_TOPIC)) if bag.counts().get(OVERLAY_TOPIC) else None
+        texts = {stamp: text for stamp, text, _ in _read_objects(output)} if overlays is not None else {}
         chosen = set(np.linspace(0, count - 1, min(SHEET_ROWS, count)).round().astype(int).tolist())
         rows: list[list[np.ndarray | None]] = []
         labels: list[str] = []
-        stamps = [image.stamp_ns for image in bag.images(topic)]
+        stamps = [image.stamp_ns for image in bag.images(FUSED_TOPIC)]
 
         def frames() -> Iterator[np.ndarray]:
-            for index, image in enumerate(bag.images(topic)):
+            for index, image in enumerate(bag.images(FUSED_TOPIC)):
                 row: list[np.ndarray | None] = [*source.pair(image.stamp_ns), pixels(image)]
                 if overlays is not None:
-                    overlay = overlays.at(image.stamp_ns)
+                    overlay = overlays.find(image.stamp_ns)
                     row.append(pixels(overlay) if overlay.stamp_ns == image.stamp_ns else None)
                 if index in chosen:
                     rows.append(row)
@@ -129,38 +139,39 @@ def make_images(source: Input, output: Path) -> int:
 
 
 def read_texts(output: Path) -> list[dict[str, Any]]:
-    """Which fused images carried which text, as ``fused_bag`` tells; one entry for each run of one text.
+    """Summarize the texts of the recorded images, one entry per sequence of images with the same text.
 
-    :returns: ``text``, ``frames``, ``waiting`` (of them before its first result), ``with_objects``,
-        ``first_stamp_ns``, ``last_stamp_ns``
+    :param output: folder with ``fused_bag``
+    :returns: ``text``, ``frames``, ``waiting`` (frames before its first result), ``with_objects``, ``first_stamp_ns``
+        and ``last_stamp_ns`` [ns]
     """
-    runs: list[dict[str, Any]] = []
-    for stamp, text, report in _report(output):
-        if not runs or runs[-1]["text"] != text:
-            runs.append({"text": text, "frames": 0, "waiting": 0, "with_objects": 0, "first_stamp_ns": stamp})
-        run = runs[-1]
-        run["frames"] += 1
-        run["waiting"] += report["masks"]["state"] == "waiting"
-        run["with_objects"] += bool(report["objects"])
-        run["last_stamp_ns"] = stamp
-    return runs
+    entries: list[dict[str, Any]] = []
+    for stamp, text, objects in _read_objects(output):
+        if not entries or entries[-1]["text"] != text:
+            entries.append({"text": text, "frames": 0, "waiting": 0, "with_objects": 0, "first_stamp_ns": stamp})
+        entry = entries[-1]
+        entry["frames"] += 1
+        entry["waiting"] += objects["masks"]["state"] == "waiting"
+        entry["with_objects"] += bool(objects["objects"])
+        entry["last_stamp_ns"] = stamp
+    return entries
 
 
-def _report(output: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Stamp [ns], text, and what the node told of the objects, of each image."""
+def _read_objects(output: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Yield stamp [ns], text and ``~/objects`` message of each image."""
     store = common_types()
     with BagReader(output / "fused_bag") as bag:
         if not bag.counts().get(OBJECTS_TOPIC):
             return
         for message in bag.messages([OBJECTS_TOPIC]):
             string: Any = store.deserialize_cdr(message.data, "std_msgs/msg/String")
-            report = json.loads(string.data)
-            stamp = report["header"]["stamp"]
-            yield stamp["sec"] * 10**9 + stamp["nanosec"], report["text"], report
+            objects = json.loads(string.data)
+            stamp = objects["header"]["stamp"]
+            yield stamp["sec"] * 10**9 + stamp["nanosec"], objects["text"], objects
 
 
 def _cell(image: np.ndarray | None) -> np.ndarray:
-    """The whole image within a cell of the video, black around it: uint8 [H, W, 3]."""
+    """Fit an image into a black cell of the video: uint8 [H, W, 3]."""
     if image is None:
         return np.zeros((CELL[1], CELL[0], 3), np.uint8)
     image = to_display(image)
@@ -175,16 +186,17 @@ def _cell(image: np.ndarray | None) -> np.ndarray:
 
 @dataclass(frozen=True)
 class RunCounters:
-    """Where every pair went.
+    """Accounts for every pair.
 
-    :ivar pairs_in: published by the player
-    :ivar fused: by the node
-    :ivar dropped: pairs by reason; ``transport`` never reached the node, ``superseded`` gave way to a newer one
-    :ivar waiting: neither, at the end
+    :ivar pairs_in: pairs published by the player
+    :ivar fused: pairs fused by the node
+    :ivar dropped: dropped pairs by reason; ``transport`` did not reach the node, ``superseded`` were replaced by newer
+        pairs
+    :ivar waiting: pairs neither fused nor dropped at the end
     :ivar recorded: images in ``fused_bag``
-    :ivar node: all that the node told
-    :ivar texts: which of the recorded images carried which text, as :func:`read_texts` gives it
-    :ivar asked: the texts that were set, in their order
+    :ivar node: statistics of the node
+    :ivar texts: texts of the recorded images, see :func:`read_texts`
+    :ivar requested: texts that were set, in order
     """
 
     pairs_in: int
@@ -194,24 +206,30 @@ class RunCounters:
     recorded: int
     node: Mapping[str, Any]
     texts: Sequence[Mapping[str, Any]] = ()
-    asked: Sequence[str] = ()
+    requested: Sequence[str] = ()
 
     @classmethod
-    def of(
+    def from_report(
         cls,
         report: Mapping[str, Any],
         recorded: int,
         texts: Sequence[Mapping[str, Any]] = (),
-        asked: Sequence[str] = (),
+        requested: Sequence[str] = (),
     ) -> RunCounters:
-        """From what the processes told, what was found in ``fused_bag``, and the texts that were set."""
+        """Create the counters of a run.
+
+        :param report: reports of the programs, from :func:`.launch`
+        :param recorded: number of images in ``fused_bag``
+        :param texts: texts of the recorded images, see :func:`read_texts`
+        :param requested: texts that were set, in order
+        """
         node = report["node"]
         pairs = report["player"]["pairs"]
         dropped = {"transport": pairs - node["received"], "superseded": 0, **node["dropped"]}
-        return cls(pairs, node["fused"], dropped, node["waiting"], recorded, node, texts, asked)
+        return cls(pairs, node["fused"], dropped, node["waiting"], recorded, node, texts, requested)
 
     def faults(self) -> list[str]:
-        """What is wrong with them, a line each; none when all is well."""
+        """Return what is inconsistent, one line each; empty if nothing is."""
         faults = []
         if self.pairs_in != self.fused + sum(self.dropped.values()) or self.waiting or min(self.dropped.values()) < 0:
             faults.append(
@@ -222,15 +240,16 @@ class RunCounters:
             faults.append("at least one pair must be fused, got none; the logs tell why")
         if self.recorded != self.fused:
             faults.append(f"fused_bag must hold every fused image ({self.fused}), got {self.recorded}")
-        carried = [run["text"] for run in self.texts]
-        if self.asked and (carried != list(self.asked) or sum(run["frames"] for run in self.texts) != self.fused):
-            report = ", ".join(f"{run['frames']} with {run['text']!r}" for run in self.texts) or "none"
-            due = ", then ".join(map(repr, self.asked))
-            faults.append(f"each of the {self.fused} fused images must tell its text, {due}, got {report}")
+        found = [entry["text"] for entry in self.texts]
+        frames = sum(entry["frames"] for entry in self.texts)
+        if self.requested and (found != list(self.requested) or frames != self.fused):
+            actual = ", ".join(f"{entry['frames']} with {entry['text']!r}" for entry in self.texts) or "none"
+            expected = ", then ".join(map(repr, self.requested))
+            faults.append(f"each of the {self.fused} fused images must report its text, {expected}, got {actual}")
         return faults
 
     def summary(self) -> dict[str, Any]:
-        """The part of ``summary.json`` that comes from the run."""
+        """Return the part of ``summary.json`` that describes the run."""
         latency = self.node["latency_ms"]
         return {
             "pairs_in": self.pairs_in,
@@ -243,20 +262,20 @@ class RunCounters:
 
 
 def table(summary: Mapping[str, Any], output: Path) -> str:
-    """The result for people."""
+    """Format ``summary`` (``summary.json``) of the run in ``output`` for the terminal."""
     lost = ", ".join(f"{reason} {count}" for reason, count in summary["dropped"].items() if count)
     latency = summary["latency_ms"]
     lines = [
         ("pairs in", f"{summary['pairs_in']} at {summary['rate_hz']:.2f} Hz, {summary['source']}"),
         ("fused", f"{summary['fused']}, {summary['steps']} steps on {summary['device']}, model {summary['model']}"),
         ("dropped", f"{sum(summary['dropped'].values())}" + (f" ({lost})" if lost else "")),
-        *(("text", _told_of(run)) for run in summary["texts"]),
+        *(("text", _describe_text(entry)) for entry in summary["texts"]),
         ("latency", f"{latency['median']} ms median, {latency['p99']} ms p99"),
         ("time", f"{summary['seconds']['total']:.0f} s"),
-        ("left in", f"{output}: contact_sheet.png, drive.mp4, fused_bag/, summary.json"),
+        ("output", f"{output}: contact_sheet.png, drive.mp4, fused_bag/, summary.json"),
     ]
     return "\n".join(f"{name:>8}  {text}" for name, text in lines)
 
 
-def _told_of(run: Mapping[str, Any]) -> str:
-    return f"'{run['text']}' in {run['frames']} images, {run['with_objects']} of them with objects"
+def _describe_text(entry: Mapping[str, Any]) -> str:
+    return f"'{entry['text']}' in {entry['frames']} images, {entry['with_objects']} of them with objects"
