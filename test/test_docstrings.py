@@ -13,16 +13,21 @@ import textdifuse_ros
 
 ROOT = Path(textdifuse_ros.__file__).parent
 COMPLETE = (
+    "bags",
     "checkpoint.py",
     "checks.py",
     "config",
+    "diffusion",
     "errors.py",
     "fusion",
     "image",
     "metrics",
+    "networks",
     "offline",
     "runtime",
     "sensors.py",
+    "sync",
+    "train",
 )
 """Modules and packages whose docstrings are complete."""
 

@@ -1,4 +1,4 @@
-"""What the reverse process asks of a network."""
+"""The interface between the reverse process and a network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Denoised:
 
 
 class Denoiser(Protocol):
-    """Estimates the clean signal. Whatever it is conditioned on, it holds already."""
+    """Estimates the clean signal; holds whatever it is conditioned on."""
 
     def __call__(self, z_t: Tensor, t: int | Tensor, /) -> Denoised:
         """Denoise.
@@ -52,10 +52,11 @@ def make_denoised(
 
     :param kind: what ``output`` is: eps, x0 or v
     :param output: float [N, C, H, W], 16 bits are lifted to float32
+    :param z_t: float32 [N, C, H, W], the denoiser's input
     :param t: original timestep, one for all or int64 [N]
     :param schedule: the *full* schedule, where the timestep is the index
     :param variance: the fraction v in [0, 1] like ``output``, or None
-    :param clip: hold x0 within [-1, 1]; eps is made to go with the clipped x0
+    :param clip: clamp x0 to [-1, 1], and recompute eps for the clamped x0
     :raises ConfigError: an unknown kind
     """
     abar = per_sample(schedule.abar, t, z_t.ndim)

@@ -37,7 +37,13 @@ class HybridLoss:
 
 
 def normal_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor) -> Tensor:
-    """KL(N1 || N2) of normal distributions, element by element [nats]. The arguments broadcast."""
+    """KL(N1 || N2) of normal distributions, element by element [nats]. The arguments broadcast.
+
+    :param mean1: of N1
+    :param log_variance1: natural logarithm of its variance
+    :param mean2: of N2
+    :param log_variance2: natural logarithm of its variance
+    """
     difference = log_variance1 - log_variance2
     return 0.5 * (difference.exp() - 1.0 - difference + (mean1 - mean2) ** 2 * torch.exp(-log_variance2))
 
@@ -48,6 +54,9 @@ def discretised_gaussian_nll(x: Tensor, mean: Tensor, log_variance: Tensor, leve
     [-1, 1] is cut into ``levels`` bins around evenly spaced values; the outermost bins reach to infinity, so that the
     probabilities of all levels add up to 1 (DDPM, equation 13).
 
+    :param mean: of the distribution, like x
+    :param log_variance: natural logarithm of its variance
+    :param levels: number of bins
     :param x: one of the levels' values in [-1, 1], e.g. ``pixel / 127.5 - 1``
     """
     half = 1.0 / (levels - 1)
@@ -71,7 +80,8 @@ def vlb_term(denoised: Denoised, x0: Tensor, z_t: Tensor, index: int | Tensor, s
     KL(q(z_prev | z_t, x0) || p(z_prev | z_t)) for index > 0 and -log p(x0 | z_t) on 256 levels at index 0. The mean of
     p is detached: this term teaches the variance only, the simple one the mean.
 
-    :param x0: the clean truth, float [N, C, H, W] in [-1, 1]
+    :param denoised: the network's view of z_t
+    :param x0: the clean signal, float [N, C, H, W] in [-1, 1]
     :param z_t: float [N, C, H, W], x0 noised to ``index`` of ``schedule``
     :param index: one step index for all, or int64 [N]
     """
@@ -102,8 +112,10 @@ def hybrid_loss(
     with the step drawn uniformly, S times one term estimates it. (iDDPM's program counts in bits at the same 0.001.)
 
     :param denoised: the network's view of z_t; without variance the bound's term is 0
+    :param x0: the clean signal, float [N, C, H, W] in [-1, 1]
+    :param index: step index of z_t in ``schedule``, one for all or int64 [N]
     :param noise: the noise that is in z_t
-    :param simple: which of the two is compared in the simple term
+    :param simple: ``eps`` or ``x0``, compared in the simple term
     :raises ConfigError: ``simple`` is neither
     """
     if simple == "eps":
@@ -126,7 +138,7 @@ def few_step_loss(
     The objective of few-step models, which are judged by each estimate itself and not by the noise it implies.
 
     :param x0_hat: float [N, C, H, W], the estimate
-    :param x0: the clean truth, like it
+    :param x0: the clean signal, likewise
     :param gradient: maps [N, C, H, W] to a gradient magnitude, e.g. ``|gx| + |gy|`` of Sobel
     """
     x0_hat, x0 = lift(x0_hat), lift(x0)

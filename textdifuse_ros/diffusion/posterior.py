@@ -25,8 +25,11 @@ class Gaussian:
 
 
 def coefficient(values: np.ndarray, index: int | Tensor, like: Tensor) -> Tensor:
-    """A row of a schedule at an index, looked up in float64, ready to be multiplied with ``like``.
+    """Look up a row of a schedule in float64, and convert it for multiplication with ``like``.
 
+    :param values: float64 [S]
+    :param index: step index, one for all or int64 [N]
+    :param like: [N, ...]
     :returns: tensor of ``like``'s type and device that broadcasts to it
     """
     found = per_sample(values, index, like.ndim)
@@ -56,6 +59,9 @@ def p_mean_variance(denoised: Denoised, z_t: Tensor, index: int | Tensor, schedu
     respects a clipped x0 and has no division by a small ``sqrt(alpha)``. Without a learned fraction the variance is
     ``beta~``.
 
+    :param denoised: the denoiser's view of z_t
+    :param z_t: float32 [N, C, H, W], noised
+    :param schedule: the (respaced) schedule
     :param index: step index of z_t in ``schedule``, one for all or int64 [N]
     """
     q = q_posterior(denoised.x0, z_t, index, schedule)

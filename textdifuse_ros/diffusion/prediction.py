@@ -1,4 +1,4 @@
-"""What a network predicts, and the way from each prediction to the others.
+"""The predictions eps, x0 and v of a network, and the conversions between them.
 
 With ``a = sqrt(abar)`` and ``s = sqrt(1 - abar)``: ``z = a x0 + s eps`` and ``v = a eps - s x0`` (Salimans & Ho 2022).
 
@@ -26,7 +26,7 @@ PredictionType = Literal["eps", "x0", "v"]
 
 
 def per_sample(values: np.ndarray, index: int | Tensor, ndim: int = 4) -> float | Tensor:
-    """Look a coefficient up for one step index, or for one index a sample.
+    """Look up a coefficient for one step index, or one per sample.
 
     :param values: float64 [S], a row of a schedule
     :param index: int, or int64 [N]
@@ -39,58 +39,100 @@ def per_sample(values: np.ndarray, index: int | Tensor, ndim: int = 4) -> float 
 
 
 def lift(x: Tensor) -> Tensor:
-    """The tensor itself, or as float32 where it has 16 bits."""
+    """Convert 16-bit floats to float32; other tensors are returned as they are.
+
+    :param x: float
+    """
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def x0_from_eps(eps: Tensor, z_t: Tensor, abar: float | Tensor) -> Tensor:
-    """Equation 8. Unstable as abar goes to 0, see the module."""
+    """Equation 8. Unstable as abar goes to 0, see the module.
+
+    :param eps: like z_t
+    :param z_t: float32 [N, C, H, W], noised
+    :param abar: cumulative signal coefficient, a float or float64 [N, 1, 1, 1]
+    """
     eps, z_t = lift(eps), lift(z_t)
     a, s = _roots(abar, z_t)
     return (z_t - s * eps) / a
 
 
 def eps_from_x0(x0: Tensor, z_t: Tensor, abar: float | Tensor) -> Tensor:
-    """The noise that, with x0, makes z_t. Unstable as abar goes to 1."""
+    """The noise that with x0 gives z_t. Unstable as abar goes to 1.
+
+    :param x0: like z_t
+    :param z_t: float32 [N, C, H, W], noised
+    :param abar: cumulative signal coefficient, a float or float64 [N, 1, 1, 1]
+    """
     x0, z_t = lift(x0), lift(z_t)
     a, s = _roots(abar, z_t)
     return (z_t - a * x0) / s
 
 
 def x0_from_v(v: Tensor, z_t: Tensor, abar: float | Tensor) -> Tensor:
-    """``a z - s v``; stable for every abar."""
+    """``a z - s v``; stable for every abar.
+
+    :param v: like z_t
+    :param z_t: float32 [N, C, H, W], noised
+    :param abar: cumulative signal coefficient, a float or float64 [N, 1, 1, 1]
+    """
     v, z_t = lift(v), lift(z_t)
     a, s = _roots(abar, z_t)
     return a * z_t - s * v
 
 
 def eps_from_v(v: Tensor, z_t: Tensor, abar: float | Tensor) -> Tensor:
-    """``s z + a v``; stable for every abar."""
+    """``s z + a v``; stable for every abar.
+
+    :param v: like z_t
+    :param z_t: float32 [N, C, H, W], noised
+    :param abar: cumulative signal coefficient, a float or float64 [N, 1, 1, 1]
+    """
     v, z_t = lift(v), lift(z_t)
     a, s = _roots(abar, z_t)
     return s * z_t + a * v
 
 
 def v_from_x0_eps(x0: Tensor, eps: Tensor, abar: float | Tensor) -> Tensor:
-    """``a eps - s x0``."""
+    """``a eps - s x0``.
+
+    :param x0: float32 [N, C, H, W]
+    :param eps: likewise
+    :param abar: cumulative signal coefficient, a float or float64 [N, 1, 1, 1]
+    """
     x0, eps = lift(x0), lift(eps)
     a, s = _roots(abar, eps)
     return a * eps - s * x0
 
 
 def v_from_x0(x0: Tensor, z_t: Tensor, abar: float | Tensor) -> Tensor:
-    """The v by way of eps; unstable as abar goes to 1."""
+    """V by way of eps; unstable as abar goes to 1.
+
+    :param x0: like z_t
+    :param z_t: float32 [N, C, H, W], noised
+    :param abar: cumulative signal coefficient, a float or float64 [N, 1, 1, 1]
+    """
     return v_from_x0_eps(x0, eps_from_x0(x0, z_t, abar), abar)
 
 
 def v_from_eps(eps: Tensor, z_t: Tensor, abar: float | Tensor) -> Tensor:
-    """The v by way of x0; unstable as abar goes to 0."""
+    """V by way of x0; unstable as abar goes to 0.
+
+    :param eps: like z_t
+    :param z_t: float32 [N, C, H, W], noised
+    :param abar: cumulative signal coefficient, a float or float64 [N, 1, 1, 1]
+    """
     return v_from_x0_eps(x0_from_eps(eps, z_t, abar), eps, abar)
 
 
 def to_x0_eps(kind: PredictionType, output: Tensor, z_t: Tensor, abar: float | Tensor) -> tuple[Tensor, Tensor]:
-    """Both x0 and eps from a network's output of the given kind.
+    """Convert a network's output to x0 and eps.
 
+    :param kind: of the output: ``eps``, ``x0`` or ``v``
+    :param output: like z_t
+    :param z_t: float32 [N, C, H, W], noised
+    :param abar: cumulative signal coefficient, a float or float64 [N, 1, 1, 1]
     :raises ConfigError: an unknown kind
     """
     output = lift(output)
@@ -104,8 +146,12 @@ def to_x0_eps(kind: PredictionType, output: Tensor, z_t: Tensor, abar: float | T
 
 
 def target(kind: PredictionType, x0: Tensor, eps: Tensor, abar: float | Tensor) -> Tensor:
-    """What a network of the given kind should have put out for the clean x0 noised with eps.
+    """The regression target of a network for the clean x0 noised with eps.
 
+    :param kind: of the network's output: ``eps``, ``x0`` or ``v``
+    :param x0: float32 [N, C, H, W] in [-1, 1]
+    :param eps: likewise, standard normal
+    :param abar: cumulative signal coefficient, a float or float64 [N, 1, 1, 1]
     :raises ConfigError: an unknown kind
     """
     if kind == "eps":

@@ -36,13 +36,18 @@ def q_sample(x0: Tensor, index: int | Tensor, noise: Tensor, schedule: NoiseSche
 
 
 def start_noise(shape: Sequence[int], generator: NoiseSource, device: torch.device | str = "cpu") -> Tensor:
-    """Standard normal noise to start from, float32, drawn on the generator's device and moved to ``device``."""
+    """Draw the standard normal noise that a process starts from; float32.
+
+    :param shape: [N, C, H, W]
+    :param generator: drawn from on its own device
+    :param device: of the result
+    """
     return draw_noise(shape, generator, torch.empty(0, device=device))
 
 
 @dataclass(frozen=True)
 class ReverseStep:
-    """What one step of the reverse process left. The loop goes on with these tensors: do not write to them.
+    """The result of one step of the reverse process. The loop continues with these tensors: do not write to them.
 
     :ivar index: index of the step in the schedule, counting down to 0
     :ivar timestep: original timestep at which the denoiser was called
@@ -83,7 +88,5 @@ def reverse(
         if denoised.x0.shape != state.z.shape:
             raise InputError("the denoiser's x0", f"of z's shape {list(state.z.shape)}", describe(denoised.x0))
         following = sampler.step(state, denoised, schedule, generator)
-        yield ReverseStep(
-            state.index, timestep, following.z, denoised.x0.to(following.z.dtype), denoised.variance
-        )
+        yield ReverseStep(state.index, timestep, following.z, denoised.x0.to(following.z.dtype), denoised.variance)
         state = following

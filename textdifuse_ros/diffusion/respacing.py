@@ -1,4 +1,4 @@
-"""Running a diffusion of T timesteps in fewer steps (iDDPM, section 4)."""
+"""Run a diffusion of T timesteps in fewer steps (iDDPM, section 4)."""
 
 from __future__ import annotations
 

@@ -26,14 +26,14 @@ class NoiseSchedule:
     """The noise at each step of a diffusion: ``z = sqrt(abar) x0 + sqrt(1 - abar) eps``.
 
     A full schedule has one step a timestep; a respaced one (:mod:`textdifuse_ros.diffusion.respacing`) has fewer and
-    ``timesteps`` says which. The samplers take steps by index, a denoiser is told the timestep.
+    ``timesteps`` says which. The samplers take steps by index, a denoiser takes the timestep.
 
     The products ``abar`` are what is stored, and the betas follow from them: so a respaced schedule has the full one's
     ``abar`` to the last bit, and ``beta`` of index 0 is exactly ``1 - abar``.
 
     :ivar abar: float64 [S] in (0, 1), strictly falling: the paper's cumulative product of the alphas
     :ivar timesteps: original timestep of each index, ascending
-    :raises InputError: abar or timesteps are not as said
+    :raises InputError: abar or timesteps are not as stated
     """
 
     abar: np.ndarray

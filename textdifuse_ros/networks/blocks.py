@@ -1,4 +1,4 @@
-"""Building blocks without normalisation: what they compute depends on neither the batch nor the image's size."""
+"""Building blocks without normalization, so that results depend on neither the batch nor the image size."""
 
 from __future__ import annotations
 
@@ -13,12 +13,21 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
-    """A convolution that keeps the size (or divides it by the stride)."""
+    """A convolution that keeps the size, divided by the stride.
+
+    :param inputs: channels
+    :param outputs: channels
+    :param kernel: side of the kernel, odd
+    :param stride: in both directions
+    """
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2)
 
 
 def channels_last(module: _Module) -> _Module:
-    """Weights in the memory order in which convolutions are fastest; the same module."""
+    """Convert the weights to the memory format in which convolutions are fastest; returns the same module.
+
+    :param module: converted in place
+    """
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -36,8 +45,10 @@ class ResidualBlock(nn.Module):
             self.second.weight.mul_(0.1)
 
     def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
-        """:param x: [N, C, H, W]
-        :param shift: [N or 1, C, 1, 1], what the step index adds, or None
+        """Apply the block.
+
+        :param x: [N, C, H, W]
+        :param shift: [N or 1, C, 1, 1], of the time embedding, or None
         """
         h = self.first(F.relu(x))
         if shift is not None:
@@ -49,7 +60,7 @@ class TimeEmbedding(nn.Module):
     """Sinusoidal embedding of the timestep (Ho 2020, section 4), then two linear layers.
 
     :param width: of the embedding
-    :param outputs: channels of the vectors made from it, one a level
+    :param outputs: channels of the output vectors, one per level
     """
 
     rates: Tensor
@@ -63,8 +74,10 @@ class TimeEmbedding(nn.Module):
         self.register_buffer("rates", torch.exp(-math.log(10_000) * torch.arange(half) / half), persistent=False)
 
     def forward(self, timestep: Tensor) -> tuple[Tensor, ...]:
-        """:param timestep: integer or float [N], of the full schedule
-        :returns: one [N, C, 1, 1] a level, in the precision of the weights
+        """Embed timesteps.
+
+        :param timestep: integer or float [N], of the full schedule
+        :returns: one [N, C, 1, 1] per level, in the precision of the weights
         """
         phase = timestep.to(torch.float32)[:, None] * self.rates[None]
         wave = torch.cat((phase.cos(), phase.sin()), 1).to(self.hidden.weight.dtype)

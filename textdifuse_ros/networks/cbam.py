@@ -10,7 +10,11 @@ from textdifuse_ros.networks.blocks import conv
 
 
 class ChannelAttention(nn.Module):
-    """A gate a channel from its mean and maximum over the image, through one shared perceptron."""
+    """A gate per channel, from its mean and maximum over the image through one shared perceptron.
+
+    :param channels: of input and output
+    :param reduction: of the perceptron's hidden channels
+    """
 
     def __init__(self, channels: int, reduction: int = 4) -> None:
         super().__init__()
@@ -19,25 +23,34 @@ class ChannelAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] to the same, each channel scaled by a factor in (0, 1)."""
+        """Scale each channel by a factor in (0, 1).
+
+        :param x: [N, C, H, W]
+        """
         gate = torch.sigmoid(self.shared(x.mean((2, 3))) + self.shared(x.amax((2, 3))))
         return x * gate[:, :, None, None]
 
 
 class SpatialAttention(nn.Module):
-    """A gate a pixel from the mean and maximum over the channels, through one 7x7 convolution."""
+    """A gate per pixel, from the mean and maximum over the channels through one 7x7 convolution."""
 
     def __init__(self) -> None:
         super().__init__()
         self.gate = conv(2, 1, kernel=7)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] to the same, each pixel scaled by a factor in (0, 1)."""
+        """Scale each pixel by a factor in (0, 1).
+
+        :param x: [N, C, H, W]
+        """
         return x * torch.sigmoid(self.gate(torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1)))
 
 
 class CBAM(nn.Module):
-    """Channel attention, then spatial attention."""
+    """Channel attention, then spatial attention.
+
+    :param channels: of input and output
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -45,5 +58,8 @@ class CBAM(nn.Module):
         self.spatial = SpatialAttention()
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] to the same."""
+        """Apply both.
+
+        :param x: [N, C, H, W]
+        """
         return self.spatial(self.channel(F.relu(x)))

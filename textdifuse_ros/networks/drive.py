@@ -20,7 +20,7 @@ MULTIPLE = 16
 """Heights and widths that the networks take are multiples of this."""
 
 SENSOR_INDEX = {sensor: index for index, sensor in enumerate(SENSORS)}
-"""The number under which the luma encoder knows a sensor."""
+"""Index of a sensor in the luma encoder."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,9 @@ class DriveConfig:
         (1, 1, 1), "Residual blocks of the chroma decoder's levels.", low=1, high=16
     )
     light_width: int = parameter(
-        0, "Channels in which the chroma's estimate of the light decides; 0 builds none of it.", low=0, high=512
+        0, "Hidden channels of the chroma's illuminant estimator; 0 for none.", low=0, high=512
     )
-    modulation_width: int = parameter(
-        0, "Channels in which the text re-modulation decides; 0 builds none of it.", low=0, high=512
-    )
+    modulation_width: int = parameter(0, "Hidden channels of the text re-modulation; 0 for none.", low=0, high=512)
     schedule: str = parameter("cosine", "Noise schedule.", choices=("cosine", "linear"))
     timesteps: int = parameter(1000, "Timesteps of the full schedule.", low=4, high=10_000)
 
@@ -64,7 +62,10 @@ def _check_levels(name: str, values: tuple[int, ...]) -> None:
 
 
 class LumaNetwork(nn.Module):
-    """Brightness: one encoder for both sources, the fusion control, and the decoder."""
+    """Brightness: one encoder for both sources, the fusion control, and the decoder.
+
+    :param config: sizes
+    """
 
     def __init__(self, config: DriveConfig) -> None:
         super().__init__()
@@ -74,25 +75,32 @@ class LumaNetwork(nn.Module):
         self.decoder = Decoder(1, config.luma_widths, config.luma_decoder_blocks, fine=fine)
 
     def encode_pair(self, visible: Tensor, infrared: Tensor) -> tuple[Pyramid, Pyramid]:
-        """Both sources through the encoder as one batch (equation 2): Phi^X and Phi^Y.
+        """Encode both sources as one batch (equation 2): Phi^X and Phi^Y.
 
         :param visible: float32 [N, 1, H, W] in [-1, 1], luma
         :param infrared: float32 [N, 1, H, W] in [-1, 1]
         """
         count = visible.shape[0]
-        # Filled on the device: a copy to it would be waited for.
+        # Filled on the device: a copy to it would synchronize.
         source = torch.cat([torch.full((count,), kind, device=visible.device) for kind in SENSOR_INDEX.values()])
         both = self.encoder(torch.cat((visible, infrared)), source)
         return tuple(f[:count] for f in both), tuple(f[count:] for f in both)
 
     def fuse_features(self, visible: Tensor, infrared: Tensor) -> Pyramid:
-        """The fused pyramid Phi^f of a pair (equations 2 and 3); arguments as of :meth:`encode_pair`."""
+        """The fused pyramid Phi^f of a pair (equations 2 and 3).
+
+        :param visible: float32 [N, 1, H, W] in [-1, 1], luma
+        :param infrared: likewise
+        """
         fused: Pyramid = self.control(*self.encode_pair(visible, infrared))
         return fused
 
 
 class ChromaNetwork(nn.Module):
-    """Color: the visible's chroma is restored, conditioned on the whole visible image (Y, Cb, Cr)."""
+    """Color: restores the chroma of the visible image, conditioned on the whole visible image (Y, Cb, Cr).
+
+    :param config: sizes
+    """
 
     def __init__(self, config: DriveConfig) -> None:
         super().__init__()
@@ -110,7 +118,10 @@ class ChromaNetwork(nn.Module):
 
 
 class DriveNetworks(nn.Module):
-    """All networks of one checkpoint: ``luma``, ``chroma`` and, where the configuration has one, ``modulation``."""
+    """All networks of one checkpoint: ``luma``, ``chroma`` and, where configured, ``modulation``.
+
+    :param config: sizes
+    """
 
     def __init__(self, config: DriveConfig) -> None:
         super().__init__()

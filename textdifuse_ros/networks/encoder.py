@@ -1,7 +1,7 @@
-"""The condition encoder: a source image to a pyramid of features, once a frame.
+"""The condition encoder: a source image to a pyramid of features, once per frame.
 
-It departs from equation (2) of the paper: it sees neither Z_t nor t (``docs/adr/0002``), so the features of a frame are
-the same at every step, and one run serves them all.
+Departure from equation (2) of the paper: its inputs include neither Z_t nor t (``docs/adr/0002``), so the features of
+a frame are the same at every step.
 """
 
 from __future__ import annotations
@@ -15,22 +15,28 @@ from torch import Tensor, nn
 from textdifuse_ros.networks.blocks import ResidualBlock, conv
 
 Pyramid = tuple[Tensor, ...]
-"""One tensor a level, from the finest to the lowest; behind them, where the networks have it, the fine detail."""
+"""One tensor per level, finest first; last, where the networks have it, the fine detail."""
 
 STEM = 4
 LEVELS = 3
 
 
 def cell_of(index: int) -> int:
-    """Side of a cell of a pyramid's n-th tensor [pixels]."""
+    """Side of a cell of a pyramid's tensor [pixels].
+
+    :param index: of the tensor
+    """
     return STEM * 2**index if index < LEVELS else 1
 
 
 def fine_detail(image: Tensor) -> Tensor:
-    """What an image shows within the cells of the stem, float32 [N, 1, H, W] to the same.
+    """The detail of an image within the cells of the stem.
 
-    The levels carry it as channels of cells, which blurs between sources which of two textures is where; as pixels it
-    stays exact. See ``docs/adr/0008``.
+    The levels represent it as channels of cells, which blurs the places of two textures; as pixels it stays exact. See
+    ``docs/adr/0008``.
+
+    :param image: float32 [N, 1, H, W]
+    :returns: likewise
     """
     coarse = F.avg_pool2d(image, STEM)
     return image - F.interpolate(coarse, scale_factor=STEM, mode="bilinear", align_corners=False)
@@ -45,7 +51,7 @@ class ConditionEncoder(nn.Module):
     :param inputs: channels of the image
     :param widths: channels of the levels
     :param blocks: residual blocks of the levels
-    :param sources: kinds of sensors; a learned vector a kind tells a dark road from a cold one
+    :param sources: number of sensors, each with a learned embedding: a dark road is not a cold road
     :param fine: whether the pyramid ends with the :func:`fine_detail`
     """
 
@@ -69,10 +75,10 @@ class ConditionEncoder(nn.Module):
         self.context = nn.Sequential(nn.Linear(widths[-1], widths[-1]), nn.ReLU(), scale_and_shift)
 
     def forward(self, image: Tensor, source: Tensor | None = None) -> Pyramid:
-        """Encode one or several sources; they do not see one another.
+        """Encode images, independently of one another.
 
         :param image: float32 [N, C, H, W] in [-1, 1], H and W multiples of 16
-        :param source: int64 [N], the kind of sensor of each image; the first kind where not given
+        :param source: int64 [N], index of the sensor of each image; the first one by default
         :returns: [N, widths[k], H / 2^(k+2), W / 2^(k+2)] for each level k, in the precision of the weights, and the
             fine detail, float32 [N, 1, H, W]
         """

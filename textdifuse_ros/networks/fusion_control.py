@@ -1,4 +1,4 @@
-"""The fusion control module (FCM): how much of which source, at each level, channel and pixel (equation 3)."""
+"""The fusion control module (FCM): weights of both sources at each level, channel and pixel (equation 3)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LARGEST_WEIGHT = 2.0
 
 
 def _weigher(inputs: int, outputs: int) -> nn.Conv2d:
-    """Gives logits of weights; at first all weights are 1/2."""
+    """A convolution to the logits of the weights; all weights are 1/2 at initialization."""
     weigh = conv(inputs, outputs, kernel=1)
     nn.init.zeros_(weigh.weight)
     assert weigh.bias is not None
@@ -27,7 +27,7 @@ def _weigher(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 def _weights(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The visible's and the infrared's, in (0, ``LARGEST_WEIGHT``)."""
+    """Weights of visible and infrared, in (0, ``LARGEST_WEIGHT``)."""
     visible, infrared = (LARGEST_WEIGHT * torch.sigmoid(logits)).chunk(2, 1)
     return visible, infrared
 
@@ -46,17 +46,17 @@ class LevelControl(nn.Module):
         self.weigh = _weigher(hidden, 2 * channels)
 
     def compared(self, visible: Tensor, infrared: Tensor) -> Tensor:
-        """What the weights are decided on, [N, hidden, H, W].
+        """The comparison of both sources, from which the weights are computed; [N, hidden, H, W].
 
-        :param visible: [N, C, H, W], the visible's features
-        :param infrared: [N, C, H, W], the infrared's features
+        :param visible: [N, C, H, W], features
+        :param infrared: likewise
         """
         found: Tensor = self.attention(self.compare(torch.cat((visible, infrared), 1)))
         return found
 
 
 class FusionControl(nn.Module):
-    """One :class:`LevelControl` a level; with fine detail also the weights of each pixel's.
+    """One :class:`LevelControl` per level; with fine detail also weights per pixel.
 
     :param widths: channels of the levels
     :param hidden: channels in which the two sources are compared
@@ -69,10 +69,13 @@ class FusionControl(nn.Module):
         self.fine = _weigher(hidden, 2 * STEM**2) if fine else None
 
     def weigh_sources(self, visible: Pyramid, infrared: Pyramid) -> tuple[Pyramid, Pyramid]:
-        """The two terms of equation (3) apart, ``w^X * Phi^X`` and ``w^Y * Phi^Y``.
+        """The two terms of equation (3), ``w^X * Phi^X`` and ``w^Y * Phi^Y``.
 
-        The weights are in (0, ``LARGEST_WEIGHT``), and 1/2 each before training. Those of the fine detail are decided
-        where the finest level's are.
+        The weights are in (0, ``LARGEST_WEIGHT``), 1/2 before training. Those of the fine detail are computed from the
+        finest level.
+
+        :param visible: Phi^X
+        :param infrared: Phi^Y
         """
         weighted_visible, weighted_infrared = [], []
         finest: Tensor | None = None
@@ -90,5 +93,9 @@ class FusionControl(nn.Module):
         return tuple(weighted_visible), tuple(weighted_infrared)
 
     def forward(self, visible: Pyramid, infrared: Pyramid) -> Pyramid:
-        """Two pyramids to the fused one, Phi^f: the sum of both terms of :meth:`weigh_sources`."""
+        """The fused pyramid Phi^f: the sum of both terms of :meth:`weigh_sources`.
+
+        :param visible: Phi^X
+        :param infrared: Phi^Y
+        """
         return tuple(x + y for x, y in zip(*self.weigh_sources(visible, infrared), strict=True))

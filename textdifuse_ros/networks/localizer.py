@@ -1,8 +1,8 @@
 """The built-in localizer's network: visible and infrared to a class and an object's extent at every cell.
 
-One encoder sees both sensors at once, for what one of them lacks the other has to make up in the same place. Every
-source is brought to zero mean and unit deviation first: thermal cameras differ in contrast by an order of magnitude.
-Batch normalisation speeds up its training from scratch; it is folded into the convolutions when it runs.
+One encoder takes both sensors, since each must fill in what the other lacks at the same place. Every source is
+standardized to zero mean and unit deviation first: thermal cameras differ in contrast by an order of magnitude. Batch
+normalization speeds up training from scratch; it is folded into the convolutions for inference.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MULTIPLE = 16
 CELL = 4
 """Side of an output cell [pixels]."""
 
-_REACH = 16.0  # distances to an object's edges are predicted in units of so many pixels
+_REACH = 16.0  # unit of the predicted distances to an object's edges [pixels]
 _LEVELS = 3
 
 
@@ -33,7 +33,7 @@ _LEVELS = 3
 class LocalizerNetworkConfig:
     """Sizes of the network; stored in the checkpoint."""
 
-    classes: int = parameter(11, "Classes told apart.", low=2, high=255)
+    classes: int = parameter(11, "Number of classes.", low=2, high=255)
     widths: tuple[int, ...] = parameter((48, 80, 160), "Channels at 1/4, 1/8 and 1/16.", low=8, high=512)
     blocks: tuple[int, ...] = parameter((1, 2, 3), "Residual blocks of the levels.", low=1, high=16)
     neck: int = parameter(64, "Channels on the way up.", low=8, high=512)
@@ -45,7 +45,7 @@ class LocalizerNetworkConfig:
 
 
 class Cells(NamedTuple):
-    """What the network says, one value a cell of 4 x 4 pixels.
+    """The output of the network, one value per cell of 4 x 4 pixels.
 
     :ivar logits: [N, classes, H / 4, W / 4]
     :ivar distances: [N, 4, H / 4, W / 4] from the middle of a cell to the left, upper, right and lower edge of the
@@ -57,7 +57,10 @@ class Cells(NamedTuple):
 
 
 class LocalizerNetwork(nn.Module):
-    """Three levels behind a pixel-unshuffle stem; dilated convolutions and the image's mean as context; back up."""
+    """Three levels behind a pixel-unshuffle stem; dilated convolutions and the image's mean as context; a decoder.
+
+    :param config: sizes
+    """
 
     def __init__(self, config: LocalizerNetworkConfig) -> None:
         super().__init__()
@@ -77,9 +80,9 @@ class LocalizerNetwork(nn.Module):
         self.to_distances = nn.Conv2d(widths[0], 4, 1)
 
     def forward(self, visible: Tensor, infrared: Tensor) -> Cells:
-        """Look at pairs.
+        """Classify the cells of pairs.
 
-        :param visible: [N, 3, H, W] RGB in [0, 1], H and W multiples of 16; of one level where the sensor is blind
+        :param visible: [N, 3, H, W] RGB in [0, 1], H and W multiples of 16; constant where the sensor is blind
         :param infrared: [N, 1, H, W] in [0, 1]; likewise
         """
         sources = torch.cat((_standardize(visible), _standardize(infrared)), 1)
@@ -103,7 +106,15 @@ class LocalizerNetwork(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """Convolution, batch normalisation, ReLU."""
+    """Convolution, batch normalization, ReLU.
+
+    :param inputs: channels
+    :param outputs: channels
+    :param kernel: side of the kernel, odd
+    :param stride: in both directions
+    :param dilation: in both directions
+    :param relu: whether the ReLU follows
+    """
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dilation: int = 1, relu: bool = True

@@ -38,8 +38,8 @@ class LevelModulation(nn.Module):
     along it: ``log kappa`` is the sum of amounts times directions, continuous in them, and exactly 0 where they are.
 
     :param channels: of the level
-    :param hidden: channels in which it is decided
-    :param context: channels of what is known of objects and surroundings
+    :param hidden: hidden channels
+    :param context: channels of the description of objects and surroundings
     """
 
     def __init__(self, channels: int, hidden: int, context: int) -> None:
@@ -55,21 +55,24 @@ class LevelModulation(nn.Module):
     def forward(
         self, visible: Tensor, infrared: Tensor, context: Tensor, share: Tensor, amounts: Tensor, ways: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
-        """:param visible: [N, C, H, W], the visible's weighted features; the infrared's likewise
+        """Compute kappa.
+
+        :param visible: [N, C, H, W], weighted features
+        :param infrared: likewise
         :param context: [N, K - 1, h, w], coarser or finer
-        :param share: [N, 1, H, W], the last of the context's channels
+        :param share: [N, 1, H, W], the last channel of the context
         :param amounts: [N, 3, H, W], not negative
-        :param ways: of the three, those of which there may be any amount
+        :param ways: indices of the active directions
         :returns: kappa^X and kappa^Y, [N, C, H, W], positive; exactly 1 where all amounts are 0
         """
-        # A 1x1 convolution and an interpolation may change places; before it there are five times as many channels.
+        # 1x1 convolution and interpolation commute; before the convolution there are five times as many channels.
         around = F.conv2d(context, self.context.weight[:, :-1], self.context.bias)
         if around.shape[2:] != share.shape[2:]:
             around = F.interpolate(around, size=share.shape[2:], mode="bilinear")
         h = F.relu(self.look(torch.cat((visible, infrared), 1)) + around + share * self.context.weight[None, :, -1])
         h = F.relu(self.mix(h))
         log = torch.zeros((1, 2 * visible.shape[1], 1, 1), dtype=h.dtype, device=h.device)
-        # The limit is put into the weights and the amounts: the directions have a hundred times as many numbers.
+        # The limit is folded into weights and amounts: the directions have a hundred times as many elements.
         weights = (self.directions.weight / LIMIT).chunk(DIRECTIONS)
         biases = (cast(Tensor, self.directions.bias) / LIMIT).chunk(DIRECTIONS)
         for way in ways:
@@ -80,16 +83,16 @@ class LevelModulation(nn.Module):
 
 
 class Modulation(nn.Module):
-    """Kappa of all levels from the features and what is to be done to the objects (equation 12).
+    """Kappa of all levels, from the features and the requested change of the objects (equation 12).
 
-    What an object has to be set off from is its surroundings. Averages over the objects and over what is near them, in
-    two windows, tell of these.
+    An object is set off from its surroundings, which are described by averages over the objects and over their
+    neighborhood, in two windows.
 
-    Amounts are float32 [N, 3, H, W] at the image's size: how much brighter, darker and fainter, each from 0 to 2; 0
-    where nothing is named.
+    Amounts are float32 [N, 3, H, W] at the image's size: how much brighter, darker and fainter, each in [0, 2]; 0
+    outside the objects.
 
     :param widths: channels of the levels
-    :param hidden: channels in which it is decided
+    :param hidden: hidden channels
     """
 
     def __init__(self, widths: tuple[int, ...], hidden: int) -> None:
@@ -106,14 +109,15 @@ class Modulation(nn.Module):
         context: Tensor,
         ways: Sequence[int] = tuple(range(DIRECTIONS)),
     ) -> Pyramid:
-        """The modulated pyramid, ``kappa^X w^X Phi^X + kappa^Y w^Y Phi^Y``; of a whole image or of a part.
+        """The modulated pyramid, ``kappa^X w^X Phi^X + kappa^Y w^Y Phi^Y``, of a whole image or a part.
 
-        The fine detail is no matter of contrast to the surroundings; its kappa is 1.
+        Kappa of the fine detail is 1, since it does not concern the contrast to the surroundings.
 
-        :param visible: the visible's weighted features, see :meth:`.FusionControl.weigh_sources`
+        :param visible: weighted features, see :meth:`.FusionControl.weigh_sources`
         :param infrared: likewise
+        :param amounts: float32 [N, 3, H, W] in [0, 2]
         :param context: of :meth:`context`, or the same part of it
-        :param ways: which of brighter, darker and fainter (0, 1, 2) are asked for at all; the others cost nothing
+        :param ways: active directions out of brighter, darker and fainter (0, 1, 2); others are not computed
         """
         fused = []
         named = _named(amounts)
@@ -134,47 +138,48 @@ class Modulation(nn.Module):
         plain: Tensor,
         where: tuple[slice, slice] = (slice(None), slice(None)),
     ) -> Tensor:
-        """What is at each place, and what is on average on the objects and beside them, far and near.
+        """Describe each place, and the averages over the objects and beside them, far and near.
 
-        :param visible: of the whole image, as of :meth:`forward`; so is the infrared
-        :param amounts: of the part that is wanted; nothing is named elsewhere
-        :param plain: float32 [N, 1, H, W] in [-1, 1], an estimate of what is fused without a text
-        :param where: the rows and columns that are wanted [cells of 8 pixels]; the averages look beyond them
-        :returns: [N, 5 (hidden + 1), H / 8, W / 8], or the part of it that is wanted
+        :param visible: weighted features of the whole image
+        :param infrared: likewise
+        :param amounts: of the part ``where``; 0 elsewhere
+        :param plain: float32 [N, 1, H, W] in [-1, 1], an estimate of the plain fusion
+        :param where: rows and columns of the part [cells of 8 pixels]; the averages reach beyond it
+        :returns: [N, 5 (hidden + 1), H / 8, W / 8], or the part of it
         """
         here = self.describe(torch.cat((visible[1], infrared[1]), 1))
         here = torch.cat((here, F.avg_pool2d(plain, 2 * STEM).to(here.dtype)), 1)
         share = here.new_zeros((here.shape[0], 1, *here.shape[2:]))
         share[..., where[0], where[1]] = F.avg_pool2d(_named(amounts), 2 * STEM).to(here.dtype)
-        # Objects and surroundings go through the windows together: half as many operations.
+        # Objects and surroundings share one batch: half as many operations.
         means = _windowed_means(here.repeat(2, 1, 1, 1), torch.cat((share, 1 - share)), where)
         on, beside = zip(*(mean.chunk(2) for mean in means), strict=True)
         return torch.cat((here[..., where[0], where[1]], *on, *beside), 1)
 
 
 def _named(amounts: Tensor) -> Tensor:
-    """How much each pixel is named, [N, 1, H, W] from 0 to 1."""
+    """Membership of each pixel in an object, [N, 1, H, W] in [0, 1]."""
     return (amounts.sum(1, keepdim=True) / SLIGHT).clamp(max=1)
 
 
 def _of_share(pooled: Tensor) -> tuple[Tensor, Tensor]:
-    """The share of each cell that is named, and the mean amounts of that share.
+    """The share of each cell that belongs to objects, and the mean amounts of that share.
 
-    The mean is over the named pixels, not over the cell, so that as much is done at an object's border as within.
+    The mean is over the object's pixels, not over the cell, so that the border changes as much as the interior.
 
-    :param pooled: means over cells, [N, 4, h, w]: of what is named, and of the amounts times that
+    :param pooled: means over cells, [N, 4, h, w]: of the membership, and of the amounts times the membership
     """
     share = pooled[:, :1]
     return share, pooled[:, 1:] / share.clamp(min=1e-6)
 
 
 def _windowed_means(values: Tensor, weight: Tensor, where: tuple[slice, slice]) -> list[Tensor]:
-    """Weighted means in the near and the far window; where a window holds no weight, the next larger one's."""
+    """Weighted means in the near and the far window; where a window has no weight, those of the larger window."""
     total = torch.cat((values * weight, weight), 1)
     wide = total.mean((2, 3), keepdim=True)
     mean = wide[:, :-1] / wide[:, -1:].clamp(min=1e-4)
     means = []
-    # The windows reach beyond what is wanted, but not over the whole image.
+    # The windows reach beyond the part, but not over the whole image.
     edges = [side.indices(size)[:2] for side, size in zip(where, total.shape[2:], strict=True)]
     reach = [slice(max(0, first - FAR // 2), last + FAR // 2) for first, last in edges]
     total = total[..., reach[0], reach[1]]
@@ -191,7 +196,7 @@ def _windowed_means(values: Tensor, weight: Tensor, where: tuple[slice, slice]) 
 
 def _box(values: Tensor, side: int) -> Tensor:
     """The sliding mean over a square; cells beyond the border do not count."""
-    # In this memory order PyTorch's pooling works on all channels at once.
+    # In this memory format PyTorch's pooling works on all channels at once.
     values = values.contiguous(memory_format=torch.channels_last)
     rows = F.avg_pool2d(values, (side, 1), 1, (side // 2, 0), count_include_pad=False)
     return F.avg_pool2d(rows, (1, side), 1, (0, side // 2), count_include_pad=False)

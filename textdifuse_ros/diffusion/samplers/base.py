@@ -1,4 +1,4 @@
-"""What the samplers have in common: the state they pass on and the step they offer."""
+"""The state that samplers pass on, the step that they take, and their sources of noise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from textdifuse_ros.errors import InputError
 
 @dataclass(frozen=True)
 class SamplerState:
-    """All that a reverse process knows between two steps. A step makes a new one and leaves the old one as it was.
+    """The state of a reverse process between two steps; immutable, each step returns a new one.
 
     :ivar z: float32 (or wider) [N, C, H, W], noised to step ``index``; clean once ``index`` is -1
     :ivar index: index in the schedule of the step to take next, counting down; -1 when all are taken
@@ -32,7 +32,11 @@ class SamplerState:
 
     @classmethod
     def start(cls, z: Tensor, schedule: NoiseSchedule) -> SamplerState:
-        """The state before the first step. z of 16 bits becomes float32."""
+        """The state before the first step; 16-bit z becomes float32.
+
+        :param z: float [N, C, H, W], noised to the last step
+        :param schedule: the (respaced) schedule to run
+        """
         return cls(lift(z), len(schedule) - 1)
 
     @property
@@ -42,9 +46,9 @@ class SamplerState:
 
 
 class NoiseTape:
-    """Noise that is drawn once and then gone through again and again.
+    """Noise that is drawn once and can be replayed.
 
-    For what is recorded (CUDA graphs): a recording holds a generator's tensors, and cannot draw.
+    For CUDA graphs: a captured graph can read tensors, but not draw from a CPU generator.
 
     :param generator: draws what was not drawn yet
     """
@@ -55,18 +59,22 @@ class NoiseTape:
         self._next = 0
 
     def next(self, shape: Sequence[int], like: Tensor) -> Tensor:
-        """The next noise; shapes and types come in the same order each time."""
+        """The next noise; shapes and dtypes must come in the same order on every replay.
+
+        :param shape: of the noise
+        :param like: has its dtype and device
+        """
         if self._next == len(self._drawn):
             self._drawn.append(draw_noise(shape, self._generator, like))
         self._next += 1
         return self._drawn[self._next - 1]
 
     def rewound(self) -> NoiseTape:
-        """The same noise from the beginning; what either draws the other has."""
+        """The same tape from its beginning; both share what is drawn."""
         return self._at(0)
 
     def fork(self) -> NoiseTape:
-        """The same noise from here on."""
+        """The same tape from the current position; both share what is drawn."""
         return self._at(self._next)
 
     def _at(self, place: int) -> NoiseTape:
@@ -78,16 +86,21 @@ class NoiseTape:
 class NoiseCrop:
     """A rectangle of the noise of a whole image.
 
-    :param source: gives the whole image's
-    :param shape: the image's, [N, C, H, W]
-    :param rows, columns: the rectangle
+    :param source: of the image's noise
+    :param shape: of the image, [N, C, H, W]
+    :param rows: of the rectangle
+    :param columns: of the rectangle
     """
 
     def __init__(self, source: NoiseSource, shape: Sequence[int], rows: slice, columns: slice) -> None:
         self._source, self._shape, self._rows, self._columns = source, shape, rows, columns
 
     def next(self, shape: Sequence[int], like: Tensor) -> Tensor:
-        """The next noise, of the rectangle's shape."""
+        """The next noise.
+
+        :param shape: of the rectangle
+        :param like: has its dtype and device
+        """
         return draw_noise(self._shape, self._source, like)[..., self._rows, self._columns]
 
 
@@ -95,7 +108,10 @@ NoiseSource: TypeAlias = "torch.Generator | NoiseTape | NoiseCrop"
 
 
 def fork(source: torch.Generator | NoiseTape) -> torch.Generator | NoiseTape:
-    """A second source that gives from here on what the first one gives."""
+    """A second source that yields the same noise as the first from now on.
+
+    :param source: left unchanged
+    """
     if isinstance(source, NoiseTape):
         return source.fork()
     twin = torch.Generator(source.device)
@@ -104,9 +120,9 @@ def fork(source: torch.Generator | NoiseTape) -> torch.Generator | NoiseTape:
 
 
 class Sampler(Protocol):
-    """The rule of one reverse step. Holds settings only: one object serves any number of loops at once.
+    """The rule of one reverse step. Holds settings only, so one object serves any number of loops at once.
 
-    :ivar uses_variance: whether it makes use of a learned variance
+    :ivar uses_variance: whether it uses a learned variance
     """
 
     uses_variance: ClassVar[bool]
@@ -114,8 +130,9 @@ class Sampler(Protocol):
     def step(
         self, state: SamplerState, denoised: Denoised, schedule: NoiseSchedule, generator: NoiseSource | None
     ) -> SamplerState:
-        """Go from ``state.index`` to the next cleaner step; from index 0 to x0 itself.
+        """Step from ``state.index`` to the next cleaner index; from index 0 to x0 itself.
 
+        :param state: before the step
         :param denoised: the denoiser's view of ``state.z``
         :param schedule: the (respaced) schedule that is being run
         :param generator: source of noise; may be None where the rule draws none
@@ -125,7 +142,11 @@ class Sampler(Protocol):
 
 
 def draw_noise(shape: Sequence[int], generator: NoiseSource | None, like: Tensor) -> Tensor:
-    """Standard normal noise of ``like``'s type, drawn on the generator's device and moved to ``like``'s.
+    """Draw standard normal noise on the generator's device and move it to ``like``'s.
+
+    :param shape: of the noise
+    :param generator: source of noise, or None
+    :param like: has its dtype and device
 
     A CPU generator therefore gives the same noise whatever device the networks run on.
 
