@@ -21,6 +21,7 @@ COMPLETE = (
     "errors.py",
     "fusion",
     "image",
+    "localize",
     "metrics",
     "networks",
     "offline",

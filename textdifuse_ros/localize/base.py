@@ -17,14 +17,14 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, eq=False)
 class Instance:
-    """One object that was found.
+    """One located object.
 
     :ivar mask: bool [H, W], of the whole image
     :ivar box: (left, top, right, bottom) [pixels], right and bottom excluded
     :ivar score: confidence in [0, 1]
-    :ivar phrase: index of the phrase that it answers, from 1 on (:attr:`.prompt.Phrase.index`)
+    :ivar phrase: index of its phrase, from 1 on (:attr:`.prompt.Phrase.index`)
     :ivar track: the same number for the same object from image to image, 1 .. 65535; 0 outside a stream
-    :ivar stamp: stamp of the image in which it was found [s]; in a stream its mask may have been carried on since
+    :ivar stamp: stamp of the image in which it was found [s]; in a stream its mask may have been tracked since
     """
 
     mask: np.ndarray
@@ -37,11 +37,11 @@ class Instance:
 
 @dataclass(frozen=True, eq=False)
 class Localization:
-    """What was found in one image; nothing found is not an error.
+    """The objects located in one image, possibly none.
 
     :ivar instances: in any order; masks may overlap
     :ivar size: height and width of the image [pixels]
-    :ivar phrases: what was looked for
+    :ivar phrases: those searched for
     :raises ImageError: a mask that is not bool [H, W]
     """
 
@@ -58,16 +58,19 @@ class Localization:
         return bool(self.instances)
 
     def label_map(self) -> np.ndarray:
-        """uint8 [H, W]: 0 = nothing, k = phrase k. Where masks overlap, the higher score is seen, else the smaller."""
+        """uint8 [H, W]: 0 = nothing, k = phrase k.
+
+        Where masks overlap, the higher score wins, then the smaller object.
+        """
         return self._paint([item.phrase for item in self.instances], np.uint8)
 
     def instance_map(self) -> np.ndarray:
-        """uint16 [H, W]: 0 = nothing, else the instance's track, or its place from 1 on where there are none."""
+        """uint16 [H, W]: 0 = nothing, else the track of the instance, or its index from 1 without tracks."""
         tracked = all(item.track for item in self.instances)
         return self._paint([item.track if tracked else n for n, item in enumerate(self.instances, 1)], np.uint16)
 
     def strength_map(self, strength: float = 1.0) -> np.ndarray:
-        """float32 [H, W] in [-1, 2]: the phrase's strength times the general one, clipped; 0 where nothing is.
+        """float32 [H, W] in [-1, 2]: the phrase's strength times the general one, clipped; 0 outside the objects.
 
         :param strength: the general strength, in [-1, 2]
         """
@@ -78,7 +81,7 @@ class Localization:
 
     def _paint(self, values: Sequence[int], dtype: type[np.unsignedinteger]) -> np.ndarray:
         painted: np.ndarray = np.zeros(self.size, dtype)
-        # Of equal scores the smaller object is on top: a person before a car, both given by hand, stays a person.
+        # At equal scores the smaller object is on top: a person in front of a car, both given by hand, stays a person.
         order = sorted(
             range(len(self.instances)),
             key=lambda n: (self.instances[n].score, -int(np.count_nonzero(self.instances[n].mask))),
@@ -89,7 +92,10 @@ class Localization:
 
 
 def mask_box(mask: np.ndarray) -> Box:
-    """The smallest box around a mask, as :attr:`Instance.box`; zeros if the mask is empty."""
+    """The smallest box around a mask, see :attr:`Instance.box`; zeros if the mask is empty.
+
+    :param mask: bool [H, W]
+    """
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return (0.0, 0.0, 0.0, 0.0)
@@ -97,28 +103,28 @@ def mask_box(mask: np.ndarray) -> Box:
 
 
 class Localizer(Protocol):
-    """Finds what a prompt names in an aligned pair of images. One caller at a time; any thread.
+    """Locates the objects that a prompt names in an aligned pair of images. One caller at a time, from any thread.
 
-    All that can be wrong with a configuration, weights above all, is found when a localizer is made.
+    Everything that can be wrong with a configuration, such as the weights, is found at construction.
     """
 
     @property
     def name(self) -> str:
-        """What it is, for provenance: its registered name and that of its weights."""
+        """The registered name and that of the weights, for provenance."""
 
     @property
     def vocabulary(self) -> Vocabulary | None:
-        """The classes it knows with their other names, or None where it takes any words."""
+        """The known classes with their synonyms, or None if any words are accepted."""
 
     def locate(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
-        """Look for the phrases.
+        """Locate the objects of all phrases.
 
         :param visible: uint8 [H, W, 3] RGB
         :param infrared: uint8 [H, W]
-        :param prompt: may be empty: nothing is found
+        :param prompt: may be empty: nothing is located
         :raises ConfigError: a phrase that is not in the vocabulary
-        :raises ImageError: types or sizes are not as said
+        :raises ImageError: dtypes or sizes are not as stated
         """
 
     def close(self) -> None:
-        """Give memory back. The object is of no use afterwards."""
+        """Free the memory. The object cannot be used afterwards."""

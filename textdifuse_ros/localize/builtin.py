@@ -1,4 +1,4 @@
-"""The built-in localizer: a small network of the project's own, for streets by day and by night."""
+"""The built-in localizer: a small network for streets by day and by night."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ VOCABULARY: Vocabulary = {
 THINGS = frozenset(("car", "person", "bicycle"))
 _LEAST_PIXEL = 0.35  # probability of a pixel that is shown as part of an object
 PIXELS = 480 * 368
-"""Images are brought to about so many pixels: the size of those that the network learned from."""
+"""Images are resized to about this many pixels, the size of the training images."""
 
 
 class Classes(NamedTuple):
-    """What the network says of an image.
+    """The network's output for an image.
 
     :ivar probability: float32 [K, H, W] of the whole image
     :ivar cells: float32 [K, h, w], the same at the network's own cells
@@ -61,14 +61,14 @@ class Classes(NamedTuple):
 
 
 class BuiltinLocalizer:
-    """A closed vocabulary, both sensors at once; works on when one of them is blind.
+    """A closed vocabulary, from both sensors at once; still works when one of them is blind.
 
     :param model: checkpoint, by name or path
-    :param device: where the network runs
-    :param score: least mean probability of an object
-    :param least_area: smaller objects are dropped [pixels of the image]
-    :param pixels: of the image that the network sees; more finds smaller objects and costs in proportion
-    :raises CheckpointError: no weights, or others than these
+    :param device: of the network
+    :param score: minimum mean probability of an object
+    :param least_area: minimum area of an object [pixels of the image]
+    :param pixels: size of the network's input; larger finds smaller objects at proportional cost
+    :raises CheckpointError: weights missing or of another kind
     """
 
     def __init__(
@@ -90,14 +90,15 @@ class BuiltinLocalizer:
     def from_config(cls, config: LocalizerConfig) -> BuiltinLocalizer:
         """Load the weights.
 
-        :raises CheckpointError: no weights, or others than these
+        :param config: names weights, device and threshold
+        :raises CheckpointError: weights missing or of another kind
         :raises DeviceError: the device is absent
         """
         device = resolve_device(config.localizer_device, "localizer_device")
         return cls(config.localizer_model, device, config.localizer_threshold)
 
     def locate(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
-        """Look for the phrases; see :class:`textdifuse_ros.localize.base.Localizer`."""
+        """See :meth:`.Localizer.locate`."""
         _check(visible, infrared)
         meant = resolve(prompt, VOCABULARY)
         size = infrared.shape
@@ -118,7 +119,7 @@ class BuiltinLocalizer:
         return Localization(tuple(sorted(found, key=lambda item: -item.score)), size, prompt.phrases)
 
     def classes(self, visible: np.ndarray, infrared: np.ndarray) -> Classes:
-        """The class of every pixel, and what the objects are made from.
+        """Classify every pixel.
 
         :param visible: uint8 [H, W, 3] RGB
         :param infrared: uint8 [H, W]
@@ -165,7 +166,12 @@ class BuiltinLocalizer:
 
 
 def working_size(height: int, width: int, pixels: int) -> tuple[int, int]:
-    """The size at which the network sees an image: about so many pixels, in multiples of 16, much the same shape."""
+    """The size of the network's input: multiples of 16 in nearly the image's shape.
+
+    :param height: of the image [pixels]
+    :param width: of the image [pixels]
+    :param pixels: of the input, approximately
+    """
     scale = (pixels / (height * width)) ** 0.5
     rows, columns = (max(1, round(side * scale / MULTIPLE)) * MULTIPLE for side in (height, width))
     return rows, columns

@@ -1,4 +1,4 @@
-"""Localisations as a COCO instances file, which annotation tools and evaluators read.
+"""Localizations as a COCO instances file, for annotation tools and evaluators.
 
 Segmentations are uncompressed run lengths (``counts`` as a list, by columns, the first run of zeros), as COCO's own
 crowds are; pycocotools takes them for any annotation.
@@ -16,7 +16,7 @@ from textdifuse_ros.localize.prompt import Prompt
 
 
 def run_lengths(mask: np.ndarray) -> list[int]:
-    """Run lengths of a mask by columns, beginning with zeros; their sum is its number of pixels.
+    """Run lengths of a mask by columns, starting with zeros; their sum is its number of pixels.
 
     :param mask: bool [H, W]
     """
@@ -28,7 +28,9 @@ def run_lengths(mask: np.ndarray) -> list[int]:
 
 
 class CocoDocument:
-    """The content of the file, image by image; no masks are kept.
+    """The content of the file, built image by image; masks are not kept in memory.
+
+    :param prompt: whose phrases are the categories
 
     Category k is phrase k, its strength beside its name; boxes are [left, top, width, height] [pixels].
 
@@ -44,9 +46,11 @@ class CocoDocument:
         self.counts = {item.index: 0 for item in prompt.phrases}
 
     def add(self, file_name: str, infrared_file_name: str, found: Localization) -> None:
-        """Note what was found in an image.
+        """Add the objects of an image.
 
         :param file_name: of the visible image
+        :param infrared_file_name: of the infrared image
+        :param found: its objects
         """
         height, width = found.size
         number = len(self._images) + 1
@@ -69,7 +73,7 @@ class CocoDocument:
             )
 
     def content(self) -> dict[str, Any]:
-        """The whole, JSON-able."""
+        """The whole document, JSON-able."""
         return {
             "info": self._info,
             "images": self._images,

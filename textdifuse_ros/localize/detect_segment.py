@@ -1,4 +1,4 @@
-"""The paper's pair: a detector finds boxes by text, a segmenter outlines what is in them."""
+"""The paper's pair of models: a detector finds boxes by text, a segmenter turns them into masks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from textdifuse_ros.localize.segmenter import Segmenter, make_segmenter
 
 
 class DetectSegmentLocalizer:
-    """Finds in the visible and the infrared image; each box is outlined in the one it was found in.
+    """Detects in the visible and the infrared image; each box is segmented in the image it was found in.
+
+    :param detector: finds boxes
+    :param segmenter: turns boxes into masks
 
     :param box_threshold: least score of a box
     :param nms_iou: of two boxes of one phrase, found in either image, that overlap by more, the better is kept
@@ -32,6 +35,7 @@ class DetectSegmentLocalizer:
     def from_config(cls, config: LocalizerConfig) -> DetectSegmentLocalizer:
         """Load both models.
 
+        :param config: names them
         :raises ConfigError: no detector given, or a package is not installed
         :raises CheckpointError: weights are missing, incomplete or of another type
         """
@@ -40,7 +44,7 @@ class DetectSegmentLocalizer:
         return cls(detector, segmenter, config.box_threshold, config.nms_iou)
 
     def locate(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
-        """Look for the phrases, as :class:`.base.Localizer` says."""
+        """See :meth:`.Localizer.locate`."""
         size = (infrared.shape[0], infrared.shape[1])
         if not prompt or self._detector is None or self._segmenter is None:
             return Localization((), size, prompt.phrases)
@@ -61,7 +65,7 @@ class DetectSegmentLocalizer:
         return Localization(tuple(instances), size, prompt.phrases)
 
     def close(self) -> None:
-        """Let the models go."""
+        """Free the models."""
         self._detector = self._segmenter = None
 
     def _outline(self, segmenter: Segmenter, view: np.ndarray, found: DetectedBoxes, prompt: Prompt) -> list[Instance]:

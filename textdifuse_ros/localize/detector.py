@@ -1,4 +1,4 @@
-"""Boxes from a text: OWL-ViT, OWLv2 and Grounding DINO through transformers.
+"""Text-conditioned boxes: OWL-ViT, OWLv2 and Grounding DINO through transformers.
 
 Minderer et al., ECCV 2022 and NeurIPS 2023; Liu et al., ECCV 2024. The text is encoded once for a prompt: its encoder
 stands behind a memory, and the models run as they are.
@@ -48,12 +48,15 @@ class DetectedBoxes:
     labels: np.ndarray
 
     def take(self, which: np.ndarray) -> DetectedBoxes:
-        """Some of them, by index or mask."""
+        """Select boxes.
+
+        :param which: indices or bool mask
+        """
         return DetectedBoxes(self.boxes[which], self.scores[which], self.labels[which])
 
 
 class Memory(nn.Module):
-    """A module that keeps what it gave for the last few inputs.
+    """A module that caches its outputs for the last few inputs.
 
     :param inner: without state that changes; its outputs must not be written to
     """
@@ -64,7 +67,11 @@ class Memory(nn.Module):
         self._kept: OrderedDict[tuple[object, ...], Any] = OrderedDict()
 
     def forward(self, *args: object, **kwargs: object) -> Any:
-        """The inner module's output for these arguments."""
+        """The inner module's output, cached.
+
+        :param args: of the inner module
+        :param kwargs: likewise
+        """
         key = tuple(_identity(item) for item in (*args, *sorted(kwargs.items())))
         if key not in self._kept:
             self._kept[key] = self.inner(*args, **kwargs)
@@ -83,7 +90,9 @@ def _identity(item: object) -> object:
 
 
 class Detector:
-    """Finds boxes of phrases in an image. Any words.
+    """Finds boxes of any phrases in an image.
+
+    :param device: of the model
 
     :param model: of a type in :data:`TEXT_ENCODERS`, for inference; its text encoder is put behind a :class:`Memory`
     :param processor: the model's, of transformers
@@ -101,8 +110,10 @@ class Detector:
 
     @classmethod
     def from_folder(cls, name: str, device: str) -> Detector:
-        """Load what ``detector`` names.
+        """Load a detector.
 
+        :param name: parameter ``detector``: a folder, or a name within a model folder
+        :param device: parameter ``localizer_device``
         :raises ConfigError: none given, or transformers is not installed
         :raises CheckpointError: missing, incomplete, damaged, or of a type that takes no text
         """
@@ -114,7 +125,7 @@ class Detector:
         return cls(model, load_processor(transformers.AutoProcessor, folder, "detector"), place, Path(folder).name)
 
     def detect(self, image: np.ndarray, phrases: tuple[str, ...], threshold: float) -> DetectedBoxes:
-        """Look for phrases.
+        """Find boxes of phrases.
 
         :param image: uint8 [H, W, 3] RGB
         :param threshold: least score
@@ -166,7 +177,7 @@ class Detector:
 
 
 def _owners(offsets: list[list[int]], phrases: tuple[str, ...]) -> list[int]:
-    """For each token the place of the phrase it stands in, -1 for full stops and marks."""
+    """The index of the phrase of each token, -1 for punctuation."""
     ends = np.cumsum([len(phrase) + 2 for phrase in phrases])
     owners = []
     for start, stop in offsets:
@@ -178,6 +189,8 @@ def _owners(offsets: list[list[int]], phrases: tuple[str, ...]) -> list[int]:
 
 def suppress(found: DetectedBoxes, iou: float) -> np.ndarray:
     """Greedy non-maximum suppression within each phrase.
+
+    :param found: boxes
 
     :param iou: of two boxes that overlap by more, the one with the higher score is kept
     :returns: int64, indices of those kept, by falling score
@@ -191,7 +204,11 @@ def suppress(found: DetectedBoxes, iou: float) -> np.ndarray:
 
 
 def box_iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of a box [4] with others [N, 4]; float64 [N]."""
+    """Intersection over union of a box with others; float64 [N].
+
+    :param box: float64 [4]
+    :param others: float64 [N, 4]
+    """
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     both = sides.clip(0).prod(1)
     return both / ((box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - both)

@@ -20,7 +20,7 @@ WHITE = 255  # level of a mask painted without thinking of labels: the first phr
 
 @dataclass(frozen=True)
 class NamedBox:
-    """A box and the phrase that it answers.
+    """A box and its phrase.
 
     :ivar name: lower case, without article; empty for the first phrase of any prompt
     """
@@ -30,7 +30,7 @@ class NamedBox:
 
 
 class FixedLocalizer:
-    """Finds the same regions in every image. Takes any words.
+    """Locates the same regions in every image; accepts any words.
 
     :param boxes: clipped to the image; a phrase that names none of them, be it in the plural, finds nothing
     :param labels: uint8 [H, W]: 0 = nothing, k = phrase k, 255 = the first phrase; touching pixels of a level are one
@@ -46,8 +46,9 @@ class FixedLocalizer:
 
     @classmethod
     def from_config(cls, config: LocalizerConfig) -> FixedLocalizer:
-        """Read ``regions``.
+        """Read the parameter ``regions``.
 
+        :param config: with ``regions``
         :raises ConfigError: empty, or a box that is none
         :raises FileError: a file that is missing or neither boxes nor an image
         """
@@ -70,7 +71,7 @@ class FixedLocalizer:
         return cls([_read_box(piece, "regions") for piece in regions.split(";") if piece.strip()])
 
     def locate(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
-        """The regions that the prompt's phrases name, as :class:`.base.Localizer` says."""
+        """See :meth:`.Localizer.locate`."""
         height, width = infrared.shape
         found: list[Instance] = []
         for phrase in prompt.phrases:
@@ -79,7 +80,7 @@ class FixedLocalizer:
         return Localization(tuple(found), (height, width), prompt.phrases)
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing."""
 
     def _of_boxes(self, phrase: Phrase, size: tuple[int, int]) -> list[Instance]:
         found = []
@@ -103,13 +104,16 @@ class FixedLocalizer:
 
 
 def regions_file(config: LocalizerConfig) -> Path | None:
-    """The file that a configuration takes its regions from; None where it names none."""
+    """The file that contains the regions, or None.
+
+    :param config: with ``regions``
+    """
     path = Path(config.regions.strip())
     return path if path.suffix.lower() in (".txt", *SUFFIXES) else None
 
 
 def fill_box(box: Box, size: tuple[int, int]) -> np.ndarray:
-    """A box as a mask, bool [H, W]; edges are rounded, what lies outside the image is cut off.
+    """Convert a box to a mask, bool [H, W]; edges are rounded, parts outside the image are cut off.
 
     :param size: height and width [pixels]
     """

@@ -15,7 +15,7 @@ PAGE = "docs/text.md says what to fetch and where to put it"
 
 
 def find_model(parameter: str, name: str) -> Path:
-    """The folder or file of a pretrained model, given by path or by its name in a model folder.
+    """Find the folder or file of a pretrained model, by path or by name within a model folder.
 
     :param parameter: what the user sets it by, for errors
     :raises ConfigError: not given
@@ -32,8 +32,11 @@ def find_model(parameter: str, name: str) -> Path:
 
 
 def read_model_type(folder: Path, parameter: str, known: tuple[str, ...]) -> str:
-    """The ``model_type`` that the configuration in a folder names.
+    """Read the ``model_type`` in the configuration of a model.
 
+    :param folder: of the model
+    :param parameter: that names the folder, for errors
+    :param known: accepted types
     :raises CheckpointError: no configuration, or another type than the known ones
     """
     transformers = import_transformers(parameter)
@@ -51,8 +54,12 @@ def read_model_type(folder: Path, parameter: str, known: tuple[str, ...]) -> str
 
 
 def load_model(model_class: Any, folder: Path, parameter: str, device: torch.device) -> nn.Module:
-    """A model with all its weights, in float32, for inference.
+    """Load a model with all its weights, as float32, for inference.
 
+    :param model_class: of transformers
+    :param folder: of the model
+    :param parameter: that names the folder, for errors
+    :param device: of the model
     :param model_class: a class of transformers with ``from_pretrained``
     :raises CheckpointError: unreadable, or a part has no weights: transformers itself would leave it random
     """
@@ -72,8 +79,11 @@ def load_model(model_class: Any, folder: Path, parameter: str, device: torch.dev
 
 
 def load_processor(processor_class: Any, folder: Path, parameter: str) -> Any:
-    """What prepares a model's inputs: image processor, tokenizer, or both.
+    """Load the image processor, the tokenizer, or both, of a model.
 
+    :param processor_class: of transformers
+    :param folder: of the model
+    :param parameter: that names the folder, for errors
     :raises CheckpointError: files are missing or damaged
     """
     try:
@@ -83,8 +93,9 @@ def load_processor(processor_class: Any, folder: Path, parameter: str) -> Any:
 
 
 def import_transformers(parameter: str) -> Any:
-    """The package, quiet.
+    """Import transformers, with its progress output off.
 
+    :param parameter: that needs it, for errors
     :raises ConfigError: not installed
     """
     try:

@@ -1,4 +1,4 @@
-"""What was found, drawn into an image for people to look at."""
+"""Draw located objects into an image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TINT = 0.4
 
 
 def phrase_color(index: int) -> tuple[int, int, int]:
-    """The color of a phrase, RGB; after eight they begin again.
+    """The color of a phrase, RGB; repeats after eight.
 
     :param index: from 1 on
     """
@@ -32,7 +32,8 @@ def phrase_color(index: int) -> tuple[int, int, int]:
 def draw_overlay(image: np.ndarray, found: Localization) -> np.ndarray:
     """Tint the masks, outline them, and write phrase, score and track beside them.
 
-    :param image: uint8 [H, W, 3] RGB, of the localisation's size; left as it is
+    :param image: uint8 [H, W, 3] RGB, of the localization's size; left unchanged
+    :param found: the objects
     :returns: uint8 [H, W, 3] RGB
     """
     drawn = image.copy()

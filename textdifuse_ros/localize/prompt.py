@@ -24,8 +24,8 @@ STRENGTH_LOW, STRENGTH_HIGH = -1.0, 2.0
 MOST_PHRASES = 254  # label maps are uint8, and 255 stays free for "ignore"
 
 Vocabulary = Mapping[str, Sequence[str]]
-"""The classes that a localizer knows, each with its other names; a name may stand under several classes
-(``vehicle`` under car, truck and bus). Singular, lower case."""
+"""The classes of a localizer, each with its synonyms; a synonym may belong to several (``vehicle`` to car, truck and bus).
+Singular, lower case."""
 
 _SEPARATOR = re.compile(r"\s*[,;&\n]\s*(?:and\b)?|\band\b")
 _VERBS = (
@@ -58,7 +58,7 @@ class Phrase:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text and what it asks for; false where it asks for nothing.
+    """A parsed text; false if it has no phrases.
 
     :ivar text: as it was written
     :ivar phrases: in the order of the text, indices 1, 2, ...
@@ -72,12 +72,12 @@ class Prompt:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What is looked for, without strengths: two prompts of the same names find the same."""
+        """The phrases without strengths; prompts of equal names locate the same objects."""
         return tuple(phrase.text for phrase in self.phrases)
 
 
 def parse_prompt(text: str, name: str = "target_text") -> Prompt:
-    """Read a prompt.
+    """Parse a prompt.
 
     :param name: what the user knows the text as, for errors
     :raises ConfigError: no text, a strength that is no number in [-1, 2], a strength of nothing, one phrase with two
@@ -87,7 +87,7 @@ def parse_prompt(text: str, name: str = "target_text") -> Prompt:
         raise ConfigError(name, "text", f"{text!r} ({type(text).__name__})")
     wanted = _LEAD.sub("", _TAIL.sub("", " ".join(text.replace("\n", ",").split())), count=1)
     strengths: dict[str, float] = {}
-    told = False  # whether the phrase before has a strength
+    had_strength = False  # of the previous phrase
     for piece in _SEPARATOR.split(wanted.lower()):
         words, colon, number = piece.partition(":")
         words = bare_words(words)
@@ -96,9 +96,9 @@ def parse_prompt(text: str, name: str = "target_text") -> Prompt:
             if colon:
                 raise ConfigError(name, "a phrase before each strength, as in person:1.5", repr(piece.strip()))
             continue
-        if told and words.isdecimal():
+        if had_strength and words.isdecimal():
             raise ConfigError(name, "words", repr(words), "strengths have a point, as in person:1.5")
-        told = bool(colon)
+        had_strength = bool(colon)
         if strengths.setdefault(words, strength) != strength:
             raise ConfigError(name, f"one strength for {words!r}", f"{strengths[words]:g} and {strength:g}")
     if len(strengths) > MOST_PHRASES:
@@ -108,7 +108,10 @@ def parse_prompt(text: str, name: str = "target_text") -> Prompt:
 
 
 def bare_words(words: str) -> str:
-    """Lower-case words without article, marks around them, and repeated blanks."""
+    """Lower-case words without article, surrounding punctuation and repeated blanks.
+
+    :param words: of a phrase
+    """
     return " ".join(_ARTICLE.sub("", words.strip(" .!?\"'")).split())
 
 
@@ -123,10 +126,13 @@ def _strength(number: str, piece: str, name: str) -> float:
 
 
 def resolve(prompt: Prompt, vocabulary: Vocabulary, name: str = "target_text") -> tuple[tuple[str, ...], ...]:
-    """The classes that each phrase of a prompt means in a closed vocabulary; plurals and other names are understood.
+    """Map each phrase of a prompt to classes of a closed vocabulary; plurals and synonyms are understood.
 
-    A class that two phrases mean belongs to the narrower one: in "vehicle, car:2" the cars are the second's.
+    A class that two phrases mean belongs to the narrower one: in "vehicle, car:2" cars belong to the second.
 
+    :param prompt: the phrases
+    :param vocabulary: the known classes
+    :param name: of the parameter or flag, for errors
     :returns: class names for each phrase, in its order; a broader phrase may be left with none
     :raises ConfigError: an unknown phrase (the message lists what is known), or two phrases for the same classes
     """
@@ -159,7 +165,10 @@ def _lookup(phrase: str, known: Mapping[str, list[str]], vocabulary: Vocabulary,
 
 
 def singulars(phrase: str) -> list[str]:
-    """The phrase as it stands, then the singulars that it may be the plural of."""
+    """The phrase itself, then the singulars of which it may be the plural.
+
+    :param phrase: lower case
+    """
     *head, last = phrase.split()
     forms = [_IRREGULAR[last]] if last in _IRREGULAR else []
     for ending, replacement in (("men", "man"), ("ies", "y"), ("es", ""), ("s", "")):

@@ -1,4 +1,4 @@
-"""Localizers by name; each is imported only when it is asked for."""
+"""Localizers by name, each imported only when used."""
 
 from __future__ import annotations
 
@@ -17,14 +17,19 @@ _SETTINGS = {
 
 
 def alike(one: LocalizerConfig, other: LocalizerConfig) -> bool:
-    """Whether two configurations make the same localizer; what it does not look at may differ."""
+    """Whether two configurations give the same localizer; parameters that it does not use may differ.
+
+    :param one: a configuration
+    :param other: another one
+    """
     names = ("localizer", *_SETTINGS.get(one.localizer, ()))
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def make_localizer(config: LocalizerConfig) -> Localizer:
-    """Make the localizer that a configuration names, its weights loaded.
+    """Load the localizer that a configuration names.
 
+    :param config: names it
     :raises ConfigError: a parameter is wrong or missing, or a package that this localizer needs
     :raises CheckpointError, FileError: weights or regions are missing or damaged; the message says what to fetch
     :raises DeviceError: the device is absent
@@ -50,7 +55,10 @@ def make_localizer(config: LocalizerConfig) -> Localizer:
 
 
 def known_words(config: LocalizerConfig) -> Vocabulary | None:
-    """The vocabulary that the localizer of a configuration will have, without its weights; None for any words."""
+    """The vocabulary of the localizer that a configuration names, without loading it; None for any words.
+
+    :param config: names the localizer
+    """
     if config.localizer != "builtin":
         return None
     from textdifuse_ros.localize.builtin import VOCABULARY

@@ -28,7 +28,12 @@ TYPES = ("sam3", "sam3_video")
 
 
 class Sam3Localizer:
-    """Looks for each phrase in the visible and the infrared image; each image and each phrase is encoded once.
+    """Locates each phrase in the visible and the infrared image; each image and each phrase is encoded once.
+
+    :param tokenizer: of the phrases
+    :param normalization: of the images
+    :param config: device, thresholds
+    :param name: for provenance
 
     :param model: ``Sam3Model`` of transformers, for inference
     """
@@ -45,8 +50,9 @@ class Sam3Localizer:
 
     @classmethod
     def from_config(cls, config: LocalizerConfig) -> Sam3Localizer:
-        """Load what ``segmenter`` names.
+        """Load the model that ``segmenter`` names.
 
+        :param config: names it
         :raises ConfigError: none given, or transformers is not installed
         :raises CheckpointError: missing, incomplete, or of another type
         """
@@ -60,7 +66,7 @@ class Sam3Localizer:
         return cls(model, tokenizer, read_normalization(folder, "segmenter"), config, folder.name)
 
     def locate(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
-        """Look for the phrases, as :class:`.base.Localizer` says."""
+        """See :meth:`.Localizer.locate`."""
         size = (infrared.shape[0], infrared.shape[1])
         masks: list[np.ndarray] = []
         boxes: list[np.ndarray] = []
@@ -84,12 +90,12 @@ class Sam3Localizer:
         return Localization(tuple(instances), size, prompt.phrases)
 
     def close(self) -> None:
-        """Let the model go."""
+        """Free the model."""
         self._model = None
         self._texts.clear()
 
     def _find(self, features: Any, text: str, size: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray, float]]:
-        """Masks, boxes and scores of one phrase in one image, as the model's own processor makes them."""
+        """Masks, boxes and scores of one phrase in one image, as the model's own processor computes them."""
         height, width = size
         embedded, attention = self._embed(text)
         outputs = self._model(vision_embeds=features, text_embeds=embedded, attention_mask=attention)

@@ -32,7 +32,7 @@ SAM_TYPES = ("sam", "sam2", "sam2_video")
 
 
 class Segmenter(Protocol):
-    """Outlines what is in boxes.
+    """Turns boxes into masks.
 
     :ivar name: for provenance
     """
@@ -40,7 +40,7 @@ class Segmenter(Protocol):
     name: str
 
     def segment(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """The masks in an image.
+        """Segment the object in each box.
 
         :param image: uint8 [H, W, 3] RGB
         :param boxes: float64 [N, 4], (left, top, right, bottom) [pixels], N at least 1
@@ -49,8 +49,10 @@ class Segmenter(Protocol):
 
 
 def make_segmenter(name: str, device: str) -> Segmenter:
-    """What ``segmenter`` names: a folder, a ``.pth`` file, or nothing.
+    """Load the segmenter.
 
+    :param name: parameter ``segmenter``: a folder, a ``.pth`` file, or empty
+    :param device: parameter ``localizer_device``
     :raises ConfigError: a package is not installed
     :raises CheckpointError: missing, incomplete, damaged, of another type
     """
@@ -70,25 +72,31 @@ def make_segmenter(name: str, device: str) -> Segmenter:
 
 
 class BoxFiller:
-    """No outlines: the boxes themselves."""
+    """No segmentation: the boxes themselves."""
 
     name = "boxes"
 
     def segment(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """The filled boxes."""
+        """See :meth:`Segmenter.segment`."""
         height, width = image.shape[:2]
         return np.stack([fill_box((left, top, right, bottom), (height, width)) for left, top, right, bottom in boxes])
 
 
 class Sam:
-    """SAM in transformers' format."""
+    """SAM in transformers' format.
+
+    :param model: on ``device``
+    :param processor: of its inputs and outputs
+    :param device: of the model
+    :param name: for provenance
+    """
 
     def __init__(self, model: Any, processor: Any, device: torch.device, name: str) -> None:
         self.name = name
         self._model, self._processor, self._device = model, processor, device
 
     def segment(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """One mask for each box."""
+        """See :meth:`Segmenter.segment`."""
         with torch.inference_mode():
             inputs = self._processor(images=image, input_boxes=[boxes.tolist()], return_tensors="pt")
             outputs = self._model(
@@ -103,12 +111,13 @@ class Sam:
 
 
 class Normalization:
-    """How a model wants its images: resized to one size whatever their shape, then normalised.
+    """The preprocessing of a model: resized to a fixed size whatever the shape, then normalized.
 
     transformers has no code for SAM 2 and SAM 3 that does this without torchvision.
 
     :param size: height and width [pixels]
     :param mean: of each channel, in [0, 1]
+    :param std: standard deviation of each channel
     """
 
     def __init__(self, size: tuple[int, int], mean: list[float], std: list[float]) -> None:
@@ -116,16 +125,22 @@ class Normalization:
         self._mean, self._std = np.array(mean, np.float32), np.array(std, np.float32)
 
     def apply(self, image: np.ndarray, device: torch.device) -> Tensor:
-        """uint8 [H, W, 3] RGB as float32 [1, 3, *size]."""
+        """Preprocess an image; float32 [1, 3, *size].
+
+        :param image: uint8 [H, W, 3] RGB
+        :param device: of the result
+        """
         image = cv2.resize(image, self.size[::-1], interpolation=cv2.INTER_LINEAR)
         values = (image.astype(np.float32) / 255 - self._mean) / self._std
         return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)[None])).to(device)
 
 
 def read_normalization(folder: Path, parameter: str) -> Normalization:
-    """Read it from ``processor_config.json`` or ``preprocessor_config.json``.
+    """Read ``processor_config.json`` or ``preprocessor_config.json``.
 
-    :raises CheckpointError: neither is there, or it lacks what is needed
+    :param folder: of the model
+    :param parameter: that names the folder, for errors
+    :raises CheckpointError: neither file exists, or it is incomplete
     """
     for file in ("processor_config.json", "preprocessor_config.json"):
         if not (folder / file).is_file():
@@ -143,14 +158,20 @@ def read_normalization(folder: Path, parameter: str) -> Normalization:
 
 
 class Sam2:
-    """SAM 2 in transformers' format."""
+    """SAM 2 in transformers' format.
+
+    :param model: on ``device``
+    :param normalization: of its images
+    :param device: of the model
+    :param name: for provenance
+    """
 
     def __init__(self, model: Any, normalization: Normalization, device: torch.device, name: str) -> None:
         self.name = name
         self._model, self._normalize, self._device = model, normalization, device
 
     def segment(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """One mask for each box."""
+        """See :meth:`Segmenter.segment`."""
         height, width = image.shape[:2]
         rows, columns = self._normalize.size
         scaled = boxes * (columns / width, rows / height, columns / width, rows / height)
@@ -165,7 +186,11 @@ class Sam2:
 
 
 class OriginalSam:
-    """A checkpoint of the segment-anything package (``sam_vit_b_01ec64.pth`` and its like), which needs torchvision."""
+    """A checkpoint of the segment-anything package (such as ``sam_vit_b_01ec64.pth``), which needs torchvision.
+
+    :param predictor: ``SamPredictor``
+    :param name: for provenance
+    """
 
     def __init__(self, predictor: Any, name: str) -> None:
         self.name = name
@@ -173,8 +198,10 @@ class OriginalSam:
 
     @classmethod
     def from_file(cls, path: Path, device: torch.device) -> OriginalSam:
-        """Load it; the file's name tells which size it is.
+        """Load the checkpoint; its file name gives the size.
 
+        :param path: of the ``.pth`` file
+        :param device: of the model
         :raises ConfigError: segment-anything is not installed
         :raises CheckpointError: a name without vit_b, vit_l or vit_h; damaged
         """
@@ -187,7 +214,7 @@ class OriginalSam:
             remedy = "install it, or give SAM in transformers' format"
             raise ConfigError("segmenter", "used with segment-anything installed", error, remedy) from error
         try:
-            # The package itself unpickles anything; PyTorch's own switch restricts it to tensors.
+            # The package unpickles anything; weights_only restricts it to tensors.
             weights = torch.load(path, map_location="cpu", weights_only=True)
             model = sam_model_registry[size.group()]()
             model.load_state_dict(weights, strict=True)
@@ -197,7 +224,7 @@ class OriginalSam:
         return cls(SamPredictor(model.eval().to(device)), path.stem)
 
     def segment(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """One mask for each box."""
+        """See :meth:`Segmenter.segment`."""
         with torch.inference_mode():
             self._predictor.set_image(image)
             masks = [self._predictor.predict(box=box, multimask_output=False)[0][0] for box in boxes]

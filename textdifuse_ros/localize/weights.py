@@ -1,4 +1,4 @@
-"""Between checkpoints and the built-in localizer's network."""
+"""Load and save the built-in localizer's network."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ KIND = "localizer"
 
 
 def load_localizer(path: str | Path) -> tuple[LocalizerNetwork, Checkpoint]:
-    """Build the network that a checkpoint describes and give it its weights, in float32.
+    """Build the network that a checkpoint describes and load its weights as float32.
 
+    :param path: of the checkpoint
     :raises CheckpointError: unreadable, of another kind, or tensors that do not fit
     """
     checkpoint = load_checkpoint(path, KIND)
@@ -33,7 +34,12 @@ def load_localizer(path: str | Path) -> tuple[LocalizerNetwork, Checkpoint]:
 
 
 def save_localizer(path: str | Path, network: LocalizerNetwork, provenance: Mapping[str, Any]) -> None:
-    """Write a network as a checkpoint: convolutions in float16, the statistics of the normalisation in float32."""
+    """Write a network as a checkpoint: convolutions in float16, the statistics of the normalization in float32.
+
+    :param path: of the checkpoint to write
+    :param network: the network
+    :param provenance: what made the weights, JSON-able
+    """
     tensors = {
         name: tensor.to(torch.float16) if tensor.is_floating_point() and ".norm." not in name else tensor
         for name, tensor in network.state_dict().items()
