@@ -102,7 +102,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def yardstick(device: str) -> Callable[[], Any]:
-    """3x3 convolutions, 64 to 64 channels, channels last, float32, of 80 GFLOP together (1 multiply-add is 2)."""
+    """The yardstick: 3x3 convolutions, 64 to 64 channels, channels last, float32, 80 GFLOP (a multiply-add is 2).
+
+    :param device: on which they run
+    """
     import torch
 
     from textdifuse_ros.networks.blocks import channels_last

@@ -63,9 +63,13 @@ def _text_gflops(counts: dict[str, float], height: int, width: int) -> dict[str,
 
 
 def example_strengths(height: int, width: int, objects: int = 1) -> Any:
-    """Strengths, float32 [H, W], of objects of together ``TEXT_SHARE`` of the image, spread over it.
+    """Strengths, float32 [H, W], of objects that together cover ``TEXT_SHARE`` of the image, spread over it.
 
-    One alone has the image's proportions; of several some are upright and some lie.
+    A single object has the image's proportions; of several some are upright and some are not.
+
+    :param height: of the image [pixels]
+    :param width: of the image [pixels]
+    :param objects: number of objects
     """
     import numpy as np
 
@@ -82,8 +86,9 @@ def example_strengths(height: int, width: int, objects: int = 1) -> Any:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """``640x480`` as (width, height) [pixels].
+    """Parse a size to (width, height) [pixels].
 
+    :param text: such as ``640x480``
     :raises ConfigError: another form, a side below 8, or one of more than five digits
     """
     found = re.fullmatch("([0-9]{1,5})x([0-9]{1,5})", text)

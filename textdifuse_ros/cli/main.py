@@ -31,7 +31,10 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, as all others of the project."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong on stderr and leave with status 2."""
+        """Print the error on stderr and exit with status 2.
+
+        :param message: of argparse
+        """
         self.exit(2, f"textdifuse: {message}; see {self.prog} --help\n")
 
 

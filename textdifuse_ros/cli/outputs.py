@@ -21,7 +21,10 @@ def check_output(
     endings: tuple[str, ...],
     others: Sequence[Path] = (),
 ) -> None:
-    """Refuse an output that is no folder, an input folder, or one where an input image would be overwritten.
+    """Check that an output is a folder in which no input would be overwritten.
+
+    :param inputs: the visible and the infrared folder or file
+    :param listing: the pairs
 
     :param endings: what is written for each pair: ``STEM + ending``
     :param others: files beside the pairs that are read too
@@ -43,9 +46,10 @@ def check_output(
 
 
 def regions_read(config: LocalizerConfig) -> tuple[Path, ...]:
-    """The files, one or none, that regions given by hand are read from.
+    """The file, if any, that contains regions given by hand.
 
-    :raises ConfigError: regions that the localizer would not look at
+    :param config: of the localizer
+    :raises ConfigError: regions that the localizer does not use
     """
     from textdifuse_ros.localize.fixed import regions_file
 
@@ -56,9 +60,10 @@ def regions_read(config: LocalizerConfig) -> tuple[Path, ...]:
 
 
 def prepare_output(output: Path) -> None:
-    """Make the folder.
+    """Create the output folder.
 
-    :raises FileError: it cannot be made, or not written to
+    :param output: the folder
+    :raises FileError: it cannot be created or written to
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -69,11 +74,10 @@ def prepare_output(output: Path) -> None:
 
 
 def try_outputs(files: Sequence[Path | None], folders: Sequence[Path | None] = ()) -> None:
-    """Find out whether files can be written, and folders filled, before the work whose result they are to hold.
+    """Check that outputs can be written before the work starts; creates nothing.
 
-    Nothing is made by it; missing folders are made later.
-
-    :param files: None is passed over
+    :param files: to write; None is skipped
+    :param folders: to write into; None is skipped
     :raises FileError: a folder in place of a file or the other way round, or nothing can be written there
     """
     import tempfile
@@ -101,7 +105,10 @@ def try_outputs(files: Sequence[Path | None], folders: Sequence[Path | None] = (
 
 
 def unmatched(listing: PairListing) -> list[str]:
-    """What found no counterpart, a line for each side."""
+    """One line per side that has images without a counterpart.
+
+    :param listing: of the pairs
+    """
     lines = []
     for stems, what in (
         (listing.visible_only, "visible without an infrared image"),

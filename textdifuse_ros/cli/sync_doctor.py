@@ -1,4 +1,4 @@
-"""``textdifuse sync-doctor``: how the stamps of a recording's two cameras go together."""
+"""``textdifuse sync-doctor``: diagnose the stamps of the two cameras of a recording."""
 
 from __future__ import annotations
 
@@ -7,26 +7,30 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from textdifuse_ros.sensors import INFRARED, SENSORS, VISIBLE
+
 if TYPE_CHECKING:
     from textdifuse_ros.bags.reader import BagReader
     from textdifuse_ros.sync.doctor import Diagnosis, StreamReport
     from textdifuse_ros.sync.stamps import StampSeries
 
 NAME = "sync-doctor"
-HELP = "Judge the stamps of a recording: rates, gaps, jitter, and which offset and tolerance to pair with."
+HELP = "Diagnose the stamps of a recording: rates, gaps, jitter, and the offset and tolerance to pair with."
 WIDTH = 40
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument("bag", type=Path, metavar="BAG", help="A rosbag2 folder, or an .mcap or .db3 file.")
-    parser.add_argument("--visible", default="", metavar="TOPIC", help="The visible images; looked for by default.")
-    parser.add_argument("--infrared", default="", metavar="TOPIC", help="The infrared images; looked for by default.")
-    parser.add_argument("--json", action="store_true", help="Print JSON in place of a page.")
+    parser.add_argument("--visible", default="", metavar="TOPIC", help="Topic of the visible images; found by default.")
+    parser.add_argument(
+        "--infrared", default="", metavar="TOPIC", help="Topic of the infrared images; found by default."
+    )
+    parser.add_argument("--json", action="store_true", help="Print JSON instead of text.")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the diagnosis; 1 where the cameras cannot be compared."""
+    """Print the diagnosis; returns 1 if the cameras cannot be compared."""
     from textdifuse_ros.bags.cameras import find_cameras
     from textdifuse_ros.bags.reader import BagReader
     from textdifuse_ros.sync.doctor import diagnose
@@ -38,15 +42,17 @@ def run(arguments: argparse.Namespace) -> int:
     found.remarks.extend(
         f"{count} messages of {topic} are cut short, and count as without stamp" for topic, count in short.items()
     )
-    named = dict(zip(("visible", "infrared"), topics, strict=True))
+    named = dict(zip(SENSORS, topics, strict=True))
     print(json.dumps({"topics": named, **found.to_mapping()}, indent=2) if arguments.json else page(found, named))
     return 0 if found.suggestion is not None else 1
 
 
 def read_stamps(bag: BagReader, topics: tuple[str, str]) -> tuple[list[StampSeries], dict[str, int]]:
-    """The header stamps and the log times of two topics, in the order of the recording.
+    """Read the header stamps and the log times of two topics, in the order of the recording.
 
-    :returns: with them, by topic, how many messages are too short for a stamp; theirs is 0
+    :param bag: the recording
+    :param topics: the visible and the infrared topic
+    :returns: the series of both, and the number of messages too short for a stamp by topic; their stamp is 0
     """
     import numpy as np
 
@@ -68,17 +74,21 @@ def read_stamps(bag: BagReader, topics: tuple[str, str]) -> tuple[list[StampSeri
 
 
 def page(found: Diagnosis, topics: dict[str, str]) -> str:
-    """The diagnosis for people."""
+    """Format a diagnosis for the terminal.
+
+    :param found: the diagnosis
+    :param topics: topics by ``visible`` and ``infrared``
+    """
     lines = []
-    for name, report in (("visible", found.visible), ("infrared", found.infrared)):
+    for name, report in ((VISIBLE, found.visible), (INFRARED, found.infrared)):
         lines += [f"{name:<9} {topics[name]}", *(f"          {line}" for line in _stream(report)), ""]
     if found.histogram is not None and found.difference_ms is not None:
         lines.append("infrared minus visible, nearest images")
         most = max(found.histogram.counts)
         for low, count in zip(found.histogram.edges_ms, found.histogram.counts, strict=False):
             lines.append(f"{low:10.2f} ms {count:7d} {'#' * round(WIDTH * count / most)}".rstrip())
-        status = found.difference_ms
-        lines += [f"median {status['p50']} ms, 1 % below {status['p1']} ms, 1 % above {status['p99']} ms", ""]
+        quantiles = found.difference_ms
+        lines += [f"median {quantiles['p50']} ms, 1 % below {quantiles['p1']} ms, 1 % above {quantiles['p99']} ms", ""]
     if found.suggestion is not None:
         lines += [
             "suggested",
@@ -91,7 +101,7 @@ def page(found: Diagnosis, topics: dict[str, str]) -> str:
 
 def _stream(report: StreamReport) -> list[str]:
     if report.rate_hz is None:
-        return [f"{report.count} images, too few to tell a rate; {report.zero} without stamp"]
+        return [f"{report.count} images, too few to estimate a rate; {report.zero} without stamp"]
     return [
         f"{report.count} images at {report.rate_hz:g} Hz: {report.period_ms:g} ms, jitter {report.jitter_ms:g} ms",
         f"gaps {report.gaps} (longest {report.longest_gap_ms:g} ms, about {report.missing} images missing)",

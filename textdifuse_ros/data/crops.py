@@ -81,6 +81,7 @@ class CropBatches(Dataset[Sample]):
     :param shapes: batch ``i`` takes shape ``i % len(shapes)``
     :param first: number of the first batch
     :param count: how many batches
+    :param seed: of all batches
     :param recipe: degradations, a name of :data:`RECIPES`
     :param rank: of several training processes; each draws crops of its own
     :raises FileError: the pack is missing, or has no pairs where the shapes ask for infrared

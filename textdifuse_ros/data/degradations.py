@@ -1,8 +1,8 @@
-"""What light, weather, optics and sensors do to images: one library for training and for evaluation.
+"""Degradations by light, weather, optics and sensors, for training and evaluation.
 
-Every function takes a clean image, float32 in [0, 1] (visible [H, W, 3] RGB, sRGB-coded; infrared [H, W]), and
-returns a new one of the same shape, type and range. Random ones take a ``numpy.random.Generator`` and nothing else
-that is random: the same generator state gives the same bytes.
+Every function takes a clean ``image``, float32 in [0, 1] (visible [H, W, 3] RGB, sRGB-coded; infrared [H, W]), and
+returns a new one of the same shape, dtype and range. Random ones take a ``numpy.random.Generator`` as ``rng``, the only
+source of randomness: the same generator state gives the same bytes.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ GAMMA = 2.2
 
 
 def to_linear(image: Image) -> Image:
-    """sRGB-coded values to linear light (power 2.2), both in [0, 1]."""
+    """Convert sRGB-coded values to linear light (power 2.2), both in [0, 1]."""
     return np.power(image, GAMMA, dtype=np.float32)
 
 
 def from_linear(light: Image) -> Image:
-    """Linear light to sRGB-coded values, clipped to [0, 1]."""
+    """Convert linear light to sRGB-coded values, clipped to [0, 1].
+
+    :param light: float32, linear
+    """
     return np.power(np.clip(light, 0, 1), 1 / GAMMA, dtype=np.float32)
 
 
@@ -57,7 +60,7 @@ def color_cast(image: Image, gains: Sequence[float]) -> Image:
 def gaussian_noise(image: Image, sigma: float, rng: np.random.Generator) -> Image:
     """Read noise of the sensor, independent at every pixel and channel.
 
-    :param sigma: standard deviation in coded units, 0.004 hardly seen, 0.02 visible, 0.1 strong
+    :param sigma: standard deviation in coded units, 0.004 hardly visible, 0.02 visible, 0.1 strong
     """
     noise = rng.standard_normal(image.shape, dtype=np.float32)
     return np.clip(image + np.float32(sigma) * noise, 0, 1)
@@ -81,7 +84,7 @@ def gaussian_blur(image: Image, sigma: float) -> Image:
 
 
 def motion_blur(image: Image, length: float, angle: float) -> Image:
-    """The camera moves while the shutter is open; in linear light, for it is light that is added up.
+    """The camera moves while the shutter is open; in linear light, since light is what adds up.
 
     :param length: of the way in pixels, 2 to 20
     :param angle: of the way in radians from the horizontal, clockwise
@@ -136,7 +139,8 @@ def rain_streaks(image: Image, amount: float, length: float, angle: float, rng: 
 def stripe_noise(image: Image, sigma: float, rng: np.random.Generator, *, rows: bool = False) -> Image:
     """Fixed-pattern noise of a microbolometer: the amplifier of each column (or row) has an offset of its own.
 
-    :param sigma: standard deviation of the offsets in coded units, 0.005 hardly seen, 0.05 strong
+    :param sigma: standard deviation of the offsets in coded units, 0.005 hardly visible, 0.05 strong
+    :param rows: one offset per row instead of per column
     """
     height, width = image.shape
     offsets = rng.standard_normal((height, 1) if rows else (1, width), dtype=np.float32)
@@ -153,11 +157,16 @@ def low_contrast(image: Image, factor: float, level: float) -> Image:
 
 
 def smooth_field(height: int, width: int, cells: int, rng: np.random.Generator) -> Image:
-    """Random smooth field, float32 [height, width] in [0, 1]: ``cells`` x ``cells`` values, cubic between them."""
+    """A random smooth field, float32 [height, width] in [0, 1]: ``cells`` x ``cells`` values, cubic in between.
+
+    :param height: of the field [pixels]
+    :param width: of the field [pixels]
+    :param cells: along each side
+    """
     coarse = rng.random((cells, cells), dtype=np.float32)
     return np.clip(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), 0, 1)
 
 
 def quantize(image: Image) -> Image:
-    """To 8 bit and back: what a dark image loses for good."""
+    """Quantize to 8 bits and back: the loss of a dark image."""
     return (np.round(image * 255) / np.float32(255)).astype(np.float32)

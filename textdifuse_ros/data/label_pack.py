@@ -1,6 +1,7 @@
 """Labelled images in one memory-mapped file, and random degraded crops of them, batch by batch.
 
-Batch number ``i`` is a function of the seed and ``i`` alone, as those of :mod:`textdifuse_ros.data.crops`.
+Batch number ``i`` is a function of the ``seed`` and ``i`` alone, as in :mod:`textdifuse_ros.data.crops`. ``path`` is
+that of the pack; its index is ``PATH.json``.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class LabelBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class LabelEntry:
-    """Where one item stands in the file.
+    """The place of one item in the file.
 
     :ivar offset: in bytes
     :ivar objects: code, xmin, ymin, xmax, ymax of each object, the edges null where unknown
@@ -74,7 +75,7 @@ class LabelEntry:
 
 
 def write_label_pack(path: str | Path, items: Iterable[Labelled]) -> int:
-    """Write a pack and its index ``PATH.json``; an existing one is replaced only when the new one is whole.
+    """Write a pack and its index ``PATH.json``; an existing one is replaced only by a complete one.
 
     :returns: number of items
     """
@@ -116,7 +117,10 @@ class LabelPack:
         self._bytes = np.memmap(self.path, np.uint8, mode="r")
 
     def planes(self, entry: LabelEntry) -> np.ndarray:
-        """uint8 [H, W, 6], a read-only view: red, green, blue, infrared, codes, instances."""
+        """uint8 [H, W, 6], a read-only view: red, green, blue, infrared, codes, instances.
+
+        :param entry: of the item
+        """
         size = entry.height * entry.width * _PLANES
         return self._bytes[entry.offset : entry.offset + size].reshape(entry.height, entry.width, _PLANES)
 
@@ -221,7 +225,7 @@ class LabelBatches(Dataset[LabelBatch]):
 
 
 def box_distances(instances: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """What the network's box channels are to say, see :class:`LabelBatch`.
+    """The targets of the network's box channels, see :class:`LabelBatch`.
 
     :param instances: uint8 [H, W], H and W multiples of 4
     :param boxes: float32 [N, 4], NaN where unknown

@@ -1,9 +1,11 @@
-"""A thermal image made up from labels: for the thousands of labeled frames that have none.
+"""Synthesize a thermal image from labels, for the thousands of labeled frames that have none.
 
-What holds by any weather is kept: persons are mostly the warmest thing, the sky the coldest, cars are warm below and
-differ from one another. All else is drawn at random, so that a network learns to rely on shape and on the other
-sensor: the level of every class, how strongly and with which sign the visible's texture shows in it, gradients,
-blur, the camera's contrast.
+The rules of any weather are kept: persons are mostly the warmest, the sky is the coldest, cars are warm below and
+differ from one another. Everything else is random, so that a network learns to rely on shape and on the other sensor:
+the level of every class, how strongly and with which sign the visible's texture shows in it, gradients, blur, the
+camera's contrast.
+
+Every ``rng`` is a ``numpy.random.Generator``, the only source of randomness.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ _SKY, _ROAD, _PAVEMENT = (CLASSES.index(name) for name in ("sky", "road", "pavem
 def synthesize_thermal(
     visible: np.ndarray, codes: np.ndarray, instances: np.ndarray, boxes: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """One random thermal image of a labeled frame.
+    """Synthesize one random thermal image of a labeled frame.
 
     :param visible: float32 [H, W, 3] in [0, 1], undegraded
     :param codes: uint8 [H, W], see :mod:`textdifuse_ros.data.labels`

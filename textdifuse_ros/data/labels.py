@@ -1,7 +1,9 @@
 """Images with labels for the localizer: its classes, CamVid's labels, RoadScene's boxes.
 
 A label image holds codes. The first ones are the classes; the codes beyond allow several classes, where the source
-of the labels does not say which: CamVid labels a bicyclist as a whole, a box says nothing of what lies outside it.
+of the labels does not say which: CamVid labels a bicyclist as a whole, a box says nothing about what is outside it.
+
+``root`` is a data folder that contains the public sets by their names.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ _LEAST_FILL = {CAR: 0.55, PERSON: 0.35, RIDER: 0.35}
 
 @dataclass(frozen=True)
 class Labelled:
-    """One image or pair with what is known of its content.
+    """One image or pair with its labels.
 
     :ivar visible: uint8 [H, W, 3] RGB
     :ivar infrared: uint8 [H, W], or None where one has to be made up
@@ -57,7 +59,7 @@ class Labelled:
 
 
 def allowed_classes() -> np.ndarray:
-    """Which classes a code allows, bool [CODES, classes]."""
+    """The classes that each code allows, bool [CODES, classes]."""
     table = np.zeros((CODES, len(CLASSES)), bool)
     table[range(len(CLASSES)), range(len(CLASSES))] = True
     table[RIDER, [PERSON, BICYCLE]] = True
@@ -85,7 +87,11 @@ def camvid_items(root: Path, split: str) -> Iterator[Labelled]:
 
 
 def camvid_codes(labels: np.ndarray) -> np.ndarray:
-    """CamVid's own indices as codes: a bicyclist is a RIDER as a whole; both uint8 [H, W]."""
+    """Convert CamVid's indices to codes; a bicyclist is a RIDER as a whole.
+
+    :param labels: uint8 [H, W], CamVid's indices
+    :returns: uint8 [H, W]
+    """
     codes = labels.copy()  # the first ten indices are the same
     codes[labels == _CAMVID_BICYCLIST] = RIDER
     codes[labels >= _CAMVID_UNLABELLED] = UNKNOWN
@@ -154,14 +160,19 @@ def roadscene_names(root: Path) -> list[str]:
 
 
 def read_road_pair(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Visible uint8 [H, W, 3] RGB and infrared uint8 [H, W] of a RoadScene pair."""
+    """Read a RoadScene pair: visible uint8 [H, W, 3] RGB and infrared uint8 [H, W].
+
+    :param folder: with ``vis`` and ``ir``
+    :param name: stem of the files
+    """
     visible = read_image(folder / "vis" / f"{name}.jpg", cv2.IMREAD_COLOR)[:, :, ::-1]
     return np.ascontiguousarray(visible), read_image(folder / "ir" / f"{name}.jpg", cv2.IMREAD_GRAYSCALE)
 
 
 def read_boxes(path: Path) -> list[tuple[str, tuple[float, float, float, float]]]:
-    """The objects of a ``class left top right bottom`` file, classes as they stand there.
+    """Read the objects of a file with lines ``class left top right bottom``.
 
+    :param path: of the file
     :raises FileError: unreadable, a line of another form, or a box without an inside
     """
     try:
@@ -194,6 +205,9 @@ def label_from_boxes(
 ) -> Labelled:
     """A labeled pair from boxes alone.
 
+    :param name: of the item
+    :param visible: uint8 [H, W, 3] RGB
+    :param infrared: uint8 [H, W]
     :param objects: classes outside THINGS make their box unknown
     """
     codes = np.full(infrared.shape, STUFF, np.uint8)
@@ -243,8 +257,10 @@ def _cut_out(visible: np.ndarray, infrared: np.ndarray, box: tuple[float, float,
 
 
 def read_image(path: Path, flags: int) -> np.ndarray:
-    """An image as OpenCV reads it.
+    """Read an image by OpenCV.
 
+    :param path: of the file
+    :param flags: of ``cv2.imread``
     :raises FileError: missing or unreadable
     """
     image = cv2.imread(str(path), flags)

@@ -1,7 +1,9 @@
-"""Random objects for training what is done to objects: their masks, whatever they show.
+"""Random object masks for training the re-modulation.
 
-A localizer gives masks that follow borders, boxes, and masks that are wrong. So half of these are grown from the
-image and follow its borders, and the rest knows nothing of it.
+A localizer gives masks that follow borders, boxes, and wrong masks. So half of these are grown from the image and
+follow its borders, and the rest are independent of it.
+
+Every ``rng`` is a ``numpy.random.Generator``, the only source of randomness.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Random degradations of medical slices: noise, a poor window and softness, all mild; no night falls in a scanner.
+"""Random degradations of medical slices: noise, a poor window and softness, all mild; there is no darkness.
 
 The visible image is CT (grey), PET or SPECT (pseudo-color), the infrared one MRI. The black round the head is a part
 of the image: it stays black unless noise or the window lifts it, and the target is always the clean slice.
+
+Every ``rng`` is a ``numpy.random.Generator``, the only source of randomness.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""All training images in one file, written once and memory-mapped: a crop reads only its own bytes."""
+"""All training images in one memory-mapped file, of which a crop reads only its own bytes.
+
+``path`` is that of the pack, ``entry`` one item of its index.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Entry:
-    """Where one item's images stand in the file.
+    """The places of one item's images in the file.
 
     :ivar visible, infrared, sky: offset in bytes; -1 where there is none
     """
@@ -34,7 +37,7 @@ class Entry:
 
 
 def read_index(path: Path, kind: str, entry: Callable[..., T]) -> tuple[str, list[T]]:
-    """The digest of a pack's index, and what stands in it.
+    """Read the digest and the entries of a pack's index.
 
     :param kind: name of the kind with its article, for errors
     :param entry: takes the values of one entry by name
@@ -57,9 +60,9 @@ def read_index(path: Path, kind: str, entry: Callable[..., T]) -> tuple[str, lis
 
 @contextmanager
 def new_pack(path: Path) -> Iterator[tuple[BinaryIO, dict[str, Any]]]:
-    """A pack to write, and what is to stand in its index; it takes its place when the block ends without an error.
+    """Write a pack: yields its file and the content of its index; installed when the block ends without an error.
 
-    :raises OSError: it cannot be written; nothing is left of it
+    :raises OSError: it cannot be written; nothing remains
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -103,7 +106,7 @@ class ImagePack:
 
 
 def write_pack(path: str | Path, items: Iterable[Item]) -> int:
-    """Write a pack and its index; an existing one is replaced only when the new one is whole.
+    """Write a pack and its index; an existing one is replaced only by a complete one.
 
     :returns: number of items
     """

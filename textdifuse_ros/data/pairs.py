@@ -1,6 +1,7 @@
-"""Where the images for training lie: pairs and clean images of one's own, and public sets by their folders.
+"""The sources of training images: own pairs and clean images, and public sets by their folders.
 
-A :class:`Source` is an image still on disk; lists of them are put together, shuffled and then read one by one.
+A :class:`Source` is an image on disk. Lists of them are concatenated, shuffled and then read one by one. ``root`` is a
+folder that contains public sets.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ HARVARD = ("ct-mri", "pet-mri", "spect-mri")
 class Item:
     """One image, or one aligned pair, for training.
 
-    :ivar name: tells where it comes from
+    :ivar name: of its origin
     :ivar visible: uint8 [H, W, 3] RGB
     :ivar infrared: uint8 [H, W], or None
     :ivar sky: uint8 [H, W], 255 where the sky is, or None where that is unknown
@@ -80,7 +81,11 @@ class Source:
 
 
 def load_shuffled(sources: Sequence[Source], seed: int = 0) -> Iterator[Item]:
-    """Read the sources in a shuffled order that the seed fixes, for neighbors in a folder are often alike."""
+    """Read the sources in a shuffled order, since neighbors in a folder are often similar.
+
+    :param sources: to read
+    :param seed: of the order
+    """
     shuffled = list(sources)
     random.Random(seed).shuffle(shuffled)
     for source in shuffled:
@@ -90,6 +95,8 @@ def load_shuffled(sources: Sequence[Source], seed: int = 0) -> Iterator[Item]:
 def pair_sources(visible: Path, infrared: Path) -> list[Source]:
     """The pairs of two folders, by stem.
 
+    :param visible: folder of visible images
+    :param infrared: folder of infrared images
     :raises FileError: a folder is missing or empty, or an image has no counterpart
     """
     listing = find_pairs(visible, infrared)

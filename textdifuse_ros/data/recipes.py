@@ -1,8 +1,10 @@
-"""Random degradations for training: what a road meets, alone and compounded.
+"""Random degradations for training: those of a road, alone and compounded.
 
-Darkness is a field of light, not a factor: lamps make pools, the sky holds no light, and sources of light shine on.
-What the dark leaves no trace of cannot be restored, so the target is not the day: it is the clean scene with at most
-``GAIN`` times the light that was left. Trained on that, a network does not lift blackness to fog.
+Darkness is a field of light, not a factor: lamps make pools, the sky is dark, and light sources keep shining. Scenes
+without a trace in the dark cannot be restored, so the target is not the day but the clean scene with at most ``GAIN``
+times the remaining light. A network trained on it does not lift black to fog.
+
+Every ``rng`` is a ``numpy.random.Generator``, the only source of randomness.
 """
 
 from __future__ import annotations

@@ -24,8 +24,7 @@ STRENGTH_LOW, STRENGTH_HIGH = -1.0, 2.0
 MOST_PHRASES = 254  # label maps are uint8, and 255 stays free for "ignore"
 
 Vocabulary = Mapping[str, Sequence[str]]
-"""The classes of a localizer, each with its synonyms; a synonym may belong to several (``vehicle`` to car, truck and bus).
-Singular, lower case."""
+"""Synonyms of each class of a localizer; one may belong to several (``vehicle`` to car, truck and bus). Lower case."""
 
 _SEPARATOR = re.compile(r"\s*[,;&\n]\s*(?:and\b)?|\band\b")
 _VERBS = (
