@@ -13,7 +13,7 @@ from torch import Tensor
 from textdifuse_ros.diffusion import schedule
 from textdifuse_ros.diffusion.denoiser import Denoised, make_denoised
 from textdifuse_ros.diffusion.losses import (
-    discretised_gaussian_nll,
+    discretized_gaussian_nll,
     few_step_loss,
     hybrid_loss,
     normal_kl,
@@ -56,7 +56,7 @@ def test_kl_agrees_with_torch() -> None:
 def test_probabilities_of_all_levels_add_up_to_one(mean: float, sigma: float, dtype: torch.dtype) -> None:
     levels = torch.arange(256, dtype=dtype) / 127.5 - 1
     log_variance = torch.tensor(2 * math.log(sigma), dtype=dtype)
-    nll = discretised_gaussian_nll(levels, torch.tensor(mean, dtype=dtype), log_variance)
+    nll = discretized_gaussian_nll(levels, torch.tensor(mean, dtype=dtype), log_variance)
     assert float(torch.exp(-nll).sum()) == pytest.approx(1.0, abs=1e-10 if dtype == torch.float64 else 1e-3)
 
 
@@ -66,7 +66,7 @@ def test_likelihood_of_a_level_is_the_normal_distribution_over_its_bin() -> None
         x = torch.tensor(pixel / 127.5 - 1, dtype=torch.float64)
         low = normal.cdf(x - 1 / 255) if pixel > 0 else torch.tensor(0.0)
         high = normal.cdf(x + 1 / 255) if pixel < 255 else torch.tensor(1.0)
-        got = discretised_gaussian_nll(x, torch.tensor(0.1), torch.tensor(2 * math.log(0.2), dtype=torch.float64))
+        got = discretized_gaussian_nll(x, torch.tensor(0.1), torch.tensor(2 * math.log(0.2), dtype=torch.float64))
         assert float(got) == pytest.approx(-math.log(float(high - low)), rel=1e-6)
 
 
@@ -74,7 +74,7 @@ def test_likelihood_and_its_gradient_stay_finite_far_from_the_mean() -> None:
     levels = torch.tensor([0, 1, 128, 254, 255]) / 127.5 - 1
     for mean in (-1.0, 0.0, 1.0):
         log_variance = torch.full((5,), -18.0, requires_grad=True)
-        nll = discretised_gaussian_nll(levels, torch.full((5,), mean), log_variance)
+        nll = discretized_gaussian_nll(levels, torch.full((5,), mean), log_variance)
         nll.sum().backward()
         assert torch.isfinite(nll).all() and (nll >= 0).all()
         assert log_variance.grad is not None and torch.isfinite(log_variance.grad).all()
@@ -90,7 +90,7 @@ def test_the_bound_is_kl_above_step_0_and_likelihood_at_it() -> None:
         normal(q.mean, (q.log_variance / 2).exp().expand_as(q.mean)), normal(p.mean, (p.log_variance / 2).exp())
     )
     torch.testing.assert_close(got[1:], kl.mean((1, 2, 3))[1:], rtol=1e-6, atol=1e-12)
-    nll = discretised_gaussian_nll(x0[:1], p.mean[:1], p.log_variance[:1])
+    nll = discretized_gaussian_nll(x0[:1], p.mean[:1], p.log_variance[:1])
     torch.testing.assert_close(got[0], nll.mean())
 
 

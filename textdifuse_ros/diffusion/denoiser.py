@@ -26,7 +26,7 @@ class Denoised:
 
 
 class Denoiser(Protocol):
-    """Estimates the clean signal; holds whatever it is conditioned on."""
+    """Estimates the clean signal from a noisy one; the condition is part of the object."""
 
     def __call__(self, z_t: Tensor, t: int | Tensor, /) -> Denoised:
         """Denoise.

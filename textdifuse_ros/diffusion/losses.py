@@ -1,7 +1,7 @@
 """Training losses of the diffusion: iDDPM's hybrid loss (equation 1) and the few-step objective.
 
-Likelihood terms are in *nats* per dimension (divide by ln 2 for bits). Every loss is the mean over C, H and W and one
-float32 number a sample, [N], so that a caller can weigh samples or log them by timestep.
+Likelihood terms are in *nats* per dimension (divide by ln 2 for bits). Every loss is float32 [N], the mean over C, H
+and W of each sample, so that a caller can weight samples or log them by timestep.
 """
 
 from __future__ import annotations
@@ -39,31 +39,31 @@ class HybridLoss:
 def normal_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor) -> Tensor:
     """KL(N1 || N2) of normal distributions, element by element [nats]. The arguments broadcast.
 
-    :param mean1: of N1
-    :param log_variance1: natural logarithm of its variance
-    :param mean2: of N2
-    :param log_variance2: natural logarithm of its variance
+    :param mean1: float, mean of N1
+    :param log_variance1: float, natural logarithm of the variance of N1
+    :param mean2: float, mean of N2
+    :param log_variance2: float, natural logarithm of the variance of N2
     """
     difference = log_variance1 - log_variance2
     return 0.5 * (difference.exp() - 1.0 - difference + (mean1 - mean2) ** 2 * torch.exp(-log_variance2))
 
 
-def discretised_gaussian_nll(x: Tensor, mean: Tensor, log_variance: Tensor, levels: int = 256) -> Tensor:
-    """-log of the probability that a normal distribution gives the bin of x, element by element [nats].
+def discretized_gaussian_nll(x: Tensor, mean: Tensor, log_variance: Tensor, levels: int = 256) -> Tensor:
+    """Negative log-likelihood of the bin of x under a normal distribution, element by element [nats].
 
-    [-1, 1] is cut into ``levels`` bins around evenly spaced values; the outermost bins reach to infinity, so that the
-    probabilities of all levels add up to 1 (DDPM, equation 13).
+    [-1, 1] is divided into ``levels`` bins around evenly spaced values; the outermost bins reach to infinity, so that
+    the probabilities of all levels sum to 1 (DDPM, equation 13).
 
-    :param mean: of the distribution, like x
-    :param log_variance: natural logarithm of its variance
+    :param x: values of the levels in [-1, 1], e.g. ``pixel / 127.5 - 1``
+    :param mean: of the distribution, like ``x``
+    :param log_variance: natural logarithm of its variance, broadcasts to ``x``
     :param levels: number of bins
-    :param x: one of the levels' values in [-1, 1], e.g. ``pixel / 127.5 - 1``
     """
     half = 1.0 / (levels - 1)
     scale = torch.exp(-0.5 * log_variance)
     low, high = (x - half - mean) * scale, (x + half - mean) * scale
-    # Both ends are mirrored into the left tail where the mean lies below the bin: the distribution function is near 0
-    # there and keeps its digits, near 1 it loses them.
+    # Where the mean lies below the bin, both ends are mirrored into the left tail: the distribution function keeps its
+    # precision near 0 and loses it near 1.
     mirror = low + high > 0
     left, right = torch.where(mirror, -high, low), torch.where(mirror, -low, high)
     log_right = torch.special.log_ndtr(right)
@@ -78,19 +78,20 @@ def vlb_term(denoised: Denoised, x0: Tensor, z_t: Tensor, index: int | Tensor, s
     """One step's term of the variational bound, [N] [nats per dimension].
 
     KL(q(z_prev | z_t, x0) || p(z_prev | z_t)) for index > 0 and -log p(x0 | z_t) on 256 levels at index 0. The mean of
-    p is detached: this term teaches the variance only, the simple one the mean.
+    p is detached: this term trains the variance only, the simple one the mean.
 
     :param denoised: the network's view of z_t
     :param x0: the clean signal, float [N, C, H, W] in [-1, 1]
     :param z_t: float [N, C, H, W], x0 noised to ``index`` of ``schedule``
-    :param index: one step index for all, or int64 [N]
+    :param index: step index, one for all or int64 [N]
+    :param schedule: the (respaced) schedule
     """
     x0, z_t = lift(x0), lift(z_t)
     q = q_posterior(x0, z_t, index, schedule)
     p = p_mean_variance(denoised, z_t, index, schedule)
     mean, log_variance = p.mean.detach(), p.log_variance.expand_as(x0)
     kl = normal_kl(q.mean, q.log_variance, mean, log_variance)
-    nll = discretised_gaussian_nll(x0, mean, log_variance)
+    nll = discretized_gaussian_nll(x0, mean, log_variance)
     last = torch.as_tensor(index, device=x0.device).reshape(-1) == 0
     return torch.where(last, _per_sample_mean(nll), _per_sample_mean(kl))
 
@@ -108,13 +109,16 @@ def hybrid_loss(
 ) -> HybridLoss:
     """The hybrid loss of iDDPM, equation 1.
 
-    ``weight`` is the lambda of ``L_simple + lambda L_vlb``, where L_vlb is the *sum* over the S steps of the schedule;
-    with the step drawn uniformly, S times one term estimates it. (iDDPM's program counts in bits at the same 0.001.)
+    L_vlb is the *sum* over the S steps of the schedule; with the step drawn uniformly, S times one term estimates it.
+    (iDDPM's code uses bits with the same weight of 0.001.)
 
     :param denoised: the network's view of z_t; without variance the bound's term is 0
     :param x0: the clean signal, float [N, C, H, W] in [-1, 1]
-    :param index: step index of z_t in ``schedule``, one for all or int64 [N]
-    :param noise: the noise that is in z_t
+    :param noise: the noise in z_t, like ``x0``
+    :param z_t: float [N, C, H, W], x0 noised to ``index`` of ``schedule``
+    :param index: step index, one for all or int64 [N]
+    :param schedule: the (respaced) schedule
+    :param weight: lambda of ``L_simple + lambda L_vlb``
     :param simple: ``eps`` or ``x0``, compared in the simple term
     :raises ConfigError: ``simple`` is neither
     """
@@ -133,13 +137,14 @@ def hybrid_loss(
 def few_step_loss(
     x0_hat: Tensor, x0: Tensor, gradient: Callable[[Tensor], Tensor], gradient_weight: float = 0.2
 ) -> Tensor:
-    """L1 of the estimate plus ``gradient_weight`` times L1 of its gradient magnitude, [N].
+    """L1 of the estimate plus a multiple of the L1 of its gradient magnitude, [N].
 
-    The objective of few-step models, which are judged by each estimate itself and not by the noise it implies.
+    The objective of few-step models, whose quality depends on each estimate itself and not on the noise it implies.
 
     :param x0_hat: float [N, C, H, W], the estimate
     :param x0: the clean signal, likewise
     :param gradient: maps [N, C, H, W] to a gradient magnitude, e.g. ``|gx| + |gy|`` of Sobel
+    :param gradient_weight: weight of the gradient term
     """
     x0_hat, x0 = lift(x0_hat), lift(x0)
     edges = (gradient(x0_hat) - gradient(x0)).abs()

@@ -14,7 +14,7 @@ from textdifuse_ros.diffusion.schedule import NoiseSchedule
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A normal distribution for each pixel on its own.
+    """An independent normal distribution for each pixel.
 
     :ivar mean: float32 (or wider) [N, C, H, W]
     :ivar log_variance: natural logarithm, broadcasts to the mean
@@ -33,7 +33,7 @@ def coefficient(values: np.ndarray, index: int | Tensor, like: Tensor) -> Tensor
     :returns: tensor of ``like``'s type and device that broadcasts to it
     """
     found = per_sample(values, index, like.ndim)
-    # Filled on the device: a copy to it would be waited for.
+    # Filled on the device: a copy to it would synchronize.
     return found.to(like) if isinstance(found, Tensor) else like.new_full((), found)
 
 
@@ -42,7 +42,10 @@ def q_posterior(x0: Tensor, z_t: Tensor, index: int | Tensor, schedule: NoiseSch
 
     The logarithm of the variance is clipped at index 0 (:attr:`NoiseSchedule.posterior_log_variance`).
 
+    :param x0: float32 [N, C, H, W], the clean signal or an estimate
+    :param z_t: likewise, noised
     :param index: step index of z_t in ``schedule``, one for all or int64 [N]
+    :param schedule: the (respaced) schedule
     """
     x0, z_t = lift(x0), lift(z_t)
     mean = (
@@ -55,9 +58,9 @@ def q_posterior(x0: Tensor, z_t: Tensor, index: int | Tensor, schedule: NoiseSch
 def p_mean_variance(denoised: Denoised, z_t: Tensor, index: int | Tensor, schedule: NoiseSchedule) -> Gaussian:
     """p(z_prev | z_t), equations 5 and 6.
 
-    The mean of equation 5 is the mean of q(z_prev | z_t, x0) at the estimated x0. It is computed in that form, which
-    respects a clipped x0 and has no division by a small ``sqrt(alpha)``. Without a learned fraction the variance is
-    ``beta~``.
+    The mean of equation 5 equals the mean of q(z_prev | z_t, x0) at the estimated x0. It is computed in that form,
+    which respects a clipped x0 and avoids the division by a small ``sqrt(alpha)``. Without a learned fraction the
+    variance is ``beta~``.
 
     :param denoised: the denoiser's view of z_t
     :param z_t: float32 [N, C, H, W], noised

@@ -2,12 +2,12 @@
 
 With ``a = sqrt(abar)`` and ``s = sqrt(1 - abar)``: ``z = a x0 + s eps`` and ``v = a eps - s x0`` (Salimans & Ho 2022).
 
-Tensors are float [N, C, H, W], those of 16 bits are lifted to float32. ``abar`` is a float or a tensor that broadcasts,
-best in float64 (:func:`per_sample` gives that): its roots are taken before it is cast, for ``1 - abar`` of the first
-timesteps has few digits in float32.
+Tensors are float [N, C, H, W]; 16-bit ones are converted to float32. ``abar`` is a float or a tensor that broadcasts,
+preferably in float64 (as from :func:`per_sample`): its roots are taken before it is cast, since ``1 - abar`` of the
+first timesteps has few digits in float32.
 
 x0 from eps divides by ``sqrt(abar)``: at abar = 2.4e-9 (cosine, t = 999 of 1000) an error of eps grows 20,000-fold and
-x0 says nothing. x0- and v-predictions have no division there: few-step models, which begin at that timestep, want
+x0 is meaningless. x0- and v-predictions need no division there, so few-step models, which start at that timestep, use
 those. Likewise eps from x0 divides by ``sqrt(1 - abar)``, at worst 0.006 (t = 0), where no sampler uses it.
 """
 
@@ -30,6 +30,7 @@ def per_sample(values: np.ndarray, index: int | Tensor, ndim: int = 4) -> float 
 
     :param values: float64 [S], a row of a schedule
     :param index: int, or int64 [N]
+    :param ndim: number of axes of the result
     :returns: float, or float64 [N, 1, 1, 1] (``ndim`` axes) on the index's device
     """
     if not isinstance(index, Tensor):
@@ -107,7 +108,7 @@ def v_from_x0_eps(x0: Tensor, eps: Tensor, abar: float | Tensor) -> Tensor:
 
 
 def v_from_x0(x0: Tensor, z_t: Tensor, abar: float | Tensor) -> Tensor:
-    """V by way of eps; unstable as abar goes to 1.
+    """Convert x0 to v by way of eps. Unstable as abar goes to 1.
 
     :param x0: like z_t
     :param z_t: float32 [N, C, H, W], noised
@@ -117,7 +118,7 @@ def v_from_x0(x0: Tensor, z_t: Tensor, abar: float | Tensor) -> Tensor:
 
 
 def v_from_eps(eps: Tensor, z_t: Tensor, abar: float | Tensor) -> Tensor:
-    """V by way of x0; unstable as abar goes to 0.
+    """Convert eps to v by way of x0. Unstable as abar goes to 0.
 
     :param eps: like z_t
     :param z_t: float32 [N, C, H, W], noised

@@ -1,6 +1,6 @@
 """The forward process, the Gaussians of a reverse step, and the open reverse loop.
 
-Coefficients come from float64 tables, the loop itself runs in float32 (in float64 where it is started in that).
+Coefficients come from float64 tables; the loop runs in float32, or in float64 if it starts in float64.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def q_sample(x0: Tensor, index: int | Tensor, noise: Tensor, schedule: NoiseSche
     :param x0: float [N, C, H, W] in [-1, 1], 16 bits are lifted to float32
     :param index: step index in ``schedule`` (the timestep, if it is a full one), one for all or int64 [N]
     :param noise: standard normal, like x0
+    :param schedule: full or respaced
     """
     x0, noise = lift(x0), lift(noise)
     signal = coefficient(np.sqrt(schedule.abar), index, x0)
@@ -78,6 +79,7 @@ def reverse(
     :param denoiser: called once a step with z and the original timestep
     :param start: float [N, C, H, W] noised to the schedule's last timestep; never written to
     :param schedule: the (respaced) schedule to run, one denoiser call a step
+    :param sampler: the rule of one step
     :param generator: source of noise; may be None where the sampler draws none
     :raises InputError: the denoiser's x0 has another shape than z; noise is needed and there is no generator
     """

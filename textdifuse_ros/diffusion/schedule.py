@@ -25,11 +25,11 @@ MAX_BETA = 0.999
 class NoiseSchedule:
     """The noise at each step of a diffusion: ``z = sqrt(abar) x0 + sqrt(1 - abar) eps``.
 
-    A full schedule has one step a timestep; a respaced one (:mod:`textdifuse_ros.diffusion.respacing`) has fewer and
-    ``timesteps`` says which. The samplers take steps by index, a denoiser takes the timestep.
+    A full schedule has one step per timestep; a respaced one (:mod:`textdifuse_ros.diffusion.respacing`) has fewer, as
+    listed in ``timesteps``. The samplers take steps by index, a denoiser takes the timestep.
 
-    The products ``abar`` are what is stored, and the betas follow from them: so a respaced schedule has the full one's
-    ``abar`` to the last bit, and ``beta`` of index 0 is exactly ``1 - abar``.
+    The products ``abar`` are stored, and the betas follow from them: so a respaced schedule has the full one's ``abar``
+    to the last bit, and ``beta`` of index 0 is exactly ``1 - abar``.
 
     :ivar abar: float64 [S] in (0, 1), strictly falling: the paper's cumulative product of the alphas
     :ivar timesteps: original timestep of each index, ascending
@@ -51,7 +51,7 @@ class NoiseSchedule:
 
     @classmethod
     def from_betas(cls, betas: np.ndarray) -> NoiseSchedule:
-        """The full schedule of the given betas, one a timestep.
+        """The full schedule of the given betas, one per timestep.
 
         :param betas: float64 [T] in (0, 1)
         """

@@ -1,4 +1,4 @@
-"""The decoder: features, noisy image and timestep to a denoised image and its variance (equation 4)."""
+"""The decoder: from features, noisy image and timestep to a denoised image and its variance (equation 4)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from textdifuse_ros.networks.encoder import STEM, Pyramid
 
 
 class Decoder(nn.Module):
-    """Bottom-up over the pyramid; each level adds the features, what comes from below, and its view of ``z_t``.
+    """Coarse to fine over the pyramid; each level sums the features, the upsampled coarser level and ``z_t``.
 
-    :param outputs: channels of the image that is diffused
-    :param widths: channels of the levels, as the encoder's
+    :param outputs: channels of the diffused image
+    :param widths: channels of the levels, as in the encoder
     :param blocks: residual blocks of the levels
-    :param fine: whether the features end with the fine detail, of which each pixel takes as much as is right for it
+    :param fine: whether the features end with the fine detail; it is added with a predicted gain per pixel
     """
 
     def __init__(self, outputs: int, widths: tuple[int, ...], blocks: tuple[int, ...], *, fine: bool = False) -> None:
@@ -38,8 +38,8 @@ class Decoder(nn.Module):
         )
         self.ups = nn.ModuleList(conv(b, 4 * a, kernel=1) for a, b in pairwise(widths))
         self.head = conv(widths[0], 2 * outputs * STEM**2)
-        # Silent at first: a random correction of the source costs so much that the blocks below learn to be negative
-        # everywhere, and behind the last ReLU nothing ever learns again.
+        # Zero at initialization: with a random head, the loss drives the blocks below negative everywhere, and no
+        # gradient passes the last ReLU again.
         nn.init.zeros_(self.head.weight)
         assert self.head.bias is not None
         nn.init.zeros_(self.head.bias)
@@ -52,14 +52,15 @@ class Decoder(nn.Module):
     def forward(
         self, features: Pyramid, z_t: Tensor, timestep: Tensor, *, variance: bool = True
     ) -> tuple[Tensor, Tensor | None]:
-        """One denoising step.
+        """Denoise once.
 
-        :param features: one tensor [N, widths[k], ...] a level, and the fine detail [N, 1, H, W] where there is one
+        :param features: [N, widths[k], H / 2^(k+2), W / 2^(k+2)] for each level k, and the fine detail [N, 1, H, W]
+            where the networks have it
         :param z_t: float32 [N, C, H, W], H and W multiples of 16
         :param timestep: [N], of the full schedule
-        :param variance: whether it is asked for; it costs as much as the prediction's last convolution
-        :returns: float32 [N, C, H, W] each: the raw prediction, and the variance fraction's logit (equation 6's v), or
-            None
+        :param variance: whether to compute the variance; it costs as much as the prediction's last convolution
+        :returns: float32 [N, C, H, W] each: the raw prediction, and the logit of the variance fraction v (equation 6)
+            or None
         """
         shifts = self.time(timestep)
         noisy = z_t.to(features[0].dtype)
@@ -70,10 +71,10 @@ class Decoder(nn.Module):
             for block in cast(nn.ModuleList, self.levels[level]):
                 h = block(h, shifts[level])
         # bfloat16 has steps of 1/128 near 1, a whole grey level: the image itself is computed in float32.
-        # (Autocast knows no meta device, on which cost is counted.)
+        # (Autocast does not know the meta device, on which the cost is counted.)
         with torch.autocast("cuda" if z_t.is_cuda else "cpu", enabled=False):
-            asked = slice(None if variance else self.outputs * STEM**2)
-            weight, bias = self.head.weight[asked].float(), cast(Tensor, self.head.bias)[asked].float()
+            channels = slice(None if variance else self.outputs * STEM**2)
+            weight, bias = self.head.weight[channels].float(), cast(Tensor, self.head.bias)[channels].float()
             head = F.pixel_shuffle(F.conv2d(F.relu(h).float(), weight, bias, padding=1), STEM)
         mean = head[:, : self.outputs]
         if self.gain is not None:

@@ -1,4 +1,4 @@
-"""Where networks run."""
+"""The device that networks run on."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from textdifuse_ros.errors import ConfigError, DeviceError
 
 
 def resolve_device(name: str, parameter: str = "device") -> torch.device:
-    """The device that a configuration names.
+    """Resolve the name of a device.
 
     :param name: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``
-    :param parameter: what the configuration calls it, for errors
-    :raises ConfigError: another name
-    :raises DeviceError: CUDA asked for and absent
+    :param parameter: name of the configuration parameter, for errors
+    :raises ConfigError: unknown name
+    :raises DeviceError: the CUDA device does not exist
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -25,5 +25,5 @@ def resolve_device(name: str, parameter: str = "device") -> torch.device:
         raise DeviceError(f"the {parameter}", "present", f"{name}, and PyTorch sees no CUDA device", remedy)
     if number and int(number) >= torch.cuda.device_count():
         raise DeviceError(f"the {parameter}", f"one of {torch.cuda.device_count()} CUDA devices", name)
-    # By number, so that it is the same one whatever device a thread makes its current one later.
+    # With an index, so that it stays the same device whatever a thread sets as its current one later.
     return torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else torch.device(name)

@@ -1,4 +1,4 @@
-"""The ``drive`` networks put together, and their configuration."""
+"""The ``drive`` networks and their configuration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from textdifuse_ros.networks.modulation import Modulation
 from textdifuse_ros.sensors import SENSORS
 
 MULTIPLE = 16
-"""Heights and widths that the networks take are multiples of this."""
+"""The networks take heights and widths that are multiples of this [pixels]."""
 
 SENSOR_INDEX = {sensor: index for index, sensor in enumerate(SENSORS)}
 """Index of a sensor in the luma encoder."""

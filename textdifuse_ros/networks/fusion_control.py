@@ -45,14 +45,15 @@ class LevelControl(nn.Module):
         self.attention = CBAM(hidden)
         self.weigh = _weigher(hidden, 2 * channels)
 
-    def compared(self, visible: Tensor, infrared: Tensor) -> Tensor:
-        """The comparison of both sources, from which the weights are computed; [N, hidden, H, W].
+    def compare_sources(self, visible: Tensor, infrared: Tensor) -> Tensor:
+        """Compare both sources; the weights are computed from the result.
 
         :param visible: [N, C, H, W], features
         :param infrared: likewise
+        :returns: [N, hidden, H, W]
         """
-        found: Tensor = self.attention(self.compare(torch.cat((visible, infrared), 1)))
-        return found
+        compared: Tensor = self.attention(self.compare(torch.cat((visible, infrared), 1)))
+        return compared
 
 
 class FusionControl(nn.Module):
@@ -81,7 +82,7 @@ class FusionControl(nn.Module):
         finest: Tensor | None = None
         for module, x, y in zip(self.levels, visible, infrared, strict=False):
             level = cast(LevelControl, module)
-            compared = level.compared(x, y)
+            compared = level.compare_sources(x, y)
             finest = compared if finest is None else finest
             x_weight, y_weight = _weights(level.weigh(compared))
             weighted_visible.append(x_weight * x)

@@ -24,6 +24,7 @@ CELL = 8
 DARKEST = 1 / 255
 INPUTS = 12
 """Brightness and three colors, each of a cell, of the image's mean and of its norm."""
+
 COLOR_SCALE = 5.0
 """Colors differ by tenths where brightness differs by units; both matter equally."""
 

@@ -1,4 +1,4 @@
-"""The built-in localizer's network: visible and infrared to a class and an object's extent at every cell.
+"""The built-in localizer's network: from a visible and an infrared image to a class and an object's box per cell.
 
 One encoder takes both sensors, since each must fill in what the other lacks at the same place. Every source is
 standardized to zero mean and unit deviation first: thermal cameras differ in contrast by an order of magnitude. Batch
@@ -126,12 +126,15 @@ class ConvNorm(nn.Module):
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        """:param x: [N, inputs, H, W]"""
+        """Apply the layers.
+
+        :param x: [N, inputs, H, W]
+        """
         x = self.norm(self.conv(x))
         return F.relu(x) if self.relu else x
 
     def fold(self) -> None:
-        """Put the normalisation into the convolution, for running only."""
+        """Fold the normalization into the convolution, for inference."""
         if isinstance(self.norm, nn.BatchNorm2d):
             self.conv = fuse_conv_bn_eval(self.conv.eval(), self.norm.eval())
             self.norm = nn.Identity()
@@ -148,7 +151,11 @@ class _Residual(nn.Module):
 
 
 def fold_norms(network: LocalizerNetwork) -> LocalizerNetwork:
-    """The same network, ready to run: evaluation mode, no normalisation left; it computes the same."""
+    """Put a network into evaluation mode and fold all normalizations into the convolutions.
+
+    :param network: changed in place
+    :returns: the same network
+    """
     network.eval()
     for module in network.modules():
         if isinstance(module, ConvNorm):
@@ -157,9 +164,9 @@ def fold_norms(network: LocalizerNetwork) -> LocalizerNetwork:
 
 
 def _standardize(source: Tensor) -> Tensor:
-    """Zero mean and unit deviation over each image, of the square root (which lifts the dark).
+    """Standardize the square root of each image, which brightens the dark parts, to zero mean and unit deviation.
 
-    A source without contrast stays without: its noise is not blown up.
+    A source without contrast stays flat: its noise is not amplified.
     """
     root = source.to(torch.float32).clamp_min(0).sqrt()
     mean = root.mean((1, 2, 3), keepdim=True)

@@ -1,6 +1,6 @@
-"""Text re-modulation: how much the named objects' features count, kappa of equation (12).
+"""Text re-modulation: weights of the features at the named objects, kappa of equation (12).
 
-One feed-forward pass; the paper optimises a copy of the fusion control at run time instead.
+One feed-forward pass; the paper optimizes a copy of the fusion control at run time instead.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ NEAR, FAR = 9, 25
 """Sides of the windows over which objects and surroundings are averaged [cells of level 1, 8 pixels each]."""
 
 LIMIT = 1.5
-"""Largest |log kappa| that one direction reaches at strength 1."""
+"""Largest |log kappa| of one direction at strength 1."""
 
 MOST = 0.8
-"""Largest |log kappa| of all: beyond it, at strength 2, bright objects showed the grid of the pixel shuffle."""
+"""Largest |log kappa| in total: above it, at strength 2, bright objects showed the grid of the pixel shuffle."""
 
 SLIGHT = 0.1
-"""Of less strength than this an object counts in part only: its neighbors must not jump when its strength leaves 0."""
+"""Below this strength an object counts in part only, so that its neighbors do not jump when its strength leaves 0."""
 
 DIRECTIONS = 3
-"""An object can be made brighter, darker or fainter; see :class:`Modulation`."""
+"""Number of directions of change: brighter, darker and fainter; see :class:`Modulation`."""
 
 
 class LevelModulation(nn.Module):
     """Kappa of one level.
 
-    Each thing that can be done has a direction of its own, found from the features, and its amount is the way to go
-    along it: ``log kappa`` is the sum of amounts times directions, continuous in them, and exactly 0 where they are.
+    Each change (brighter, darker, fainter) has a direction, predicted from the features. ``log kappa`` is the sum of
+    amounts times directions: continuous in the amounts, and exactly 0 where all of them are 0.
 
     :param channels: of the level
     :param hidden: hidden channels
@@ -53,7 +53,7 @@ class LevelModulation(nn.Module):
         nn.init.zeros_(self.directions.bias)
 
     def forward(
-        self, visible: Tensor, infrared: Tensor, context: Tensor, share: Tensor, amounts: Tensor, ways: Sequence[int]
+        self, visible: Tensor, infrared: Tensor, context: Tensor, share: Tensor, amounts: Tensor, active: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         """Compute kappa.
 
@@ -62,7 +62,7 @@ class LevelModulation(nn.Module):
         :param context: [N, K - 1, h, w], coarser or finer
         :param share: [N, 1, H, W], the last channel of the context
         :param amounts: [N, 3, H, W], not negative
-        :param ways: indices of the active directions
+        :param active: indices of the active directions
         :returns: kappa^X and kappa^Y, [N, C, H, W], positive; exactly 1 where all amounts are 0
         """
         # 1x1 convolution and interpolation commute; before the convolution there are five times as many channels.
@@ -75,9 +75,9 @@ class LevelModulation(nn.Module):
         # The limit is folded into weights and amounts: the directions have a hundred times as many elements.
         weights = (self.directions.weight / LIMIT).chunk(DIRECTIONS)
         biases = (cast(Tensor, self.directions.bias) / LIMIT).chunk(DIRECTIONS)
-        for way in ways:
-            direction = torch.tanh(F.conv2d(h, weights[way], biases[way]))
-            log = log + LIMIT * amounts[:, way : way + 1] * direction
+        for index in active:
+            direction = torch.tanh(F.conv2d(h, weights[index], biases[index]))
+            log = log + LIMIT * amounts[:, index : index + 1] * direction
         visible_kappa, infrared_kappa = torch.exp(log.clamp(-MOST, MOST)).chunk(2, 1)
         return visible_kappa, infrared_kappa
 
@@ -107,7 +107,7 @@ class Modulation(nn.Module):
         infrared: Pyramid,
         amounts: Tensor,
         context: Tensor,
-        ways: Sequence[int] = tuple(range(DIRECTIONS)),
+        active: Sequence[int] = tuple(range(DIRECTIONS)),
     ) -> Pyramid:
         """The modulated pyramid, ``kappa^X w^X Phi^X + kappa^Y w^Y Phi^Y``, of a whole image or a part.
 
@@ -117,15 +117,15 @@ class Modulation(nn.Module):
         :param infrared: likewise
         :param amounts: float32 [N, 3, H, W] in [0, 2]
         :param context: of :meth:`context`, or the same part of it
-        :param ways: active directions out of brighter, darker and fainter (0, 1, 2); others are not computed
+        :param active: directions to compute, of brighter, darker and fainter (0, 1, 2)
         """
         fused = []
         named = _named(amounts)
         pooled = torch.cat((named, amounts * named), 1)
         for level, (modulate, x, y) in enumerate(zip(self.levels, visible, infrared, strict=False)):
             pooled = F.avg_pool2d(pooled, 2 if level else STEM)
-            share, local = _of_share(pooled)
-            kappas = modulate(x, y, context, share.to(x.dtype), local.to(x.dtype), ways)
+            share, local = _split_pooled(pooled)
+            kappas = modulate(x, y, context, share.to(x.dtype), local.to(x.dtype), active)
             fused.append(kappas[0] * x + kappas[1] * y)
         fine = (x + y for x, y in zip(visible[LEVELS:], infrared[LEVELS:], strict=True))
         return (*fused, *fine)
@@ -162,7 +162,7 @@ def _named(amounts: Tensor) -> Tensor:
     return (amounts.sum(1, keepdim=True) / SLIGHT).clamp(max=1)
 
 
-def _of_share(pooled: Tensor) -> tuple[Tensor, Tensor]:
+def _split_pooled(pooled: Tensor) -> tuple[Tensor, Tensor]:
     """The share of each cell that belongs to objects, and the mean amounts of that share.
 
     The mean is over the object's pixels, not over the cell, so that the border changes as much as the interior.

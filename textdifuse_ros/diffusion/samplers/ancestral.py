@@ -15,7 +15,7 @@ from textdifuse_ros.diffusion.schedule import NoiseSchedule
 
 @dataclass(frozen=True)
 class Ancestral:
-    """Draws from p(z_prev | z): learned variance where the denoiser gives one, else ``beta~``. No noise at the end."""
+    """Draw from p(z_prev | z), with the denoiser's learned variance or else ``beta~``. The last step adds no noise."""
 
     uses_variance: ClassVar[bool] = True
 

@@ -50,7 +50,7 @@ class NoiseTape:
 
     For CUDA graphs: a captured graph can read tensors, but not draw from a CPU generator.
 
-    :param generator: draws what was not drawn yet
+    :param generator: source of noise beyond the end of the tape
     """
 
     def __init__(self, generator: torch.Generator) -> None:
@@ -77,19 +77,19 @@ class NoiseTape:
         """The same tape from the current position; both share what is drawn."""
         return self._at(self._next)
 
-    def _at(self, place: int) -> NoiseTape:
+    def _at(self, position: int) -> NoiseTape:
         other = NoiseTape(self._generator)
-        other._drawn, other._next = self._drawn, place
+        other._drawn, other._next = self._drawn, position
         return other
 
 
 class NoiseCrop:
     """A rectangle of the noise of a whole image.
 
-    :param source: of the image's noise
-    :param shape: of the image, [N, C, H, W]
-    :param rows: of the rectangle
-    :param columns: of the rectangle
+    :param source: source of the image's noise
+    :param shape: shape of the image, [N, C, H, W]
+    :param rows: rows of the rectangle
+    :param columns: columns of the rectangle
     """
 
     def __init__(self, source: NoiseSource, shape: Sequence[int], rows: slice, columns: slice) -> None:
@@ -144,16 +144,15 @@ class Sampler(Protocol):
 def draw_noise(shape: Sequence[int], generator: NoiseSource | None, like: Tensor) -> Tensor:
     """Draw standard normal noise on the generator's device and move it to ``like``'s.
 
-    :param shape: of the noise
-    :param generator: source of noise, or None
-    :param like: has its dtype and device
-
     A CPU generator therefore gives the same noise whatever device the networks run on.
 
+    :param shape: of the noise
+    :param generator: source of noise, or None
+    :param like: a tensor of the noise's dtype and device
     :raises InputError: there is no generator
     """
     if generator is None:
-        raise InputError("the generator", "a torch.Generator, for this sampler draws noise", None)
+        raise InputError("the generator", "a torch.Generator, since this sampler draws noise", None)
     if not isinstance(generator, torch.Generator):
         return generator.next(shape, like)
     return torch.randn(tuple(shape), generator=generator, device=generator.device, dtype=like.dtype).to(like.device)

@@ -14,7 +14,7 @@ from textdifuse_ros.diffusion.schedule import NoiseSchedule
 
 @dataclass(frozen=True)
 class Ddim:
-    """The first-order solver of the probability-flow ODE, with as much fresh noise as ``eta`` says.
+    """The first-order solver of the probability-flow ODE; ``eta`` adds fresh noise.
 
     :ivar eta: 0 draws none (deterministic); 1 is ancestral sampling with ``beta~``
     :raises ConfigError: eta is outside [0, 1]
