@@ -1,4 +1,4 @@
-"""Fixtures that several areas share."""
+"""Shared fixtures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+pytest.register_assert_rewrite("ros_helpers")
 
 TINY = {
     "luma_widths": (16, 16, 16),
@@ -20,7 +22,7 @@ TINY = {
 
 
 def with_random_heads(networks):  # type: ignore[no-untyped-def]
-    """A new decoder's head is silent: every image would come out the same, whatever the features."""
+    """Randomize the heads of the decoders, whose initial zeros would give the same image whatever the features."""
     for part in (networks.luma, networks.chroma):
         part.decoder.head.reset_parameters()
     return networks
@@ -28,7 +30,7 @@ def with_random_heads(networks):  # type: ignore[no-untyped-def]
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real checkpoint of small networks with random weights: everything runs, quickly, and means nothing."""
+    """A checkpoint of small networks with random weights."""
     import torch
 
     from textdifuse_ros.fusion.weights import save_networks
@@ -42,7 +44,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_text_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Such a checkpoint with a text re-modulation, random too: what it does to objects is strong, and means nothing."""
+    """A checkpoint of small networks with a text modulation, whose random weights have a strong effect."""
     import torch
 
     from textdifuse_ros.fusion.weights import save_networks
@@ -61,7 +63,7 @@ def tiny_text_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pair() -> tuple[np.ndarray, np.ndarray]:
-    """A structured pair of an odd size: uint8 [45, 70, 3] and [45, 70]."""
+    """A structured pair of an odd size: visible uint8 [45, 70, 3] and infrared uint8 [45, 70]."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:45, :70]
     infrared = np.where((x - 30) ** 2 + (y - 20) ** 2 < 100, 220, 40).astype(np.uint8)
@@ -71,8 +73,8 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
-    """The shared evaluation images, where ``TEXTDIFUSE_DATA`` names their folder."""
+    """The folder of the evaluation images, from the environment variable ``TEXTDIFUSE_DATA``."""
     named = os.environ.get("TEXTDIFUSE_DATA")
     if not named or not Path(named).is_dir():
-        pytest.skip("TEXTDIFUSE_DATA names no folder: the shared images are not here")
+        pytest.skip("TEXTDIFUSE_DATA names no folder with the evaluation images")
     return Path(named)

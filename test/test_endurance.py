@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from textdifuse_ros.demo.endurance import evaluate, memory_slope, table
-from textdifuse_ros.nodes.sources import Entry, FolderImage, stamped_now
+from textdifuse_ros.nodes.sources import Entry, FolderImage, restamp
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -113,8 +113,8 @@ def test_a_live_image_is_as_old_when_played_as_it_was_when_recorded(order: str) 
     rest = b"rest of the message"
     recorded = start + struct.pack(order + "iI", 9, 998_000_000) + rest
     now = 1_700_000_000_001_000_000
-    content = stamped_now(Entry("visible/image", 0, 10_000_000_000, recorded), now)
+    content = restamp(Entry("visible/image", 0, 10_000_000_000, recorded), now)
     assert content == start + struct.pack(order + "iI", 1_699_999_999, 999_000_000) + rest
     image = FolderImage(np.zeros((2, 2), np.uint8), 9_998_000_000, "c")
-    moved = stamped_now(Entry("visible/image", 0, 10_000_000_000, image), now)
+    moved = restamp(Entry("visible/image", 0, 10_000_000_000, image), now)
     assert isinstance(moved, FolderImage) and moved.stamp_ns == now - 2_000_000

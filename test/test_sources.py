@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_player_recorder import FRAMES, NOTE, PERIOD, START, make_folder, record_pairs
+from player_inputs import FRAMES, NOTE, PERIOD, START, make_folder, record_pairs
 
 from textdifuse_ros.bags.cameras import CALIBRATION_TYPE as INFO_TYPE
 from textdifuse_ros.bags.cameras import COMPRESSED_TYPE, find_camera, find_cameras
@@ -15,7 +15,15 @@ from textdifuse_ros.bags.definitions import IMAGE_TYPE
 from textdifuse_ros.bags.reader import BagReader
 from textdifuse_ros.bags.writer import BagWriter
 from textdifuse_ros.errors import BagError
-from textdifuse_ros.nodes.sources import INFRARED, VISIBLE, BagSource, Entry, FolderSource, open_source, stamped_now
+from textdifuse_ros.nodes.sources import (
+    INFRARED_IMAGE,
+    VISIBLE_IMAGE,
+    BagSource,
+    Entry,
+    FolderSource,
+    open_source,
+    restamp,
+)
 
 
 class TestSources:
@@ -32,9 +40,9 @@ class TestSources:
 
     def test_topics_may_be_named(self, tmp_path: Path) -> None:
         source = BagSource(record_pairs(tmp_path / "bag"), visible="/cam/thermal", infrared="/cam/color", others="*")
-        assert set(source.topics()) == {VISIBLE, INFRARED, "/note"}
+        assert set(source.topics()) == {VISIBLE_IMAGE, INFRARED_IMAGE, "/note"}
         first = next(source.lap(0))
-        assert first.topic == INFRARED and first.offset_ns == 0 and first.time_ns == START
+        assert first.topic == INFRARED_IMAGE and first.offset_ns == 0 and first.time_ns == START
         assert source.lap_ns > (FRAMES - 1) * PERIOD
         source.close()
 
@@ -60,13 +68,16 @@ class TestSources:
             return BagSource(tmp_path / name, report=said.append), said
 
         apart, said = source("a", "/rgb/image", "/ir/image", infos=("/rgb/camera_info", "/ir/camera_info"))
-        assert apart.topics().keys() == {VISIBLE, INFRARED, "visible/camera_info", "infrared/camera_info"} and not said
+        assert (
+            apart.topics().keys() == {VISIBLE_IMAGE, INFRARED_IMAGE, "visible/camera_info", "infrared/camera_info"}
+            and not said
+        )
         assert [entry.topic for entry in apart.lap(0)].count("infrared/camera_info") == 1
         one, said = source("b", "/rgb/image", "/ir/image", infos=("/ir/camera_info",))
-        assert one.topics().keys() == {VISIBLE, INFRARED, "infrared/camera_info"} and not said
+        assert one.topics().keys() == {VISIBLE_IMAGE, INFRARED_IMAGE, "infrared/camera_info"} and not said
         shared, said = source("c", "/cam/rgb", "/cam/ir", infos=("/cam/camera_info",))
-        assert shared.topics().keys() == {VISIBLE, INFRARED}
-        assert said == ["left out: /cam/camera_info, which is beside the images of both cameras"]
+        assert shared.topics().keys() == {VISIBLE_IMAGE, INFRARED_IMAGE}
+        assert said == ["left out: /cam/camera_info, which belongs to both cameras"]
         for opened in (apart, one, shared):
             opened.close()
 
@@ -87,7 +98,7 @@ class TestSources:
                 bag.add_topic(topic, COMPRESSED_TYPE)
                 bag.write_raw(topic, START, NOTE)
         source = BagSource(tmp_path / "bag")
-        assert source.cameras == (f"{VISIBLE}/compressed", f"{INFRARED}/compressed")
+        assert source.cameras == (f"{VISIBLE_IMAGE}/compressed", f"{INFRARED_IMAGE}/compressed")
         assert {entry.topic for entry in source.lap(0)} == set(source.cameras)
         source.close()
 
@@ -101,12 +112,12 @@ class TestSources:
 
     @pytest.mark.parametrize("content", [b"", b"\x00\x01\x00\x00\x07\x00\x00\x00", bytes(40), b"\x00\x01" + bytes(20)])
     def test_what_has_no_stamp_gets_none(self, content: bytes) -> None:
-        entry = Entry(VISIBLE, 0, START, content)
-        assert stamped_now(entry, START + 5) == content
+        entry = Entry(VISIBLE_IMAGE, 0, START, content)
+        assert restamp(entry, START + 5) == content
 
     def test_a_stamp_is_moved_by_as_much_as_the_time_of_recording(self) -> None:
         content = b"\x00\x01\x00\x00" + struct.pack("<iI", 1_600_000_000, 7) + b"rest"
-        moved = stamped_now(Entry(VISIBLE, 0, START, content), START + 10**9 + 5)
+        moved = restamp(Entry(VISIBLE_IMAGE, 0, START, content), START + 10**9 + 5)
         assert moved == b"\x00\x01\x00\x00" + struct.pack("<iI", 1_600_000_001, 12) + b"rest"
 
     def test_a_folder_with_vis_is_images_and_another_is_refused(self, tmp_path: Path) -> None:

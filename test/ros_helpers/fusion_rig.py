@@ -37,7 +37,7 @@ from textdifuse_ros.nodes.qos import input_profile, output_profile
 from textdifuse_ros.sensors import INFRARED, SENSORS, VISIBLE
 
 FAST = ("statistics_period:=0.2", "silence_after:=0.5", "pairing_wait:=0.2", "warm_up_size:=[48, 64]")
-START_TIMEOUT = 60.0
+START_TIMEOUT = 120.0
 
 
 def environment_in(domain: int, **more: str) -> dict[str, str]:
@@ -74,7 +74,7 @@ class Process:
     def close(self) -> None:
         self.popen.send_signal(signal.SIGINT)  # a killed process would leave its shared-memory segments behind
         try:
-            self.popen.wait(5)
+            self.popen.wait(30)
         except subprocess.TimeoutExpired:
             self.popen.kill()
             self.popen.wait()
@@ -108,7 +108,7 @@ class Rig:
         self._clients: dict[str, Any] = {}
         self.now_ns = 1_000_000_000_000
 
-    def wait_for(self, condition: Callable[[], Any], seconds: float = 20.0) -> bool:
+    def wait_for(self, condition: Callable[[], Any], seconds: float = 60.0) -> bool:
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:

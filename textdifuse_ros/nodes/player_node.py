@@ -2,9 +2,10 @@
 
     player_node --ros-args -p source:=PATH -p rate:=2.0 -r visible/image:=/camera/color
 
-The visible images go to ``visible/image`` and the infrared ones to ``infrared/image``, whatever they were called when
-they were recorded, compressed ones to ``visible/image/compressed`` and so on, and the ``camera_info`` beside them along
-with them; messages of a recording are published byte for byte. At the end one line of JSON tells what was published.
+The visible images are published on ``visible/image`` and the infrared ones on ``infrared/image``, whatever their
+recorded topics; compressed images on ``visible/image/compressed`` and ``infrared/image/compressed``. The
+``camera_info`` of each camera is published with them. Messages of a recording are published byte for byte. At the end
+the counts are printed as one line of JSON.
 """
 
 from __future__ import annotations
@@ -37,19 +38,19 @@ from textdifuse_ros.nodes.sources import (
     Entry,
     FolderImage,
     open_source,
-    stamped_now,
+    restamp,
 )
 
 QUEUE_DEPTH = 20  # messages that a slow reliable subscriber may lag behind
-CLOCK_PERIOD = 0.01  # [s]; finer than any timer that is driven by it needs
+CLOCK_PERIOD = 0.01  # [s]
 CLOCK_TOPIC = "/clock"
-SETTLE = 0.5  # [s] a subscriber that we see may not see us yet, and would miss the first messages
+SETTLE = 0.5  # [s] until subscribers have discovered the publishers as well; else they would miss the first messages
 
 
 class PlayerNode(Node):
-    """Publishes what a source yields, at the right times.
+    """Publishes the messages of a source in real time.
 
-    :param stop: looked at while waiting
+    :param stop: set by SIGINT and SIGTERM; ends the playback
     :raises TextDifuseError: a parameter or the source is wrong
     """
 
@@ -77,12 +78,12 @@ class PlayerNode(Node):
         self._executor.add_node(self)
 
     def _open_outputs(self, kinds: dict[str, str]) -> dict[str, Publisher]:
-        """By the name in the source; where all topics are wanted, those that cannot be published are left out."""
+        """Return the publisher of each name; with ``topics`` "all", names that cannot be published are left out."""
         latched = self._source.latched()
         found = {}
         for name, kind in self._without_shared_calibration(kinds).items():
-            keeps = name in latched and name not in self._cameras
-            profile = latched_profile(latched[name]) if keeps else output_profile(QUEUE_DEPTH)
+            is_latched = name in latched and name not in self._cameras
+            profile = latched_profile(latched[name]) if is_latched else output_profile(QUEUE_DEPTH)
             try:
                 topic = self._topic(name)
                 found[name] = self.create_publisher(message_class(kind), topic, profile)
@@ -93,22 +94,22 @@ class PlayerNode(Node):
         return found
 
     def _topic(self, name: str) -> str:
-        """Where a name is published: what goes with a camera's images follows them when they are remapped."""
+        """Return the topic of a name. Compressed images and calibrations follow a remapping of the raw images."""
         for camera, calibration in CALIBRATIONS.items():
             if name == camera + COMPRESSED:
                 return resolved_topic(self, camera) + COMPRESSED
             if name == calibration:
                 return calibration_name(self, name.partition("/")[0])
-        resolved_topic(self, name)  # so that a name that is none says so
-        return name  # not the resolved one, which would be remapped a second time
+        resolved_topic(self, name)  # raises if the name is invalid
+        return name  # the resolved topic would be remapped a second time
 
     def _without_shared_calibration(self, kinds: dict[str, str]) -> dict[str, str]:
-        """On one topic for two cameras, as two images in one namespace have it beside them, it is of no use."""
+        """Leave out calibrations if those of both cameras would share a topic, as their images share a namespace."""
         topics = {self.resolve_topic_name(self._topic(name)) for name in CALIBRATIONS.values()}
         if len(topics) > 1 or not kinds.keys() & set(CALIBRATIONS.values()):
             return kinds
         self.get_logger().warning(
-            f"not playing camera_info: {topics.pop()} would be that of both cameras; remap "
+            f"not playing camera_info: {topics.pop()} would belong to both cameras; remap "
             f"{' and '.join(CALIBRATIONS.values())}"
         )
         return {name: kind for name, kind in kinds.items() if name not in CALIBRATIONS.values()}
@@ -116,19 +117,19 @@ class PlayerNode(Node):
     def play(self) -> dict[str, object]:
         """Wait for the subscribers, then play.
 
-        :returns: what was published: ``pairs``, ``published`` (topic: messages), ``laps``, ``seconds`` and
-            ``start_ns``, the recorded time of the first message, or the stamp of a folder's first pair
-        :raises InputError: the subscribers did not come in time
+        :returns: counts: ``pairs``, ``published`` (messages by topic), ``laps``, ``seconds`` and ``start_ns``, the
+            recorded time of the first message, or the stamp of the first pair of a folder
+        :raises InputError: not enough subscribers in time
         """
         self._await_subscribers()
-        begun = time.monotonic()
+        begin = time.monotonic()
         while not self._finished():
-            self._play_lap(begun)
+            self._play_lap(begin)
             self._laps += 1
             if not self.config.loop or not sum(self._counts.values()):
                 break
-        seconds = time.monotonic() - begun
-        for output in self._outputs.values():
+        seconds = time.monotonic() - begin
+        for output in filter(None, (*self._outputs.values(), self._clock_output)):
             output.wait_for_all_acked(Duration(seconds=3))
         published = {self._outputs[name].topic_name: count for name, count in self._counts.items()}
         return {
@@ -140,19 +141,19 @@ class PlayerNode(Node):
         }
 
     def close(self) -> None:
-        """Close the source and leave the graph."""
+        """Close the source and destroy the node."""
         self._source.close()
         self._executor.shutdown()
         self.destroy_node()
 
-    def _play_lap(self, begun: float) -> None:
-        lap_begun = begun + self._laps * self._source.lap_ns / 1e9 / self.config.rate
+    def _play_lap(self, begin: float) -> None:
+        lap_begin = begin + self._laps * self._source.lap_ns / 1e9 / self.config.rate
         clock_ns: int | None = None
         for entry in self._source.lap(self._laps):
             output = self._outputs.get(entry.topic)
             if output is None:
                 continue
-            due = lap_begun + entry.offset_ns / 1e9 / self.config.rate
+            due = lap_begin + entry.offset_ns / 1e9 / self.config.rate
             self._wait_until(due, clock_ns, entry.time_ns)
             if self._finished():
                 return
@@ -166,12 +167,12 @@ class PlayerNode(Node):
 
     def _publish(self, output: Publisher, entry: Entry) -> None:
         live = self.config.live and entry.topic in (*self._cameras, *CALIBRATIONS.values())
-        content = stamped_now(entry, time.time_ns()) if live else entry.content
+        content = restamp(entry, time.time_ns()) if live else entry.content
         output.publish(content if isinstance(content, bytes) else image_message(content))
         self._counts[entry.topic] += 1
 
     def _wait_until(self, due: float, from_ns: int | None, to_ns: int) -> None:
-        """Serve the executor until ``due`` (steady clock); meanwhile ``/clock`` goes from one time to the other."""
+        """Spin until ``due`` (steady clock) [s]; meanwhile ``/clock`` advances from ``from_ns`` to ``to_ns``."""
         while not self._stop.requested:
             remaining = due - time.monotonic()
             if remaining <= 0:
@@ -209,7 +210,7 @@ class PlayerNode(Node):
 
 
 def image_message(image: FolderImage) -> Image:
-    """A message of mono8, mono16, rgb8 or rgb16, as the pixels are."""
+    """Convert ``image`` to a message of the encoding mono8, mono16, rgb8 or rgb16."""
     pixels = image.pixels
     bits = pixels.dtype.itemsize * 8
     message = Image(height=pixels.shape[0], width=pixels.shape[1])

@@ -2,17 +2,18 @@
 
     recorder_node --ros-args -p output:=fused_bag -p topics:=/fusion_node/fused
 
-Messages are written byte for byte as DDS hands them out, with the time they came in. A topic whose message type is not
-installed is left out, and said so. SIGINT or SIGTERM closes the recording; one line of JSON then tells what is in it.
-A recorder that is killed loses about the last second; where the disk fails it ends, with its counts and status 2.
+Messages are written byte for byte as DDS delivers them, with their time of arrival. A topic whose message type is not
+installed is reported and left out. SIGINT or SIGTERM closes the recording and prints the counts as one line of JSON. A
+recorder that is killed loses about the last second. If the disk fails, it prints the counts and exits with status 2.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import rclpy
@@ -29,18 +30,18 @@ from textdifuse_ros.nodes.parameters import NodeParameters
 from textdifuse_ros.nodes.process import StopRequest, report, run_program
 
 QUEUE_DEPTH = 100  # messages; a disk may stall for seconds
-LOOK_PERIOD = 0.2  # [s] between two looks for topics that have appeared
-FLUSH_PERIOD = 1.0  # [s]; what a recorder that is killed loses at most
-PATIENCE = 5.0  # [s] after which a topic without a publisher is reported
-MOST_NAMED = 20  # topics in a line of the log
-QUIET = 0.3  # [s] without a message, after which a stopped recorder believes that none is on its way
-LONGEST_DRAIN = 3.0  # [s]
+DISCOVERY_PERIOD = 0.2  # [s] between two searches for new topics
+FLUSH_PERIOD = 1.0  # [s]; a recorder that is killed loses at most this
+WARN_AFTER = 5.0  # [s] after which topics without a publisher are reported
+MAX_LISTED = 20  # topics in one line of the log
+QUIET = 0.3  # [s] without a message, after which a stopped recorder ends
+MAX_DRAIN = 3.0  # [s]
 
 
 class RecorderNode(Node):
-    """Subscribes to each topic as soon as somebody publishes it, with a QoS that its publishers offer.
+    """Subscribes to each topic as soon as it has a publisher, with a QoS that all its publishers offer.
 
-    :raises TextDifuseError: a parameter is wrong, or the recording cannot be made
+    :raises TextDifuseError: a parameter is wrong, or the recording cannot be created
     """
 
     def __init__(self) -> None:
@@ -51,8 +52,8 @@ class RecorderNode(Node):
         names = [name.strip() for name in self.config.topics.split(",") if name.strip()]
         if not names:
             raise ConfigError("topics", "names of topics, separated by commas", repr(self.config.topics))
-        self._awaited = list(dict.fromkeys(resolved_topic(self, name) for name in names))
-        self._counts = dict.fromkeys(self._awaited, 0)
+        self._pending = list(dict.fromkeys(resolved_topic(self, name) for name in names))
+        self._counts = dict.fromkeys(self._pending, 0)
         self._skipped: dict[str, str] = {}
         self._bag = BagWriter(Path(self.config.output).expanduser(), self.config.storage)
         self._last = time.monotonic()
@@ -61,36 +62,36 @@ class RecorderNode(Node):
 
     @property
     def status(self) -> dict[str, object]:
-        """``output``, ``recorded`` (topic: messages), and ``skipped`` (topic: why it could not be recorded)."""
+        """``output``, ``recorded`` (messages by topic) and ``skipped`` (reason by topic)."""
         return {"output": self.config.output, "recorded": self._counts, "skipped": self._skipped}
 
     def record(self, stop: StopRequest) -> None:
-        """Record until asked to stop, and then what is still on its way.
+        """Record until ``stop`` is requested, then record the messages still in transit.
 
         :raises BagError: the disk fails
         """
-        begun = flushed = time.monotonic()
-        looked = float("-inf")
-        patient = True
+        begin = flushed = time.monotonic()
+        searched = float("-inf")
+        warned = False
         while not stop.requested:
             now = time.monotonic()
-            if self._awaited and now - looked > LOOK_PERIOD:
-                self._look()
-                looked = now
-            if patient and now - begun > PATIENCE:
-                patient = False
-                self._tell_of_awaited()
+            if self._pending and now - searched > DISCOVERY_PERIOD:
+                self._subscribe_to_new_topics()
+                searched = now
+            if not warned and now - begin > WARN_AFTER:
+                warned = True
+                self._warn_of_pending_topics()
             if now - flushed > FLUSH_PERIOD:
                 self._bag.flush()
                 flushed = now
             self._executor.spin_once(timeout_sec=0.1)
-        deadline = time.monotonic() + LONGEST_DRAIN
+        deadline = time.monotonic() + MAX_DRAIN
         self._last = time.monotonic()
         while time.monotonic() < min(self._last + QUIET, deadline):
             self._executor.spin_once(timeout_sec=0.05)
 
     def close(self) -> None:
-        """Close the recording and leave the graph.
+        """Close the recording and destroy the node.
 
         :raises BagError: the disk fails
         """
@@ -100,51 +101,48 @@ class RecorderNode(Node):
             self._executor.shutdown()
             self.destroy_node()
 
-    def _look(self) -> None:
+    def _subscribe_to_new_topics(self) -> None:
         kinds = dict(self.get_topic_names_and_types())
-        for topic in [name for name in self._awaited if name in kinds and self.get_publishers_info_by_topic(name)]:
-            self._awaited.remove(topic)
+        for topic in [name for name in self._pending if name in kinds and self.get_publishers_info_by_topic(name)]:
+            self._pending.remove(topic)
             kind = kinds[topic][0]
             offers = [info.qos_profile for info in self.get_publishers_info_by_topic(topic)]
             try:
                 received = message_class(kind)
                 self._bag.add_topic(topic, kind, offered=[recorded_profile(offer) for offer in offers])
-            except InputError as error:  # the other topics must not be lost with it
+            except InputError as error:  # keep recording the other topics
                 self._skipped[topic] = str(error)
                 self.get_logger().error(f"not recording {topic}: {error}")
                 continue
-            self.create_subscription(received, topic, self._keep(topic), self._qos(offers), raw=True)
+            self.create_subscription(received, topic, partial(self._write, topic), _subscription_qos(offers), raw=True)
             self.get_logger().info(f"recording {topic}")
 
-    def _tell_of_awaited(self) -> None:
-        """Warn of topics that nobody publishes: a name may be misspelt."""
-        if not self._awaited:
+    def _warn_of_pending_topics(self) -> None:
+        """Warn of topics without a publisher: a name may be misspelt."""
+        if not self._pending:
             return
         names = [name for name, _ in self.get_topic_names_and_types() if self.count_publishers(name)]
-        there = ", ".join(names[:MOST_NAMED]) + (" ..." if len(names) > MOST_NAMED else "")
+        published = ", ".join(names[:MAX_LISTED]) + (" ..." if len(names) > MAX_LISTED else "")
         self.get_logger().warning(
-            f"nobody publishes {', '.join(self._awaited)} so far; it is recorded as soon as somebody does. "
-            f"Published are: {there or 'none'}"
+            f"no publisher on {', '.join(self._pending)} yet; waiting for one. Published topics: {published or 'none'}"
         )
 
-    def _keep(self, topic: str) -> Callable[[bytes], None]:
-        def keep(data: bytes) -> None:
-            self._bag.write_raw(topic, self.get_clock().now().nanoseconds, data)
-            self._counts[topic] += 1
-            self._last = time.monotonic()
+    def _write(self, topic: str, data: bytes) -> None:
+        self._bag.write_raw(topic, self.get_clock().now().nanoseconds, data)
+        self._counts[topic] += 1
+        self._last = time.monotonic()
 
-        return keep
 
-    def _qos(self, offers: Sequence[QoSProfile]) -> QoSProfile:
-        """The most that all publishers of a topic offer: asking for more, nothing would come from some of them."""
-        reliable = all(offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers)
-        latched = all(offer.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers)
-        return QoSProfile(
-            history=HistoryPolicy.KEEP_LAST,
-            depth=QUEUE_DEPTH,
-            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-            durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
-        )
+def _subscription_qos(offers: Sequence[QoSProfile]) -> QoSProfile:
+    """Return the strongest QoS that all publishers offer; a stronger one would not match some of them."""
+    reliable = all(offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers)
+    latched = all(offer.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers)
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=QUEUE_DEPTH,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
 
 
 def _record(argv: Sequence[str] | None) -> int:
@@ -158,7 +156,7 @@ def _record(argv: Sequence[str] | None) -> int:
             finally:
                 node.close()
         except BagError:
-            with suppress(FileError):  # the same disk, as a rule
+            with suppress(FileError):  # the summary is usually on the same disk
                 report(node.status, node.config.summary)
             raise
         report(node.status, node.config.summary)

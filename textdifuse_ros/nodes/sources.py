@@ -1,4 +1,4 @@
-"""What the player plays: a rosbag2 recording, or a folder of image pairs. Free of ROS itself."""
+"""Sources of the player: a rosbag2 recording, or a folder of image pairs. Does not import ROS."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from textdifuse_ros.bags.reader import BagReader
 from textdifuse_ros.errors import BagError, ConfigError, TextDifuseError
 from textdifuse_ros.image.files import find_pairs, read_infrared, read_visible
 
-VISIBLE, INFRARED = "visible/image", "infrared/image"
-"""The names under which the images are published; relative, hence remappable. Compressed ones have a suffix more."""
-CALIBRATIONS = {VISIBLE: "visible/camera_info", INFRARED: "infrared/camera_info"}
-"""And the calibration that goes with each."""
+VISIBLE_IMAGE, INFRARED_IMAGE = "visible/image", "infrared/image"
+"""Names of the published images, relative and hence remappable; compressed images have a suffix."""
+CALIBRATIONS = {VISIBLE_IMAGE: "visible/camera_info", INFRARED_IMAGE: "infrared/camera_info"}
+"""Name of the calibration that belongs to each."""
 ALL = ("all", "*")
-"""Words for all topics of a recording."""
-LEAST_GAP_NS = 100_000_000
-"""Between two laps of a recording whose images tell no rate."""
+"""Values of ``topics`` that select all topics of a recording."""
+DEFAULT_GAP_NS = 100_000_000
+"""Time between two laps of a recording with a single message per topic [ns]."""
 
 
 @dataclass(frozen=True)
 class FolderImage:
-    """An image that is not yet a message.
+    """An image of a folder.
 
     :ivar pixels: uint8 or uint16 [H, W] or [H, W, 3] RGB
-    :ivar stamp_ns: time for its header [ns]
+    :ivar stamp_ns: header stamp [ns]
+    :ivar frame_id: frame of its header
     """
 
     pixels: np.ndarray
@@ -43,12 +44,12 @@ class FolderImage:
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing to publish.
+    """A message to publish.
 
-    :ivar topic: the name to publish on
-    :ivar offset_ns: when, from the start of the lap, at rate 1 [ns]
-    :ivar time_ns: the time that ``/clock`` shows then [ns]
-    :ivar content: the CDR bytes of a message, or an image
+    :ivar topic: name to publish it on
+    :ivar offset_ns: when to publish it, from the start of the lap at rate 1 [ns]
+    :ivar time_ns: time on ``/clock`` at that moment [ns]
+    :ivar content: CDR bytes of a message, or an image
     """
 
     topic: str
@@ -57,10 +58,10 @@ class Entry:
     content: bytes | FolderImage
 
 
-def stamped_now(entry: Entry, now_ns: int) -> bytes | FolderImage:
-    """The content of an image's entry, as if it had been recorded at ``now_ns``: its stamp is as much before it.
+def restamp(entry: Entry, now_ns: int) -> bytes | FolderImage:
+    """Return the content of ``entry`` with a stamp as if it had been recorded at ``now_ns`` [ns].
 
-    A message that is too short for a stamp, or has none (zero), is left as it is: that is for those who hear it.
+    A message that is too short for a stamp, or has a zero stamp, is returned unchanged: subscribers handle it.
     """
     content = entry.content
     if isinstance(content, FolderImage):
@@ -73,30 +74,30 @@ def stamped_now(entry: Entry, now_ns: int) -> bytes | FolderImage:
             return content
         stamp = seconds * 10**9 + nanoseconds + now_ns - entry.time_ns
         return content[:4] + struct.pack(form, *divmod(stamp, 10**9)) + content[12:]
-    except struct.error:  # too short, or beyond what a stamp can hold
+    except struct.error:  # too short, or out of range of a stamp
         return content
 
 
 class Source(Protocol):
-    """Something that can be played, again and again."""
+    """A source that can be played repeatedly."""
 
     def topics(self) -> dict[str, str]:
-        """The message type of each name that is published."""
+        """Return the message type of each published name."""
         ...
 
     @property
     def cameras(self) -> tuple[str, str]:
-        """The names of the visible and of the infrared images."""
+        """Names of the visible and of the infrared images."""
         ...
 
     def latched(self) -> dict[str, int]:
-        """How many messages each name keeps for subscribers that come later, of those that keep any."""
+        """Return the history depth of each latched name."""
         ...
 
     def lap(self, number: int) -> Iterator[Entry]:
-        """Everything once, in order of time.
+        """Yield all messages of a lap in order of time.
 
-        :param number: of the lap, from 0
+        :param number: number of the lap, from 0
         """
         ...
 
@@ -111,14 +112,13 @@ class Source(Protocol):
 
 
 class BagSource:
-    """A recording; the bytes of its messages are published as they are.
+    """A recording, whose messages are published byte for byte, with the ``camera_info`` of each camera.
 
-    The ``camera_info`` beside the images of each camera goes with them.
-
-    :param visible: topic of the visible images; empty looks for it
-    :param infrared: topic of the infrared images; empty looks for it
-    :param others: more topics, separated by commas, or one of ``ALL``
-    :param report: takes a line about what is left out
+    :param path: the recording
+    :param visible: topic of the visible images; empty to find it
+    :param infrared: topic of the infrared images; empty to find it
+    :param others: additional topics, separated by commas, or one of ``ALL``
+    :param report: called with a line about each topic that is left out
     :raises BagError: no recording, or one without these topics
     """
 
@@ -139,42 +139,42 @@ class BagSource:
             raise
 
     def _choose(self, path: Path, others: str, report: Callable[[str], object]) -> dict[str, str]:
-        """The name to publish on, by the topic in the recording."""
+        """Return the name to publish on for each topic of the recording to play."""
         known = self._bag.topics()
         names = dict(zip(self._topics, self.cameras, strict=True))
         calibrations = find_calibrations(self._bag, self._topics)
         if len(set(calibrations.values())) < len(calibrations):
-            report(f"left out: {calibrations['visible']}, which is beside the images of both cameras")
+            report(f"left out: {calibrations['visible']}, which belongs to both cameras")
         else:
             names.update({topic: f"{camera}/camera_info" for camera, topic in calibrations.items()})
-        wanted = list(known) if others.strip() in ALL else [item.strip() for item in others.split(",") if item.strip()]
-        for topic in wanted:
+        listed = [item.strip() for item in others.split(",") if item.strip()]
+        for topic in known if others.strip() in ALL else listed:
             if topic not in known:
                 raise BagError(f"a topic of {path}", f"one of {', '.join(known)}", repr(topic))
             names.setdefault(topic, topic)
         return names
 
     def topics(self) -> dict[str, str]:
-        """The message type of each name that is published."""
+        """Return the message type of each published name."""
         known = self._bag.topics()
         return {name: known[topic] for topic, name in self._names.items()}
 
     @property
     def cameras(self) -> tuple[str, str]:
-        """The names of the visible and of the infrared images."""
+        """Names of the visible and of the infrared images."""
         known = self._bag.topics()
         visible, infrared = (COMPRESSED if known[topic] == COMPRESSED_TYPE else "" for topic in self._topics)
-        return VISIBLE + visible, INFRARED + infrared
+        return VISIBLE_IMAGE + visible, INFRARED_IMAGE + infrared
 
     def latched(self) -> dict[str, int]:
-        """How many messages each name keeps for later subscribers, of those that all publishers had latched."""
-        # Each publisher kept its own, as those of /tf_static do; here one stands for all of them.
+        """Return the history depth of each latched name."""
+        # The player has one publisher in place of several recorded ones (for example of /tf_static): depths are summed.
         return {self._names[topic]: depth for topic, depth in self._bag.latched().items() if topic in self._names}
 
     def lap(self, number: int) -> Iterator[Entry]:
-        """Everything once; the stamps are the recorded ones in every lap.
+        """Yield all messages once, with the recorded stamps whatever the ``number`` of the lap.
 
-        :raises BagError: the recording turns out damaged
+        :raises BagError: the recording is damaged
         """
         start = self._bag.start_ns
         for message in self._bag.messages(self._names):
@@ -183,10 +183,10 @@ class BagSource:
 
     @property
     def lap_ns(self) -> int:
-        """The recording's duration and the mean gap of its messages [ns]."""
+        """Duration of the recording plus the mean interval of its most frequent topic [ns]."""
         most = max(count for topic, count in self._bag.counts().items() if topic in self._names)
         gap = self._bag.duration_ns // (most - 1) if most > 1 else 0
-        return self._bag.duration_ns + (gap or LEAST_GAP_NS)
+        return self._bag.duration_ns + (gap or DEFAULT_GAP_NS)
 
     def close(self) -> None:
         """Close the recording."""
@@ -196,11 +196,12 @@ class BagSource:
 class FolderSource:
     """A folder with ``vis/`` and ``ir/``, images paired by name.
 
-    A pair that cannot be read is reported and left out. Stamps start at the time of opening and go on over the laps.
+    A pair that cannot be read is reported and left out. Stamps start at the time of opening and increase over the laps.
 
-    :param fps: pairs a second
-    :param report: takes a line about a pair that cannot be read
-    :raises FileError: the folders are missing or hold no pair
+    :param path: the folder
+    :param fps: rate of the pairs [Hz]
+    :param report: called with a line about each pair that cannot be read
+    :raises FileError: the folders are missing or have no pair
     """
 
     def __init__(self, path: Path, fps: float, report: Callable[[str], object]) -> None:
@@ -210,25 +211,25 @@ class FolderSource:
         self._start_ns = time.time_ns()
 
     def topics(self) -> dict[str, str]:
-        """The message type of each name that is published."""
-        return {VISIBLE: IMAGE_TYPE, INFRARED: IMAGE_TYPE}
+        """Return the message type of each published name."""
+        return dict.fromkeys(self.cameras, IMAGE_TYPE)
 
     @property
     def cameras(self) -> tuple[str, str]:
-        """The names of the visible and of the infrared images."""
-        return VISIBLE, INFRARED
+        """Names of the visible and of the infrared images."""
+        return VISIBLE_IMAGE, INFRARED_IMAGE
 
     def latched(self) -> dict[str, int]:
-        """None."""
+        """Return nothing: images are not latched."""
         return {}
 
     def lap(self, number: int) -> Iterator[Entry]:
-        """Every pair once, both of its images with the same stamp."""
+        """Yield every pair of the lap ``number``, both images with the same stamp."""
         for index, pair in enumerate(self._pairs):
             offset = index * self._period_ns
             stamp = self._start_ns + number * self.lap_ns + offset
             try:
-                images = {VISIBLE: read_visible(pair.visible), INFRARED: read_infrared(pair.infrared)}
+                images = {VISIBLE_IMAGE: read_visible(pair.visible), INFRARED_IMAGE: read_infrared(pair.infrared)}
             except TextDifuseError as error:
                 self._report(f"left out: {error}")
                 continue
@@ -237,18 +238,24 @@ class FolderSource:
 
     @property
     def lap_ns(self) -> int:
-        """A period for each pair [ns]."""
+        """One period per pair [ns]."""
         return len(self._pairs) * self._period_ns
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file is open."""
 
 
 def open_source(
     path: str, *, fps: float, visible: str, infrared: str, others: str, report: Callable[[str], object]
 ) -> Source:
-    """A folder with ``vis/`` is played as images, anything else as a recording.
+    """Open a folder with ``vis/`` as images, anything else as a recording.
 
+    :param path: folder or recording
+    :param fps: rate of the pairs of a folder [Hz]
+    :param visible: topic of the visible images of a recording; empty to find it
+    :param infrared: topic of the infrared images of a recording; empty to find it
+    :param others: additional topics of a recording, separated by commas, or one of ``ALL``
+    :param report: called with a line about what is left out
     :raises TextDifuseError: there is neither
     """
     if not path:

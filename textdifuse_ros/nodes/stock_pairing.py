@@ -1,7 +1,7 @@
-"""The stock policies of ``message_filters``, exact and approximate, in the place of the nearest-stamp pairing.
+"""The stock policies of ``message_filters``, exact and approximate, as alternatives to the nearest-stamp pairing.
 
-The package's own synchronizers decide which images pair. Around them stands what :class:`.Pairing` gives to every
-policy and they lack: offsets, refusal of zero stamps, a reset when time goes back, a limit on waiting, counters.
+The package's synchronizers decide which images pair. :class:`.Pairing` adds what they lack: offsets, rejection of zero
+stamps, a reset when time jumps back, a limit on waiting, and counters.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ T = TypeVar("T")
 EXACT = "exact"
 
 _SHIFT_NS = 3600 * 10**9
-"""Added to every stamp, since ROS times are not negative and an offset may make one so; differences stay."""
+"""Added to every stamp: an offset may make a stamp negative, which ROS times do not allow [ns]."""
 
 
 def require_message_filters(policy: str) -> Any:
-    """The package.
+    """Return the package ``message_filters``, which ``policy`` needs.
 
     :raises ConfigError: it is not installed
     """
@@ -43,11 +43,13 @@ def require_message_filters(policy: str) -> Any:
 
 
 class StockPairing(Pairing[T]):
-    """``message_filters.TimeSynchronizer`` or ``ApproximateTimeSynchronizer`` as a policy; for one thread.
+    """Pairs by ``message_filters.TimeSynchronizer`` or ``ApproximateTimeSynchronizer``. Not thread-safe.
 
     :param policy: ``exact`` or ``approximate``
-    :param tolerance_ns: the slop of the approximate policy, which takes differences below it; the exact one has none
-    :param queue: images of each stream that the synchronizer keeps
+    :param tolerance_ns: slop of the approximate policy, which accepts smaller differences [ns]; unused by the exact one
+    :param offsets_ns: offset added to the stamps of each stream, by its name [ns]
+    :param queue: queue size of the synchronizer per stream
+    :param wait_ns: longest time an image may wait, on the clock of ``now_ns`` [ns]
     :raises ConfigError: message_filters is not installed
     """
 
@@ -68,13 +70,13 @@ class StockPairing(Pairing[T]):
         else:
             self._stock = package.ApproximateTimeSynchronizer(sources, queue, tolerance_ns / 1e9)
         self._paired: list[tuple[Waiting[T], Waiting[T]]] = []
-        # It holds its lock while it calls back, and for ever where the callback raises: this one only takes a note.
+        # The synchronizer holds its lock during the callback, and forever if it raises: this one only stores the pair.
         self._stock.registerCallback(lambda *pair: self._paired.append((pair[0].waiting, pair[1].waiting)))
 
     def _match(self, own: Stream[T], new: Waiting[T], outcome: Outcome[T]) -> None:
         self._stock.slop = Duration(nanoseconds=self.tolerance_ns)
         for name, kept in zip(SENSORS, self._stock.queues, strict=True):
-            kept.clear()  # what expired here, or was from before a jump, must not stay there
+            kept.clear()  # images that expired, or are from before a jump, must leave the synchronizer as well
             kept.update((waiting.at + _SHIFT_NS, _message(waiting)) for waiting in self._streams[name].queue)
         own.queue.append(new)
         self._inputs[own.name].signalMessage(_message(new))
