@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tiny_images import labelled_street
+from tiny_images import labeled_street
 
 from textdifuse_ros.cli.main import main
 from textdifuse_ros.config.training import LocalizerTrainConfig
@@ -36,7 +36,7 @@ SIZES = LocalizerNetworkConfig(widths=(16, 16, 16), blocks=(1, 1, 1), neck=16)
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("labels") / "labels.pack"
-    write_label_pack(path, [labelled_street(n, "roadscene/", infrared=True) for n in range(3)])
+    write_label_pack(path, [labeled_street(n, "roadscene/", infrared=True) for n in range(3)])
     return path
 
 
@@ -116,7 +116,7 @@ def test_the_state_of_another_run_is_refused(pack: Path, tmp_path: Path) -> None
     localizer_trainer(CONFIG, tmp_path / "run", pack, sizes=SIZES).run()
     with pytest.raises(ConfigError, match="learning_rate"):
         localizer_trainer(replace(CONFIG, learning_rate=1e-5), tmp_path / "run", pack)
-    write_label_pack(tmp_path / "other.pack", [labelled_street(5)])
+    write_label_pack(tmp_path / "other.pack", [labeled_street(5)])
     with pytest.raises(ConfigError, match="pack"):
         localizer_trainer(CONFIG, tmp_path / "run", tmp_path / "other.pack")
 

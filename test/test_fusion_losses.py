@@ -10,7 +10,7 @@ import torch
 from conftest import TINY
 from torch import Tensor
 
-from textdifuse_ros.data.crops import Sample
+from textdifuse_ros.data.crops import CropBatch
 from textdifuse_ros.image.gradients import sobel_vector
 from textdifuse_ros.image.ranges import unit_to_signed
 from textdifuse_ros.metrics.similarity import scd
@@ -155,7 +155,7 @@ def test_the_joint_stage_targets_the_visible_sky_without_infrared_texture() -> N
     for look in (ROAD, replace(ROAD, sky_share=0)):
         stage = JointStage(DriveNetworks(DriveConfig(**TINY)), look)
         stage.objective = objective
-        stage(Sample(visible, visible, infrared, infrared), torch.Generator().manual_seed(1))
+        stage(CropBatch(visible, visible, infrared, infrared), torch.Generator().manual_seed(1))
     (target, loss), _, (without, _), _ = calls
     sky = (..., slice(8, 32), slice(8, 88))
     assert target[sky].mean() > without[sky].mean() + 0.1

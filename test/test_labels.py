@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tiny_images import labelled_street
+from tiny_images import labeled_street
 
 from textdifuse_ros.data.label_pack import LabelBatches, LabelPack, box_distances, write_label_pack
 from textdifuse_ros.data.label_thermal import synthesize_thermal
@@ -38,7 +38,7 @@ SKY, ROAD = CLASSES.index("sky"), CLASSES.index("road")
 @pytest.fixture(scope="module")
 def label_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("labels") / "labels.pack"
-    items = [labelled_street(n) for n in range(3)] + [labelled_street(9, "roadscene/", infrared=True)]
+    items = [labeled_street(n) for n in range(3)] + [labeled_street(9, "roadscene/", infrared=True)]
     assert write_label_pack(path, items) == 4
     return path
 
@@ -54,7 +54,7 @@ def test_every_code_allows_what_it_says() -> None:
 def test_camvid_riders_become_a_person_on_a_bicycle(tmp_path: Path) -> None:
     labels = np.full((60, 80), 3, np.uint8)
     labels[10:50, 30:50] = 10  # a bicyclist
-    labels[0:5] = 11  # unlabelled
+    labels[0:5] = 11  # unlabeled
     labels[30:40, 60:63] = 8  # a car's sliver behind a pole: its extent is not known
     for folder, image in (("images", np.zeros((60, 80, 3), np.uint8)), ("labels", labels)):
         (tmp_path / "camvid/train" / folder).mkdir(parents=True)
@@ -100,7 +100,7 @@ def test_a_box_without_an_inside_is_refused_by_its_line(tmp_path: Path, line: st
 
 
 def test_made_up_thermal_is_a_function_of_its_generator() -> None:
-    item = labelled_street(0)
+    item = labeled_street(0)
     visible = item.visible.astype(np.float32) / 255
 
     def thermal(seed: int) -> np.ndarray:
@@ -113,7 +113,7 @@ def test_made_up_thermal_is_a_function_of_its_generator() -> None:
 
 
 def test_made_up_persons_are_mostly_warm_and_skies_cold() -> None:
-    item = labelled_street(0)
+    item = labeled_street(0)
     visible = item.visible.astype(np.float32) / 255
     warm = cold = 0
     for seed in range(40):
@@ -130,11 +130,11 @@ def test_the_pack_gives_back_what_was_written(label_pack: Path) -> None:
     pack = LabelPack(label_pack)
     made_up, real = pack.entries[0], pack.entries[3]
     planes = pack.planes(made_up)
-    assert np.array_equal(planes[..., :3], labelled_street(0).visible)
-    assert np.array_equal(planes[..., 4], labelled_street(0).codes)
-    assert np.array_equal(made_up.boxes, labelled_street(0).boxes)
+    assert np.array_equal(planes[..., :3], labeled_street(0).visible)
+    assert np.array_equal(planes[..., 4], labeled_street(0).codes)
+    assert np.array_equal(made_up.boxes, labeled_street(0).boxes)
     assert real.infrared and not made_up.infrared
-    assert np.array_equal(pack.planes(real)[..., 3], labelled_street(9, infrared=True).infrared)
+    assert np.array_equal(pack.planes(real)[..., 3], labeled_street(9, infrared=True).infrared)
 
 
 def test_a_cut_pack_is_refused(label_pack: Path, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_cut_pack_is_refused(label_pack: Path, tmp_path: Path) -> None:
 
 
 def test_unknown_extents_survive_the_pack(tmp_path: Path) -> None:
-    item = labelled_street(0)
+    item = labeled_street(0)
     boxes = item.boxes.copy()
     boxes[1] = np.nan
     write_label_pack(tmp_path / "a.pack", [replace(item, boxes=boxes)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from textdifuse_ros.data.labels import CAR, CLASSES, CODES, PERSON, Labelled
+from textdifuse_ros.data.labels import CAR, CLASSES, CODES, PERSON, LabeledImage
 from textdifuse_ros.data.pairs import Item
 
 
@@ -19,7 +19,7 @@ def street(seed: int, height: int = 90, width: int = 120) -> Item:
     return Item(f"street{seed}", visible, infrared, sky)
 
 
-def labelled_street(seed: int, name: str = "camvid/street", infrared: bool = False) -> Labelled:
+def labeled_street(seed: int, name: str = "camvid/street", infrared: bool = False) -> LabeledImage:
     """An image of sky and road with a person and a car of known extent, [96, 128]."""
     sky, road = CLASSES.index("sky"), CLASSES.index("road")
     rng = np.random.default_rng(seed)
@@ -34,4 +34,4 @@ def labelled_street(seed: int, name: str = "camvid/street", infrared: bool = Fal
     colors = rng.integers(0, 256, (CODES, 3)).astype(np.uint8)
     visible = cv2.add(colors[codes], rng.integers(0, 20, (*codes.shape, 3), dtype=np.uint8))
     heat = np.where(codes == PERSON, 230, np.where(codes == sky, 10, 90)).astype(np.uint8)
-    return Labelled(f"{name}{seed}", visible, heat if infrared else None, codes, instances, boxes)
+    return LabeledImage(f"{name}{seed}", visible, heat if infrared else None, codes, instances, boxes)

@@ -1,10 +1,9 @@
-"""The degraded suite: thirteen fixed conditions under which fusion is judged.
+"""The degraded suite: thirteen fixed conditions under which fusion is evaluated.
 
-A condition is a name, a sentence and fixed parameters. Its random parts are drawn from a generator seeded by the
-condition's name and the image's, so that an image meets the same noise in every run, alone or among others.
+A condition has a name, a description and fixed parameters. Its random parts are drawn from a generator seeded by the
+names of the condition and the image, so that an image gets the same noise in every run, alone or among others.
 
-Conditions of the visible camera leave the infrared image as it is and the other way round, save the last one: what a
-method loses can then be told apart by source.
+Each condition degrades one source only, except for the last one, so that a loss can be attributed to a source.
 """
 
 from __future__ import annotations
@@ -21,16 +20,17 @@ from textdifuse_ros.errors import ConfigError, ImageError
 
 Degradation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 SODIUM = (1.0, 0.72, 0.36)
-"""Gains of red, green and blue under a sodium lamp, in linear light."""
+"""Gains of red, green and blue under a sodium lamp, linear RGB."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One known degradation of a pair.
+    """A fixed degradation of a pair.
 
-    :ivar meaning: what happened to the cameras, with the parameters
-    :ivar visible: float32 [H, W, 3] in [0, 1] and a generator -> the same, degraded; None leaves the image
-    :ivar infrared: the same for [H, W]
+    :ivar name: key in :data:`CONDITIONS`
+    :ivar meaning: description with the parameters
+    :ivar visible: takes float32 [H, W, 3] in [0, 1] and a generator, returns the degraded image; None for no change
+    :ivar infrared: likewise for [H, W]
     """
 
     name: str
@@ -42,7 +42,7 @@ class Condition:
 _SUITE = (
     Condition(
         "low_light",
-        "Dusk: 15 % of the light (in linear light) reaches the visible camera.",
+        "Dusk: 15 % of the light reaches the visible camera (linear).",
         lambda v, _: d.low_light(v, 0.15),
     ),
     Condition(
@@ -57,7 +57,7 @@ _SUITE = (
     ),
     Condition(
         "color_cast",
-        "Light of a sodium lamp: channel gains 1, 0.72 and 0.36 in linear light.",
+        "Light of a sodium lamp: channel gains 1, 0.72 and 0.36 (linear).",
         lambda v, _: d.color_cast(v, SODIUM),
     ),
     Condition(
@@ -82,7 +82,7 @@ _SUITE = (
     ),
     Condition(
         "rain",
-        "Rain before the visible camera: streaks of 17 px from 0.5 % of the pixels, 10 degrees off the vertical.",
+        "Rain in front of the visible camera: streaks of 17 px at 0.5 % of the pixels, 10 degrees off the vertical.",
         lambda v, rng: d.rain_streaks(v, 0.005, 17, np.radians(80), rng),
     ),
     Condition(
@@ -92,7 +92,7 @@ _SUITE = (
     ),
     Condition(
         "thermal_low_contrast",
-        "Thermal scene of little difference: 35 % of the contrast left, mean at 0.45.",
+        "Thermal scene of low contrast: 35 % of the contrast left, mean at 0.45.",
         infrared=lambda i, _: d.low_contrast(i, 0.35, 0.45),
     ),
     Condition(
@@ -112,15 +112,15 @@ CONDITIONS: dict[str, Condition] = {condition.name: condition for condition in _
 
 
 def degrade_pair(name: str, visible: np.ndarray, infrared: np.ndarray, stem: str) -> tuple[np.ndarray, np.ndarray]:
-    """A clean pair under one condition; the same arguments give the same bytes.
+    """Degrade a clean pair; the same arguments give the same bytes.
 
-    :param name: of a condition
+    :param name: a key of :data:`CONDITIONS`
     :param visible: uint8 [H, W, 3] RGB
     :param infrared: uint8 [H, W]
-    :param stem: the image's name, from which, with the condition's, the generator is seeded
+    :param stem: name of the image; the generator is seeded from it and ``name``
     :returns: the degraded visible and infrared image, like the clean ones
-    :raises ConfigError: no condition of that name
-    :raises ImageError: types or sizes are not as said
+    :raises ConfigError: unknown condition
+    :raises ImageError: wrong dtype or size
     """
     if name not in CONDITIONS:
         raise ConfigError("a condition", f"one of {', '.join(CONDITIONS)}", repr(name))

@@ -1,7 +1,7 @@
-"""Random crops of an image pack, degraded, batch by batch.
+"""Batches of random degraded crops from an image pack.
 
-Batch number ``i`` is a function of the seed, ``i`` and the rank alone, so that training resumes at any batch, and
-several workers and processes need no coordination.
+Batch ``i`` depends only on the seed, ``i`` and the rank, so that training can resume at any batch, and workers and
+processes need no coordination.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ from textdifuse_ros.errors import FileError
 
 SMALLEST_SCALE = 0.4
 
-
 DegradeVisible = Callable[[np.ndarray, np.ndarray | None, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 DegradeInfrared = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
 
-class Sample(NamedTuple):
-    """A batch; a source that the kind of batch lacks is empty [0].
+class CropBatch(NamedTuple):
+    """Crops and their restoration targets. A source without crops in this batch is empty [0].
 
-    Visible float32 [N, 3, S, S] RGB in [0, 1], infrared float32 [N, 1, S, S] in [0, 1].
+    :ivar visible: float32 [N, 3, S, S] RGB in [0, 1], degraded
+    :ivar visible_target: likewise
+    :ivar infrared: float32 [N, 1, S, S] in [0, 1], degraded
+    :ivar infrared_target: likewise
     """
 
     visible: Tensor
@@ -44,9 +46,9 @@ class Sample(NamedTuple):
 class Shape:
     """Size and number of the crops of a batch.
 
-    :ivar size: side in pixels, a multiple of 16
-    :ivar visible: crops of visible images
-    :ivar infrared: crops of infrared images
+    :ivar size: side [pixels], a multiple of 16
+    :ivar visible: number of visible crops
+    :ivar infrared: number of infrared crops
     :ivar pairs: whether the n-th visible and the n-th infrared crop show the same place
     """
 
@@ -56,35 +58,33 @@ class Shape:
     pairs: bool = False
 
 
-def _leave_visible(
-    clean: np.ndarray, sky: np.ndarray | None, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _keep_visible(clean: np.ndarray, sky: np.ndarray | None, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return clean, clean
 
 
-def _leave_infrared(clean: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _keep_infrared(clean: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return clean, clean
 
 
 RECIPES: dict[str, tuple[DegradeVisible, DegradeInfrared]] = {
     "road": (degrade_visible, degrade_infrared),
     "medical": (degrade_functional, degrade_mri),
-    "none": (_leave_visible, _leave_infrared),
+    "none": (_keep_visible, _keep_infrared),
 }
-"""What is done to clean crops, by name."""
+"""Degradations of clean crops, by name."""
 
 
-class CropBatches(Dataset[Sample]):
-    """Batches by number.
+class CropBatches(Dataset[CropBatch]):
+    """Data set of batches, indexed by number.
 
     :param pack: path of an image pack
-    :param shapes: batch ``i`` takes shape ``i % len(shapes)``
+    :param shapes: batch ``i`` has shape ``i % len(shapes)``
+    :param seed: not negative
     :param first: number of the first batch
-    :param count: how many batches
-    :param seed: of all batches
-    :param recipe: degradations, a name of :data:`RECIPES`
-    :param rank: of several training processes; each draws crops of its own
-    :raises FileError: the pack is missing, or has no pairs where the shapes ask for infrared
+    :param count: number of batches
+    :param recipe: degradations, a key of :data:`RECIPES`
+    :param rank: index of the training process; each draws different crops
+    :raises FileError: the pack is missing, or has no pairs although the shapes require infrared
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class CropBatches(Dataset[Sample]):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> CropBatch:
         if index >= self.count:
             raise IndexError(index)
         number = self.first + index
@@ -126,11 +126,11 @@ class CropBatches(Dataset[Sample]):
                     entry = _choose(self.pairs, rng)
                     window = _window(entry, shape.size, rng)
                 infrared.append(self.degrade_infrared(window.cut(self.pack.infrared(entry)), rng))
-        return Sample(*_stack(visible), *_stack(infrared))
+        return CropBatch(*_stack(visible), *_stack(infrared))
 
 
 def start_worker(_: int) -> None:
-    """Loader processes compute on one thread each; the cores belong to the networks."""
+    """Limit a loader process to one thread, since the networks use the cores; a DataLoader's ``worker_init_fn``."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
 
@@ -159,7 +159,7 @@ def _choose(entries: list[Entry], rng: np.random.Generator) -> Entry:
 
 
 def _window(entry: Entry, size: int, rng: np.random.Generator) -> _Window:
-    """A square of the image that becomes a crop, often most of the image: exposure is judged by the whole."""
+    """Draw the square that becomes a crop. It often covers most of the image, which is needed to judge exposure."""
     side = min(round(size / rng.uniform(SMALLEST_SCALE, 1.0)), entry.height, entry.width)
     top = int(rng.integers(entry.height - side + 1))
     left = int(rng.integers(entry.width - side + 1))

@@ -1,7 +1,6 @@
-"""Labelled images in one memory-mapped file, and random degraded crops of them, batch by batch.
+"""Labeled images in one memory-mapped file, and batches of random degraded crops from it.
 
-Batch number ``i`` is a function of the ``seed`` and ``i`` alone, as in :mod:`textdifuse_ros.data.crops`. ``path`` is
-that of the pack; its index is ``PATH.json``.
+Batch ``i`` depends only on the seed and ``i``, as in :mod:`textdifuse_ros.data.crops`.
 """
 
 from __future__ import annotations
@@ -20,30 +19,32 @@ from torch.utils.data import Dataset
 
 from textdifuse_ros.data import degradations as d
 from textdifuse_ros.data.label_thermal import synthesize_thermal
-from textdifuse_ros.data.labels import BICYCLE, CAR, PERSON, THINGS, UNKNOWN, Labelled
+from textdifuse_ros.data.labels import BICYCLE, CAR, PERSON, THINGS, UNKNOWN, LabeledImage
 from textdifuse_ros.data.pack import new_pack, read_index
 from textdifuse_ros.data.recipes import degrade_infrared, degrade_visible
 from textdifuse_ros.errors import FileError
 
 CELL = 4
-"""Boxes are learned on a grid of cells of so many pixels."""
+"""Side of a cell of the grid on which boxes are learned [pixels]."""
 
 _PLANES = 6  # red, green, blue, infrared, codes, instances
 _SHARES = {"camvid": 0.5, "roadscene": 0.34, "drive": 0.16}  # of the crops
 _OBJECT_SHARES = {PERSON: 0.45, CAR: 0.35, BICYCLE: 0.2}
 _ON_OBJECT = 0.6  # share of the crops that are placed on an object
 _SCALES = (0.55, 1.7)
-_SPARED = 0.6  # share of the crops with one sensor blind whose other one is not degraded: there is nothing else to see
-_CLEAN = 0.25  # of the others
-_BLIND_VISIBLE, _BLIND_INFRARED, _MADE_UP_BLIND_INFRARED = 0.12, 0.12, 0.35
+_CLEAN_OTHER = 0.6  # where one sensor is blind: share of the crops whose other sensor is clean
+_CLEAN = 0.25  # share of clean crops otherwise
+_BLIND_VISIBLE, _BLIND_INFRARED, _BLIND_SYNTHETIC = 0.12, 0.12, 0.35  # shares of the crops with a blind sensor
 
 
 class LabelBatch(NamedTuple):
     """A batch of labeled crops.
 
-    Visible float32 [N, 3, S, S] RGB and infrared float32 [N, 1, S, S] in [0, 1], codes uint8 [N, S, S], boxes float32
-    [N, 4, S / 4, S / 4]: distances from the middle of a cell to the left, upper, right and lower edge of the object in
-    it [pixels], NaN where there is none or its extent is not known.
+    :ivar visible: float32 [N, 3, S, S] RGB in [0, 1]
+    :ivar infrared: float32 [N, 1, S, S] in [0, 1]
+    :ivar codes: uint8 [N, S, S], see :mod:`textdifuse_ros.data.labels`
+    :ivar boxes: float32 [N, 4, S / 4, S / 4], distances from the middle of a cell to the left, upper, right and lower
+        edge of the object in it [pixels]; NaN where there is no object or its extent is unknown
     """
 
     visible: Tensor
@@ -54,10 +55,15 @@ class LabelBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class LabelEntry:
-    """The place of one item in the file.
+    """The index entry of one labeled image.
 
-    :ivar offset: in bytes
-    :ivar objects: code, xmin, ymin, xmax, ymax of each object, the edges null where unknown
+    :ivar name: source and stem
+    :ivar height: [pixels]
+    :ivar width: [pixels]
+    :ivar offset: in the file [bytes]
+    :ivar infrared: whether it has an infrared image
+    :ivar night: whether the visible image is already dark
+    :ivar objects: code, xmin, ymin, xmax, ymax of each object; the edges are None where unknown
     """
 
     name: str
@@ -70,14 +76,17 @@ class LabelEntry:
 
     @property
     def boxes(self) -> np.ndarray:
-        """float32 [N, 4], NaN where unknown."""
+        """Boxes of the objects, float32 [N, 4], NaN where unknown."""
         return np.array([edges for _, *edges in self.objects], np.float32).reshape(-1, 4)
 
 
-def write_label_pack(path: str | Path, items: Iterable[Labelled]) -> int:
-    """Write a pack and its index ``PATH.json``; an existing one is replaced only by a complete one.
+def write_label_pack(path: str | Path, items: Iterable[LabeledImage]) -> int:
+    """Write a pack and its index ``PATH.json``; an existing pack is replaced only after the new one is complete.
 
+    :param path: of the pack
+    :param items: consumed one at a time
     :returns: number of items
+    :raises OSError: the file cannot be written
     """
     entries, offset, checksum = [], 0, 0
     with new_pack(Path(path)) as (file, index):
@@ -95,7 +104,7 @@ def write_label_pack(path: str | Path, items: Iterable[Labelled]) -> int:
     return len(entries)
 
 
-def _objects(item: Labelled) -> list[tuple[int, float | None, float | None, float | None, float | None]]:
+def _objects(item: LabeledImage) -> list[tuple[int, float | None, float | None, float | None, float | None]]:
     objects = []
     for number, box in enumerate(item.boxes.tolist(), 1):
         inside = item.codes[item.instances == number]
@@ -105,10 +114,12 @@ def _objects(item: Labelled) -> list[tuple[int, float | None, float | None, floa
 
 
 class LabelPack:
-    """A written pack, open for reading.
+    """A label pack, open for reading.
 
-    :ivar digest: sha256 of its index, in which the bytes of the images have a checksum
-    :raises FileError: missing, or shorter than its index says
+    :param path: of the pack
+    :ivar digest: SHA-256 of the index, which contains a checksum of the images
+    :ivar entries: one :class:`LabelEntry` per image
+    :raises FileError: missing, or of another length than its index states
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -117,22 +128,25 @@ class LabelPack:
         self._bytes = np.memmap(self.path, np.uint8, mode="r")
 
     def planes(self, entry: LabelEntry) -> np.ndarray:
-        """uint8 [H, W, 6], a read-only view: red, green, blue, infrared, codes, instances.
+        """The data of one image: red, green, blue, infrared, codes, instances.
 
-        :param entry: of the item
+        :param entry: of this pack
+        :returns: uint8 [H, W, 6], a read-only view of the file
         """
         size = entry.height * entry.width * _PLANES
         return self._bytes[entry.offset : entry.offset + size].reshape(entry.height, entry.width, _PLANES)
 
 
 class LabelBatches(Dataset[LabelBatch]):
-    """Batches by number.
+    """Data set of batches, indexed by number.
 
     :param pack: path of a label pack
-    :param size: side of the crops in pixels, a multiple of 32
-    :param crops: of a batch
+    :param size: side of the crops [pixels], a multiple of 32
+    :param crops: number of crops in a batch
+    :param seed: not negative
     :param first: number of the first batch
-    :param count: how many batches
+    :param count: number of batches
+    :raises FileError: the pack is missing, or has no items of a known source
     """
 
     def __init__(self, pack: str | Path, size: int, crops: int, seed: int, first: int, count: int) -> None:
@@ -183,23 +197,23 @@ class LabelBatches(Dataset[LabelBatch]):
         else:
             infrared = synthesize_thermal(visible, codes, instances, boxes, rng)
         visible = _jitter(visible, rng)
-        blind = _BLIND_INFRARED if entry.infrared else _MADE_UP_BLIND_INFRARED
+        blind = _BLIND_INFRARED if entry.infrared else _BLIND_SYNTHETIC
         chance = rng.random()
         no_visible, no_infrared = chance < _BLIND_VISIBLE, _BLIND_VISIBLE <= chance < _BLIND_VISIBLE + blind
         if no_visible:
             visible = _blind(visible.shape, rng)
-        elif not entry.night and rng.random() >= (_SPARED if no_infrared else _CLEAN):
+        elif not entry.night and rng.random() >= (_CLEAN_OTHER if no_infrared else _CLEAN):
             visible, _ = degrade_visible(visible, np.where(codes == 0, 255, 0).astype(np.uint8), rng)
         if no_infrared:
             infrared = _blind(infrared.shape, rng)
-        elif not (no_visible and rng.random() < _SPARED):
+        elif not (no_visible and rng.random() < _CLEAN_OTHER):
             infrared, _ = degrade_infrared(infrared, rng)
         return visible, infrared, codes, box_distances(instances, boxes)
 
     def _window(self, entry: LabelEntry, kind: int | None, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """A square part of an item, scaled to the crop's size, its boxes carried along.
+        """Draw a square part of an image, scaled to the crop's size, with its boxes.
 
-        :param kind: class of the object it is to show, or None
+        :param kind: class of the object to show, or None
         """
         planes, size = self.pack.planes(entry), self.size
         side = min(round(size / rng.uniform(*_SCALES)), entry.height, entry.width)
@@ -245,7 +259,7 @@ def box_distances(instances: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def _jitter(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Other cameras: saturation, contrast, level, gamma."""
+    """Vary saturation, contrast, level and gamma, as between cameras."""
     if rng.random() < 0.4:
         return image
     grey = image.mean(2, keepdims=True)
@@ -255,7 +269,7 @@ def _jitter(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _blind(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """What a sensor that sees nothing sends: one level, with or without noise."""
+    """The image of a blind sensor: one level, with or without noise."""
     level = 0.0 if rng.random() < 0.5 else rng.uniform(0, 1)
     image = np.full(shape, level, np.float32)
     if rng.random() < 0.5:

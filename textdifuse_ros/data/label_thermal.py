@@ -1,11 +1,8 @@
-"""Synthesize a thermal image from labels, for the thousands of labeled frames that have none.
+"""Synthetic thermal images from labels, for labeled frames without an infrared image.
 
-The rules of any weather are kept: persons are mostly the warmest, the sky is the coldest, cars are warm below and
+They keep what holds in any weather: persons are mostly the warmest, the sky is the coldest, and cars are warm below and
 differ from one another. Everything else is random, so that a network learns to rely on shape and on the other sensor:
-the level of every class, how strongly and with which sign the visible's texture shows in it, gradients, blur, the
-camera's contrast.
-
-Every ``rng`` is a ``numpy.random.Generator``, the only source of randomness.
+the level of every class, strength and sign of the visible texture, gradients, blur, and the camera's contrast.
 """
 
 from __future__ import annotations
@@ -22,18 +19,19 @@ _SKY, _ROAD, _PAVEMENT = (CLASSES.index(name) for name in ("sky", "road", "pavem
 def synthesize_thermal(
     visible: np.ndarray, codes: np.ndarray, instances: np.ndarray, boxes: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Synthesize one random thermal image of a labeled frame.
+    """Draw a random thermal image of a labeled frame.
 
-    :param visible: float32 [H, W, 3] in [0, 1], undegraded
+    :param visible: float32 [H, W, 3] in [0, 1], clean
     :param codes: uint8 [H, W], see :mod:`textdifuse_ros.data.labels`
     :param instances: uint8 [H, W], numbers of objects, 0 for none
     :param boxes: float32 [N, 4] of the objects [pixels], NaN where unknown
+    :param rng: source of all randomness
     :returns: float32 [H, W] in [0, 1]
     """
     grey = cv2.cvtColor(visible, cv2.COLOR_RGB2GRAY)
     detail = grey - cv2.GaussianBlur(grey, (0, 0), 4)
     height, width = grey.shape
-    # For each code: level, share of the luma, share of its fine texture.
+    # For each code: level, weight of the luma, weight of its fine texture.
     level = rng.uniform(0.2, 0.65, CODES)
     level[_SKY] = rng.uniform(0.0, 0.15) if rng.random() < 0.85 else rng.uniform(0.2, 0.5)
     level[_PAVEMENT] = level[_ROAD] + rng.normal(0, 0.06)
@@ -48,7 +46,7 @@ def synthesize_thermal(
     heat += np.take(texture, codes).astype(np.float32) * detail
     heat += rng.uniform(0, 0.25) * (smooth_field(height, width, int(rng.integers(2, 5)), rng) - 0.5)
     _warm_objects(heat, codes, instances, boxes, rng)
-    # The sensors never match quite.
+    # The registration of the sensors is never exact.
     shift = np.array([[1, 0, rng.normal(0, 0.8)], [0, 1, rng.normal(0, 0.6)]], np.float32)
     heat = cv2.warpAffine(heat, shift, (width, height), borderMode=cv2.BORDER_REPLICATE)
     heat = cv2.GaussianBlur(heat, (0, 0), rng.uniform(0.4, 1.4))
@@ -61,7 +59,7 @@ def synthesize_thermal(
 def _warm_objects(
     heat: np.ndarray, codes: np.ndarray, instances: np.ndarray, boxes: np.ndarray, rng: np.random.Generator
 ) -> None:
-    """What sets one object apart from the next of its class; cars are warmer below, persons have cool clothes."""
+    """Vary the objects of a class: cars are warmer below, persons wear cooler clothes."""
     for number in np.unique(instances):
         if not number:
             continue

@@ -1,9 +1,7 @@
-"""Images with labels for the localizer: its classes, CamVid's labels, RoadScene's boxes.
+"""Labeled images for the localizer: its classes, CamVid's labels, RoadScene's boxes.
 
-A label image holds codes. The first ones are the classes; the codes beyond allow several classes, where the source
-of the labels does not say which: CamVid labels a bicyclist as a whole, a box says nothing about what is outside it.
-
-``root`` is a data folder that contains the public sets by their names.
+A label image contains codes. The first ones are the classes; further codes allow several classes, where the source is
+ambiguous: CamVid labels a bicyclist as a whole, and boxes do not label the pixels outside them.
 """
 
 from __future__ import annotations
@@ -19,34 +17,36 @@ import numpy as np
 from textdifuse_ros.errors import FileError
 
 CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "person", "bicycle")
-"""What the localizer tells apart, in the order of its channels."""
+"""Classes of the localizer, in the order of its channels."""
 
 CAR, PERSON, BICYCLE = (CLASSES.index(name) for name in ("car", "person", "bicycle"))
 THINGS = (CAR, PERSON, BICYCLE)
-"""Classes that come in countable objects."""
+"""Classes of countable objects."""
 
 RIDER, STUFF, UNKNOWN = len(CLASSES), len(CLASSES) + 1, len(CLASSES) + 2
-"""Codes beyond the classes: person or bicycle; anything but a thing; anything."""
+"""Codes beyond the classes: person or bicycle; any class but the things; any class."""
 
 CODES = UNKNOWN + 1
+"""Number of codes."""
 
-_CAMVID_BICYCLIST, _CAMVID_UNLABELLED = 10, 11
-_LEAST_AREA = 24  # of an object, in pixels
-# Components of CamVid's labels with another ratio of width to height are taken for several objects, or parts of one.
+_CAMVID_BICYCLIST, _CAMVID_UNLABELED = 10, 11
+_LEAST_AREA = 24  # of an object [pixels]
+# Connected regions of CamVid's labels with another ratio of width to height are several objects, or parts of one.
 _RATIOS = {CAR: (0.5, 2.8), PERSON: (0.15, 0.75), RIDER: (0.2, 1.3)}
 _LEAST_FILL = {CAR: 0.55, PERSON: 0.35, RIDER: 0.35}
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """One image or pair with its labels.
+class LabeledImage:
+    """A visible image or a pair with its labels.
 
+    :ivar name: source and stem
     :ivar visible: uint8 [H, W, 3] RGB
-    :ivar infrared: uint8 [H, W], or None where one has to be made up
+    :ivar infrared: uint8 [H, W], or None where it is to be synthesized
     :ivar codes: uint8 [H, W], a class, RIDER, STUFF or UNKNOWN
     :ivar instances: uint8 [H, W], 0 or the number of an object
     :ivar boxes: float32 [N, 4], xmin, ymin, xmax, ymax of object number n + 1 [pixels]; NaN where its extent is unknown
-    :ivar night: whether the visible is dark already
+    :ivar night: whether the visible image is already dark
     """
 
     name: str
@@ -69,11 +69,12 @@ def allowed_classes() -> np.ndarray:
     return table
 
 
-def camvid_items(root: Path, split: str) -> Iterator[Labelled]:
-    """The labeled frames of CamVid below a data folder, by name.
+def camvid_items(root: Path, split: str) -> Iterator[LabeledImage]:
+    """Read the labeled frames of CamVid, by name.
 
+    :param root: data folder that contains ``camvid``
     :param split: train, val or test
-    :raises FileError: not there, or a frame without labels
+    :raises FileError: the data set is missing, or a frame has no labels
     """
     folder = root / "camvid" / split
     images = sorted((folder / "images").glob("*"))
@@ -83,23 +84,26 @@ def camvid_items(root: Path, split: str) -> Iterator[Labelled]:
         labels = read_image(folder / "labels" / f"{path.stem}.png", cv2.IMREAD_UNCHANGED)
         visible = np.ascontiguousarray(read_image(path, cv2.IMREAD_COLOR)[:, :, ::-1])
         codes, instances, boxes = _camvid_objects(camvid_codes(labels))
-        yield Labelled(f"camvid/{split}/{path.stem}", visible, None, codes, instances, boxes)
+        yield LabeledImage(f"camvid/{split}/{path.stem}", visible, None, codes, instances, boxes)
 
 
 def camvid_codes(labels: np.ndarray) -> np.ndarray:
-    """Convert CamVid's indices to codes; a bicyclist is a RIDER as a whole.
+    """Convert CamVid's indices to codes; a bicyclist becomes RIDER as a whole.
 
     :param labels: uint8 [H, W], CamVid's indices
     :returns: uint8 [H, W]
     """
     codes = labels.copy()  # the first ten indices are the same
     codes[labels == _CAMVID_BICYCLIST] = RIDER
-    codes[labels >= _CAMVID_UNLABELLED] = UNKNOWN
+    codes[labels >= _CAMVID_UNLABELED] = UNKNOWN
     return codes
 
 
 def _camvid_objects(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Objects from the connected regions of a label image; a rider becomes a person above a bicycle."""
+    """Split a label image into objects by connected regions; a rider becomes a person above a bicycle.
+
+    :returns: codes, instances and boxes as in :class:`LabeledImage`
+    """
     split = codes.copy()
     instances = np.zeros_like(codes)
     boxes: list[tuple[float, ...]] = []
@@ -129,12 +133,13 @@ def _camvid_objects(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return split, instances, np.array(boxes, np.float32).reshape(-1, 4)
 
 
-def roadscene_items(root: Path) -> Iterator[Labelled]:
-    """RoadScene's training pairs that have boxes, by name, without those that lie near a test frame.
+def roadscene_items(root: Path) -> Iterator[LabeledImage]:
+    """Read RoadScene's training pairs that have boxes, by name, without those close to a test frame.
 
-    Inside a box the object is cut out by GrabCut on luma, infrared and color; outside all boxes is no thing.
+    Inside a box the object is segmented by GrabCut on luma, infrared and color; outside all boxes the code is STUFF.
 
-    :raises FileError: not there
+    :param root: data folder that contains ``roadscene``
+    :raises FileError: the data set is missing
     """
     folder = root / "roadscene" / "train"
     names = [name for name in roadscene_names(root) if (folder / "boxes" / f"{name}.txt").is_file()]
@@ -145,9 +150,10 @@ def roadscene_items(root: Path) -> Iterator[Labelled]:
 
 
 def roadscene_names(root: Path) -> list[str]:
-    """RoadScene's training pairs, by name, without those that lie near a test frame.
+    """The names of RoadScene's training pairs, without those close to a test frame.
 
-    :raises FileError: not there
+    :param root: data folder that contains ``roadscene``
+    :raises FileError: the data set is missing
     """
     road = root / "roadscene"
     near: set[str] = set()
@@ -160,20 +166,23 @@ def roadscene_names(root: Path) -> list[str]:
 
 
 def read_road_pair(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read a RoadScene pair: visible uint8 [H, W, 3] RGB and infrared uint8 [H, W].
+    """Read a RoadScene pair.
 
-    :param folder: with ``vis`` and ``ir``
-    :param name: stem of the files
+    :param folder: contains ``vis`` and ``ir``
+    :param name: stem of the pair
+    :returns: visible uint8 [H, W, 3] RGB and infrared uint8 [H, W]
+    :raises FileError: missing or unreadable
     """
     visible = read_image(folder / "vis" / f"{name}.jpg", cv2.IMREAD_COLOR)[:, :, ::-1]
     return np.ascontiguousarray(visible), read_image(folder / "ir" / f"{name}.jpg", cv2.IMREAD_GRAYSCALE)
 
 
 def read_boxes(path: Path) -> list[tuple[str, tuple[float, float, float, float]]]:
-    """Read the objects of a file with lines ``class left top right bottom``.
+    """Read the objects of a file with lines of the form ``class left top right bottom``.
 
-    :param path: of the file
-    :raises FileError: unreadable, a line of another form, or a box without an inside
+    :param path: of the text file
+    :returns: class and box (xmin, ymin, xmax, ymax) [pixels] of each object
+    :raises FileError: unreadable, a malformed line, or an empty box
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -187,7 +196,7 @@ def read_boxes(path: Path) -> list[tuple[str, tuple[float, float, float, float]]
         try:
             name, *edges = words
             xmin, ymin, xmax, ymax = map(float, edges)
-            # Written so that it refuses NaN, too.
+            # This form also rejects NaN.
             if not (-math.inf < xmin < xmax < math.inf and -math.inf < ymin < ymax < math.inf):
                 raise ValueError
         except ValueError as error:
@@ -202,18 +211,18 @@ def label_from_boxes(
     visible: np.ndarray,
     infrared: np.ndarray,
     objects: list[tuple[str, tuple[float, float, float, float]]],
-) -> Labelled:
-    """A labeled pair from boxes alone.
+) -> LabeledImage:
+    """Label a pair from its boxes.
 
-    :param name: of the item
+    :param name: source and stem
     :param visible: uint8 [H, W, 3] RGB
     :param infrared: uint8 [H, W]
-    :param objects: classes outside THINGS make their box unknown
+    :param objects: class and box of each object; a box of a class outside THINGS becomes UNKNOWN
     """
     codes = np.full(infrared.shape, STUFF, np.uint8)
     instances = np.zeros(infrared.shape, np.uint8)
     boxes: list[tuple[float, ...]] = []
-    ordered = sorted(objects, key=lambda item: item[1][3])  # what reaches lower stands nearer and covers the rest
+    ordered = sorted(objects, key=lambda item: item[1][3])  # objects that reach lower are nearer and cover the others
     for _, box in ordered:
         codes[_inside(box)] = UNKNOWN
     for kind, box in ordered:
@@ -221,9 +230,9 @@ def label_from_boxes(
             continue
         boxes.append(box)
         mask = np.zeros(codes.shape, bool)
-        mask[_inside(box)] = _cut_out(visible, infrared, box)
+        mask[_inside(box)] = _segment(visible, infrared, box)
         codes[mask], instances[mask] = CLASSES.index(kind), len(boxes)
-    return Labelled(name, visible, infrared, codes, instances, np.array(boxes, np.float32).reshape(-1, 4))
+    return LabeledImage(name, visible, infrared, codes, instances, np.array(boxes, np.float32).reshape(-1, 4))
 
 
 def _inside(box: tuple[float, float, float, float]) -> tuple[slice, slice]:
@@ -231,8 +240,8 @@ def _inside(box: tuple[float, float, float, float]) -> tuple[slice, slice]:
     return slice(ymin, max(ymax, ymin + 1)), slice(xmin, max(xmax, xmin + 1))
 
 
-def _cut_out(visible: np.ndarray, infrared: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
-    """The object within its box, bool [h, w]: GrabCut where it is large enough to tell, else an ellipse."""
+def _segment(visible: np.ndarray, infrared: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
+    """Segment the object within its box, bool [h, w]: by GrabCut if it is large enough, else by an ellipse."""
     rows, columns = _inside(box)
     height, width = infrared[rows, columns].shape
     y, x = np.mgrid[:height, :width]
@@ -257,9 +266,9 @@ def _cut_out(visible: np.ndarray, infrared: np.ndarray, box: tuple[float, float,
 
 
 def read_image(path: Path, flags: int) -> np.ndarray:
-    """Read an image by OpenCV.
+    """Read an image with OpenCV.
 
-    :param path: of the file
+    :param path: of the image
     :param flags: of ``cv2.imread``
     :raises FileError: missing or unreadable
     """

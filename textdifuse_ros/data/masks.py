@@ -1,9 +1,7 @@
-"""Random object masks for training the re-modulation.
+"""Random object masks for training the text re-modulation.
 
-A localizer gives masks that follow borders, boxes, and wrong masks. So half of these are grown from the image and
-follow its borders, and the rest are independent of it.
-
-Every ``rng`` is a ``numpy.random.Generator``, the only source of randomness.
+A localizer returns masks that follow edges, boxes, and wrong masks. So half of the random masks are grown from the
+image and follow its edges, and the others are independent of it.
 """
 
 from __future__ import annotations
@@ -14,16 +12,19 @@ import numpy as np
 from textdifuse_ros.data.degradations import smooth_field
 
 MOST = 6
-"""Objects of a crop."""
+"""Largest number of objects of a crop."""
+
 LEAST_AREA, LARGEST_SHARE = 30, 0.3
+"""Smallest object [pixels], and largest object as a share of the crop."""
 
 
 def random_masks(visible: np.ndarray, infrared: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """One to six objects that do not overlap; none of them is larger than 30 % of the crop, or smaller than 30 pixels.
+    """Draw up to six objects that do not overlap, of 30 pixels to 30 % of the crop.
 
     :param visible: float32 [H, W] in [0, 1], luma
     :param infrared: float32 [H, W] in [0, 1]
-    :returns: bool [H, W] each; seldom none at all
+    :param rng: source of all randomness
+    :returns: bool [H, W] each; rarely an empty list
     """
     free = np.ones(visible.shape, bool)
     masks = []
@@ -48,7 +49,7 @@ def random_masks(visible: np.ndarray, infrared: np.ndarray, rng: np.random.Gener
 
 
 def _grown(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A region of nearly one grey level around a place that stands out from its surroundings."""
+    """A region of similar grey level around a place that stands out from its surroundings."""
     smooth = cv2.GaussianBlur(image, (0, 0), 1.2)
     apart = np.abs(smooth - cv2.blur(smooth, (41, 41)))
     rows, columns = rng.integers(image.shape[0], size=12), rng.integers(image.shape[1], size=12)
@@ -62,7 +63,7 @@ def _grown(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _box_around(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The box around a mask, up to a tenth wider at each side."""
+    """The box around a mask, enlarged by up to a tenth at each side."""
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
     grow = rng.uniform(0, 0.1, 4) * (width, height, width, height)
     box = np.zeros_like(mask)
@@ -74,7 +75,7 @@ def _box_around(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _ellipse(shape: tuple[int, ...], rng: np.random.Generator, scale: float = 1.0) -> np.ndarray:
-    """An ellipse of 3 to 45 pixels' half axis, of any slant."""
+    """An ellipse with semi-axes of 3 to 45 pixels and any orientation."""
     long = scale * float(np.exp(rng.uniform(np.log(4), np.log(45))))
     axes = (max(3, round(long)), max(3, round(long * rng.uniform(0.3, 1))))
     center = (int(rng.integers(shape[1])), int(rng.integers(shape[0])))

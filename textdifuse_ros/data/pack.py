@@ -1,7 +1,4 @@
-"""All training images in one memory-mapped file, of which a crop reads only its own bytes.
-
-``path`` is that of the pack, ``entry`` one item of its index.
-"""
+"""All training images in one file, written once and memory-mapped: a crop reads only its own bytes."""
 
 from __future__ import annotations
 
@@ -23,9 +20,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Entry:
-    """The places of one item's images in the file.
+    """The index entry of one item.
 
-    :ivar visible, infrared, sky: offset in bytes; -1 where there is none
+    :ivar name: source and stem
+    :ivar height: [pixels]
+    :ivar width: [pixels]
+    :ivar visible: offset in the file [bytes]
+    :ivar infrared: likewise; -1 if there is none
+    :ivar sky: likewise; -1 if there is none
     """
 
     name: str
@@ -37,11 +39,13 @@ class Entry:
 
 
 def read_index(path: Path, kind: str, entry: Callable[..., T]) -> tuple[str, list[T]]:
-    """Read the digest and the entries of a pack's index.
+    """Read the index of a pack.
 
-    :param kind: name of the kind with its article, for errors
-    :param entry: takes the values of one entry by name
-    :raises FileError: pack or index are missing, of another kind, or not of the length that the index says
+    :param path: of the pack; the index is ``PATH.json``
+    :param kind: kind of pack with its article, for errors
+    :param entry: creates an entry from keyword arguments
+    :returns: SHA-256 of the index, and the entries
+    :raises FileError: pack or index is missing, of another kind, or of another length than the index states
     """
     index = path.with_suffix(path.suffix + ".json")
     if not path.is_file() or not index.is_file():
@@ -52,17 +56,19 @@ def read_index(path: Path, kind: str, entry: Callable[..., T]) -> tuple[str, lis
         size, entries = int(content["bytes"]), [entry(**values) for values in content["entries"]]
     except (ValueError, KeyError, TypeError) as error:
         found = f"something else ({error})"
-        raise FileError(str(index), f"the index of {kind}", found, "pack it again") from None
+        raise FileError(str(index), f"the index of {kind}", found, "create the pack again") from None
     if size != path.stat().st_size:
-        raise FileError(str(path), f"{size} bytes long", path.stat().st_size, "pack it again")
+        raise FileError(str(path), f"{size} bytes long", path.stat().st_size, "create the pack again")
     return hashlib.sha256(text).hexdigest(), entries
 
 
 @contextmanager
 def new_pack(path: Path) -> Iterator[tuple[BinaryIO, dict[str, Any]]]:
-    """Write a pack: yields its file and the content of its index; installed when the block ends without an error.
+    """Open a new pack for writing; it replaces an existing one when the block ends without an error.
 
-    :raises OSError: it cannot be written; nothing remains
+    :param path: of the pack
+    :returns: the file, and a dictionary for the contents of the index
+    :raises OSError: the pack cannot be written; the partial file is deleted
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -77,11 +83,12 @@ def new_pack(path: Path) -> Iterator[tuple[BinaryIO, dict[str, Any]]]:
 
 
 class ImagePack:
-    """A written pack, open for reading; may be opened by several processes at once.
+    """An image pack, open for reading; several processes may open it at the same time.
 
-    :param path: of the pack; ``PATH.json`` beside it is its index
-    :ivar digest: sha256 of the index, which holds that of the images
-    :raises FileError: missing, or shorter than its index says
+    :param path: of the pack; its index is ``PATH.json``
+    :ivar digest: SHA-256 of the index, which contains that of the images
+    :ivar entries: one :class:`Entry` per item
+    :raises FileError: missing, or of another length than its index states
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -90,15 +97,27 @@ class ImagePack:
         self._bytes = np.memmap(self.path, np.uint8, mode="r")
 
     def visible(self, entry: Entry) -> np.ndarray:
-        """uint8 [H, W, 3] RGB, a read-only view of the file."""
+        """The visible image.
+
+        :param entry: of this pack
+        :returns: uint8 [H, W, 3] RGB, a read-only view of the file
+        """
         return self._view(entry.visible, (entry.height, entry.width, 3))
 
     def infrared(self, entry: Entry) -> np.ndarray:
-        """uint8 [H, W], a read-only view of the file."""
+        """The infrared image.
+
+        :param entry: of this pack, with an infrared image
+        :returns: uint8 [H, W], a read-only view of the file
+        """
         return self._view(entry.infrared, (entry.height, entry.width))
 
     def sky(self, entry: Entry) -> np.ndarray | None:
-        """uint8 [H, W], 255 in the sky, or None where that is unknown."""
+        """The mask of the sky.
+
+        :param entry: of this pack
+        :returns: uint8 [H, W], 255 in the sky; None if unknown
+        """
         return None if entry.sky < 0 else self._view(entry.sky, (entry.height, entry.width))
 
     def _view(self, offset: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -106,22 +125,25 @@ class ImagePack:
 
 
 def write_pack(path: str | Path, items: Iterable[Item]) -> int:
-    """Write a pack and its index; an existing one is replaced only by a complete one.
+    """Write a pack and its index; an existing pack is replaced only after the new one is complete.
 
+    :param path: of the pack
+    :param items: consumed one at a time
     :returns: number of items
+    :raises OSError: the file cannot be written
     """
     entries = []
     offset = 0
     digest = hashlib.sha256()
     with new_pack(Path(path)) as (file, content):
         for item in items:
-            places = []
+            offsets = []
             for image in (item.visible, item.infrared, item.sky):
-                places.append(-1 if image is None else offset)
+                offsets.append(-1 if image is None else offset)
                 if image is not None:
                     data = np.ascontiguousarray(image, np.uint8).tobytes()
                     digest.update(data)
                     offset += file.write(data)
-            entries.append(Entry(item.name, *item.visible.shape[:2], *places))
+            entries.append(Entry(item.name, *item.visible.shape[:2], *offsets))
         content |= {"bytes": offset, "sha256": digest.hexdigest(), "entries": [vars(entry) for entry in entries]}
     return len(entries)

@@ -1,7 +1,6 @@
-"""The sources of training images: own pairs and clean images, and public sets by their folders.
+"""Lists of training images: the user's pairs and clean images, and public data sets.
 
-A :class:`Source` is an image on disk. Lists of them are concatenated, shuffled and then read one by one. ``root`` is a
-folder that contains public sets.
+A :class:`Source` is an image on disk; lists of them are concatenated, shuffled and then read one by one.
 """
 
 from __future__ import annotations
@@ -20,19 +19,19 @@ from textdifuse_ros.image.thermal import to_uint8
 
 CAMVID_SKY = 0
 LONGEST_SIDE = 960
-"""Larger images are scaled down to this [px]: a crop is to show a good part of the scene."""
+"""Larger images are scaled down to this [px], so that a crop shows a good part of the scene."""
 
 HARVARD = ("ct-mri", "pet-mri", "spect-mri")
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image, or one aligned pair, for training.
+    """A visible image or an aligned pair for training.
 
-    :ivar name: of its origin
+    :ivar name: source and stem
     :ivar visible: uint8 [H, W, 3] RGB
     :ivar infrared: uint8 [H, W], or None
-    :ivar sky: uint8 [H, W], 255 where the sky is, or None where that is unknown
+    :ivar sky: uint8 [H, W], 255 in the sky; None if unknown
     """
 
     name: str
@@ -43,10 +42,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Source:
-    """One item still on disk.
+    """An item on disk.
 
-    :ivar labels: CamVid's image of classes, from which the sky is taken
-    :ivar street: whether a bright region at the upper border is the sky
+    :ivar name: source and stem
+    :ivar visible: path of the visible image
+    :ivar infrared: path of the infrared image, or None
+    :ivar labels: path of CamVid's label image, which contains the sky, or None
+    :ivar street: whether a bright region at the upper border is taken for the sky
     """
 
     name: str
@@ -56,10 +58,10 @@ class Source:
     street: bool = False
 
     def load(self) -> Item:
-        """Read the images, scaled down where they are larger than :data:`LONGEST_SIDE`.
+        """Read the images, scaled down if they are larger than :data:`LONGEST_SIDE`.
 
-        :raises FileError: not readable
-        :raises ImageError: the images of a pair are not of one size
+        :raises FileError: unreadable
+        :raises ImageError: the images of a pair differ in size
         """
         visible = to_uint8(read_visible(self.visible), str(self.visible))
         infrared = None
@@ -81,10 +83,10 @@ class Source:
 
 
 def load_shuffled(sources: Sequence[Source], seed: int = 0) -> Iterator[Item]:
-    """Read the sources in a shuffled order, since neighbors in a folder are often similar.
+    """Read the sources in random order, since neighbors in a folder are often similar.
 
-    :param sources: to read
-    :param seed: of the order
+    :param sources: not changed
+    :param seed: determines the order
     """
     shuffled = list(sources)
     random.Random(seed).shuffle(shuffled)
@@ -93,10 +95,10 @@ def load_shuffled(sources: Sequence[Source], seed: int = 0) -> Iterator[Item]:
 
 
 def pair_sources(visible: Path, infrared: Path) -> list[Source]:
-    """The pairs of two folders, by stem.
+    """List the pairs of two folders, matched by stem.
 
-    :param visible: folder of visible images
-    :param infrared: folder of infrared images
+    :param visible: folder of the visible images
+    :param infrared: folder of the infrared images
     :raises FileError: a folder is missing or empty, or an image has no counterpart
     """
     listing = find_pairs(visible, infrared)
@@ -113,18 +115,19 @@ def pair_sources(visible: Path, infrared: Path) -> list[Source]:
 
 
 def clean_sources(folder: Path) -> list[Source]:
-    """The visible images of a folder, without degradations of their own.
+    """List the clean visible images of a folder.
 
+    :param folder: path
     :raises FileError: the folder is missing or empty
     """
     return [Source(f"clean/{folder.name}/{path.stem}", path) for path in _images(folder)]
 
 
 def harvard_sources(root: Path) -> list[Source]:
-    """The training pairs of the Harvard Whole Brain Atlas: CT, PET or SPECT as the visible, MRI as the infrared one.
+    """List the training pairs of the Harvard Whole Brain Atlas: CT, PET or SPECT as visible, MRI as infrared.
 
-    :param root: holds some of ``ct-mri``, ``pet-mri``, ``spect-mri``, each with ``train/a`` and ``train/b``
-    :raises FileError: none of them
+    :param root: contains some of ``ct-mri``, ``pet-mri``, ``spect-mri``, each with ``train/a`` and ``train/b``
+    :raises FileError: ``root`` contains none of them
     """
     found = [root / name / "train" for name in HARVARD if (root / name / "train").is_dir()]
     if not found:
@@ -137,12 +140,13 @@ def harvard_sources(root: Path) -> list[Source]:
 
 
 def road_sources(root: Path) -> list[Source]:
-    """The images of roads in a data folder with some of ``roadscene``, ``camvid`` and ``bsds500``.
+    """List the training images of ``roadscene``, ``camvid`` and ``bsds500``, as far as they exist.
 
-    RoadScene's training pairs without those that lie near a test frame, their larger visible originals, CamVid's
+    These are RoadScene's training pairs without those close to a test frame, their larger visible originals, CamVid's
     training frames with their sky, and the BSDS images.
 
-    :raises FileError: the folder holds none of the sets
+    :param root: data folder that contains the data sets
+    :raises FileError: ``root`` contains none of them
     """
     sources: list[Source] = []
     road, camvid = root / "roadscene", root / "camvid" / "train"
@@ -175,8 +179,8 @@ def _images(folder: Path) -> list[Path]:
 def _check_size(path: Path, image: np.ndarray, visible: np.ndarray) -> None:
     if image.shape != visible.shape[:2]:
         height, width = visible.shape[:2]
-        due = f"as large as the visible image of its pair ({width} x {height} pixels)"
-        raise ImageError(f"the image {path}", due, f"{image.shape[1]} x {image.shape[0]}")
+        expected = f"as large as the visible image of its pair ({width} x {height} pixels)"
+        raise ImageError(f"the image {path}", expected, f"{image.shape[1]} x {image.shape[0]}")
 
 
 def _shrink(image: np.ndarray, scale: float) -> np.ndarray:
@@ -184,7 +188,7 @@ def _shrink(image: np.ndarray, scale: float) -> np.ndarray:
 
 
 def _bright_sky(visible: np.ndarray) -> np.ndarray:
-    """A guess at the sky of a street by day: the bright region that touches the upper border."""
+    """Estimate the sky of a street by day: the bright regions that touch the upper border."""
     grey = cv2.GaussianBlur(cv2.cvtColor(visible, cv2.COLOR_RGB2GRAY), (0, 0), 2)
     _, regions = cv2.connectedComponents((grey > 150).astype(np.uint8))
     touching = np.unique(regions[0][grey[0] > 150])

@@ -1,10 +1,8 @@
-"""Random degradations for training: those of a road, alone and compounded.
+"""Random degradations of road scenes for training, single and combined.
 
-Darkness is a field of light, not a factor: lamps make pools, the sky is dark, and light sources keep shining. Scenes
-without a trace in the dark cannot be restored, so the target is not the day but the clean scene with at most ``GAIN``
-times the remaining light. A network trained on it does not lift black to fog.
-
-Every ``rng`` is a ``numpy.random.Generator``, the only source of randomness.
+Darkness is a field of illumination, not a factor: lamps light their surroundings, the sky is dark, and light sources
+stay bright. Details lost in the dark cannot be restored, so the target is not the scene by day: it is the clean scene
+with at most ``GAIN`` times the light that is left. So a network does not learn to brighten black areas to fog.
 """
 
 from __future__ import annotations
@@ -15,16 +13,17 @@ import numpy as np
 from textdifuse_ros.data import degradations as d
 
 GAIN = 20.0
-"""Largest gain in linear light that the target asks for (about 4 in coded values)."""
+"""Largest gain of the target in linear light (about 4 in coded values)."""
 
 
 def degrade_visible(
     clean: np.ndarray, sky: np.ndarray | None, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One random degradation of a visible image.
+    """Degrade a visible image at random.
 
     :param clean: float32 [H, W, 3] in [0, 1]
-    :param sky: uint8 [H, W], 255 in the sky, or None
+    :param sky: uint8 [H, W], 255 in the sky; None if unknown
+    :param rng: source of all randomness
     :returns: the degraded image and its target, like ``clean``
     """
     if rng.random() < 0.25:
@@ -51,10 +50,11 @@ def degrade_visible(
 
 
 def degrade_infrared(clean: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One random degradation of an infrared image; the clean one is the target.
+    """Degrade an infrared image at random.
 
     :param clean: float32 [H, W] in [0, 1]
-    :returns: the degraded image and its target, like ``clean``
+    :param rng: source of all randomness
+    :returns: the degraded image and its target, the clean one
     """
     if rng.random() < 0.4:
         return clean, clean
@@ -70,7 +70,7 @@ def degrade_infrared(clean: np.ndarray, rng: np.random.Generator) -> tuple[np.nd
 
 
 def _cast(rng: np.random.Generator) -> np.ndarray:
-    """Gains of red, green and blue in linear light: of a camera's white balance, or of a lamp, from blue to sodium."""
+    """Draw gains of red, green and blue in linear light, of a white balance or a lamp, from blue to sodium."""
     gains = rng.normal(0, 0.2, 3)
     if rng.random() < 0.6:
         gains -= rng.uniform(-0.5, 1.2) * np.array([0.0, 0.33, 1.0])
@@ -87,10 +87,10 @@ def _blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _night(clean: np.ndarray, sky: np.ndarray | None, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Darkness over a scene, and the same scene as bright as it can be restored."""
+    """Darken a scene; returns it and the target, the scene as bright as it can be restored."""
     height, width = clean.shape[:2]
     base = float(np.exp(rng.uniform(np.log(0.006), np.log(0.4))))
-    # Uneven over the image: a factor of up to e^1.5 both ways.
+    # The illumination varies over the image by a factor of up to e^1.5 in both directions.
     unevenness = rng.uniform(0, 1.5)
     field = base * np.exp(unevenness * 2 * (d.smooth_field(height, width, int(rng.integers(2, 6)), rng) - 0.5))
     for _ in range(int(rng.integers(0, 4))):
@@ -108,7 +108,7 @@ def _night(clean: np.ndarray, sky: np.ndarray | None, rng: np.random.Generator) 
 
 
 def _pool(height: int, width: int, radius: float, rng: np.random.Generator) -> np.ndarray:
-    """A pool of light: elliptic, bright in the middle, float32 [H, W] in (0, 1]."""
+    """Draw the elliptic light of a lamp on its surroundings, float32 [H, W] in (0, 1]."""
     y, x = np.ogrid[:height, :width]
     cy, cx = rng.uniform(0, height), rng.uniform(0, width)
     flat = rng.uniform(0.4, 1.0)
@@ -117,7 +117,7 @@ def _pool(height: int, width: int, radius: float, rng: np.random.Generator) -> n
 
 
 def _lamps(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Sources of light seen directly, with their glare, linear light, float32 [H, W, 3]."""
+    """Draw visible light sources with their glare, linear float32 [H, W, 3]."""
     y, x = np.ogrid[:height, :width]
     light = np.zeros((height, width, 3), np.float32)
     for _ in range(int(rng.integers(1, 5))):

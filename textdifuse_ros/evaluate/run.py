@@ -89,10 +89,10 @@ def run(
     :raises ImageError: an image of another size than its pair, or a colored infrared one
     """
     _check(request, fuser)
-    unlabelled: set[str] = set()
+    unlabeled: set[str] = set()
     if request.objects is not None:
         known = labeled(request.pairs, request.objects)
-        unlabelled = {pair.stem for pair in request.pairs.pairs} - {pair.stem for pair in known.pairs}
+        unlabeled = {pair.stem for pair in request.pairs.pairs} - {pair.stem for pair in known.pairs}
     request = replace(request, pairs=selected(request))
     with ExitStack() as stack:
         folder = request.fused
@@ -109,9 +109,9 @@ def run(
             evaluation = run_text(plan, request.objects, fuser, request.strength, request.workers, progress)
         else:
             evaluation = run_pairs(plan, fuser, request.workers, progress)
-        if unlabelled:
-            names = ", ".join(sorted(unlabelled))
-            left = f"Left out for want of labeled objects: {len(unlabelled)} images ({names})."
+        if unlabeled:
+            names = ", ".join(sorted(unlabeled))
+            left = f"Left out for want of labeled objects: {len(unlabeled)} images ({names})."
             evaluation = replace(evaluation, notes=(*evaluation.notes, left))
         evaluation = replace(evaluation, about=_about(request, evaluation, fuser))
         measured(evaluation)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from textdifuse_ros.config.training import TrainConfig
-from textdifuse_ros.data.crops import Sample
+from textdifuse_ros.data.crops import CropBatch
 from textdifuse_ros.diffusion.denoiser import Denoiser
 from textdifuse_ros.diffusion.schedule import by_name
 from textdifuse_ros.fusion.denoise import FeatureDenoiser
@@ -182,7 +182,7 @@ class AblationStage:
         self.decoder: nn.Module = self.networks.decoder if variant.diffusion else WithoutNoise(self.networks.decoder)
         self.parameters = [*self.networks.decoder.parameters(), *self.control.parameters()]
 
-    def __call__(self, batch: Sample, generator: torch.Generator) -> dict[str, Tensor]:
+    def __call__(self, batch: CropBatch, generator: torch.Generator) -> dict[str, Tensor]:
         visible, infrared, visible_truth, infrared_truth = signed_pair(batch)
         fused = self.control(*self.networks.encode_pair(visible, infrared))
         denoiser = FeatureDenoiser(self.decoder, fused, self.schedule, clip=False)  # type: ignore[arg-type]

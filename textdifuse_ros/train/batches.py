@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from textdifuse_ros.data.crops import Sample
+from textdifuse_ros.data.crops import CropBatch
 from textdifuse_ros.diffusion.losses import few_step_loss
 from textdifuse_ros.image.color import rgb_to_ycbcr
 from textdifuse_ros.image.gradients import sobel
@@ -13,7 +13,7 @@ from textdifuse_ros.image.ranges import signed_to_unit, unit_to_signed
 GRADIENT_WEIGHT = 0.1
 
 
-def signed_pair(batch: Sample) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def signed_pair(batch: CropBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Extract visible luma and infrared, then the targets of both, float32 [N, 1, H, W] in [-1, 1] each.
 
     :param batch: of pairs

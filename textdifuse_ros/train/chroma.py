@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from textdifuse_ros.data.crops import Sample, Shape
+from textdifuse_ros.data.crops import CropBatch, Shape
 from textdifuse_ros.diffusion.schedule import by_name
 from textdifuse_ros.fusion.denoise import FeatureDenoiser
 from textdifuse_ros.image.color import rgb_to_ycbcr
@@ -44,7 +44,7 @@ class ChromaStage:
         self.objective: Objective = FewStepObjective(self.schedule, OWN_ESTIMATE)
         self.parameters = list(self.networks.parameters())
 
-    def __call__(self, batch: Sample, generator: torch.Generator) -> dict[str, Tensor]:
+    def __call__(self, batch: CropBatch, generator: torch.Generator) -> dict[str, Tensor]:
         degraded, truth = (_half(image) for image in (batch.visible, batch.visible_target))
         illuminant = self.networks.light
         error = torch.zeros((), device=degraded.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from textdifuse_ros.data.crops import Sample, Shape
+from textdifuse_ros.data.crops import CropBatch, Shape
 from textdifuse_ros.diffusion.schedule import by_name
 from textdifuse_ros.fusion.denoise import FeatureDenoiser
 from textdifuse_ros.networks.drive import DriveNetworks
@@ -28,7 +28,7 @@ class ControlStage:
         self.objective: Objective = FewStepObjective(self.schedule)
         self.parameters = list(self.networks.control.parameters())
 
-    def __call__(self, batch: Sample, generator: torch.Generator) -> dict[str, Tensor]:
+    def __call__(self, batch: CropBatch, generator: torch.Generator) -> dict[str, Tensor]:
         visible, infrared, visible_truth, infrared_truth = signed_pair(batch)
         fused = self.networks.control(*self.networks.encode_pair(visible, infrared))
         denoiser = FeatureDenoiser(self.networks.decoder, fused, self.schedule, clip=False)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from textdifuse_ros.config.base import from_mapping, to_mapping
 from textdifuse_ros.config.training import TrainConfig
-from textdifuse_ros.data.crops import CropBatches, Sample, Shape
+from textdifuse_ros.data.crops import CropBatch, CropBatches, Shape
 from textdifuse_ros.data.pack import ImagePack
 from textdifuse_ros.fusion.weights import add_part, load_networks, resize_networks, save_networks
 from textdifuse_ros.networks.blocks import channels_last
@@ -66,11 +66,11 @@ class FusionTask(Task):
         config = self.config
         return CropBatches(str(self.pack), self.shapes, config.seed, first, count, config.degradations, rank)
 
-    def crops(self, batch: Sample) -> int:
+    def crops(self, batch: CropBatch) -> int:
         """Count the crops of both sensors in a ``batch``."""
         return len(batch.visible) + len(batch.infrared)
 
-    def losses(self, batch: Sample, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, batch: CropBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """Compute the losses of the stage; see :meth:`.Task.losses` for ``batch`` and ``generator``."""
         return self.stage(batch, generator)
 
@@ -79,9 +79,9 @@ class FusionTask(Task):
         assert isinstance(networks, DriveNetworks)
         save_networks(path, networks, provenance)
 
-    def mirror(self, batch: Sample) -> Sample:
+    def mirror(self, batch: CropBatch) -> CropBatch:
         """Flip a ``batch`` horizontally."""
-        return Sample(*(part.flip(-1) for part in batch))
+        return CropBatch(*(part.flip(-1) for part in batch))
 
     def preview(self) -> Preview:
         """Create what draws the sheets of sample images."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from textdifuse_ros.data.crops import Sample, Shape
+from textdifuse_ros.data.crops import CropBatch, Shape
 from textdifuse_ros.diffusion.schedule import by_name
 from textdifuse_ros.fusion.denoise import FeatureDenoiser
 from textdifuse_ros.image.color import rgb_to_ycbcr
@@ -48,7 +48,7 @@ class JointStage:
         parts = (self.networks.encoder, self.networks.control, self.networks.decoder)
         self.parameters = [parameter for part in parts for parameter in part.parameters()]
 
-    def __call__(self, batch: Sample, generator: torch.Generator) -> dict[str, Tensor]:
+    def __call__(self, batch: CropBatch, generator: torch.Generator) -> dict[str, Tensor]:
         if not batch.infrared.numel():
             restoration = self._restore_visible(batch, generator)
             return {"loss": restoration, "alone": restoration.detach()}
@@ -87,7 +87,7 @@ class JointStage:
         losses = self.objective(denoiser, truth, lambda x0: restoration_error(x0, truth), generator, variance=variance)
         return losses["loss"]
 
-    def _restore_visible(self, batch: Sample, generator: torch.Generator) -> Tensor:
+    def _restore_visible(self, batch: CropBatch, generator: torch.Generator) -> Tensor:
         visible, _ = rgb_to_ycbcr(batch.visible)
         target, _ = rgb_to_ycbcr(batch.visible_target)
         kinds = torch.full(visible.shape[:1], SENSOR_INDEX[VISIBLE], device=visible.device)
@@ -95,7 +95,7 @@ class JointStage:
         return self._restore(features, unit_to_signed(target), generator, variance=True)
 
 
-def _toned(batch: Sample, generator: torch.Generator) -> Sample:
+def _toned(batch: CropBatch, generator: torch.Generator) -> CropBatch:
     """Darken some infrared images and their targets by a gamma, and compress their range."""
     draws = torch.rand(4, batch.infrared.shape[0], 1, 1, 1, generator=generator, device=batch.infrared.device)
     gamma = torch.exp((draws[1] * 2 - 0.6) * 0.8)  # 0.62 to 3.1

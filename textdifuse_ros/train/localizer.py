@@ -25,7 +25,7 @@ from textdifuse_ros.train.trainer import Trainer
 
 
 class LocalizerTask(Task):
-    """The network of the built-in localizer, on labelled crops.
+    """The network of the built-in localizer, on labeled crops.
 
     :param config: parameters of the run
     :param pack: label pack

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from textdifuse_ros.data.labels import CLASSES, UNKNOWN, Labelled, camvid_items, roadscene_items
+from textdifuse_ros.data.labels import CLASSES, UNKNOWN, LabeledImage, camvid_items, roadscene_items
 from textdifuse_ros.localize.builtin import BuiltinLocalizer
 from textdifuse_ros.scenes.config import LABELS, DriveSceneConfig
 from textdifuse_ros.scenes.drive import Frame, NightDrive
-from textdifuse_ros.train.pseudo_labels import pseudo_labelled
+from textdifuse_ros.train.pseudo_labels import pseudo_labeled
 
 FIRST_SEED = 1000
 """First seed of drives for training; lower ones are for demonstration and evaluation."""
@@ -19,8 +19,8 @@ FIRST_SEED = 1000
 _FRAMES = 16  # per drive, half a second and about four meters apart
 
 
-def training_labels(root: Path, drives: int, teacher: BuiltinLocalizer | None = None) -> Iterator[Labelled]:
-    """Yield all labelled images for training.
+def training_labels(root: Path, drives: int, teacher: BuiltinLocalizer | None = None) -> Iterator[LabeledImage]:
+    """Yield all labeled images for training.
 
     :param root: data folder with camvid and roadscene
     :param drives: number of rendered drives
@@ -28,12 +28,12 @@ def training_labels(root: Path, drives: int, teacher: BuiltinLocalizer | None = 
     :raises FileError: a data set is missing
     """
     yield from camvid_items(root, "train")
-    yield from roadscene_items(root) if teacher is None else pseudo_labelled(teacher, root)
+    yield from roadscene_items(root) if teacher is None else pseudo_labeled(teacher, root)
     for seed in range(FIRST_SEED, FIRST_SEED + drives):
         yield from drive_items(seed, _FRAMES)
 
 
-def drive_items(seed: int, frames: int) -> Iterator[Labelled]:
+def drive_items(seed: int, frames: int) -> Iterator[LabeledImage]:
     """Yield frames of a rendered drive with true labels and boxes, alternately well lit and at night.
 
     :param seed: of the town, its weather and its cameras
@@ -60,8 +60,8 @@ def drive_items(seed: int, frames: int) -> Iterator[Labelled]:
         yield label_frame(f"drive/{seed}/{index:03d}", drive.frame(index), night=bool(index % 2))
 
 
-def label_frame(name: str, frame: Frame, night: bool) -> Labelled:
-    """Convert a rendered frame to a labelled pair.
+def label_frame(name: str, frame: Frame, night: bool) -> LabeledImage:
+    """Convert a rendered frame to a labeled pair.
 
     :param name: of the pair
     :param frame: the rendered frame
@@ -77,4 +77,4 @@ def label_frame(name: str, frame: Frame, night: bool) -> Labelled:
         instances[part][frame.instances[part] == box.instance] = number
     boxes = np.array([(b.xmin, b.ymin, b.xmax, b.ymax) for b in shown], np.float32).reshape(-1, 4)
     visible = frame.visible if night else frame.visible_clean
-    return Labelled(name, visible, frame.infrared, table[frame.labels], instances, boxes, night)
+    return LabeledImage(name, visible, frame.infrared, table[frame.labels], instances, boxes, night)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from textdifuse_ros.data.crops import Sample, Shape
+from textdifuse_ros.data.crops import CropBatch, Shape
 from textdifuse_ros.diffusion.schedule import by_name
 from textdifuse_ros.fusion.denoise import FeatureDenoiser
 from textdifuse_ros.image.color import rgb_to_ycbcr
@@ -29,7 +29,7 @@ class LumaStage:
         self.objective: Objective = FewStepObjective(self.schedule)
         self.parameters = [*self.networks.encoder.parameters(), *self.networks.decoder.parameters()]
 
-    def __call__(self, batch: Sample, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def __call__(self, batch: CropBatch, generator: torch.Generator) -> dict[str, torch.Tensor]:
         visible, _ = rgb_to_ycbcr(batch.visible)
         target, _ = rgb_to_ycbcr(batch.visible_target)
         degraded = unit_to_signed(torch.cat((visible, batch.infrared)))

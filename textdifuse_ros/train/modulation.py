@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from textdifuse_ros.data.crops import Sample, Shape
+from textdifuse_ros.data.crops import CropBatch, Shape
 from textdifuse_ros.data.masks import MOST, random_masks
 from textdifuse_ros.diffusion.denoiser import Denoised, Denoiser, make_denoised
 from textdifuse_ros.diffusion.process import reverse
@@ -48,7 +48,7 @@ class ModulationStage:
         self.objective: Objective = FewStepObjective(self.schedule)
         self.parameters = list(self.modulation.parameters())
 
-    def __call__(self, batch: Sample, generator: torch.Generator) -> dict[str, Tensor]:
+    def __call__(self, batch: CropBatch, generator: torch.Generator) -> dict[str, Tensor]:
         visible, infrared, visible_truth, infrared_truth = signed_pair(batch)
         with torch.no_grad():
             features = self.networks.encode_pair(visible, infrared)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from textdifuse_ros.data.crops import CropBatches, Sample, Shape
+from textdifuse_ros.data.crops import CropBatch, CropBatches, Shape
 from textdifuse_ros.diffusion.process import reverse, start_noise
 from textdifuse_ros.diffusion.respacing import respace, space_timesteps
 from textdifuse_ros.diffusion.samplers import by_name as sampler_by_name
@@ -54,7 +54,7 @@ class Preview:
         :param device: of the networks
         """
         assert isinstance(networks, DriveNetworks)
-        batch = Sample(*(part.to(device) for part in self.batch))
+        batch = CropBatch(*(part.to(device) for part in self.batch))
         draw = {"luma": self._luma, "chroma": self._chroma}.get(self.stage, self._fused)
         columns = draw(networks, batch)
         rows = [
@@ -63,7 +63,7 @@ class Preview:
         ]
         return contact_sheet(rows, list(columns), cell_width=2 * self.batch.visible.shape[-1])
 
-    def _luma(self, networks: DriveNetworks, batch: Sample) -> dict[str, Tensor]:
+    def _luma(self, networks: DriveNetworks, batch: CropBatch) -> dict[str, Tensor]:
         visible, infrared, visible_truth, infrared_truth = signed_pair(batch)
         sensors = [SENSOR_INDEX[VISIBLE]] * len(visible) + [SENSOR_INDEX[INFRARED]] * len(infrared)
         degraded = torch.cat((visible, infrared))
@@ -72,7 +72,7 @@ class Preview:
         truth = torch.cat((visible_truth, infrared_truth))
         return {name: signed_to_unit(x) for name, x in (("input", degraded), ("output", output), ("target", truth))}
 
-    def _chroma(self, networks: DriveNetworks, batch: Sample) -> dict[str, Tensor]:
+    def _chroma(self, networks: DriveNetworks, batch: CropBatch) -> dict[str, Tensor]:
         """Combine the target's luma with the restored chroma: this stage restores chroma alone."""
         luma, chroma = rgb_to_ycbcr(F.avg_pool2d(batch.visible, 2))
         degraded = networks.chroma.white_balance(torch.cat((unit_to_signed(luma), 2 * chroma), 1))
@@ -85,7 +85,7 @@ class Preview:
             "target": batch.visible_target,
         }
 
-    def _fused(self, networks: DriveNetworks, batch: Sample) -> dict[str, Tensor]:
+    def _fused(self, networks: DriveNetworks, batch: CropBatch) -> dict[str, Tensor]:
         visible, infrared, visible_truth, infrared_truth = signed_pair(batch)
         features = networks.luma.fuse_features(visible, infrared)
         output = self._sample(networks, networks.luma.decoder, features, visible.shape)

@@ -15,7 +15,7 @@ from textdifuse_ros.data.labels import (
     STUFF,
     THINGS,
     UNKNOWN,
-    Labelled,
+    LabeledImage,
     label_from_boxes,
     read_boxes,
     read_road_pair,
@@ -26,7 +26,7 @@ from textdifuse_ros.localize.builtin import BuiltinLocalizer
 _SURE, _SURE_THING = 0.65, 0.75
 
 
-def pseudo_labelled(localizer: BuiltinLocalizer, root: Path) -> Iterator[Labelled]:
+def pseudo_labeled(localizer: BuiltinLocalizer, root: Path) -> Iterator[LabeledImage]:
     """Label the training pairs of RoadScene, without those near a test frame.
 
     :param localizer: predicts the labels
@@ -45,7 +45,7 @@ def pseudo_labelled(localizer: BuiltinLocalizer, root: Path) -> Iterator[Labelle
             yield item
         else:
             none = np.zeros_like(guess)
-            yield Labelled(f"roadscene/{name}", visible, infrared, guess, none, np.zeros((0, 4), np.float32))
+            yield LabeledImage(f"roadscene/{name}", visible, infrared, guess, none, np.zeros((0, 4), np.float32))
 
 
 def sure_codes(probability: np.ndarray) -> np.ndarray:

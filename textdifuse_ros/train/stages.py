@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from textdifuse_ros.config.training import TrainConfig
-from textdifuse_ros.data.crops import Sample, Shape
+from textdifuse_ros.data.crops import CropBatch, Shape
 from textdifuse_ros.diffusion.schedule import NoiseSchedule
 from textdifuse_ros.networks.drive import DriveNetworks
 from textdifuse_ros.train.chroma import ChromaStage
@@ -44,7 +44,7 @@ class Stage(Protocol):
         """The full noise schedule."""
         ...
 
-    def __call__(self, batch: Sample, generator: torch.Generator) -> dict[str, Tensor]:
+    def __call__(self, batch: CropBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """Compute the losses of a batch, scalars; ``loss`` is minimized.
 
         :param batch: on the device of the networks

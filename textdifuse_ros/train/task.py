@@ -15,7 +15,7 @@ from textdifuse_ros.config.training import LocalizerTrainConfig, TrainConfig
 from textdifuse_ros.train.preview import Preview
 
 Batch = Any
-"""A named tuple of tensors, the first axis of each the crops: :class:`.Sample` or :class:`.LabelBatch`."""
+"""A named tuple of tensors, the first axis of each the crops: :class:`.CropBatch` or :class:`.LabelBatch`."""
 
 
 class Task(ABC):
