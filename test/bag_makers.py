@@ -1,4 +1,4 @@
-"""Recordings of two small cameras, the infrared one with raw counts, for the tests of ``textdifuse bag``."""
+"""Small recordings of two cameras, the infrared one with raw counts, for the tests of ``textdifuse bag``."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ NOTE = b"\x00\x01\x00\x00\x03\x00\x00\x00hi\x00"  # CDR of a std_msgs/msg/String
 
 
 def scene(index: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 [48, 64, 3], and counts uint16 [48, 64] that drift, so that the gain of each depends on those before."""
+    """Visible uint8 [48, 64, 3], and drifting counts uint16 [48, 64], so that the gain depends on earlier images."""
     random = np.random.default_rng([seed, index])
     y, x = np.mgrid[:48, :64]
-    warm = (x - 10 - index % 40) ** 2 + (y - 24) ** 2 < 60
-    counts = 7000 + 40 * index + 300 * warm + random.integers(0, 60, (48, 64))
+    hot = (x - 10 - index % 40) ** 2 + (y - 24) ** 2 < 60
+    counts = 7000 + 40 * index + 300 * hot + random.integers(0, 60, (48, 64))
     visible = random.integers(0, 80, (48, 64, 3)) + 90 * (y > 30)[..., None]
     return visible.astype(np.uint8), counts.astype(np.uint16)
 
@@ -46,7 +46,7 @@ def image(pixels: np.ndarray, stamp_ns: int, frame: str, encoding: str) -> bytes
 
 
 def record(path: Path, pairs: int, *, storage: str = "mcap", bad: tuple[int, ...] = (), seed: int = 0) -> Path:
-    """Two cameras 4 ms apart, recorded 2 ms after their stamps, and a note now and then.
+    """Record two cameras 4 ms apart, 2 ms after their stamps, and a note with every tenth pair.
 
     :param bad: numbers of the pairs whose visible image cannot be decoded
     """
@@ -59,8 +59,8 @@ def record(path: Path, pairs: int, *, storage: str = "mcap", bad: tuple[int, ...
             stamp = START + index * PERIOD
             encoding = "nonsense" if index in bad else "rgb8"
             bag.write_raw("/cam/color/image_raw", stamp + LATENCY, image(visible, stamp, "color", encoding))
-            warm = image(infrared, stamp + SKEW, "thermal", "mono16")
-            bag.write_raw("/cam/thermal/image_raw", stamp + SKEW + LATENCY, warm)
+            thermal = image(infrared, stamp + SKEW, "thermal", "mono16")
+            bag.write_raw("/cam/thermal/image_raw", stamp + SKEW + LATENCY, thermal)
             if index % 10 == 0:
                 bag.write_raw("/note", stamp + 1, NOTE)
     return path

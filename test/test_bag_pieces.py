@@ -1,4 +1,4 @@
-"""Writing a recording piece by piece: killed at whatever moment, the next run ends with the same bytes."""
+"""Writing a recording piece by piece: after a kill at any moment the next run gives the same bytes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ KILLED = 9
 
 
 def _work(output: Path, job: dict[str, Any] = JOB, **options: Any) -> list[int]:
-    """Two pieces and the whole, as a verb does it; returns the pieces that this run has made."""
-    made = []
+    """Write two pieces and the recording; returns the numbers of the pieces that this run has written."""
+    written = []
     with Pieces(output, job, **options) as pieces:
         if output.exists():
             pieces.clear()
             return []
         while pieces.count < 2:
-            made.append(pieces.count)
+            written.append(pieces.count)
             with pieces.next_piece() as (writer, note):
                 writer.add_topic("/note", STRING)
                 for index in range(2):
@@ -46,11 +46,11 @@ def _work(output: Path, job: dict[str, Any] = JOB, **options: Any) -> list[int]:
                     for message in piece.messages():
                         writer.write_raw("/note", message.stamp_ns, message.data)
             writer.note("made", "whole")
-    return made
+    return written
 
 
 def _killed_at(step: int, output: Path) -> int:
-    """Do the work in a process that ends, as kill -9 ends it, before its ``step``-th change on the disk."""
+    """Do the work in a process that is killed before its ``step``-th change on the disk."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -77,7 +77,7 @@ def _killed_at(step: int, output: Path) -> int:
 
 
 def _slow_rmtree(path: Any, ignore_errors: bool = False) -> None:
-    """File by file, through the counted functions: a folder may be left half removed."""
+    """Remove file by file through the counted functions, so that a folder may be left half removed."""
     for folder, _, names in os.walk(path, topdown=False):
         for name in sorted(names):
             os.unlink(os.path.join(folder, name))
@@ -86,12 +86,12 @@ def _slow_rmtree(path: Any, ignore_errors: bool = False) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Message types are read once, not by every writer anew: that is most of the time here."""
+    """Read the message types once instead of for each writer, which would take most of the time."""
     monkeypatch.setattr(writer_module, "common_types", functools.cache(writer_module.common_types))
 
 
 @pytest.mark.usefixtures("quick")
-def test_killed_at_every_single_step_the_next_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
+def test_after_a_kill_at_any_step_the_next_run_gives_the_same_bytes(tmp_path: Path) -> None:
     assert _work(tmp_path / "a" / "whole") == [0, 1]
     expected = {item.name: item.read_bytes() for item in (tmp_path / "a" / "whole").iterdir()}
     for step in range(1000):
@@ -100,36 +100,36 @@ def test_killed_at_every_single_step_the_next_run_ends_with_the_same_bytes(tmp_p
         assert status in (0, KILLED), f"step {step}"
         _work(output)
         assert {item.name: item.read_bytes() for item in output.iterdir()} == expected, f"killed at step {step}"
-        assert sorted(item.name for item in output.parent.iterdir()) == ["whole"], "nothing is left lying"
+        assert sorted(item.name for item in output.parent.iterdir()) == ["whole"], "nothing else is left"
         if status == 0:
             break
-    assert status == 0 and step > 20, "each step was a moment to be killed at"
+    assert status == 0 and step > 20, "every step was tried"
 
 
-def test_complete_pieces_are_not_made_again(tmp_path: Path) -> None:
+def test_complete_pieces_are_not_written_again(tmp_path: Path) -> None:
     with Pieces(tmp_path / "whole", JOB) as pieces, pieces.next_piece() as (writer, note):
         writer.add_topic("/note", STRING)
         for index in range(2):
             writer.write_raw("/note", index, DATA)
         note["number"] = 0
     with pytest.raises(RuntimeError), Pieces(tmp_path / "whole", JOB) as pieces, pieces.next_piece():
-        raise RuntimeError("in the midst of a piece")
+        raise RuntimeError("within a piece")
     assert _work(tmp_path / "whole") == [1]
     assert count_messages(tmp_path / "whole") == 4
     assert read_notes(tmp_path / "whole") == {"made": "whole"}
 
 
-def test_another_job_is_refused_until_it_is_told_to_restart(tmp_path: Path) -> None:
+def test_another_job_is_refused_without_restart(tmp_path: Path) -> None:
     with Pieces(tmp_path / "whole", {"what": "another"}) as pieces, pieces.next_piece():
         pass
     with pytest.raises(BagError, match="--restart"):
         _work(tmp_path / "whole")
-    assert (tmp_path / "whole.partial" / "000000").is_dir(), "its work is still there"
+    assert (tmp_path / "whole.partial" / "000000").is_dir(), "its piece is kept"
     assert _work(tmp_path / "whole", restart=True) == [0, 1]
 
 
-def test_a_disk_that_is_full_from_the_start_is_an_error_of_the_project_and_nothing_is_left(tmp_path: Path) -> None:
-    """By a limit on the size of a file, which the system reports where a full disk would be."""
+def test_a_full_disk_is_a_bag_error_and_leaves_nothing(tmp_path: Path) -> None:
+    """With a limit on the size of files, which the system reports like a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8, before[1]))
     try:
@@ -141,7 +141,7 @@ def test_a_disk_that_is_full_from_the_start_is_an_error_of_the_project_and_nothi
     assert _work(tmp_path / "whole") == [0, 1]
 
 
-def test_two_runs_do_not_work_on_one_recording(tmp_path: Path) -> None:
+def test_a_second_run_on_the_same_recording_is_refused(tmp_path: Path) -> None:
     with Pieces(tmp_path / "whole", JOB), pytest.raises(BagError, match="another active run"):
         _work(tmp_path / "whole")
     assert _work(tmp_path / "whole") == [0, 1]

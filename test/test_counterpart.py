@@ -1,4 +1,4 @@
-"""Which camera is missing, and when an image is used alone."""
+"""Detection of a missing camera, and when an image is processed alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def arrive(watch: CounterpartWatch, begin: float, end: float, *streams: str, pai
 
 
 @pytest.mark.parametrize("dead", SENSORS)
-def test_a_camera_that_dies_is_missing_until_the_next_pair(dead):
+def test_a_camera_that_stops_is_missing_until_the_next_pair(dead):
     watch, alive = CounterpartWatch(), other_sensor(dead)
     arrive(watch, 0, 5, *SENSORS, pairs=True)
     assert watch.missing(5.0, AFTER) == ""
@@ -45,14 +45,14 @@ def test_a_camera_that_dies_is_missing_until_the_next_pair(dead):
     assert watch.missing(7.1, AFTER) == ""
 
 
-def test_where_both_send_and_nothing_pairs_the_visible_images_are_used_and_still_wait():
+def test_if_nothing_pairs_the_visible_images_are_processed_alone_and_still_wait():
     watch = CounterpartWatch()
     arrive(watch, 0, 3, *SENSORS)
     assert watch.missing(3.0, AFTER) == INFRARED and not watch.counterpart_silent(3.0, AFTER)
     assert watch.alone(VISIBLE, UNMATCHED, 3.0, AFTER) and not watch.alone(INFRARED, UNMATCHED, 3.0, AFTER)
 
 
-def test_slow_cameras_that_take_turns_and_do_not_pair_are_both_there():
+def test_slow_cameras_that_alternate_without_pairs_are_not_silent():
     watch = CounterpartWatch()
     for second in range(6):
         watch.arrived(VISIBLE, second)
@@ -62,21 +62,21 @@ def test_slow_cameras_that_take_turns_and_do_not_pair_are_both_there():
         assert watch.alone(VISIBLE, UNMATCHED, at, AFTER) and not watch.alone(INFRARED, UNMATCHED, at, AFTER)
 
 
-def test_where_nothing_comes_nothing_is_missing_in_particular():
+def test_no_camera_is_missing_if_both_are_silent():
     watch = CounterpartWatch()
     arrive(watch, 0, 3, *SENSORS, pairs=True)
     assert watch.missing(10.0, AFTER) == ""
 
 
 @pytest.mark.parametrize("reason", [ZERO_STAMP, TIME_JUMP, LATE])
-def test_images_that_are_themselves_at_fault_are_never_used_alone(reason):
+def test_images_with_a_bad_stamp_are_never_processed_alone(reason):
     watch = CounterpartWatch()
     arrive(watch, 0, 3, VISIBLE)
     assert not watch.alone(VISIBLE, reason, 3.0, AFTER)
 
 
 @pytest.mark.parametrize("pause", [1.0, 60.0])
-def test_slow_cameras_and_such_that_pause_together_miss_nothing(pause):
+def test_cameras_that_are_slow_or_pause_together_are_not_missing(pause):
     watch = CounterpartWatch()
     for n in range(5):
         watch.arrived(VISIBLE, n * pause)
@@ -85,7 +85,7 @@ def test_slow_cameras_and_such_that_pause_together_miss_nothing(pause):
         watch.paired()
 
 
-def test_restart_counts_from_then_on():
+def test_restart_forgets_earlier_images():
     watch = CounterpartWatch()
     arrive(watch, 0, 3, VISIBLE)
     watch.restart()
@@ -95,8 +95,8 @@ def test_restart_counts_from_then_on():
 
 @pytest.mark.parametrize("moved", SENSORS)
 @pytest.mark.parametrize("seconds", [-3600, 3600])
-def test_a_clock_that_is_set_and_stays_leaves_the_visible_images_to_be_used_alone(moved, seconds):
-    """Set back as well as forward, of either camera; what comes first after the jump may be a straggler."""
+def test_visible_images_are_processed_alone_after_a_clock_was_set(moved, seconds):
+    """Back or forward, of either camera; the first images after the jump may be stragglers."""
     watch, pairing, period = CounterpartWatch(), NearestPairing(20_000_000), 100_000_000
     alone, pairs = [], 0
     for n in range(80):
@@ -113,7 +113,7 @@ def test_a_clock_that_is_set_and_stays_leaves_the_visible_images_to_be_used_alon
     assert len(alone) >= 40, "of 60"
 
 
-def test_an_image_is_alone_once_the_other_clock_was_set_back():
+def test_visible_images_are_processed_alone_after_the_other_clock_was_set_back():
     watch = CounterpartWatch()
     arrive(watch, 0, 3, *SENSORS)
     assert watch.alone(VISIBLE, COUNTERPART_SET_BACK, 3.0, AFTER)

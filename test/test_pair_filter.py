@@ -1,6 +1,7 @@
-"""The pairing as a message filter, and the stock policies; against the real ``message_filters`` where it is installed.
+"""The pairing as a message filter, and the stock policies against the real ``message_filters`` if it is installed.
 
-Where it is not: put a copy of ``src/message_filters`` of ros2/message_filters (branch jazzy) on PYTHONPATH.
+To run the latter without a ROS installation, put ``src/message_filters`` of ros2/message_filters (branch jazzy) on
+PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_pairing import MS, START, brute_force
+from pairing_reference import MS, START, brute_force
 
 from textdifuse_ros.config.nodes import FusionNodeConfig
 from textdifuse_ros.errors import ConfigError
@@ -44,7 +45,7 @@ def message(stamp_ns: int, name: Any = None) -> SimpleNamespace:
 
 
 class Cameras:
-    """Two filters that feed a pair filter, and what comes out of it."""
+    """Two filters that feed a pair filter, and its results."""
 
     def __init__(self, pairing: Any = None, source: Any = SimpleFilter, **options: Any) -> None:
         self.sources = {stream: source() for stream in SENSORS}
@@ -96,9 +97,7 @@ def test_callbacks_get_both_messages_and_their_own_arguments():
     offsets=st.tuples(st.integers(-50, 50), st.integers(-50, 50)),
     order=st.randoms(use_true_random=False),
 )
-def test_what_goes_through_the_filter_pairs_as_the_definition_says_with_either_offset(
-    visible, infrared, tolerance, offsets, order
-):
+def test_the_filter_pairs_by_the_definition_with_any_offsets(visible, infrared, tolerance, offsets, order):
     visible, infrared = ([START + at * MS for at in sorted(stamps)] for stamps in (visible, infrared))
     shifts = dict(zip(SENSORS, (offset * MS for offset in offsets), strict=True))
     pairing = NearestPairing(tolerance * MS, shifts, queue=100, wait_ns=10**9, anticipate=False)
@@ -121,8 +120,8 @@ def test_what_goes_through_the_filter_pairs_as_the_definition_says_with_either_o
     laps=st.lists(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=2, max_size=8), min_size=1,
                   max_size=4)
 )  # fmt: skip
-def test_each_lap_of_a_loop_pairs_as_the_definition_says(laps):
-    """Every image is followed by its counterpart, so that nothing is undecided when time goes back."""
+def test_each_lap_of_a_loop_is_paired_by_the_definition(laps):
+    """Every image is followed by its counterpart, so that every pair is decided when time jumps back."""
     cameras = Cameras(NearestPairing(8 * MS, anticipate=False))
     expected, count = [], 0
     for lap in laps:
@@ -131,7 +130,7 @@ def test_each_lap_of_a_loop_pairs_as_the_definition_says(laps):
         for left, right in stamps:
             cameras.send(VISIBLE, left)
             cameras.send(INFRARED, right)
-        cameras.both(begin + len(lap) * 40 * MS)  # equal stamps decide what came before
+        cameras.both(begin + len(lap) * 40 * MS)  # equal stamps decide all earlier images
         pairs = brute_force([left for left, _ in stamps], [right for _, right in stamps], 8 * MS)
         expected += [(count + v, count + i) for v, i in [*pairs, (len(lap), len(lap))]]
         count += len(lap) + 1
@@ -144,7 +143,7 @@ def test_each_lap_of_a_loop_pairs_as_the_definition_says(laps):
 
 
 @pytest.mark.parametrize("handled", [False, True])
-def test_a_callback_that_raises_stalls_nothing_and_the_others_are_called(handled):
+def test_a_callback_that_raises_blocks_nothing_and_the_others_are_called(handled):
     report: list[Exception] = []
     cameras = Cameras(on_error=report.append if handled else None)
 
@@ -166,7 +165,7 @@ def test_a_callback_that_raises_stalls_nothing_and_the_others_are_called(handled
     cameras.check_counters()
 
 
-def test_an_interrupt_in_a_callback_leaves_a_filter_that_works():
+def test_the_filter_works_after_an_interrupt_in_a_callback():
     cameras = Cameras()
     interrupts = [KeyboardInterrupt()]
 
@@ -181,7 +180,7 @@ def test_an_interrupt_in_a_callback_leaves_a_filter_that_works():
     assert len(cameras.pairs) == 2
 
 
-def test_a_callback_may_feed_the_filter_again_and_order_is_kept():
+def test_a_callback_may_add_messages_and_order_is_kept():
     cameras = Cameras()
 
     def feed(visible: Any, infrared: Any) -> None:
@@ -193,7 +192,7 @@ def test_a_callback_may_feed_the_filter_again_and_order_is_kept():
     assert cameras.pairs == [(n, n) for n in range(6)]
 
 
-def test_threads_may_feed_it_at_once_and_every_pair_comes_out_once_and_in_order():
+def test_messages_of_several_threads_give_every_pair_once_and_in_order():
     cameras = Cameras(NearestPairing(5 * MS, queue=1000, wait_ns=10**12, anticipate=False))
 
     def feed(stream: str) -> None:
@@ -209,7 +208,7 @@ def test_threads_may_feed_it_at_once_and_every_pair_comes_out_once_and_in_order(
     cameras.check_counters()
 
 
-def test_refused_messages_count_and_do_not_pair():
+def test_refused_messages_are_counted_and_not_paired():
     cameras = Cameras()
     cameras.filter.refuse(message(START), VISIBLE, "disabled")
     cameras.sent[VISIBLE] += 1
@@ -218,7 +217,7 @@ def test_refused_messages_count_and_do_not_pair():
     cameras.check_counters()
 
 
-def test_a_clock_that_goes_back_drops_what_is_ahead_of_it_and_keeps_the_new_lap():
+def test_a_clock_that_jumps_back_drops_images_ahead_of_it_and_keeps_the_new_lap():
     cameras = Cameras()
     cameras.send(VISIBLE, START)
     cameras.filter.settle(lambda pairing: pairing.rewind(START - 5 * 10**9))
@@ -234,8 +233,8 @@ def test_a_clock_that_goes_back_drops_what_is_ahead_of_it_and_keeps_the_new_lap(
 
 @needs_package
 @pytest.mark.parametrize("size", [1, 3])
-def test_the_packages_own_filters_feed_it(size):
-    """A Cache in front, which is fed by the package's SimpleFilter as its Subscriber is one."""
+def test_filters_of_message_filters_are_accepted_as_inputs(size):
+    """A Cache, whose input is the package's SimpleFilter, the base class of its Subscriber."""
     pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros] brings it)")
     from builtin_interfaces.msg import Time
 
@@ -260,7 +259,7 @@ def stock(policy: str, **options: Any) -> Any:
 
 
 @needs_package
-def test_exact_takes_equal_stamps_only_after_the_offset():
+def test_exact_pairs_only_stamps_that_are_equal_after_the_offset():
     cameras = Cameras(stock("exact", offsets_ns={INFRARED: -40 * MS}))
     for n in range(6):
         cameras.send(VISIBLE, START + n * 33 * MS)
@@ -276,8 +275,8 @@ def test_exact_takes_equal_stamps_only_after_the_offset():
         st.tuples(st.sampled_from(SENSORS), st.integers(0, 400), st.integers(0, 60)), min_size=1, max_size=50
     )
 )
-def test_approximate_pairs_as_the_packages_own_synchronizer_where_nothing_special_happens(arrivals):
-    """No zero stamps, no jumps back by more than half a second, no waiting: then the two are the same."""
+def test_approximate_pairs_like_the_synchronizer_of_message_filters(arrivals):
+    """Without zero stamps, jumps back by more than half a second, and waiting, the pairs are identical."""
     from builtin_interfaces.msg import Time
 
     sources = [message_filters.SimpleFilter() for _ in SENSORS]
@@ -296,7 +295,7 @@ def test_approximate_pairs_as_the_packages_own_synchronizer_where_nothing_specia
 
 @needs_package
 @pytest.mark.parametrize("policy", ["exact", "approximate"])
-def test_around_a_stock_policy_stand_refusal_loops_waiting_and_books(policy):
+def test_stock_policies_get_zero_stamps_loops_waiting_and_counters(policy):
     now = [0]
     cameras = Cameras(stock(policy, queue=3, wait_ns=100 * MS), clock=lambda: now[0])
     cameras.both(0)
@@ -331,7 +330,7 @@ def test_the_tolerance_of_the_stock_policy_may_change():
     assert cameras.pairs == [(1, 1)]
 
 
-def test_where_the_package_is_absent_a_stock_policy_is_refused_by_name(monkeypatch):
+def test_without_message_filters_a_stock_policy_is_refused_by_name(monkeypatch):
     pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros] brings it)")
     from textdifuse_ros.nodes import stock_pairing, subscriptions
 
@@ -341,7 +340,7 @@ def test_where_the_package_is_absent_a_stock_policy_is_refused_by_name(monkeypat
     assert isinstance(subscriptions.make_pairing(FusionNodeConfig()), NearestPairing)
 
 
-def test_late_images_are_dropped_by_the_nearest_policy_only_when_their_pair_is_out():
+def test_the_nearest_policy_drops_late_images_once_their_pair_is_released():
     cameras = Cameras()
     for n in range(5):
         cameras.both(START + n * 33 * MS)

@@ -1,12 +1,11 @@
-"""The pairing of two stamped streams, against a brute-force reference and case by case."""
+"""Nearest-stamp pairing, against the definition by brute force and case by case."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pairing_reference import MS, START, brute_force
 
 from textdifuse_ros.config.nodes import FusionNodeConfig
 from textdifuse_ros.sensors import INFRARED, VISIBLE
@@ -20,23 +19,9 @@ from textdifuse_ros.sync.outcome import (
 )
 from textdifuse_ros.sync.pairing import NearestPairing
 
-MS = 1_000_000
-START = 1_000_000_000_000
-
-
-def brute_force(visible: Sequence[int], infrared: Sequence[int], tolerance: int) -> list[tuple[int, int]]:
-    """The definition, word for word: closest first over the whole of both streams, never crossing."""
-    every = sorted((abs(i - v), a, b) for a, v in enumerate(visible) for b, i in enumerate(infrared))
-    taken: list[tuple[int, int]] = []
-    for distance, a, b in every:
-        free = all(a != x and b != y and (a < x) == (b < y) for x, y in taken)
-        if distance <= tolerance and free:
-            taken.append((a, b))
-    return sorted(taken)
-
 
 class Feed:
-    """Feeds a matcher and collects what comes out; items are (stream, number)."""
+    """Feeds a pairing and collects its pairs and drops; items are (stream, number)."""
 
     def __init__(self, matcher: NearestPairing[tuple[str, int]]) -> None:
         self.matcher = matcher
@@ -46,7 +31,7 @@ class Feed:
         self.numbers = {VISIBLE: 0, INFRARED: 0}
 
     def add(self, stream: str, stamp_ns: int, now_ns: int = 0) -> int:
-        """Returns the number of pairs that came out."""
+        """Add an image; returns the number of released pairs."""
         number = self.numbers[stream]
         self.numbers[stream] += 1
         return self.take(self.matcher.add(stream, stamp_ns, (stream, number), now_ns))
@@ -87,7 +72,7 @@ def rising(limit: int) -> st.SearchStrategy[list[int]]:
     tolerance=st.integers(0, 40),
     order=st.randoms(use_true_random=False),
 )
-def test_any_two_streams_in_any_interleaving_give_the_pairs_of_the_definition(visible, infrared, tolerance, order):
+def test_without_anticipation_any_interleaving_gives_the_pairs_of_the_definition(visible, infrared, tolerance, order):
     feed = Feed(NearestPairing(tolerance * MS, queue=100, wait_ns=10**9, anticipate=False))
     arrivals = [VISIBLE] * len(visible) + [INFRARED] * len(infrared)
     order.shuffle(arrivals)
@@ -106,7 +91,7 @@ def test_any_two_streams_in_any_interleaving_give_the_pairs_of_the_definition(vi
     jitter=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=8, max_size=30),
     lost=st.sets(st.tuples(st.booleans(), st.integers(5, 29))),
 )
-def test_cameras_of_one_rate_give_the_pairs_of_the_definition_with_early_release_too(period, shift, jitter, lost):
+def test_with_anticipation_cameras_of_one_rate_give_the_pairs_of_the_definition(period, shift, jitter, lost):
     visible = [START + (n * period + a) * MS for n, (a, _) in enumerate(jitter) if (True, n) not in lost]
     infrared = [START + (n * period + shift + b) * MS for n, (_, b) in enumerate(jitter) if (False, n) not in lost]
     feed = Feed(NearestPairing(10 * MS, queue=10, wait_ns=10**9))
@@ -127,7 +112,7 @@ def test_cameras_of_one_rate_give_the_pairs_of_the_definition_with_early_release
         max_size=60,
     )
 )
-def test_whatever_arrives_the_counters_are_consistent_and_pairs_keep_order_and_tolerance(arrivals):
+def test_for_any_input_counters_are_consistent_and_pairs_keep_order_and_tolerance(arrivals):
     feed = Feed(NearestPairing(15 * MS, offsets_ns={INFRARED: -3 * MS, VISIBLE: 2 * MS}, queue=4, wait_ns=200 * MS))
     now = 0
     for stream, stamp, pause in arrivals:
@@ -142,7 +127,7 @@ def test_whatever_arrives_the_counters_are_consistent_and_pairs_keep_order_and_t
 
 
 def play(feed: Feed, count: int, period: int = 33, shift: int = 13, start: int = START) -> list[int]:
-    """Feed two cameras in the order of their stamps; the number of pairs that each infrared image released."""
+    """Feed two cameras in the order of their stamps; returns the number of pairs released by each infrared image."""
     released = []
     for n in range(count):
         feed.add(VISIBLE, start + n * period * MS)
@@ -150,13 +135,13 @@ def play(feed: Feed, count: int, period: int = 33, shift: int = 13, start: int =
     return released
 
 
-def test_a_pair_comes_out_with_its_second_half_once_the_rate_is_known():
+def test_a_pair_is_released_with_its_second_image_once_the_rate_is_known():
     feed = Feed(NearestPairing(20 * MS))
     assert play(feed, 10) == [0, 0, 0, *[1] * 7]
     assert feed.pairs == [(n, n) for n in range(10)]
 
 
-def test_equal_stamps_pair_at_once_from_the_first_image_on():
+def test_equal_stamps_pair_immediately():
     feed = Feed(NearestPairing(20 * MS))
     assert play(feed, 5, shift=0) == [1] * 5
 
@@ -193,7 +178,7 @@ def test_a_slower_infrared_camera_takes_the_nearest_visible_images():
     assert feed.reasons(VISIBLE)[UNMATCHED] >= 25
 
 
-def test_the_last_pair_is_released_by_the_clock_where_no_image_comes_any_more():
+def test_the_last_pair_is_released_by_the_clock():
     feed = Feed(NearestPairing(20 * MS, wait_ns=500 * MS))
     feed.add(VISIBLE, START, 0)
     assert feed.add(INFRARED, START + 13 * MS, 13 * MS) == 0
@@ -201,7 +186,7 @@ def test_the_last_pair_is_released_by_the_clock_where_no_image_comes_any_more():
     assert feed.poll(500 * MS) == 1
 
 
-def test_a_silent_camera_makes_the_other_ones_images_drop_and_bounds_the_queue():
+def test_images_of_a_camera_whose_counterpart_is_silent_drop_from_a_bounded_queue():
     feed = Feed(NearestPairing(20 * MS, queue=3, wait_ns=10**12))
     for n in range(10):
         feed.add(VISIBLE, START + n * 33 * MS)
@@ -209,7 +194,7 @@ def test_a_silent_camera_makes_the_other_ones_images_drop_and_bounds_the_queue()
     assert feed.matcher.counters(VISIBLE).waiting == 3
 
 
-def test_an_image_without_counterpart_is_dropped_when_its_time_is_up():
+def test_an_image_without_counterpart_is_dropped_after_the_wait():
     feed = Feed(NearestPairing(20 * MS, wait_ns=100 * MS))
     feed.add(VISIBLE, START, 0)
     feed.poll(99 * MS)
@@ -219,7 +204,7 @@ def test_an_image_without_counterpart_is_dropped_when_its_time_is_up():
 
 
 @pytest.mark.parametrize("stamp", [0, -5])
-def test_a_zero_stamp_is_refused_and_does_not_pair_with_another(stamp):
+def test_zero_stamps_are_dropped_and_do_not_pair(stamp):
     feed = Feed(NearestPairing(20 * MS))
     feed.add(VISIBLE, stamp)
     feed.add(INFRARED, stamp)
@@ -235,7 +220,7 @@ def test_the_offset_is_added_to_infrared_stamps():
     assert feed.differences == [0]
 
 
-def test_a_change_of_the_offset_drops_what_waits_and_goes_on():
+def test_a_change_of_the_offset_drops_waiting_images():
     feed = Feed(NearestPairing(2 * MS))
     feed.add(VISIBLE, START)
     feed.take(feed.matcher.set_offsets({INFRARED: -40 * MS}, "reconfigured"))
@@ -246,8 +231,8 @@ def test_a_change_of_the_offset_drops_what_waits_and_goes_on():
 
 @pytest.mark.parametrize("leader", [VISIBLE, INFRARED])
 @pytest.mark.parametrize("lag", [0, 1, 3])
-def test_a_looping_recording_gives_as_many_pairs_each_lap(leader, lag):
-    """The other stream is some images behind, and still sends these of the old lap after the reset of the leading one."""
+def test_each_lap_of_a_loop_gives_as_many_pairs(leader, lag):
+    """The other stream is some images behind, and still sends those of the old lap after the reset."""
     follower = INFRARED if leader == VISIBLE else VISIBLE
     feed = Feed(NearestPairing(20 * MS))
     laps, length = 4, 60
@@ -276,7 +261,7 @@ def test_a_loop_whose_last_image_is_lost_is_still_reset():
     assert len(feed.pairs) >= 60 + 57
 
 
-def test_one_camera_whose_clock_is_set_back_pairs_again_when_stamps_meet():
+def test_a_camera_whose_clock_is_set_back_pairs_again_when_its_stamps_match():
     feed = Feed(NearestPairing(20 * MS))
     for n in range(10):  # the visible clock runs an hour ahead
         feed.add(VISIBLE, START + (3_600_000 + n * 33) * MS)
@@ -286,7 +271,7 @@ def test_one_camera_whose_clock_is_set_back_pairs_again_when_stamps_meet():
     assert len(feed.pairs) >= 9
 
 
-def test_a_small_step_back_is_a_late_message_and_no_loop():
+def test_a_small_step_back_is_a_late_message_not_a_loop():
     feed = Feed(NearestPairing(20 * MS))
     play(feed, 10)
     feed.add(VISIBLE, START + 5 * 33 * MS)
@@ -295,7 +280,7 @@ def test_a_small_step_back_is_a_late_message_and_no_loop():
     assert TIME_JUMP not in feed.reasons(INFRARED)
 
 
-def test_two_messages_in_the_wrong_order_both_find_their_counterparts():
+def test_messages_in_the_wrong_order_are_still_paired():
     feed = Feed(NearestPairing(20 * MS))
     play(feed, 10)
     t = START + 330 * MS
@@ -306,13 +291,13 @@ def test_two_messages_in_the_wrong_order_both_find_their_counterparts():
     assert feed.pairs[-2:] == [(11, 10), (10, 11)]
 
 
-def test_a_leap_forward_of_both_cameras_loses_at_most_what_waited():
+def test_a_jump_forward_of_both_cameras_loses_at_most_the_waiting_images():
     feed = Feed(NearestPairing(20 * MS))
     play(feed, 10)
     assert sum(play(feed, 10, start=START + 10**6 * MS)) >= 9
 
 
-def test_a_drop_tells_how_near_the_nearest_image_of_the_other_stream_was() -> None:
+def test_a_drop_reports_the_nearest_stamp_of_the_other_stream() -> None:
     pairing: NearestPairing[str] = NearestPairing(20_000_000, {INFRARED: 5_000_000})
     drops = []
     for index in range(4):
@@ -325,14 +310,14 @@ def test_a_drop_tells_how_near_the_nearest_image_of_the_other_stream_was() -> No
     assert infrared and {drop.nearest_ns for drop in infrared} == {40_000_000}, "the same sign for either"
 
 
-def test_a_drop_without_anything_of_the_other_stream_tells_none() -> None:
+def test_a_drop_reports_no_nearest_stamp_if_the_other_stream_is_empty() -> None:
     pairing: NearestPairing[str] = NearestPairing(20_000_000, wait_ns=10)
     pairing.add(VISIBLE, 10**9, "", 0)
     (drop,) = pairing.poll(10).drops
     assert drop.reason == COUNTERPART_MISSING and drop.nearest_ns is None
 
 
-def test_a_late_image_tells_how_late_it_is() -> None:
+def test_a_late_image_reports_how_late_it_is() -> None:
     pairing: NearestPairing[str] = NearestPairing(20_000_000)
     for stamp in (10**9, 10**9 + 100_000_000):
         pairing.add(INFRARED, stamp, "", 0)
@@ -342,7 +327,7 @@ def test_a_late_image_tells_how_late_it_is() -> None:
     assert (drop.reason, drop.behind_ns) == (LATE, 70_000_000)
 
 
-def test_with_the_defaults_of_the_node_a_camera_may_be_late_by_most_of_pairing_wait_at_30_hz():
+def test_with_the_node_defaults_a_camera_may_be_late_by_most_of_pairing_wait_at_30_hz():
     config = FusionNodeConfig()
     late = round(0.9e9 * config.pairing_wait)
     feed = Feed(NearestPairing(20 * MS, None, config.pairing_queue, round(1e9 * config.pairing_wait)))

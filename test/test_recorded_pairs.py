@@ -1,4 +1,4 @@
-"""Pairing of whole recordings: the pairs of the definition, however the recording runs, and nothing lost."""
+"""Pairing of whole recordings by the definition, without losses."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pairing_reference import MS, brute_force
 
 from textdifuse_ros.sensors import INFRARED, SENSORS, VISIBLE
 from textdifuse_ros.sync.outcome import UNMATCHED, ZERO_STAMP
 from textdifuse_ros.sync.recorded import RecordedPairs, pair_recording
 from textdifuse_ros.sync.stamps import StampSeries
 
-MS = 1_000_000
 START = 10**15
 
 
@@ -27,18 +27,6 @@ def _indices(found: RecordedPairs) -> list[tuple[int, int]]:
     return [(pair.visible, pair.infrared) for pair in found.pairs]
 
 
-def _by_definition(visible: list[int], infrared: list[int], tolerance: int) -> list[tuple[int, int]]:
-    """Closest first, then the next closest that crosses none taken; over sorted stamps."""
-    candidates = sorted(
-        (abs(v - i), a, b) for a, v in enumerate(visible) for b, i in enumerate(infrared) if abs(v - i) <= tolerance
-    )
-    taken: list[tuple[int, int]] = []
-    for _, a, b in candidates:
-        if all((a < c and b < d) or (a > c and b > d) for c, d in taken):
-            taken.append((a, b))
-    return sorted(taken)
-
-
 @settings(max_examples=150, deadline=None)
 @given(
     visible=st.lists(st.integers(0, 400), max_size=14, unique=True),
@@ -49,12 +37,12 @@ def _by_definition(visible: list[int], infrared: list[int], tolerance: int) -> l
 def test_the_pairs_are_those_of_the_definition(
     visible: list[int], infrared: list[int], tolerance: int, latency: int
 ) -> None:
-    """Whatever the recording's order: one camera's messages may be recorded long after the other's."""
+    """Independent of the order of recording: messages of one camera may be recorded long after the other's."""
     visible, infrared = sorted(visible), sorted(infrared)
     found = pair_recording(
         _series([float(v) for v in visible]), _series([float(i) for i in infrared], latency), tolerance * MS, {}
     )
-    assert _indices(found) == _by_definition(visible, infrared, tolerance)
+    assert _indices(found) == brute_force(visible, infrared, tolerance)
     for stream, count in ((VISIBLE, len(visible)), (INFRARED, len(infrared))):
         assert count == len(found.pairs) + sum(found.dropped[stream].values())
 
@@ -62,7 +50,7 @@ def test_the_pairs_are_those_of_the_definition(
 @settings(max_examples=60, deadline=None)
 @given(laps=st.integers(1, 4), count=st.integers(1, 12), skew=st.integers(-12, 12), first=st.booleans())
 def test_every_lap_of_a_loop_gives_all_its_pairs(laps: int, count: int, skew: int, first: bool) -> None:
-    """Also the last of each lap, whose halves the next lap would push out of a queue; whichever camera jumps first."""
+    """Including the last pair of each lap, which a node may lose at the jump; either camera may jump first."""
     lap = [index * 100.0 for index in range(10 * count)]
     arrivals = [START + round((n * (len(lap) * 100.0 + 40) + at) * MS) for n in range(laps) for at in lap]
     visible = StampSeries(np.array([START + round(at * MS) for _ in range(laps) for at in lap]), np.array(arrivals))
@@ -72,15 +60,15 @@ def test_every_lap_of_a_loop_gives_all_its_pairs(laps: int, count: int, skew: in
     assert {pair.difference_ns for pair in found.pairs} == {skew * MS}
 
 
-def test_one_clock_set_back_costs_no_pair_that_the_stamps_still_give() -> None:
-    """The visible camera's clock goes back by 2 s at its tenth image; the infrared one's does not."""
+def test_after_one_clock_is_set_back_matching_stamps_still_pair() -> None:
+    """The clock of the visible camera jumps back by 2 s at its tenth image, that of the infrared camera does not."""
     good = [index * 100.0 for index in range(40)]
     visible = StampSeries(_series([at if at < 1000 else at - 2000 for at in good]).stamps_ns, _series(good).arrived_ns)
     found = pair_recording(visible, _series(good), 20 * MS, {})
     assert _indices(found)[:10] == [(n, n) for n in range(10)]
 
 
-def test_a_dead_camera_costs_only_its_own_pairs() -> None:
+def test_a_silent_camera_loses_only_its_own_pairs() -> None:
     visible = [index * 33.0 for index in range(3000)]
     infrared = [at for at in visible if at < 20_000 or at > 80_000]
     found = pair_recording(_series(visible), _series(infrared), 10 * MS, {})
@@ -89,7 +77,7 @@ def test_a_dead_camera_costs_only_its_own_pairs() -> None:
 
 
 @pytest.mark.parametrize("offset", [-40, 40])
-def test_offsets_move_stamps_before_pairing(offset: int) -> None:
+def test_offsets_are_added_before_pairing(offset: int) -> None:
     visible = _series([100.0 * n for n in range(5)])
     infrared = _series([100.0 * n - offset for n in range(5)])
     assert not pair_recording(visible, infrared, 10 * MS, {}).pairs

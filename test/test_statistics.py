@@ -10,7 +10,7 @@ import pytest
 from textdifuse_ros.evaluate.statistics import Interval, bootstrap_interval, bootstrap_ratio
 
 
-def test_the_interval_is_that_of_the_mean_s_normal_distribution() -> None:
+def test_the_interval_matches_the_normal_distribution_of_the_mean() -> None:
     values = np.random.default_rng(0).normal(5, 2, 400)
     interval = bootstrap_interval(values)
     half = 1.96 * values.std() / math.sqrt(400)
@@ -20,7 +20,7 @@ def test_the_interval_is_that_of_the_mean_s_normal_distribution() -> None:
     assert (interval.defined, interval.undefined) == (400, 0)
 
 
-def test_the_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_true_mean_at_its_level() -> None:
     rng = np.random.default_rng(1)
     covered = 0
     for _ in range(200):
@@ -48,11 +48,11 @@ def test_the_same_seed_gives_the_same_interval_and_another_seed_another() -> Non
     assert bootstrap_interval(values, seed=5) != bootstrap_interval(values, seed=6)
 
 
-def test_nan_leaves_the_mean_and_is_counted() -> None:
+def test_nan_is_excluded_and_counted() -> None:
     assert bootstrap_interval([1.0, math.nan, 3.0, math.nan]) == Interval(2, 1, 3, 2, 2)
 
 
-def test_without_values_all_is_nan() -> None:
+def test_without_values_everything_is_nan() -> None:
     for values, undefined in (([], 0), ([math.nan] * 3, 3)):
         interval = bootstrap_interval(values)
         assert all(math.isnan(figure) for figure in (interval.mean, interval.low, interval.high))
@@ -67,7 +67,7 @@ def test_one_value_has_a_mean_but_no_interval() -> None:
     assert (interval.defined, interval.undefined) == (1, 1)
 
 
-def test_an_image_is_drawn_with_all_of_its_objects() -> None:
+def test_images_are_resampled_with_all_of_their_objects() -> None:
     alike = [[value] * 20 for value in np.random.default_rng(5).normal(0, 1, 30)]
     images = bootstrap_interval([objects[0] for objects in alike])
     together = bootstrap_interval(alike)
@@ -77,30 +77,30 @@ def test_an_image_is_drawn_with_all_of_its_objects() -> None:
     assert together.high - together.low > 3 * (apart.high - apart.low)
 
 
-def test_the_mean_is_over_objects_also_where_images_have_unequally_many() -> None:
+def test_the_mean_is_over_objects_even_if_images_have_different_numbers() -> None:
     interval = bootstrap_interval([[1.0, 1.0, 1.0], [5.0], [math.nan, math.nan]])
     assert interval == Interval(2, 1, 5, 4, 2)
-    assert math.isnan(bootstrap_interval([[1.0, 2.0, 3.0]]).low), "objects of one image tell of no other image"
+    assert math.isnan(bootstrap_interval([[1.0, 2.0, 3.0]]).low), "one image gives no interval"
 
 
-def test_draws_of_a_ratio_without_a_denominator_do_not_count() -> None:
+def test_resamples_with_a_zero_denominator_do_not_count() -> None:
     assert bootstrap_ratio(np.array([0.0, 6.0]), np.array([0.0, 3.0])) == (2, 2)
     assert all(math.isnan(end) for end in bootstrap_ratio(np.zeros(3), np.zeros(3)))
 
 
-def test_equal_values_have_an_interval_of_no_width() -> None:
+def test_equal_values_have_an_interval_of_zero_width() -> None:
     assert bootstrap_interval([0.25] * 10) == Interval(0.25, 0.25, 0.25, 10, 0)
 
 
 @pytest.mark.filterwarnings("error")
-def test_an_infinite_value_makes_the_mean_infinite_and_the_interval_stays_a_number_or_infinite() -> None:
+def test_an_infinite_value_gives_an_infinite_mean_and_no_nan_interval() -> None:
     interval = bootstrap_interval([math.inf, *np.linspace(30, 40, 9)])
     assert interval.mean == math.inf
     assert 30 < interval.low < 40
     assert interval.high == math.inf
 
 
-def test_many_values_are_resampled_in_blocks_without_changing_what_an_interval_means() -> None:
+def test_resampling_in_blocks_does_not_change_the_interval() -> None:
     values = np.random.default_rng(4).normal(0, 1, 20_000)
     interval = bootstrap_interval(values, resamples=300)
     assert interval.high - interval.low == pytest.approx(2 * 1.96 / math.sqrt(20_000), rel=0.25)

@@ -1,4 +1,4 @@
-"""The diagnosis of stamps: synthetic cameras whose truth is known, and the verb on a real recording."""
+"""The diagnosis of stamps: synthetic cameras with known offsets, and the verb on a recording."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ START = 1_700_000_000 * S
 
 def camera(rate: float, count: int, *, shift: float = 0.0, jitter: float = 0.0, lost: float = 0.0, seed: int = 0,
            clock: float = 0.0) -> StampSeries:  # fmt: skip
-    """Times in seconds; images arrive 5 ms after they were taken, by a clock that the stamps are ``clock`` ahead of.
+    """Times in seconds; images arrive 5 ms after exposure, on a clock that is ``clock`` behind the stamps.
 
     ``jitter`` is the standard deviation of a stamp, ``lost`` the share of images that are missing.
     """
@@ -36,7 +36,7 @@ def camera(rate: float, count: int, *, shift: float = 0.0, jitter: float = 0.0, 
 
 
 def paired(visible: StampSeries, infrared: StampSeries, found: Diagnosis) -> int:
-    """How many pairs the node's own pairing makes with the values suggested."""
+    """Return the number of pairs that the node's pairing gives with the suggested values."""
     assert found.suggestion is not None
     offset = {INFRARED: round(found.suggestion.infrared_offset * S)}
     pairing: NearestPairing[int] = NearestPairing(round(found.suggestion.tolerance * S), offset, 50, S)
@@ -52,8 +52,8 @@ def paired(visible: StampSeries, infrared: StampSeries, found: Diagnosis) -> int
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.0131, -0.0072, 0.048, -0.04])
-def test_the_offset_of_two_triggered_cameras_is_found_through_jitter_losses_and_outliers(shift):
-    """One trigger with a jitter of its own: only at the true difference do the stamps meet."""
+def test_the_offset_of_triggered_cameras_is_robust_to_jitter_losses_and_outliers(shift):
+    """A common trigger with jitter: the stamps match only at the true difference."""
     rng = np.random.default_rng(1)
     trigger = np.cumsum(0.1 + 0.012 * rng.standard_normal(400))
     stamps = []
@@ -69,7 +69,7 @@ def test_the_offset_of_two_triggered_cameras_is_found_through_jitter_losses_and_
     assert paired(*stamps, found) >= 0.93 * min(len(series.stamps_ns) for series in stamps) * 0.9
 
 
-def test_of_equal_peaks_the_one_nearest_to_zero_is_taken():
+def test_the_equal_peak_nearest_to_zero_is_chosen():
     found = diagnose(camera(30.0, 300), camera(30.0, 300, shift=0.012))
     assert found.suggestion is not None
     assert found.suggestion.infrared_offset == pytest.approx(-0.012, abs=1e-4)
@@ -79,8 +79,8 @@ def test_of_equal_peaks_the_one_nearest_to_zero_is_taken():
     assert any("fits as well, a period away" in remark for remark in found.remarks)
 
 
-def test_the_share_with_a_counterpart_counts_each_counterpart_once():
-    """Of three visible images at a time the infrared camera has one."""
+def test_the_paired_fraction_counts_each_counterpart_once():
+    """Three visible images compete for one infrared image."""
     base = START + np.arange(60, dtype=np.int64) * 100_000_000
     visible = np.sort(np.concatenate((base, base + 2_000_000, base + 4_000_000)))
     infrared = np.sort(np.concatenate((base + 1_000_000, base[:30] + 50_000_000, base + 60_000_000, base + 80_000_000)))
@@ -90,17 +90,17 @@ def test_the_share_with_a_counterpart_counts_each_counterpart_once():
     assert found.suggestion.paired == pytest.approx(pairs / 180, abs=0.02) and found.suggestion.paired < 0.5
 
 
-def test_clocks_that_differ_by_hours_are_found_by_the_arrivals():
+def test_clocks_that_differ_by_hours_are_aligned_by_the_arrivals():
     visible, infrared = camera(20.0, 200, jitter=0.0005), camera(20.0, 200, shift=0.007, jitter=0.0005, clock=7200.0)
     found = diagnose(visible, infrared)
     assert found.suggestion is not None
-    # To the nearest image: which of them belong together nobody can tell from the stamps.
+    # To the nearest image: the stamps cannot tell which images belong together.
     assert found.suggestion.infrared_offset == pytest.approx(-7200.007, abs=0.001)
     assert any("set them to the same time" in remark for remark in found.remarks)
     assert diagnose(visible, camera(20.0, 200, clock=3.0)).suggestion.infrared_offset == pytest.approx(-3.0, abs=0.001)
 
 
-def test_a_slower_free_running_camera_gets_half_a_period_of_the_faster_one():
+def test_the_tolerance_for_a_slower_free_running_camera_is_half_a_period_of_the_faster_one():
     visible, infrared = camera(30.0, 600, jitter=0.001), camera(8.7, 170, shift=0.004, jitter=0.001, seed=1)
     found = diagnose(visible, infrared)
     assert found.suggestion is not None
@@ -110,7 +110,7 @@ def test_a_slower_free_running_camera_gets_half_a_period_of_the_faster_one():
     assert any("rates differ" in remark for remark in found.remarks)
 
 
-def test_streams_are_reported_with_their_faults():
+def test_faults_of_a_stream_are_reported():
     stamps = START + np.arange(100, dtype=np.int64) * 50_000_000
     stamps = np.delete(stamps, [20, 21, 22, 60])
     stamps = np.concatenate((stamps[:40], [0, stamps[39]], stamps[40:70], stamps[60:]))
@@ -124,7 +124,7 @@ def test_streams_are_reported_with_their_faults():
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_too_few_stamps_are_said_to_be_too_few(count):
+def test_too_few_stamps_are_reported(count):
     found = diagnose(camera(10.0, count), camera(10.0, 50))
     assert found.suggestion is None and found.histogram is None
     assert "too few" in found.remarks[-1]
@@ -140,7 +140,7 @@ def test_the_histogram_holds_every_image_of_the_slower_stream():
     assert -2 < middle < 8
 
 
-def test_a_window_forgets_what_is_old():
+def test_a_window_forgets_old_stamps():
     window = StampWindow(2.0)
     for n in range(50):
         window.add(VISIBLE, START + n, n * S // 10)
@@ -181,7 +181,7 @@ def test_the_verb_prints_json(bag, capsys):
     assert report["suggestion"]["infrared_offset"] == pytest.approx(-0.009) and report["visible"]["count"] == 60
 
 
-def test_messages_that_are_cut_short_are_counted_and_the_rest_is_judged(bag, tmp_path, capsys):
+def test_messages_that_are_cut_short_are_counted_and_the_others_diagnosed(bag, tmp_path, capsys):
     with BagReader(bag) as source, BagWriter(tmp_path / "short") as writer:
         for index, message in enumerate(source.messages()):
             writer.add_topic(message.topic, message.type)
@@ -193,13 +193,13 @@ def test_messages_that_are_cut_short_are_counted_and_the_rest_is_judged(bag, tmp
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [(["/nowhere"], "nothing there"), (["BAG", "--infrared", "/x"], "one of /camera/rgb/image_raw, /thermal/image")],
 )
-def test_the_verb_refuses_on_one_line(bag, capsys, arguments, said):
+def test_the_verb_reports_wrong_input_in_one_line(bag, capsys, arguments, message):
     assert main(["sync-doctor", *(str(bag) if item == "BAG" else item for item in arguments)]) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
 
 
 def test_header_stamps_are_read_in_either_byte_order_and_short_messages_refused():

@@ -7,6 +7,7 @@ object (:class:`.EndurancePlan`), and writes a report to ``OUTPUT/logs/run.json`
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -130,6 +131,11 @@ def run(plan: EndurancePlan, stop: StopRequest) -> dict[str, Any]:
             children.start("player", PREFIX + "player_node", {**plan.player, "wait_for": 1, "summary": report})
             supervisor.until(
                 lambda: supervisor.statistics()["received"] > 0, "play", START_TIMEOUT, "fusion_node", "player"
+            )
+            print(
+                f"playing for {plan.seconds:g} s in ROS domain {os.environ['ROS_DOMAIN_ID']}",
+                file=sys.stderr,
+                flush=True,
             )
             begin = time.monotonic()
             memory = sample_memory(supervisor, plan.seconds)
