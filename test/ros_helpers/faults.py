@@ -1,4 +1,4 @@
-"""What may be wrong with an image message; each changes one in place."""
+"""Faults of image messages; each function changes a message in place."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def unstamped(message: Image) -> None:
 
 
 def shifted(message: Image, seconds: float) -> None:
-    """Its clock was set by so much [s]."""
+    """Shift the stamp by ``seconds``."""
     stamp = message.header.stamp
     at = stamp.sec * 10**9 + stamp.nanosec + round(1e9 * seconds)
     stamp.sec, stamp.nanosec = divmod(at, 10**9)

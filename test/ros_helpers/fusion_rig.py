@@ -41,14 +41,14 @@ START_TIMEOUT = 120.0
 
 
 def environment_in(domain: int, **more: str) -> dict[str, str]:
-    """For a process in a domain; the mark of the wheels' start-up belongs to this interpreter and is not handed on."""
+    """Environment of a process in ``domain``, without the startup mark of the ROS wheels of this interpreter."""
     inherited = {k: v for k, v in os.environ.items() if k != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
     path = os.pathsep.join(filter(None, (str(Path(textdifuse_ros.__file__).parents[1]), os.environ.get("PYTHONPATH"))))
     return {**inherited, "PYTHONPATH": path, "ROS_DOMAIN_ID": str(domain), **more}
 
 
 class Process:
-    """One ``fusion_node`` process, its output in a file; takes parameters and, as ``-r FROM:=TO``, remappings."""
+    """A ``fusion_node`` process with its output in a file; takes parameters and remappings (``-r FROM:=TO``)."""
 
     def __init__(self, folder: Path, domain: int, *parameters: str, namespace: str = "/") -> None:
         self.log = folder / "node.log"
@@ -81,7 +81,7 @@ class Process:
 
 
 class Rig:
-    """Two cameras and a listener in a domain of their own, and the services of the node under test."""
+    """Two cameras, a listener and clients of the node's services, in a domain of their own."""
 
     def __init__(self, domain: int) -> None:
         self.context = Context()
@@ -147,7 +147,7 @@ class Rig:
         return bool(self.call(ChangeState, "change_state", request).success)
 
     def begin_change(self, transition: int) -> None:
-        """Ask for a transition and do not wait for the answer."""
+        """Request a transition without waiting for the response."""
         client = self.node.create_client(ChangeState, "/fusion_node/change_state")
         assert self.wait_for(client.service_is_ready, START_TIMEOUT)
         client.call_async(ChangeState.Request(transition=Transition(id=transition)))
@@ -157,7 +157,7 @@ class Rig:
         return self.call(SetParameters, "set_parameters", request).results[0]
 
     def counters(self) -> dict[str, Any]:
-        """The node's numbers of one moment, which must add up."""
+        """The node's statistics, whose counters must be consistent."""
         numbers = json.loads(self.call(Trigger, "statistics", Trigger.Request()).message)
         out = numbers["fused"] + numbers["restored"]
         assert numbers["received"] == out + sum(numbers["dropped"].values()) + numbers["waiting"], numbers
@@ -168,7 +168,7 @@ class Rig:
         return dict(numbers)
 
     def settled(self) -> dict[str, Any]:
-        """The counters once nothing waits any more."""
+        """The counters once no pair is waiting."""
         assert self.wait_for(lambda: self.counters()["waiting"] == 0, 60.0), self.counters()
         return self.counters()
 
@@ -178,7 +178,7 @@ class Rig:
                 self.cameras[stream].publish(message)
 
     def fuse(self, visible: np.ndarray, infrared: np.ndarray) -> Image:
-        """Send a good pair and return what comes out for it."""
+        """Send a pair and return its fused image."""
         message, other = self.pair(visible, infrared)
         self.send(message, other)
         assert self.wait_for(lambda: self.output_for(message) is not None), "nothing came out"
@@ -188,7 +188,7 @@ class Rig:
         return next((out for out in self.fused if out.header == visible.header), None)
 
     def pair(self, visible: np.ndarray, infrared: np.ndarray) -> tuple[Image, Image]:
-        """Messages with a new stamp each."""
+        """Messages of a pair with a new stamp."""
         self.now_ns += 100_000_000
         return image(visible, self.now_ns, "color_frame"), image(infrared, self.now_ns, "thermal_frame")
 
@@ -218,7 +218,7 @@ def domain() -> int:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory, tiny_checkpoint, domain) -> Iterator[tuple[Process, Rig]]:
-    """An active node that most tests share; each compares the counters before and after."""
+    """An active node shared by most tests of a module; each compares the counters before and after."""
     rig = Rig(domain)
     process = Process(tmp_path_factory.mktemp("shared"), domain, f"model:={tiny_checkpoint}", *FAST)
     try:
@@ -231,7 +231,7 @@ def running(tmp_path_factory, tiny_checkpoint, domain) -> Iterator[tuple[Process
 
 @pytest.fixture
 def rig(running) -> Iterator[Rig]:
-    """The shared node's rig; after each test the node still fuses and its counters still balance."""
+    """The rig of the shared node; after each test the node must still fuse with consistent counters."""
     process, rig = running
     rig.settled()
     rig.fused.clear()
@@ -245,7 +245,7 @@ def rig(running) -> Iterator[Rig]:
 
 @pytest.fixture
 def start(tmp_path, domain) -> Iterator[Callable[..., tuple[Process, Rig]]]:
-    """Starts a node of one's own in another domain."""
+    """Starts a separate node in another domain."""
     opened: list[Any] = []
 
     def begin(*parameters: str, namespace: str = "/") -> tuple[Process, Rig]:
@@ -266,7 +266,7 @@ def dropped_since(before: dict[str, Any], after: dict[str, Any]) -> dict[str, in
 
 @contextmanager
 def node_in_process(domain: int, *parameters: str) -> Iterator[tuple[FusionNode, Rig]]:
-    """A ``fusion_node`` in this process, for what must be patched; spun by its rig."""
+    """A ``fusion_node`` in this process, for tests that patch it; spun by its rig."""
     rig = Rig(domain)
     arguments = ["--ros-args", *(part for item in (*parameters, *FAST) for part in ("-p", item))]
     node = FusionNode(context=rig.context, cli_args=arguments)

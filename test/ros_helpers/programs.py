@@ -34,7 +34,7 @@ def wait_for(condition: Callable[[], Any], what: str) -> None:
     """Poll until a condition holds."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        assert time.monotonic() < deadline, f"timeout while waiting for {what}"
         time.sleep(0.05)
 
 
@@ -52,11 +52,11 @@ class Observer:
         """Spin until a condition holds."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
-            assert time.monotonic() < deadline, f"waited in vain for {what}"
+            assert time.monotonic() < deadline, f"timeout while waiting for {what}"
             self._executor.spin_once(timeout_sec=0.05)
 
     def await_subscribers(self, *topics: str) -> None:
-        """Wait until somebody subscribes to each of the topics."""
+        """Wait until each of the topics has a subscriber."""
         for topic in topics:
             self.wait_for(lambda topic=topic: self.node.count_subscribers(topic), f"a subscriber of {topic}")
 

@@ -37,7 +37,7 @@ def evaluate(report: Mapping[str, Any], rate: float) -> dict[str, Any]:
         faults.append(f"each fused image ({node['fused']}) must be heard by the listener, got {report['heard']}")
     bound, within, within_own = None, None, None
     if ages["p99"] is None or works["p99"] is None:
-        faults.append("at least one pair must be fused, got none; the logs tell why")
+        faults.append("at least one pair must be fused, got none; see the logs")
     else:
         bound = round(works["p99"] + period, 3)
         within = _fraction(age <= bound for age in report["ages_ms"])

@@ -237,7 +237,7 @@ class RunCounters:
                 f"dropped {self.dropped}"
             )
         if not self.fused:
-            faults.append("at least one pair must be fused, got none; the logs tell why")
+            faults.append("at least one pair must be fused, got none; see the logs")
         if self.recorded != self.fused:
             faults.append(f"fused_bag must hold every fused image ({self.fused}), got {self.recorded}")
         found = [entry["text"] for entry in self.texts]

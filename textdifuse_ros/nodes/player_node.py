@@ -1,4 +1,4 @@
-"""Plays a rosbag2 recording, or a folder of image pairs, where ``ros2 bag`` is absent.
+"""Plays a rosbag2 recording, or a folder of image pairs, without ``ros2 bag``.
 
     player_node --ros-args -p source:=PATH -p rate:=2.0 -r visible/image:=/camera/color
 

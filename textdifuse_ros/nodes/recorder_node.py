@@ -1,4 +1,4 @@
-"""Records topics into a rosbag2 folder, where ``ros2 bag`` is absent.
+"""Records topics into a rosbag2 folder, without ``ros2 bag``.
 
     recorder_node --ros-args -p output:=fused_bag -p topics:=/fusion_node/fused
 
