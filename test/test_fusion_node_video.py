@@ -14,7 +14,7 @@ pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros
 from lifecycle_msgs.msg import Transition
 from ros_helpers.fusion_rig import pixels
 from std_srvs.srv import Trigger
-from test_video_state import drive
+from turning_camera import drive
 
 from textdifuse_ros.config.base import FuserConfig
 from textdifuse_ros.fusion.fuser import Fuser

@@ -7,9 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
+from turning_camera import FRAMES, HEIGHT, WIDTH, Pair, drive
 
 from textdifuse_ros.bags.reader import BagReader
 from textdifuse_ros.bags.writer import BagWriter
@@ -23,36 +23,15 @@ from textdifuse_ros.metrics.detail import average_gradient
 from textdifuse_ros.metrics.images import to_grey
 from textdifuse_ros.metrics.regions import find_motion, flicker
 from textdifuse_ros.offline import recording
-from textdifuse_ros.offline.recording import RecordingJob, fuse_recording
+from textdifuse_ros.offline.plan import RecordingJob
+from textdifuse_ros.offline.recording import fuse_recording
 from textdifuse_ros.runtime.engine import Engine, FusionRequest
 from textdifuse_ros.runtime.processor import PairProcessor, ProcessedPair
 from textdifuse_ros.runtime.video_state import LONGEST_GAP, VideoState
 from textdifuse_ros.scenes.config import DriveSceneConfig
 from textdifuse_ros.scenes.drive import NightDrive
 
-Pair = tuple[np.ndarray, np.ndarray]
-HEIGHT, WIDTH, FRAMES = 96, 128, 6
 DARKER, BRIGHTER = 0.9, 1.1
-
-
-def town(seed: int) -> np.ndarray:
-    """A wide textured image, float32 in 40 .. 210."""
-    rng = np.random.default_rng(seed)
-    coarse = cv2.resize(rng.uniform(40, 210, (12, 40)).astype(np.float32), (400, HEIGHT), interpolation=cv2.INTER_CUBIC)
-    return np.clip(coarse + rng.normal(0, 4, coarse.shape), 0, 255).astype(np.float32)
-
-
-def drive(seed: int, noise: float = 6.0) -> list[Pair]:
-    """A camera that turns by two pixels a frame; the visible sensor is noisy."""
-    rng = np.random.default_rng([seed, 1])
-    wide, warm = town(seed), town(seed + 100)
-    frames = []
-    for n in range(FRAMES):
-        seen = (slice(None), slice(2 * n, 2 * n + WIDTH))
-        grain = rng.normal(0, noise, (HEIGHT, WIDTH, 3))
-        visible = np.clip(wide[seen][..., None] * (1.0, 0.9, 0.7) + grain, 0, 255).astype(np.uint8)
-        frames.append((visible, warm[seen].astype(np.uint8)))
-    return frames
 
 
 def unsteady(frames: list[Pair]) -> list[FusionResult]:

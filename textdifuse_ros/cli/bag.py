@@ -17,7 +17,7 @@ from textdifuse_ros.config.sensors import NAMES
 from textdifuse_ros.errors import ConfigError, TextDifuseError
 
 if TYPE_CHECKING:
-    from textdifuse_ros.offline.recording import RecordingJob
+    from textdifuse_ros.offline.plan import RecordingJob
 
 NAME = "bag"
 HELP = "Fuse whole recordings (rosbag2: mcap, sqlite3) without ROS: every pair, resumable, several at once."
@@ -100,7 +100,7 @@ def _jobs(arguments: argparse.Namespace) -> list[RecordingJob]:
     :raises ConfigError: a parameter, or two inputs of one name
     """
     from textdifuse_ros.checkpoint import SUFFIX
-    from textdifuse_ros.offline.recording import RecordingJob
+    from textdifuse_ros.offline.plan import RecordingJob
 
     given = {name: value for name, value in vars(arguments).items() if name in _TAKEN}
     if arguments.params_file:

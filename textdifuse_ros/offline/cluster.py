@@ -14,7 +14,8 @@ from typing import Any
 
 from textdifuse_ros.checks import check_number
 from textdifuse_ros.errors import InputError, TextDifuseError
-from textdifuse_ros.offline.recording import Progress, RecordingJob, fuse_recording
+from textdifuse_ros.offline.plan import RecordingJob
+from textdifuse_ros.offline.recording import Progress, fuse_recording
 
 OBJECT_STORE = 100_000_000
 """Bytes of Ray's shared memory on this machine: only progress goes through it, never an image."""

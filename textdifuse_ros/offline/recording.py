@@ -11,39 +11,33 @@ the last piece. The bytes are those of an uninterrupted run.
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import json
 import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from textdifuse_ros import __version__
-from textdifuse_ros.bags.cameras import find_calibrations, find_cameras, header_stamp
 from textdifuse_ros.bags.definitions import common_types
 from textdifuse_ros.bags.reader import BagMessage, BagReader
 from textdifuse_ros.bags.segments import Pieces, read_notes
 from textdifuse_ros.bags.writer import BagWriter
 from textdifuse_ros.config.base import to_mapping
-from textdifuse_ros.config.localizer import LocalizerConfig
-from textdifuse_ros.config.nodes import FusionNodeConfig
 from textdifuse_ros.config.sensors import NAMES
-from textdifuse_ros.errors import BagError, CalibrationError, ConfigError, ImageError
+from textdifuse_ros.errors import BagError, ConfigError, ImageError
 from textdifuse_ros.fusion.fuser import Fuser
 from textdifuse_ros.image.intake import BAD_INFRARED, BAD_VISIBLE, IntakeError, SensorIntake
 from textdifuse_ros.offline.messages import OUTPUTS, Header, fused_messages
+from textdifuse_ros.offline.plan import RecordingJob, RecordingPlan, prefix, stamp_or_zero
 from textdifuse_ros.runtime.engine import DirectBackend, FusionRequest
 from textdifuse_ros.runtime.image_target import ImageTarget
 from textdifuse_ros.runtime.processor import PairProcessor
-from textdifuse_ros.sensors import INFRARED, SENSORS, VISIBLE
-from textdifuse_ros.sync.recorded import RecordedPair, RecordedPairs, pair_recording
-from textdifuse_ros.sync.stamps import StampSeries
+from textdifuse_ros.sensors import SENSORS
+from textdifuse_ros.sync.recorded import RecordedPair
 
 PIECE_PAIRS = 50
 """Pairs of a piece: the most that a killed run loses."""
@@ -51,38 +45,6 @@ FUSION_ERROR = "fusion_error"
 NOTE = "textdifuse"
 VIDEO_STATE = "video.npz"
 _NAME = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*/?", re.ASCII)
-
-
-@dataclass(frozen=True)
-class RecordingJob:
-    """One recording to fuse.
-
-    :ivar source: rosbag2 folder, or .mcap or .db3 file
-    :ivar output: rosbag2 folder to write
-    :ivar config: used are the parameters of fuser and sensors, ``tolerance`` and the offsets
-    :ivar visible: topic of the visible images; found by name where empty
-    :ivar infrared: likewise
-    :ivar name: of the node that the topics are named after
-    :ivar storage: ``mcap`` or ``sqlite3``
-    :ivar copy_topics: copy all topics of the source beside the fused ones
-    :ivar text: the objects to emphasize; empty for none
-    :ivar strength: how much, in [-1, 2]
-    :ivar localizer: finds them
-    :ivar restart: discard what another, unfinished job left at this output
-    """
-
-    source: Path
-    output: Path
-    config: FusionNodeConfig = field(default_factory=FusionNodeConfig)
-    visible: str = ""
-    infrared: str = ""
-    name: str = "fusion_node"
-    storage: str = "mcap"
-    copy_topics: bool = False
-    text: str = ""
-    strength: float = 1.0
-    localizer: LocalizerConfig = field(default_factory=LocalizerConfig)
-    restart: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +74,7 @@ def fuse_recording(job: RecordingJob) -> Iterator[Progress]:
     with ExitStack() as stack:
         bag = stack.enter_context(BagReader(job.source))
         _check_names(bag, job)
-        plan = Plan.of(bag, job)
+        plan = RecordingPlan.of(bag, job)
         fuser = Fuser.from_config(job.config)
         stack.callback(fuser.close)
         target = ImageTarget.from_config(job.text, job.strength, job.localizer)
@@ -139,116 +101,10 @@ def _check_names(bag: BagReader, job: RecordingJob) -> None:
         raise BagError(f"the topics of {job.source}", "others than those made", taken[0], "name the node by --name")
 
 
-def prefix(job: RecordingJob) -> str:
-    """The beginning of all output topic names.
-
-    :param job: names the node
-    """
-    return f"/{job.name.strip('/')}"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The pairs of a recording.
-
-    :ivar topics: of the visible and of the infrared images
-    :ivar found: the pairs, and the images without a counterpart
-    :ivar received: images of each stream
-    :ivar digest: of all stamps and log times; identifies the recording
-    :ivar calibrations: the first CameraInfo beside the images of each sensor, where there is one
-    """
-
-    topics: tuple[str, str]
-    found: RecordedPairs
-    received: dict[str, int]
-    digest: str
-    calibrations: dict[str, BagMessage]
-
-    @property
-    def pairs(self) -> list[RecordedPair]:
-        """In the order in which they are fused."""
-        return self.found.pairs
-
-    @classmethod
-    def of(cls, bag: BagReader, job: RecordingJob) -> Plan:
-        """Read all stamps and pair them.
-
-        :param bag: open
-        :param job: names topics, tolerance and offsets
-        :raises BagError: no such topics, a damaged recording, or not one pair
-        :raises CalibrationError: both calibrations are required and there is only one
-        """
-        topics = find_cameras(bag, job.visible, job.infrared)
-        beside = {topic: stream for stream, topic in _calibrations(bag, topics, job).items()}
-        tables: dict[str, list[tuple[int, int]]] = {topic: [] for topic in topics}
-        calibrations: dict[str, BagMessage] = {}
-        for message in bag.messages([*topics, *beside]):
-            if message.topic in tables:
-                tables[message.topic].append((_stamp(message), message.stamp_ns))
-            else:
-                calibrations.setdefault(beside[message.topic], message)
-        series = [np.array(tables[topic], np.int64).reshape(-1, 2) for topic in topics]
-        offsets = {
-            VISIBLE: round(1e9 * job.config.visible_offset),
-            INFRARED: round(1e9 * job.config.infrared_offset),
-        }
-        visible, infrared = (StampSeries(table[:, 0], table[:, 1]) for table in series)
-        found = pair_recording(visible, infrared, round(1e9 * job.config.tolerance), offsets)
-        if not found.pairs:
-            remedy = "textdifuse sync-doctor shows how far apart they are"
-            expected = f"within {job.config.tolerance:g} s of one another"
-            raise BagError(f"the images of {bag.path}", expected, "not one pair", remedy)
-        digest = hashlib.sha256(b"".join(table.tobytes() for table in series)).hexdigest()
-        received = {stream: len(table) for stream, table in zip(SENSORS, series, strict=True)}
-        return cls(topics, found, received, digest, calibrations)
-
-    def messages(self, bag: BagReader) -> Iterator[tuple[RecordedPair, BagMessage, BagMessage]]:
-        """Yield every pair with its two messages; holds only those that wait for a counterpart or their turn.
-
-        :param bag: open
-        """
-        wanted = [{getattr(pair, stream) for pair in self.pairs} for stream in SENSORS]
-        held: list[dict[int, BagMessage]] = [{}, {}]
-        counts = [0, 0]
-        turn = iter(self.pairs)
-        pair = next(turn, None)
-        for message in bag.messages(self.topics):
-            side = self.topics.index(message.topic)
-            if counts[side] in wanted[side]:
-                held[side][counts[side]] = message
-            counts[side] += 1
-            while pair is not None and pair.visible in held[0] and pair.infrared in held[1]:
-                yield pair, held[0].pop(pair.visible), held[1].pop(pair.infrared)
-                pair = next(turn, None)
-
-
-def _calibrations(bag: BagReader, topics: tuple[str, str], job: RecordingJob) -> dict[str, str]:
-    """The CameraInfo topic of each sensor; none where both sensors share one."""
-    found = find_calibrations(bag, topics)
-    if len(found) == len(set(found.values())):
-        return found
-    if len(SensorIntake(job.config).required_calibrations) > 1:
-        raise CalibrationError(
-            f"the camera_info beside the images of {bag.path}",
-            "a topic for each camera",
-            f"{found[VISIBLE]} for both",
-            "name files by --visible-calibration and --infrared-calibration",
-        )
-    return {}
-
-
-def _stamp(message: BagMessage) -> int:
-    """The header stamp; 0 for a message too short to have one, which is counted and skipped."""
-    try:
-        return header_stamp(message)
-    except BagError:
-        return 0
-
-
 class _RecordingFuser:
     """Turns the two messages of a pair into the messages of the output."""
 
-    def __init__(self, job: RecordingJob, plan: Plan, processor: PairProcessor) -> None:
+    def __init__(self, job: RecordingJob, plan: RecordingPlan, processor: PairProcessor) -> None:
         self._store = common_types()
         self._prefix = prefix(job)
         self._intake = SensorIntake(job.config)
@@ -304,18 +160,20 @@ class _RecordingFuser:
         """
         messages = self._decoded_image(visible, BAD_VISIBLE), self._decoded_image(infrared, BAD_INFRARED)
         aligned = self._intake.align(*messages)
-        processed = self._processor.process(aligned, self._request, video=self._video, stamp=_stamp(visible) / 1e9)
+        processed = self._processor.process(
+            aligned, self._request, video=self._video, stamp=stamp_or_zero(visible) / 1e9
+        )
         labels = None if processed.detections is None else processed.detections.localization.label_map()
         header: Header = messages[0].header
-        stamp = max(visible.stamp_ns, infrared.stamp_ns)
+        log_time = max(visible.stamp_ns, infrared.stamp_ns)
         provenance = processed.message_provenance(pair.difference_ns)
         outputs = fused_messages(self._store, header, self._prefix, processed.image, labels, provenance)
         for topic, kind, data in outputs:
             writer.add_topic(topic, kind)
-            writer.write_raw(topic, stamp, data)
+            writer.write_raw(topic, log_time, data)
 
 
-def _fuse_pieces(bag: BagReader, plan: Plan, pieces: Pieces, fuser: _RecordingFuser) -> Iterator[Progress]:
+def _fuse_pieces(bag: BagReader, plan: RecordingPlan, pieces: Pieces, fuser: _RecordingFuser) -> Iterator[Progress]:
     """Fuse the missing pieces."""
     total = len(plan.pairs)
     notes = pieces.notes()
@@ -346,7 +204,7 @@ def _fuse_pieces(bag: BagReader, plan: Plan, pieces: Pieces, fuser: _RecordingFu
             fuser.save_video_state(writer.path / VIDEO_STATE)
 
 
-def _finish(bag: BagReader, job: RecordingJob, plan: Plan, pieces: Pieces) -> dict[str, Any]:
+def _finish(bag: BagReader, job: RecordingJob, plan: RecordingPlan, pieces: Pieces) -> dict[str, Any]:
     """Merge the pieces, with the source's topics if requested; returns the summary."""
     failed = [tuple(entry) for note in pieces.notes() for entry in note["failed"]]
     if len(failed) == len(plan.pairs):
@@ -377,7 +235,7 @@ def _fused_messages(pieces: Pieces) -> Iterator[BagMessage]:
                 yield from piece.messages()
 
 
-def _summary(plan: Plan, failed: list[tuple[Any, ...]]) -> dict[str, Any]:
+def _summary(plan: RecordingPlan, failed: list[tuple[Any, ...]]) -> dict[str, Any]:
     reasons: dict[str, dict[str, Any]] = {}
     for reason, count in sorted(Counter(reason for _, reason, _ in failed).items()):
         reasons[reason] = {"count": count, "first": next(text for _, other, text in failed if other == reason)}
@@ -393,7 +251,7 @@ def _summary(plan: Plan, failed: list[tuple[Any, ...]]) -> dict[str, Any]:
     return {"pairs": len(plan.pairs), "fused": len(plan.pairs) - len(failed), "failed": reasons, **streams}
 
 
-def _identity(job: RecordingJob, plan: Plan, fuser: Fuser, target: ImageTarget | None) -> dict[str, Any]:
+def _identity(job: RecordingJob, plan: RecordingPlan, fuser: Fuser, target: ImageTarget | None) -> dict[str, Any]:
     """Everything that the bytes of the output depend on."""
     values = to_mapping(job.config)
     names = [*NAMES, "tolerance", "visible_offset", "infrared_offset", "steps", "sampler", "seed", "video"]
