@@ -270,7 +270,7 @@ def test_losses_in_transport_are_told_of_by_camera_from_two_percent_and_three_im
         ({}, "set FASTRTPS_DEFAULT_PROFILES_FILE to the package's config/fastdds_shm.xml here and in the camera"),
         ({"ROS_DISTRO": "kilted"}, "set FASTDDS_DEFAULT_PROFILES_FILE to the package's"),
         ({"FASTRTPS_DEFAULT_PROFILES_FILE": "x.xml"}, "set FASTRTPS_DEFAULT_PROFILES_FILE in the camera drivers"),
-        ({"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}, "give the middleware larger buffers, or see to the network"),
+        ({"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}, "give the middleware larger buffers, or check the network"),
     ],
 )
 def test_what_to_set_against_losses_depends_on_what_is_set_already(environment, said):
