@@ -20,7 +20,7 @@ from textdifuse_ros.scenes.canvas import DEPTH, Canvas, Light, Surface
 from textdifuse_ros.scenes.config import LABELS, DriveSceneConfig
 from textdifuse_ros.scenes.drive import Frame, NightDrive, find_boxes
 from textdifuse_ros.scenes.noise import value_noise
-from textdifuse_ros.scenes.thermal import Air, ThermalSensor, black, radiance
+from textdifuse_ros.scenes.thermal import Air, ThermalSensor, black_body, radiance
 
 SMALL = DriveSceneConfig(width=256, height=192, frames=60)
 NAMES = {name: value for value, name in LABELS.items()}
@@ -168,17 +168,17 @@ class TestSensors:
 
     def test_netd_is_the_noise_of_the_thermal_image(self) -> None:
         config = replace(SMALL, netd=0.5, stripes=0.0)
-        flat = np.full((192, 256), black(285.0), np.float32)
+        flat = np.full((192, 256), black_body(285.0), np.float32)
         image = ThermalSensor(config).image(flat, np.random.default_rng(1)).astype(float)
         quiet = ThermalSensor(replace(config, netd=0.0)).image(flat, np.random.default_rng(1))
         assert quiet.std() == 0.0
-        step = ThermalSensor(replace(config, netd=0.0)).image(flat * 0 + np.float32(black(286.0)), None)  # type: ignore[arg-type]
+        step = ThermalSensor(replace(config, netd=0.0)).image(flat * 0 + np.float32(black_body(286.0)), None)  # type: ignore[arg-type]
         levels_per_kelvin = float(step.mean()) - float(quiet.mean())
         assert image.std() == pytest.approx(0.5 * levels_per_kelvin, rel=0.1)
 
     def test_stripes_stand_still(self) -> None:
         sensor = ThermalSensor(replace(SMALL, netd=0.0, stripes=1.0))
-        flat = np.full((192, 256), black(285.0), np.float32)
+        flat = np.full((192, 256), black_body(285.0), np.float32)
         one, two = (sensor.image(flat, np.random.default_rng(seed)) for seed in (1, 2))
         np.testing.assert_array_equal(one, two)
         assert one.mean(axis=0).std() > 2.0 * one.mean(axis=1).std()
@@ -187,15 +187,15 @@ class TestSensors:
 class TestPhysics:
     def test_a_mirror_shows_the_sky_and_a_black_body_itself(self) -> None:
         air = Air(281.0)
-        assert radiance(305.0, 1.0, air) == pytest.approx(black(305.0))
-        assert radiance(305.0, 0.0, air) == pytest.approx(black(air.sky))
-        assert black(300.0) == pytest.approx(1.0)
+        assert radiance(305.0, 1.0, air) == pytest.approx(black_body(305.0))
+        assert radiance(305.0, 0.0, air) == pytest.approx(black_body(air.sky))
+        assert black_body(300.0) == pytest.approx(1.0)
 
     def test_the_air_takes_contrast_with_distance(self) -> None:
         air = Air(281.0)
-        warm = [float(air.through(black(305.0), depth)) for depth in (0.0, 50.0, 400.0)]
-        assert warm[0] == pytest.approx(black(305.0))
-        assert warm[0] > warm[1] > warm[2] > black(281.0)
+        warm = [float(air.transmit(black_body(305.0), depth)) for depth in (0.0, 50.0, 400.0)]
+        assert warm[0] == pytest.approx(black_body(305.0))
+        assert warm[0] > warm[1] > warm[2] > black_body(281.0)
 
     def test_a_point_of_the_world_lands_where_the_pinhole_puts_it(self) -> None:
         camera = camera_at(replace(SMALL, shake=0.0), 0.0)

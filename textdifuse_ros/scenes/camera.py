@@ -1,4 +1,4 @@
-"""The pinhole camera and how the vehicle carries it through the street.
+"""The pinhole camera and its motion with the vehicle.
 
 World coordinates [m]: X to the right, Y up, Z along the street. Camera coordinates: x right, y down, z forward.
 """
@@ -19,11 +19,13 @@ NEAR = 0.4
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera somewhere in the street.
+    """A pinhole camera.
 
     :ivar position: float64 [3], world [m]
-    :ivar rotation: float64 [3, 3], world to camera; its rows are the camera's right, down and forward
+    :ivar rotation: float64 [3, 3], world to camera; its rows are the camera's right, down and forward axes
     :ivar focal: focal length [px]
+    :ivar width: of the image [px]
+    :ivar height: of the image [px]
     """
 
     position: np.ndarray
@@ -34,42 +36,50 @@ class Camera:
 
     @property
     def center(self) -> tuple[float, float]:
-        """The principal point (x, y) [px]; pixel centers lie at whole numbers."""
+        """The principal point (x, y) [px]; pixel centers have integer coordinates."""
         return (self.width - 1) / 2.0, (self.height - 1) / 2.0
 
     @property
     def matrix(self) -> np.ndarray:
-        """float64 [3, 3], camera coordinates to homogeneous pixels."""
+        """The intrinsic matrix, float64 [3, 3]: camera coordinates to homogeneous pixels."""
         x, y = self.center
         return np.array([[self.focal, 0.0, x], [0.0, self.focal, y], [0.0, 0.0, 1.0]])
 
     def to_camera(self, points: np.ndarray) -> np.ndarray:
-        """World points [N, 3] in camera coordinates [N, 3]."""
+        """Transform world ``points`` [N, 3] to camera coordinates [N, 3]."""
         return (points - self.position) @ self.rotation.T
 
     def to_pixels(self, points: np.ndarray) -> np.ndarray:
-        """Camera points [N, 3] with z above 0 as pixels [N, 2]."""
+        """Project camera ``points`` [N, 3] with positive z to pixels [N, 2]."""
         return points[:, :2] * (self.focal / points[:, 2:]) + self.center
 
     def rays(self) -> np.ndarray:
-        """The world direction of each pixel with depth 1, float32 [H, W, 3]."""
+        """The world direction of each pixel at depth 1, float32 [H, W, 3]."""
         x = ((np.arange(self.width) - self.center[0]) / self.focal).astype(np.float32)
         y = ((np.arange(self.height) - self.center[1]) / self.focal).astype(np.float32)
         across, down, forward = self.rotation.astype(np.float32)
         return x[None, :, None] * across + (y[:, None, None] * down + forward)
 
     def sees(self, points: np.ndarray, margin: float = 0.2) -> bool:
-        """Whether a box around world points [N, 3] may show in the image."""
-        seen = self.to_camera(points)
-        if seen[:, 2].max() < NEAR:
+        """Whether a box around world points may be visible.
+
+        :param points: float64 [N, 3] [m]
+        :param margin: added to the field of view, as a share of it
+        """
+        local = self.to_camera(points)
+        if local[:, 2].max() < NEAR:
             return False
         half = (self.width / 2.0) / self.focal * (1.0 + margin)
-        depth = np.maximum(seen[:, 2], NEAR)
-        return bool((seen[:, 0] < half * depth).any() and (seen[:, 0] > -half * depth).any())
+        depth = np.maximum(local[:, 2], NEAR)
+        return bool((local[:, 0] < half * depth).any() and (local[:, 0] > -half * depth).any())
 
 
 def clip_near(points: np.ndarray) -> np.ndarray:
-    """Cut a polygon in camera coordinates [N, 3] at the near plane; [0, 3] when all of it is behind."""
+    """Clip a polygon at the near plane.
+
+    :param points: float64 [N, 3], camera coordinates [m]
+    :returns: likewise; [0, 3] if all of it is behind the plane
+    """
     inside = points[:, 2] >= NEAR
     if inside.all():
         return points
@@ -89,7 +99,8 @@ def clip_near(points: np.ndarray) -> np.ndarray:
 def camera_at(config: DriveSceneConfig, time: float) -> Camera:
     """The camera of the moving vehicle.
 
-    :param time: time since the start [s]
+    :param config: of the drive
+    :param time: since the start [s]
     """
     turn = 2.0 * math.pi * time
     shake = math.radians(1.0) * config.shake

@@ -1,8 +1,8 @@
-"""The image in the making: surfaces are painted over one another from far to near.
+"""The frame buffer: surfaces are painted over one another from far to near.
 
-What a pixel keeps is what both sensor models need: the color by day, the light it sends by night without the
-vehicle's own headlights, the share of those headlights' light that it sends back, the thermal radiance that arrives,
-and the depth. All but the depth are amounts of light, so that they may be mixed where an outline crosses a pixel.
+A pixel stores the inputs of both sensor models: the color by day, the light at night without the vehicle's headlights,
+the reflectance of the headlights, the thermal radiance at the camera, and the depth. All but the depth are amounts of
+light, so that they can be mixed where an outline crosses a pixel.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ Region = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class Surface:
-    """What something is made of.
+    """A material.
 
-    :ivar albedo: share of light it returns, linear RGB
+    :ivar albedo: reflectance, linear RGB
     :ivar temperature: [K]
-    :ivar emissivity: thermal; the rest reflects the cold sky
-    :ivar emission: light it sends by itself, linear RGB, 1 = white by day
+    :ivar emissivity: thermal, in [0, 1]; the remainder reflects the cold sky
+    :ivar emission: emitted light, linear RGB, 1 is white by day
     """
 
     albedo: Color
@@ -43,9 +43,9 @@ class Surface:
 class Light:
     """The light at a place.
 
-    :ivar night: from lamps and sky, linear RGB
+    :ivar night: light of lamps and sky, linear RGB
     :ivar day: share of full daylight
-    :ivar facing: share of the own headlights' light, by the angle of the surface
+    :ivar facing: share of the vehicle's headlights, by the angle of the surface
     """
 
     night: np.ndarray
@@ -53,13 +53,18 @@ class Light:
     facing: float = 1.0
 
     def turned(self, day: float) -> Light:
-        """The same light on a face that gets another share of daylight (and of all else by half of that)."""
+        """The light on a face with another orientation.
+
+        :param day: factor of the daylight; the change of the other light is half as large
+        """
         return Light(self.night * (0.5 + 0.5 * day), self.day * day, self.facing)
 
 
 class Canvas:
-    """Buffers of one frame.
+    """The buffers of one frame.
 
+    :param camera: takes the frame
+    :param air: between camera and scene
     :ivar data: float32 [H, W, CHANNELS], see the module's constants
     :ivar labels: uint8 [H, W], see LABELS
     :ivar instances: uint16 [H, W], 0 for none
@@ -72,14 +77,17 @@ class Canvas:
         self.instances = np.zeros((camera.height, camera.width), np.uint16)
 
     def scale(self, z: float) -> float:
-        """How many pixels a metre takes at a place along the street: what is small is painted with fewer parts."""
+        """Pixels per meter at a place along the street, which determines the level of detail.
+
+        :param z: of the place [m]
+        """
         return self.camera.focal / max(z - float(self.camera.position[2]), 1.0)
 
     def mask(self, outline: np.ndarray) -> tuple[Region, np.ndarray] | None:
-        """The share of each pixel that a polygon covers.
+        """Rasterize a polygon.
 
-        :param outline: [N, 2], pixels, any place
-        :returns: the region of the image and float32 shares of its size, or None when nothing is covered
+        :param outline: float64 [N, 2] [px], may extend beyond the image
+        :returns: the region of the image, and the covered share of each of its pixels, float32; None if empty
         """
         height, width = self.labels.shape
         points = np.rint(np.clip(outline * 16.0, -(2.0**24), 2.0**24)).astype(np.int32)
@@ -96,11 +104,13 @@ class Canvas:
     def blend(
         self, region: Region, share: np.ndarray, values: np.ndarray, label: int | None = None, instance: int = 0
     ) -> None:
-        """Paint values over a region by a share.
+        """Blend values into a region.
 
-        :param share: float32 [h, w] in [0, 1]
+        :param region: rows and columns
+        :param share: float32 [h, w] in [0, 1], opacity
         :param values: float32 [CHANNELS] or [h, w, CHANNELS]
-        :param label: class of what is covered by half or more; None keeps what was there
+        :param label: class of pixels with a share of at least one half; None keeps the class
+        :param instance: likewise
         """
         target = self.data[region]
         target += share[..., None] * (values - target)
@@ -110,9 +120,15 @@ class Canvas:
             self.instances[region][covered] = instance
 
     def values(self, surface: Surface, light: Light, depth: float) -> np.ndarray:
-        """The values [CHANNELS] of an evenly lit surface at a depth [m]."""
+        """The values of a uniformly lit surface.
+
+        :param surface: material
+        :param light: on the surface
+        :param depth: [m]
+        :returns: float32 [CHANNELS]
+        """
         albedo, glow, night = surface.albedo, surface.emission, light.night.tolist()
-        heat = self.air.through(radiance(surface.temperature, surface.emissivity, self.air), depth)
+        heat = self.air.transmit(radiance(surface.temperature, surface.emissivity, self.air), depth)
         return np.array(
             [
                 *(a * light.day + min(e, 0.6) for a, e in zip(albedo, glow, strict=True)),
@@ -133,14 +149,22 @@ class Canvas:
         instance: int = 0,
         opacity: float = 1.0,
     ) -> None:
-        """Paint a flat polygon of the world, [N, 3] in metres, evenly."""
-        seen = clip_near(self.camera.to_camera(points))
-        if len(seen) < 3:
+        """Paint a flat polygon uniformly.
+
+        :param points: float64 [N, 3], world [m]
+        :param surface: material
+        :param light: on the surface
+        :param label: class; None keeps the class of the pixels
+        :param instance: 0 for none
+        :param opacity: in [0, 1]
+        """
+        local = clip_near(self.camera.to_camera(points))
+        if len(local) < 3:
             return
-        found = self.mask(self.camera.to_pixels(seen))
-        if found is not None:
-            values = self.values(surface, light, float(seen[:, 2].sum()) / len(seen))
-            self.blend(found[0], found[1] * np.float32(opacity), values, label, instance)
+        covered = self.mask(self.camera.to_pixels(local))
+        if covered is not None:
+            values = self.values(surface, light, float(local[:, 2].sum()) / len(local))
+            self.blend(covered[0], covered[1] * np.float32(opacity), values, label, instance)
 
     def limb(
         self,
@@ -150,14 +174,21 @@ class Canvas:
         label: int,
         instance: int = 0,
     ) -> None:
-        """Paint the hull around balls of the world, given as (center [3], radius [m]): a limb, a trunk, a pole."""
-        seen = self.camera.to_camera(np.array([center for center, _ in joints]))
-        if seen[:, 2].min() < 0.4:
+        """Paint the convex hull of spheres, such as a limb, a trunk or a pole.
+
+        :param joints: center (float64 [3], world) and radius of each sphere [m]
+        :param surface: material
+        :param light: on the surface
+        :param label: class
+        :param instance: 0 for none
+        """
+        local = self.camera.to_camera(np.array([center for center, _ in joints]))
+        if local[:, 2].min() < 0.4:
             return
-        centers = self.camera.to_pixels(seen)
-        radii = np.array([radius for _, radius in joints]) * self.camera.focal / seen[:, 2]
+        centers = self.camera.to_pixels(local)
+        radii = np.array([radius for _, radius in joints]) * self.camera.focal / local[:, 2]
         points = (centers[:, None] + _CIRCLE * radii[:, None, None]).reshape(-1, 2)
         outline = cv2.convexHull(points.astype(np.float32)).reshape(-1, 2)
-        found = self.mask(outline)
-        if found is not None:
-            self.blend(*found, self.values(surface, light, float(seen[:, 2].sum()) / len(seen)), label, instance)
+        covered = self.mask(outline)
+        if covered is not None:
+            self.blend(*covered, self.values(surface, light, float(local[:, 2].sum()) / len(local)), label, instance)

@@ -1,4 +1,4 @@
-"""Cars: a side profile drawn out across the width, with wheels, glass and lights."""
+"""Cars: a side profile extruded across the width, with wheels, glass and lights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from textdifuse_ros.scenes.canvas import Canvas, Color, Light, Surface
 from textdifuse_ros.scenes.config import CAR
 
-# (along the car, height) [m], clockwise from the lower front over bonnet, windscreen, roof and boot to the lower rear.
+# (along the car, height) [m], clockwise from the lower front over hood, windshield, roof and trunk to the lower rear.
 _PROFILES = {
     "sedan": ((2.20, 0.28), (2.24, 0.55), (2.12, 0.76), (1.05, 0.97), (0.25, 1.42), (-0.95, 1.44), (-1.65, 1.06),
               (-2.15, 1.00), (-2.24, 0.62), (-2.20, 0.30)),
@@ -19,23 +19,28 @@ _PROFILES = {
     "van": ((2.25, 0.32), (2.32, 0.66), (2.20, 1.00), (1.60, 1.18), (0.95, 1.92), (-2.20, 1.98), (-2.32, 1.20),
             (-2.34, 1.10), (-2.36, 0.66), (-2.32, 0.34)),
 }  # fmt: skip
-_BONNET, _SCREEN, _ROOF, _REAR = 2, 3, 4, 5  # segments of the profile, by their first point
+_HOOD, _WINDSHIELD, _ROOF, _REAR = 2, 3, 4, 5  # segments of the profile, by their first point
 PAINTS: tuple[Color, ...] = (
     (0.55, 0.56, 0.58), (0.03, 0.03, 0.035), (0.70, 0.70, 0.69), (0.28, 0.03, 0.03), (0.05, 0.09, 0.24),
     (0.20, 0.21, 0.22), (0.10, 0.16, 0.12), (0.36, 0.32, 0.25),
 )  # fmt: skip
 _GLASS: Color = (0.055, 0.065, 0.075)
-_FINE = 9.0  # pixels a metre from which on hubs, seams and plates are painted
+_FINE = 9.0  # least pixels per meter at which hubs, seams and plates are painted
 _TURN = [(math.cos(k * math.pi / 8), math.sin(k * math.pi / 8)) for k in range(16)]
 
 
 @dataclass(frozen=True)
 class Car:
-    """One car at one moment.
+    """A car at one moment.
 
-    :ivar ahead: 1 when it looks along the street like the own vehicle, -1 when it comes towards it
-    :ivar warmth: 0 for a car parked long ago, 1 for one that is driven
-    :ivar lit: whether its lights burn
+    :ivar kind: a key of the profiles: sedan, hatch or van
+    :ivar x: across the street [m]
+    :ivar z: along the street [m]
+    :ivar ahead: 1 if it points in the driving direction of the camera's vehicle, -1 if it is oncoming
+    :ivar paint: albedo, linear RGB
+    :ivar instance: its value in the instance image
+    :ivar warmth: from 0 for a car parked long ago to 1 for a moving one
+    :ivar lit: whether its lights are on
     """
 
     kind: str
@@ -49,7 +54,7 @@ class Car:
 
 
 class _Body:
-    """Places points of a car in the world: (along, across, height) [m]."""
+    """Transforms points of a car, (along, across, height) [m], to the world."""
 
     def __init__(self, car: Car) -> None:
         self._car = car
@@ -59,12 +64,17 @@ class _Body:
         return np.array([(x + ahead * side, up, z + ahead * along) for along, side, up in points])
 
     def half(self, height: float, belt: float, top: float) -> float:
-        """Half the width at a height: the cabin leans in above the belt line."""
+        """Half the width at a height: the cabin narrows above the belt line."""
         return 0.88 - 0.2 * max(0.0, height - belt) / (top - belt)
 
 
 def paint_car(canvas: Canvas, car: Car, light: Light) -> None:
-    """Paint a car, its shadow first."""
+    """Paint a car and its shadow.
+
+    :param canvas: painted on
+    :param car: to paint
+    :param light: at its place
+    """
     body = _Body(car)
     profile = _PROFILES[car.kind]
     belt, top = profile[3][1], profile[5][1]
@@ -99,11 +109,11 @@ def paint_car(canvas: Canvas, car: Car, light: Light) -> None:
 
 
 def _strip(car: Car, index: int, air: float) -> Surface:
-    """What a strip of the profile is made of. The roof sees the cold sky and cools below the air."""
+    """The material of a strip of the profile. The roof radiates to the cold sky and cools below the air."""
     warm = car.warmth
-    if index in (_SCREEN, _REAR):
+    if index in (_WINDSHIELD, _REAR):
         return Surface(_GLASS, air + 1.0 + 3.0 * warm, 0.82)
-    if index == _BONNET:
+    if index == _HOOD:
         return Surface(car.paint, air - 1.0 + 18.0 * warm, 0.88)
     if index == _ROOF:
         return Surface(car.paint, air - 2.5 + 2.0 * warm, 0.86)
@@ -151,7 +161,7 @@ def _wheels(
     canvas: Canvas, car: Car, body: _Body, sides: list[float], light: Light, profile: tuple[tuple[float, float], ...]
 ) -> None:
     air = canvas.air.temperature
-    tyre = Surface((0.02, 0.02, 0.022), air + 1.0 + 13.0 * car.warmth)
+    tire = Surface((0.02, 0.02, 0.022), air + 1.0 + 13.0 * car.warmth)
     hub = Surface((0.30, 0.30, 0.31), air + 1.0 + 20.0 * car.warmth, 0.7)
     axles = (profile[1][0] - 0.82, profile[8][0] + 0.78)
     dim = Light(light.night * 0.6, light.day * 0.6, 0.2)
@@ -159,14 +169,14 @@ def _wheels(
     for side in sides:
         shown = (canvas.camera.position[0] - car.x) * car.ahead * side > 0.9
         for axle in axles if shown else ():
-            for surface, radius, out in ((tyre, 0.33, 0.90), (hub, 0.19, 0.905))[: 2 if fine else 1]:
+            for surface, radius, out in ((tire, 0.33, 0.90), (hub, 0.19, 0.905))[: 2 if fine else 1]:
                 ring = [(axle + radius * c, side * out, 0.33 + radius * s) for c, s in _TURN]
                 canvas.polygon(body.place(ring), surface, dim, CAR, car.instance)
-        # Seen from behind or ahead a wheel is a block under the body.
+        # From behind or ahead a wheel looks like a block under the body.
         for axle in axles if fine else ():
             end = axle - 0.3 if (canvas.camera.position[2] < car.z) == (car.ahead > 0) else axle + 0.3
             block = [(end, side * 0.9, 0.0), (end, side * 0.68, 0.0), (end, side * 0.68, 0.45), (end, side * 0.9, 0.45)]
-            canvas.polygon(body.place(block), tyre, dim, CAR, car.instance)
+            canvas.polygon(body.place(block), tire, dim, CAR, car.instance)
 
 
 def _lamps(canvas: Canvas, car: Car, body: _Body, light: Light, profile: tuple[tuple[float, float], ...]) -> None:

@@ -1,9 +1,10 @@
-"""The synthetic night drive: every frame is a function of the configuration and its index alone."""
+"""The synthetic night drive: a frame depends only on the configuration and its index."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -22,18 +23,21 @@ from textdifuse_ros.scenes.thermal import ThermalSensor
 from textdifuse_ros.scenes.town import VIEW, Town
 from textdifuse_ros.scenes.visible import VisibleSensor
 
-_SMALL = 120.0  # how far along the street persons and dark cars are painted [m]; beyond they are a few pixels
-_LONGEST = 2000.0  # the whole street is held in memory, about 0.2 MB a metre
-START_NS = 1_700_000_000_000_000_000  # a fixed moment, so that a drive is the same whenever it is made
+_SMALL = 120.0  # persons and dark cars beyond this distance are not painted [m]: they would be a few pixels large
+_LONGEST = 2000.0  # longest drive [m]: the whole street is in memory, about 0.2 MB per meter
+START_NS = 1_700_000_000_000_000_000  # fixed, so that a drive is reproducible
 
 
 @dataclass(frozen=True)
 class Box:
-    """The extent of what is seen of one object: rows ``ymin`` to ``ymax`` and columns ``xmin`` to ``xmax``,
-    the last ones excluded.
+    """The bounding box of the visible part of an object.
 
     :ivar label: name of its class
     :ivar instance: its value in the instance image; the same in every frame
+    :ivar xmin: first column
+    :ivar ymin: first row
+    :ivar xmax: column after the last one
+    :ivar ymax: row after the last one
     """
 
     label: str
@@ -46,14 +50,14 @@ class Box:
 
 @dataclass(frozen=True)
 class Frame:
-    """One moment of the drive; all images are aligned pixel by pixel.
+    """One frame of the drive; all images are aligned pixel by pixel.
 
     :ivar stamp_ns: time [ns]
-    :ivar visible: uint8 [H, W, 3] RGB, as the visible camera takes it by night
-    :ivar infrared: uint8 [H, W], as the thermal camera takes it, bright is warm
+    :ivar visible: uint8 [H, W, 3] RGB, image of the visible camera at night
+    :ivar infrared: uint8 [H, W], image of the thermal camera; bright is warm
     :ivar labels: uint8 [H, W], classes, see LABELS
     :ivar instances: uint16 [H, W], cars, persons and bicycles; 0 elsewhere
-    :ivar boxes: one for each instance that shows, by instance
+    :ivar boxes: of the visible instances, sorted by instance
     :ivar visible_clean: uint8 [H, W, 3] RGB, the same scene well lit and without noise
     """
 
@@ -69,18 +73,19 @@ class Frame:
 class NightDrive:
     """A drive through a street at night, by a vehicle with a visible and a thermal camera.
 
-    The same configuration gives the same bytes, in whatever order frames are asked for.
+    The same configuration gives the same bytes, whatever the order of the frames.
 
-    :raises ConfigError: a parameter is out of range, or the drive longer than 2 km
+    :param config: defaults if None
+    :raises ConfigError: a parameter is out of range, or the drive is longer than 2 km
     """
 
     def __init__(self, config: DriveSceneConfig | None = None) -> None:
         self.config = config or DriveSceneConfig()
         validate(self.config)
-        way = self.config.frames / self.config.rate_hz * self.config.speed
-        if way > _LONGEST:
+        length = self.config.frames / self.config.rate_hz * self.config.speed
+        if length > _LONGEST:
             expected = f"such that the vehicle drives at most {_LONGEST:g} m (frames / rate_hz * speed)"
-            raise ConfigError("frames", expected, f"{way:.0f} m", "take fewer frames, a lower speed or a higher rate")
+            raise ConfigError("frames", expected, f"{length:.0f} m", "use fewer frames, a lower speed or a higher rate")
         self._town = Town(self.config)
         self._visible = VisibleSensor(self.config)
         self._thermal = ThermalSensor(self.config)
@@ -94,7 +99,7 @@ class NightDrive:
     def frame(self, index: int) -> Frame:
         """Render one frame.
 
-        :param index: from 0 up to the number of frames, that excluded
+        :param index: in [0, frames)
         :raises ConfigError: no such frame
         """
         check_number("the index of a frame", index, 0, self.config.frames - 1, integer=True)
@@ -121,7 +126,7 @@ class NightDrive:
         beams = [Beam(car.x, car.z + 2.2 * car.ahead, car.ahead) for car in cars if car.lit and car.z < here + 110.0]
         town.sky.paint(canvas, rays)
         town.ground.paint(canvas, rays, beams)
-        for walls in town.walls:  # fronts stand beyond everything that stands in the street
+        for walls in town.walls:  # fronts are behind everything in the street
             if here - 30.0 < walls[0].corner[2] < here + VIEW:
                 for wall in walls:
                     paint_wall(canvas, wall)
@@ -129,7 +134,7 @@ class NightDrive:
             paint()
 
     def _things(self, canvas: Canvas, time: float, cars: list[Car]) -> list[tuple[float, Callable[[], None]]]:
-        """What stands or moves in the street, with its distance along it."""
+        """Painters of all objects in the street, with their distance along it."""
         town, here = self._town, float(canvas.camera.position[2])
         things: list[tuple[float, Callable[[], None]]] = []
 
@@ -139,7 +144,7 @@ class NightDrive:
             place = np.array([x, 1.0, z])
             box = place + np.array([[-reach, 0, 0], [reach, 0, 0], [0, 0, -reach], [0, 0, reach]])
             if canvas.camera.sees(box):
-                things.append((z - here, lambda: paint(canvas, *rest, town.light.at(place))))
+                things.append((z - here, partial(paint, canvas, *rest, town.light.at(place))))
 
         for car in cars:
             add(car.x, car.z, 3.0, paint_car, car)
@@ -158,7 +163,7 @@ class NightDrive:
 
 
 def find_boxes(labels: np.ndarray, instances: np.ndarray) -> list[Box]:
-    """The box of each instance, from the images.
+    """The bounding box of each instance.
 
     :param labels: uint8 [H, W]
     :param instances: uint16 [H, W]

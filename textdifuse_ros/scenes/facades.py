@@ -1,4 +1,4 @@
-"""Buildings: procedural fronts, and painting them in perspective."""
+"""Buildings: procedural textures of their walls, painted in perspective."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from textdifuse_ros.scenes.lights import StreetLight
 from textdifuse_ros.scenes.noise import value_noise
 from textdifuse_ros.scenes.thermal import Air, radiance
 
-_DENSITY = 18.0  # texels a metre
-_HEAT_LOW, _HEAT_SPAN = 0.35, 0.9  # radiance that the texture's 0..255 stand for
+_DENSITY = 18.0  # texels per meter
+_HEAT_LOW, _HEAT_SPAN = 0.35, 0.9  # radiance at 0 in the texture, and its span up to 255
 _WALLS = (
     (0.36, 0.17, 0.12), (0.50, 0.44, 0.34), (0.40, 0.40, 0.40), (0.52, 0.38, 0.22), (0.30, 0.22, 0.18),
     (0.55, 0.52, 0.47), (0.33, 0.36, 0.40), (0.46, 0.28, 0.20),
@@ -25,15 +25,17 @@ _BULBS = ((1.0, 0.72, 0.38), (1.0, 0.82, 0.58), (0.85, 0.92, 1.0), (1.0, 0.6, 0.
 
 @dataclass(frozen=True)
 class Wall:
-    """A textured flat rectangle of the world.
+    """A textured flat rectangle.
 
-    :ivar corner: its lower near corner, float64 [3] [m]
+    :ivar corner: lower near corner, float64 [3], world [m]
     :ivar along: unit vector of its length
-    :ivar up: unit vector of its height (leaning for a roof)
-    :ivar normal: unit vector out of it
-    :ivar gable: how much of its height is a gable, pointed in the middle [m]; 0 for a rectangle
-    :ivar levels: pairs of uint8 [h, w, 4] textures, each half as fine as the one before:
-        square root of the color by day and radiance; square root of the light by night and the share of glass
+    :ivar up: unit vector of its height (inclined for a roof)
+    :ivar normal: outward unit vector
+    :ivar length: [m]
+    :ivar height: [m]
+    :ivar levels: mipmap of pairs of uint8 [h, w, 4] textures: square root of the color by day and radiance; square root
+        of the light at night and emissivity
+    :ivar gable: height of the gable, which is part of the height [m]; 0 for a rectangle
     """
 
     corner: np.ndarray
@@ -46,7 +48,7 @@ class Wall:
     gable: float = 0.0
 
     def outline(self) -> np.ndarray:
-        """Its corners, [N, 3]."""
+        """Its corners, float64 [N, 3], world [m]."""
         across, high = self.along * self.length, self.up * self.height
         top = [self.corner + across + high, self.corner + high]
         if self.gable:
@@ -56,7 +58,7 @@ class Wall:
 
 
 class _Front:
-    """The texture of a front while it is drawn: [rows from the roof down, columns, ...]."""
+    """Draws the texture of a wall: [rows from the roof down, columns, ...]."""
 
     def __init__(self, random: np.random.Generator, length: float, height: float, air: float) -> None:
         self.random, self.air = random, air
@@ -71,7 +73,7 @@ class _Front:
         self.emissivity = np.full((self.rows, self.columns), 0.94, np.float32)
 
     def box(self, left: float, bottom: float, width: float, height: float) -> tuple[slice, slice]:
-        """The texels of a rectangle given in metres from the lower left."""
+        """The texels of a rectangle, given in meters from the lower left."""
         top = self.height - bottom - height
         rows = slice(max(round(top * _DENSITY), 0), max(round((top + height) * _DENSITY), 0))
         return rows, slice(max(round(left * _DENSITY), 0), max(round((left + width) * _DENSITY), 0))
@@ -82,7 +84,7 @@ class _Front:
         self.heat[area] += warmer
 
     def window(self, left: float, bottom: float, width: float, height: float, lit: float, bars: int) -> None:
-        """A window with frame, sill, and light behind it with probability ``lit``."""
+        """Draw a window with frame and sill, lit with probability ``lit``."""
         random = self.random
         frame = self.box(left - 0.1, bottom - 0.1, width + 0.2, height + 0.2)
         self.day[frame] = 0.58
@@ -124,12 +126,15 @@ class _Front:
     def texture(
         self, flux: np.ndarray, light: StreetLight, day: float, air: Air
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """All levels of the texture; flux float32 [rows, columns], the lamps' light on it."""
+        """All levels of the texture.
+
+        :param flux: float32 [rows, columns], illuminance by the lamps
+        """
         down = np.linspace(1.0, 0.72, self.rows, dtype=np.float32)[:, None, None]
-        seen = self.day * (day * down) + 0.5 * self.glow
+        color = self.day * (day * down) + 0.5 * self.glow
         night = self.day * light.night(flux) + self.glow
         heat = (radiance(self.heat, self.emissivity, air) - _HEAT_LOW) / _HEAT_SPAN
-        first = np.dstack([np.sqrt(np.clip(seen, 0, 1)), np.clip(heat, 0, 1)])
+        first = np.dstack([np.sqrt(np.clip(color, 0, 1)), np.clip(heat, 0, 1)])
         second = np.dstack([np.sqrt(np.clip(night, 0, 1)), self.emissivity])
         pair = (np.rint(first * 255).astype(np.uint8), np.rint(second * 255).astype(np.uint8))
         levels = [pair]
@@ -141,7 +146,7 @@ class _Front:
 
 def _draw_front(random: np.random.Generator, length: float, height: float, air: float) -> _Front:
     front = _Front(random, length, height, air)
-    ground, storey = random.uniform(3.4, 4.0), random.uniform(2.9, 3.3)
+    ground, story = random.uniform(3.4, 4.0), random.uniform(2.9, 3.3)
     pitch, width, tall = random.uniform(2.2, 3.2), random.uniform(1.0, 1.5), random.uniform(1.4, 1.8)
     columns = max(int((length - 0.6) / pitch), 1)
     margin = (length - columns * pitch) / 2.0
@@ -160,13 +165,13 @@ def _draw_front(random: np.random.Generator, length: float, height: float, air: 
         else:
             front.window(left, 1.1, width, tall, 0.15, 2)
         floor = ground
-        while floor + storey <= height - 0.3:
+        while floor + story <= height - 0.3:
             front.window(left, floor + 0.8, width, tall, 0.2, 2)
-            floor += storey
+            floor += story
     floor = ground
     while floor < height - 1.0:
-        front.band(floor - 0.12, 0.22, 1.18, 0.8)  # the warm edge of each storey's slab
-        floor += storey
+        front.band(floor - 0.12, 0.22, 1.18, 0.8)  # the warm edge of each floor slab
+        floor += story
     front.band(height - 0.5, 0.5, 1.3, -0.6)
     if shop and shop_lit:
         sign = front.box(margin, 2.95, length - 2 * margin, 0.45)
@@ -181,11 +186,16 @@ def build_walls(
     random: np.random.Generator, side: int, near: float, length: float, face: float, height: float,
     light: StreetLight, air: Air,
 ) -> list[Wall]:  # fmt: skip
-    """A building at one side of the street: its end that looks towards the vehicle, its roof and its front.
+    """Build a building beside the street: the end that faces the vehicle, the roof and the front.
 
+    :param random: source of all randomness
     :param side: -1 for the left, 1 for the right
-    :param near: Z of its near end [m]
-    :param face: distance of its front from the street's middle [m]
+    :param near: Z of the near end [m]
+    :param length: along the street [m]
+    :param face: distance of the front from the middle of the street [m]
+    :param height: up to the eaves [m]
+    :param light: of the street lamps
+    :param air: its temperature determines that of the walls
     """
     up, along = np.array([0.0, 1.0, 0.0]), np.array([0.0, 0.0, 1.0])
     outwards = np.array([float(side), 0.0, 0.0])
@@ -231,7 +241,11 @@ def _wall(
 
 
 def paint_wall(canvas: Canvas, wall: Wall) -> None:
-    """Paint a wall that faces the camera; one seen from behind is left out."""
+    """Paint a wall if it faces the camera.
+
+    :param canvas: painted on
+    :param wall: to paint
+    """
     camera = canvas.camera
     away = float(wall.normal @ (wall.corner - camera.position))
     if away >= -1e-3:
@@ -239,15 +253,15 @@ def paint_wall(canvas: Canvas, wall: Wall) -> None:
     outline = wall.outline()
     if not camera.sees(outline):
         return
-    seen = clip_near(camera.to_camera(outline))
-    if len(seen) < 3:
+    local = clip_near(camera.to_camera(outline))
+    if len(local) < 3:
         return
-    found = canvas.mask(camera.to_pixels(seen))
-    if found is None:
+    covered = canvas.mask(camera.to_pixels(local))
+    if covered is None:
         return
-    (rows, columns), share = found
+    (rows, columns), share = covered
     height, width = share.shape
-    first, second, to_texture = _at_level(wall, canvas, columns.start, rows.start, float(np.median(seen[:, 2])))
+    first, second, to_texture = _at_level(wall, canvas, columns.start, rows.start, float(np.median(local[:, 2])))
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     one = cv2.warpPerspective(first, to_texture, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
     two = cv2.warpPerspective(second, to_texture, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
@@ -266,7 +280,7 @@ def paint_wall(canvas: Canvas, wall: Wall) -> None:
     glow = two[..., :3].astype(np.float32) * np.float32(1 / 255)
     values[..., NIGHT] = glow * glow
     sent = one[..., 3].astype(np.float32) * np.float32(_HEAT_SPAN / 255) + np.float32(_HEAT_LOW)
-    values[..., HEAT] = canvas.air.through(sent, depth)
+    values[..., HEAT] = canvas.air.transmit(sent, depth)
     values[..., DEPTH] = depth
     canvas.blend((rows, columns), share, values, BUILDING)
 
@@ -274,10 +288,10 @@ def paint_wall(canvas: Canvas, wall: Wall) -> None:
 def _at_level(
     wall: Wall, canvas: Canvas, left: int, top: int, depth: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The textures of the level that suits a depth, and the homography from the region's pixels into them."""
+    """The textures of the mipmap level for a depth, and the homography from the region's pixels to them."""
     camera = canvas.camera
     finest = wall.levels[0][0].shape
-    # Across the street's perspective a wall is squeezed more than up: between both.
+    # Perspective compresses a wall along the street more than in height: use the geometric mean.
     squeeze = max(float(abs(wall.normal @ (wall.corner - camera.position))) / depth, 0.05) ** 0.5
     texels = _DENSITY * depth / camera.focal / squeeze
     level = int(np.clip(np.floor(np.log2(max(texels, 1e-6)) + 0.25), 0, len(wall.levels) - 1))

@@ -1,4 +1,4 @@
-"""What stands along the street: trees, lamp posts and signs."""
+"""Street furniture: trees, lamp posts and signs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ _CROWN = 224  # texels of a crown's texture
 
 @dataclass(frozen=True)
 class Tree:
-    """A tree; ``crown`` chooses among the textures."""
+    """A tree.
+
+    :ivar x: across the street [m]
+    :ivar z: along the street [m]
+    :ivar height: [m]
+    :ivar width: of the crown [m]
+    :ivar crown: index of the texture
+    """
 
     x: float
     z: float
@@ -29,7 +36,12 @@ class Tree:
 
 @dataclass(frozen=True)
 class Lamp:
-    """A lamp post at the kerb; its arm reaches over the road."""
+    """A lamp post at the curb, with an arm over the road.
+
+    :ivar x: across the street [m]
+    :ivar z: along the street [m]
+    :ivar burns: whether it is on
+    """
 
     x: float
     z: float
@@ -37,19 +49,28 @@ class Lamp:
 
     @property
     def luminaire(self) -> tuple[float, float, float]:
+        """World position of the light source [m]."""
         return (self.x - np.sign(self.x) * 1.7, LAMP_HEIGHT, self.z)
 
 
 @dataclass(frozen=True)
 class Sign:
-    """A round traffic sign that throws headlights back."""
+    """A round retroreflective traffic sign.
+
+    :ivar x: across the street [m]
+    :ivar z: along the street [m]
+    """
 
     x: float
     z: float
 
 
 class Crowns:
-    """Textures of tree crowns: pyramids of float32 [h, w, 3]: coverage, shade, warmth."""
+    """Textures of tree crowns: pyramids of float32 [h, w, 3] with coverage, shade and warmth.
+
+    :param random: source of all randomness
+    :param count: number of textures
+    """
 
     def __init__(self, random: np.random.Generator, count: int = 4) -> None:
         self._pyramids = [self._pyramid(random) for _ in range(count)]
@@ -62,7 +83,7 @@ class Crowns:
         size = _CROWN
         y, x = np.mgrid[:size, :size].astype(np.float32) / size - 0.5
         body = np.zeros((size, size), np.float32)
-        for _ in range(34):  # tufts of leaves, thrown about an egg
+        for _ in range(34):  # tufts of leaves, scattered over an oval
             angle, reach = random.uniform(0, 2 * np.pi), random.uniform(0.0, 0.30)
             cx, cy, r = reach * np.cos(angle), reach * 1.05 * np.sin(angle), random.uniform(0.09, 0.17)
             body = np.maximum(body, 1.0 - ((x - cx) ** 2 + (y - cy) ** 2) / r**2)
@@ -78,7 +99,11 @@ class Crowns:
         return pyramid
 
     def level(self, crown: int, pixels: float) -> np.ndarray:
-        """The coarsest texture of a crown that is not coarser than the image."""
+        """The coarsest texture of a crown that is not coarser than the image.
+
+        :param crown: index of the texture
+        :param pixels: size of the crown in the image
+        """
         pyramid = self._pyramids[crown % len(self._pyramids)]
         index = int(np.clip(np.floor(np.log2(max(_CROWN / max(pixels, 1.0), 1.0)) + 0.3), 0, len(pyramid) - 1))
         return pyramid[index]
@@ -89,7 +114,13 @@ def _above(point: np.ndarray, height: float) -> np.ndarray:
 
 
 def paint_tree(canvas: Canvas, tree: Tree, crowns: Crowns, light: Light) -> None:
-    """Paint trunk and crown; the crown always faces the camera."""
+    """Paint trunk and crown; the crown always faces the camera.
+
+    :param canvas: painted on
+    :param tree: to paint
+    :param crowns: textures
+    :param light: at its place
+    """
     air = canvas.air.temperature
     foot = np.array([tree.x, 0.0, tree.z])
     middle = _above(foot, tree.height * 0.68)
@@ -98,11 +129,11 @@ def paint_tree(canvas: Canvas, tree: Tree, crowns: Crowns, light: Light) -> None
     for side in (-0.8, 0.7):
         bough = foot + np.array([side, tree.height * 0.62, 0.0])
         canvas.limb([(_above(foot, tree.height * 0.33), 0.10), (bough, 0.05)], bark, light, TREE)
-    seen = canvas.camera.to_camera(middle[None])
-    depth = float(seen[0, 2])
+    local = canvas.camera.to_camera(middle[None])
+    depth = float(local[0, 2])
     if depth < 1.0:
         return
-    x, y = canvas.camera.to_pixels(seen)[0]
+    x, y = canvas.camera.to_pixels(local)[0]
     wide, high = np.array([tree.width, tree.height * 0.66]) * canvas.camera.focal / depth
     height, width = canvas.labels.shape
     x0, x1 = max(int(x - wide / 2), 0), min(int(x + wide / 2) + 2, width)
@@ -120,14 +151,19 @@ def paint_tree(canvas: Canvas, tree: Tree, crowns: Crowns, light: Light) -> None
     leaf = np.array([0.085, 0.12, 0.045], np.float32)
     values[..., DAY] = leaf * shade * np.float32(light.day)
     values[..., NIGHT] = leaf * shade * light.night
-    values[..., HEAT] = canvas.air.through(radiance(air + 0.4 + 1.1 * patch[..., 2], 0.97, canvas.air), depth)
+    values[..., HEAT] = canvas.air.transmit(radiance(air + 0.4 + 1.1 * patch[..., 2], 0.97, canvas.air), depth)
     values[..., DEPTH] = depth
     values[..., BEAM] = leaf * shade * np.float32(0.6)
     canvas.blend((slice(y0, y1), slice(x0, x1)), patch[..., 0], values, TREE)
 
 
 def paint_lamp(canvas: Canvas, lamp: Lamp, light: Light) -> None:
-    """Paint a lamp post, its arm and its luminaire."""
+    """Paint a lamp post with its arm and luminaire.
+
+    :param canvas: painted on
+    :param lamp: to paint
+    :param light: at its place
+    """
     air = canvas.air.temperature
     steel = Surface((0.16, 0.17, 0.17), air - 0.8, 0.85)
     foot, head = np.array([lamp.x, 0.0, lamp.z]), np.array(lamp.luminaire)
@@ -146,7 +182,12 @@ def paint_lamp(canvas: Canvas, lamp: Lamp, light: Light) -> None:
 
 
 def paint_sign(canvas: Canvas, sign: Sign, light: Light) -> None:
-    """Paint a traffic sign. Its foil sends headlights straight back, so that it outshines all around it."""
+    """Paint a traffic sign; it reflects the headlights back to the vehicle and is much brighter than its surroundings.
+
+    :param canvas: painted on
+    :param sign: to paint
+    :param light: at its place
+    """
     air = canvas.air.temperature
     foot = np.array([sign.x, 0.0, sign.z])
     canvas.limb([(foot, 0.035), (_above(foot, 2.3), 0.035)], Surface((0.3, 0.3, 0.3), air - 0.8, 0.8), light, POLE)

@@ -1,4 +1,4 @@
-"""Sky, road and pavement: everything without an outline of its own, computed pixel by pixel."""
+"""Sky, road and pavement, computed pixel by pixel."""
 
 from __future__ import annotations
 
@@ -11,29 +11,36 @@ from textdifuse_ros.scenes.canvas import BEAM, CHANNELS, DAY, DEPTH, HEAT, NIGHT
 from textdifuse_ros.scenes.config import BUILDING, PAVEMENT, ROAD, SKY
 from textdifuse_ros.scenes.lights import SODIUM, StreetLight
 from textdifuse_ros.scenes.noise import value_noise
-from textdifuse_ros.scenes.thermal import black, radiance
+from textdifuse_ros.scenes.thermal import black_body, radiance
 
-KERB = 5.7
+CURB = 5.7
 PARKING = 3.5
 _FAR = 400.0
-_TILE = 8.0  # metres that the asphalt's texture covers
-_GRID = 0.5  # metres between the points of the lamps' light map
+_TILE = 8.0  # size of the asphalt texture [m]
+_GRID = 0.5  # spacing of the light map of the lamps [m]
 
 
 @dataclass(frozen=True)
 class Beam:
-    """The light of another vehicle's headlights on the road."""
+    """The light of another vehicle's headlights on the road.
+
+    :ivar x: across the street [m]
+    :ivar z: along the street [m]
+    :ivar towards: 1 for a beam away from the camera along the street, -1 towards it
+    """
 
     x: float
     z: float
-    towards: float  # 1 away from us along the street, -1 towards us
+    towards: float
 
 
 class Ground:
-    """Road, markings, kerbs and pavement of the whole street.
+    """Road, markings, curbs and pavement of the whole street.
 
-    :param length: how far the street goes [m]
-    :param crossing: Z of the zebra crossing and its side street's middle [m]
+    :param random: source of all randomness
+    :param light: of the street lamps
+    :param length: of the street [m]
+    :param crossings: Z of the side streets' middles [m]; each has a zebra crossing
     """
 
     def __init__(
@@ -50,13 +57,18 @@ class Ground:
         points = np.zeros((len(z), len(x), 3), np.float32)
         points[..., 0], points[..., 2] = x, z[:, None]
         self._flux = np.zeros(points.shape[:2], np.float32)
-        for start in range(0, len(z), 64):  # in pieces: each meets only the lamps near it
+        for start in range(0, len(z), 64):  # in pieces, each of which has few lamps nearby
             self._flux[start : start + 64] = light.flux(points[start : start + 64], (0.0, 1.0, 0.0))
         covers = np.arange(8.0, length, 19.0)
         self._covers = [(float(random.uniform(-3.0, 3.0)), float(z0 + random.uniform(0, 8))) for z0 in covers]
 
     def paint(self, canvas: Canvas, rays: np.ndarray, beams: list[Beam]) -> None:
-        """Paint all below the horizon."""
+        """Paint everything below the horizon.
+
+        :param canvas: painted on
+        :param rays: float32 [H, W, 3], see :meth:`.Camera.rays`
+        :param beams: of other vehicles
+        """
         camera = canvas.camera
         top = int(np.argmax((rays[..., 1] < -1e-3).any(axis=1)))
         if not (rays[top:, :, 1] < -1e-3).any():
@@ -67,7 +79,7 @@ class Ground:
         depth = np.minimum(depth, np.float32(_FAR)).astype(np.float32)
         x = part[..., 0] * depth + np.float32(camera.position[0])
         z = part[..., 2] * depth + np.float32(camera.position[2])
-        pixel = depth / np.float32(camera.focal)  # metres that a pixel covers across, and along the street
+        pixel = depth / np.float32(camera.focal)  # size of a pixel on the ground across and along the street [m]
         along = pixel * depth / np.float32(camera.position[1])
         albedo, kelvin, road = self._surface(x, z, pixel, along)
 
@@ -83,7 +95,7 @@ class Ground:
         values = np.empty_like(data)
         values[..., DAY] = albedo * np.float32(0.95)
         values[..., NIGHT] = albedo * night
-        values[..., HEAT] = canvas.air.through(radiance(kelvin + canvas.air.temperature, 0.95, canvas.air), depth)
+        values[..., HEAT] = canvas.air.transmit(radiance(kelvin + canvas.air.temperature, 0.95, canvas.air), depth)
         values[..., DEPTH] = depth
         values[..., BEAM] = albedo * (np.float32(0.65) / depth)[..., None]
         data += share * (values - data)
@@ -92,7 +104,7 @@ class Ground:
         self._paint_covers(canvas)
 
     def _paint_covers(self, canvas: Canvas) -> None:
-        """The lids of the sewers, warm from below."""
+        """Paint the manhole covers, which are warm from below."""
         turn = np.arange(20) * (np.pi / 10)
         here = float(canvas.camera.position[2])
         iron = Surface((0.05, 0.05, 0.05), canvas.air.temperature + 6.5, 0.9)
@@ -109,10 +121,10 @@ class Ground:
         side = np.abs(x)
         scale = np.float32(512 / _TILE)
         fine = _tiled(self._fine, x * scale, z * scale)
-        fine *= np.clip(np.float32(0.06) / along, 0.0, 1.0)  # finer than a pixel: it averages out
+        fine *= np.clip(np.float32(0.06) / along, 0.0, 1.0)  # detail finer than a pixel averages out
         coarse = _tiled(self._coarse, x * np.float32(5.0), z * np.float32(2.0))
 
-        road_share = _step(np.float32(KERB) - side, pixel)
+        road_share = _step(np.float32(CURB) - side, pixel)
         for middle in self._visible_crossings(z):
             street = _step(np.float32(4.2) - np.abs(z - np.float32(middle)), along)
             road_share = np.maximum(road_share, street)
@@ -123,14 +135,14 @@ class Ground:
         paint = self._markings(x, z, side, pixel, along) * np.clip(0.85 + 0.3 * coarse + 0.25 * fine, 0.0, 1.0)
         asphalt += (np.float32(0.5) - asphalt) * paint
         albedo = slabs + (asphalt - slabs) * road_share
-        kerb = _step(np.float32(0.14) - np.abs(side - np.float32(KERB + 0.14)), pixel) * (1.0 - road_share)
-        albedo += (np.float32(0.34) - albedo) * kerb
-        gutter = _step(np.float32(0.10) - np.abs(side - np.float32(KERB - 0.1)), pixel) * road_share
+        curb = _step(np.float32(0.14) - np.abs(side - np.float32(CURB + 0.14)), pixel) * (1.0 - road_share)
+        albedo += (np.float32(0.34) - albedo) * curb
+        gutter = _step(np.float32(0.10) - np.abs(side - np.float32(CURB - 0.1)), pixel) * road_share
         albedo *= 1.0 - 0.4 * gutter
 
         kelvin = (np.float32(3.4) + 0.5 * fine + 0.9 * coarse + 0.7 * tracks) * road_share
         kelvin += (np.float32(1.6) + 0.5 * coarse) * (1.0 - road_share)
-        kelvin += np.float32(0.9) * kerb - np.float32(0.7) * paint
+        kelvin += np.float32(0.9) * curb - np.float32(0.7) * paint
         kelvin -= np.float32(0.8) * _step(side - np.float32(PARKING), pixel) * road_share
         tint = np.array([1.0, 0.98, 0.95], np.float32)
         return albedo[..., None] * tint, kelvin, road_share > 0.5
@@ -147,24 +159,24 @@ class Ground:
         paint = _step(np.float32(0.07) - np.abs(x), pixel) * dash
         paint = np.maximum(paint, _step(np.float32(0.05) - np.abs(side - np.float32(PARKING)), pixel))
         bays = _lines(z, 6.2, 0.1, along) * _step(side - np.float32(PARKING), pixel)
-        paint = np.maximum(paint, bays * _step(np.float32(KERB - 0.2) - side, pixel))
+        paint = np.maximum(paint, bays * _step(np.float32(CURB - 0.2) - side, pixel))
         for middle in self._visible_crossings(z):
             near = _step(np.float32(4.4) - np.abs(z - np.float32(middle)), along)
             paint *= 1.0 - near
             zebra = _step(np.float32(1.6) - np.abs(z - np.float32(middle - 6.5)), along)
             bars = _step(np.float32(0.25) - np.abs(_wrap(x, 1.0) - np.float32(0.5)), pixel)
-            inside = _step(np.float32(KERB - 0.3) - side, pixel)
+            inside = _step(np.float32(CURB - 0.3) - side, pixel)
             paint = paint * (1.0 - zebra) + bars * inside * zebra
         return paint
 
 
 def _wrap(value: np.ndarray, period: float) -> np.ndarray:
-    """The remainder in [0, period), much quicker than the % of numpy."""
+    """The remainder in [0, period); much faster than NumPy's ``%``."""
     return value - np.floor(value * np.float32(1.0 / period)) * np.float32(period)
 
 
 def _tiled(texture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A texture that repeats itself, at places in texels."""
+    """Sample a periodic texture at places in texels."""
     height, width = texture.shape
     return cv2.remap(
         texture, _wrap(x, float(width)), _wrap(y, float(height)), cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
@@ -177,7 +189,7 @@ def _step(value: np.ndarray, width: np.ndarray) -> np.ndarray:
 
 
 def _lines(value: np.ndarray, every: float, width: float, pixel: np.ndarray) -> np.ndarray:
-    """Lines of a width at every so many metres; narrower than a pixel they fade to their share of it."""
+    """Parallel lines at a spacing of ``every`` [m]; lines narrower than a pixel fade to their share of it."""
     distance = np.abs(_wrap(value, every) - np.float32(every / 2.0))
     sharp = _step(np.float32(width / 2.0) - distance, pixel)
     return sharp * np.clip(np.float32(width) / pixel, 0.0, 1.0)
@@ -192,7 +204,11 @@ def _beam(beam: Beam, x: np.ndarray, z: np.ndarray) -> np.ndarray:
 
 
 class Sky:
-    """The sky and a far skyline at the end of the street."""
+    """The sky, and a distant skyline at the end of the street.
+
+    :param random: source of all randomness
+    :param light: of the street lamps and the night sky
+    """
 
     def __init__(self, random: np.random.Generator, light: StreetLight) -> None:
         self._clouds = value_noise(random, 256, 512, (4, 6), 5)
@@ -200,7 +216,11 @@ class Sky:
         self._light = light
 
     def paint(self, canvas: Canvas, rays: np.ndarray) -> None:
-        """Paint the whole canvas; the ground covers its lower part afterwards."""
+        """Paint the sky; the ground is painted over its lower part afterwards.
+
+        :param canvas: painted on
+        :param rays: float32 [H, W, 3], see :meth:`.Camera.rays`
+        """
         rows = int(np.flatnonzero((rays[..., 1] > -0.02).any(axis=1))[-1:].sum()) + 1
         rays, data = rays[:rows], canvas.data[:rows]
         up, heading = rays[..., 1], rays[..., 0] / rays[..., 2]
@@ -218,7 +238,7 @@ class Sky:
         air = canvas.air.temperature
         # Clear sky: cold overhead, near the air's temperature at the horizon, where the path through the air is long.
         kelvin = air - 4.0 - 34.0 * (1.0 - cv2.exp(-elevation * np.float32(4.0))) + 6.0 * cloud[..., 0] * elevation
-        data[..., HEAT] = black(kelvin)
+        data[..., HEAT] = black_body(kelvin)
         data[..., DEPTH] = _FAR
         data[..., BEAM] = 0.0
         canvas.labels[:] = SKY
@@ -229,6 +249,6 @@ class Sky:
         values = np.zeros(CHANNELS, np.float32)
         values[DAY] = (0.42, 0.45, 0.50)
         values[NIGHT] = self._light.sky * 0.15
-        values[HEAT] = black(air + 0.5)
+        values[HEAT] = black_body(air + 0.5)
         values[DEPTH] = _FAR
         canvas.blend((slice(0, rows), slice(None)), share, values, BUILDING)

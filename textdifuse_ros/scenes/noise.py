@@ -1,4 +1,4 @@
-"""Procedural noise for surfaces, made once."""
+"""Procedural noise for surfaces."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ import numpy as np
 def value_noise(
     random: np.random.Generator, height: int, width: int, cells: tuple[int, int], octaves: int = 4
 ) -> np.ndarray:
-    """Smooth random values that tile seamlessly in both directions.
+    """Value noise that tiles seamlessly in both directions.
 
+    :param random: source of all randomness
+    :param height: [pixels]
+    :param width: [pixels]
     :param cells: random values along height and width in the coarsest octave; each finer one has twice as many and
         half the weight
-    :returns: float32 [height, width], mean about 0, within [-1, 1]
+    :param octaves: number of octaves
+    :returns: float32 [height, width] in [-1, 1], mean about 0
     """
     total = np.zeros((height, width), np.float32)
     weight, weights = 1.0, 0.0

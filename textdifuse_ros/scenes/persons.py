@@ -1,4 +1,4 @@
-"""Walking persons and a rider on a bicycle, from limbs."""
+"""Pedestrians and bicyclists, composed of limbs."""
 
 from __future__ import annotations
 
@@ -19,17 +19,24 @@ CLOTHES: tuple[Color, ...] = (
 _UP = np.array([0.0, 1.0, 0.0])
 _SKIN_TEMPERATURE = 305.5
 _SHIN_LENGTH, _THIGH_LENGTH = 0.43, 0.44
-_FINE = 11.0  # pixels a metre from which on joints are told apart
+_FINE = 11.0  # least pixels per meter at which joints are painted
 
 
 @dataclass(frozen=True)
 class Person:
-    """One person at one moment.
+    """A person at one moment.
 
-    :ivar heading: direction of the walk in radians, 0 along the street
-    :ivar phase: of the gait [rad]; one turn is two steps
-    :ivar stride: 0 for standing, 1 for a brisk walk
-    :ivar coat: whether a coat reaches to the knees
+    :ivar x: across the street [m]
+    :ivar z: along the street [m]
+    :ivar heading: direction of walking [rad], 0 along the street
+    :ivar phase: of the gait [rad]; 2 pi is two steps
+    :ivar stride: from 0 for standing to 1 for a brisk walk
+    :ivar height: [m]
+    :ivar jacket: albedo, linear RGB
+    :ivar trousers: likewise
+    :ivar coat: whether the jacket is a coat down to the knees
+    :ivar instance: its value in the instance image
+    :ivar ground: height of the ground [m]
     """
 
     x: float
@@ -46,7 +53,7 @@ class Person:
 
 
 class _Figure:
-    """Painting limbs in a person's own axes: forward, to the side, up [m]."""
+    """Paints limbs in the axes of a person: forward, to the side, up [m]."""
 
     def __init__(self, canvas: Canvas, person: Person, light: Light, label: int = PERSON) -> None:
         self._canvas, self._light, self._label = canvas, light, label
@@ -61,7 +68,7 @@ class _Figure:
         return self.origin + self.scale * (forward * self.forward + side * self.side + up * _UP)
 
     def limb(self, surface: Surface, *joints: tuple[np.ndarray, float], nearer: float = 0.0) -> None:
-        """Keep a limb; :meth:`paint` paints all of them from far to near."""
+        """Add a limb; :meth:`paint` paints all limbs from far to near."""
         scaled = [(center, radius * self.scale) for center, radius in joints]
         here = self._canvas.camera.position
         x = sum(float(center[0]) for center, _ in joints) / len(joints) - float(here[0])
@@ -75,7 +82,7 @@ class _Figure:
 
 
 def _wear(person: Person) -> tuple[Surface, Surface, Surface, Surface, Surface]:
-    """Jacket, sleeves, trousers, shoes, skin. What hangs loose is cooler than what lies close."""
+    """Materials of jacket, sleeves, trousers, shoes and skin. Loose clothes are cooler than tight ones."""
     jacket = Surface(person.jacket, 298.0 - (1.5 if person.coat else 0.0))
     sleeves = Surface(person.jacket, 296.5)
     trousers = Surface(person.trousers, 297.5)
@@ -83,7 +90,12 @@ def _wear(person: Person) -> tuple[Surface, Surface, Surface, Surface, Surface]:
 
 
 def paint_person(canvas: Canvas, person: Person, light: Light) -> None:
-    """Paint a walking or standing person, the contact shadow first."""
+    """Paint a walking or standing person and the contact shadow.
+
+    :param canvas: painted on
+    :param person: to paint
+    :param light: at its place
+    """
     figure = _Figure(canvas, person, light)
     jacket, sleeves, trousers, shoes, skin = _wear(person)
     _shadow(canvas, figure.at(0.0, 0.0, 0.0), light)
@@ -121,7 +133,7 @@ def paint_person(canvas: Canvas, person: Person, light: Light) -> None:
 
 
 def _swing(figure: _Figure, angle: float) -> np.ndarray:
-    """Unit vector that hangs down, turned forward by an angle."""
+    """The downward unit vector, rotated forward by an angle."""
     return math.sin(angle) * figure.forward - math.cos(angle) * _UP
 
 
@@ -150,9 +162,12 @@ def _shadow(canvas: Canvas, foot: np.ndarray, light: Light) -> None:
 
 
 def paint_rider(canvas: Canvas, rider: Person, bicycle: int, light: Light) -> None:
-    """Paint a bicycle (an instance of its own) and the person who rides it.
+    """Paint a bicycle, which is an instance of its own, and its rider.
 
-    :param rider: ``phase`` is that of the pedals
+    :param canvas: painted on
+    :param rider: to paint; ``phase`` is that of the pedals
+    :param bicycle: value of the bicycle in the instance image
+    :param light: at its place
     """
     _bicycle(canvas, rider, bicycle, light)
     figure = _Figure(canvas, rider, light)

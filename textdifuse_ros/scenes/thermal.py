@@ -1,7 +1,7 @@
 """The thermal camera: from temperatures to an 8-bit image.
 
-Radiance is in units of a black body of 300 K: a surface sends ``emissivity T^4 + (1 - emissivity) T_sky^4``, the air
-takes a share of it with distance and adds its own.
+Radiance is in units of a black body of 300 K. A surface radiates ``emissivity T^4 + (1 - emissivity) T_sky^4``; the air
+absorbs a share of it that grows with distance, and adds its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Value = Any  # a float, or a float32 array of them
 
 _REFERENCE = 300.0
 _EXTINCTION = 0.0022  # [1/m], damp night air in the 8-14 um band
-_COLDEST, _HOTTEST = -10.5, 20.5  # relative to the air [K]: what the image shows as black and as white
+_COLDEST, _HOTTEST = -10.5, 20.5  # temperatures shown as black and as white, relative to the air [K]
 
 
 @dataclass(frozen=True)
@@ -27,35 +27,50 @@ class Air:
     """The air and the sky above it.
 
     :ivar temperature: of the air [K]
-    :ivar sky: effective temperature of the sky, as surfaces reflect it [K]
     """
 
     temperature: float
 
     @property
     def sky(self) -> float:
+        """Effective temperature of the sky as reflected by surfaces [K]."""
         return self.temperature - 32.0
 
-    def through(self, sent: Value, depth: Value) -> Value:
-        """Radiance that arrives over a distance [m]."""
-        own = black(self.temperature)
+    def transmit(self, sent: Value, depth: Value) -> Value:
+        """Radiance at the camera of radiance ``sent`` from a distance.
+
+        :param sent: float or float32 array
+        :param depth: likewise [m]
+        """
+        own = black_body(self.temperature)
         share = math.exp(-_EXTINCTION * depth) if isinstance(depth, float) else cv2.exp(depth * -_EXTINCTION)
         return own + (sent - own) * share
 
 
-def black(temperature: Value) -> Value:
-    """Radiance of a black body [K]."""
+def black_body(temperature: Value) -> Value:
+    """Radiance of a black body.
+
+    :param temperature: float or float32 array [K]
+    """
     square = (temperature * (1.0 / _REFERENCE)) * (temperature * (1.0 / _REFERENCE))
     return square * square
 
 
 def radiance(temperature: Value, emissivity: Value, air: Air) -> Value:
-    """Radiance that a surface sends, with the sky's that it reflects."""
-    return emissivity * black(temperature) + (1.0 - emissivity) * black(air.sky)
+    """Radiance of a surface, including the reflected sky.
+
+    :param temperature: float or float32 array [K]
+    :param emissivity: likewise, in [0, 1]
+    :param air: with the sky
+    """
+    return emissivity * black_body(temperature) + (1.0 - emissivity) * black_body(air.sky)
 
 
 class ThermalSensor:
-    """Optics, detector and 8-bit scale. The scale depends on the air temperature alone, so it never pumps."""
+    """Optics, detector and 8-bit scale. The scale depends on the air temperature alone, so the brightness is stable.
+
+    :param config: of the drive
+    """
 
     def __init__(self, config: DriveSceneConfig) -> None:
         random = np.random.default_rng([config.seed, 41])
@@ -67,14 +82,15 @@ class ThermalSensor:
         self._blur = 0.9 * config.width / 640.0
 
     def image(self, heat: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Take the image.
+        """Convert radiance to an image.
 
-        :param heat: float32 [H, W], radiance that arrives
+        :param heat: float32 [H, W], radiance at the camera
+        :param random: source of the noise
         :returns: uint8 [H, W], bright is warm
         """
         if self._blur > 0.3:
             heat = cv2.GaussianBlur(heat, (0, 0), self._blur)
-        # Temperature of the black body that looks the same; cv2.pow is far quicker than a numpy power.
+        # Brightness temperature; cv2.pow is much faster than NumPy's power.
         kelvin = cv2.pow(np.maximum(heat, np.float32(0.0)), 0.25) * np.float32(_REFERENCE)
         kelvin += self._pattern
         if self._netd > 0:

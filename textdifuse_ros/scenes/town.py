@@ -1,4 +1,4 @@
-"""The street and its people: where everything stands, and where it is at a moment."""
+"""The street and its people: the layout of the world, and the positions of moving objects over time."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from textdifuse_ros.scenes.lights import StreetLight
 from textdifuse_ros.scenes.persons import CLOTHES, Person
 from textdifuse_ros.scenes.thermal import Air
 
-VIEW = 190.0  # how far along the street things are painted [m]
+VIEW = 190.0  # objects beyond this distance are not painted [m]
 _CROSSING_EVERY = 130.0
 _FIRST_CROSSING = 58.0
-_FACE = 9.6  # of the fronts, from the street's middle [m]
+_FACE = 9.6  # distance of the fronts from the middle of the street [m]
 _KINDS = ("sedan", "hatch", "sedan", "van", "hatch")
 
 
 @dataclass(frozen=True)
 class _Mover:
-    """Something that moves evenly along x and z from a start, and waits before it."""
+    """Uniform motion along x and z from a start, which begins at time ``begin``."""
 
     start_x: float
     start_z: float
@@ -42,7 +42,10 @@ class _Mover:
 
 
 class Town:
-    """All of the world, made from the configuration's seed."""
+    """The whole world, generated from the configuration's seed.
+
+    :param config: of the drive
+    """
 
     def __init__(self, config: DriveSceneConfig) -> None:
         random = np.random.default_rng([config.seed, 1])
@@ -127,7 +130,7 @@ class Town:
         return found
 
     def _drive(self, random: np.random.Generator) -> list[tuple[_Mover, Car]]:
-        """One car ahead in our lane, others coming towards us."""
+        """One car ahead in the same lane, others oncoming."""
         speed = self.config.speed
         ahead = Car("hatch", LANE, 0.0, 1.0, PAINTS[0], self._next(), 1.0, True)
         found = [(_Mover(LANE - 0.05, 33.0, 0.0, speed, wander=3.0), ahead)]
@@ -176,13 +179,18 @@ class Town:
         return found
 
     def cars(self, time: float) -> list[Car]:
-        """All cars at a moment [s]."""
-        # Each keeps its instance, whether it shows or not.
+        """All cars at a time; each keeps its instance, whether it is visible or not.
+
+        :param time: since the start [s]
+        """
         moving = [replace(car, x=mover.at(time)[0], z=mover.at(time)[1]) for mover, car in self._cars]
         return self._parked + moving
 
     def persons(self, time: float) -> list[Person]:
-        """All persons on foot at a moment [s]."""
+        """All pedestrians at a time.
+
+        :param time: since the start [s]
+        """
         found = []
         for mover, person in self._persons:
             x, z = mover.at(time)
@@ -194,7 +202,10 @@ class Town:
         return found
 
     def riders(self, time: float) -> list[tuple[Person, int]]:
-        """All riders at a moment [s], each with the instance of the bicycle."""
+        """All bicyclists at a time, each with the instance of the bicycle.
+
+        :param time: since the start [s]
+        """
         found = []
         for mover, rider, bicycle in self._riders:
             x, z = mover.at(time)
