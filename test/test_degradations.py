@@ -1,4 +1,4 @@
-"""The degradations one by one, and the suite of conditions made of them."""
+"""The degradations, and the suite of conditions composed of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from textdifuse_ros.errors import ConfigError, ImageError
 
 @pytest.fixture
 def visible() -> np.ndarray:
-    """float32 [64, 96, 3] in [0, 1]: a smooth scene with edges, neither black nor white."""
+    """A smooth scene with edges, neither black nor white, float32 [64, 96, 3]."""
     y, x = np.mgrid[:64, :96].astype(np.float32)
     scene = 0.35 + 0.2 * np.sin(x / 9) * np.cos(y / 7) + 0.2 * ((x // 24 + y // 16) % 2)
     return np.stack((scene, 0.9 * scene, 0.8 * scene), 2).astype(np.float32)
@@ -20,7 +20,7 @@ def visible() -> np.ndarray:
 
 @pytest.fixture
 def infrared(visible) -> np.ndarray:
-    """float32 [64, 96] in [0, 1]."""
+    """Another image, float32 [64, 96]."""
     return visible[::-1, ::-1, 0].copy()
 
 
@@ -53,7 +53,7 @@ INFRARED = {
 
 class TestEveryDegradation:
     @pytest.mark.parametrize("name", VISIBLE)
-    def test_keeps_shape_type_and_range_and_leaves_its_argument_alone(self, name, visible) -> None:
+    def test_keeps_shape_type_and_range_of_visible_images_and_does_not_change_its_input(self, name, visible) -> None:
         before = visible.copy()
         after = VISIBLE[name](visible, rng())
         assert after.shape == visible.shape and after.dtype == np.float32
@@ -61,7 +61,7 @@ class TestEveryDegradation:
         assert np.array_equal(visible, before) and not np.array_equal(after, before)
 
     @pytest.mark.parametrize("name", INFRARED)
-    def test_of_infrared_images_does_so_too(self, name, infrared) -> None:
+    def test_keeps_shape_type_and_range_of_infrared_images_and_does_not_change_its_input(self, name, infrared) -> None:
         before = infrared.copy()
         after = INFRARED[name](infrared, rng())
         assert after.shape == infrared.shape and after.dtype == np.float32
@@ -69,7 +69,7 @@ class TestEveryDegradation:
         assert np.array_equal(infrared, before) and not np.array_equal(after, before)
 
     @pytest.mark.parametrize("name", ["gaussian_noise", "poisson_noise", "haze", "rain_streaks", "low_light field"])
-    def test_that_is_random_is_a_function_of_the_generator_alone(self, name, visible) -> None:
+    def test_depends_only_on_the_given_generator(self, name, visible) -> None:
         np.random.seed(1)
         first = VISIBLE[name](visible, rng(5))
         np.random.seed(2)
@@ -91,7 +91,7 @@ class TestMeaning:
         expected = [0.5 * gain ** (1 / 2.2) for gain in (1, 0.5, 0.25)]
         assert d.color_cast(grey, (1, 0.5, 0.25))[0, 0] == pytest.approx(expected, abs=1e-5)
 
-    def test_gaussian_noise_has_the_standard_deviation_asked_for(self) -> None:
+    def test_gaussian_noise_has_the_given_standard_deviation(self) -> None:
         grey = np.full((200, 200), 0.5, np.float32)
         assert np.std(d.gaussian_noise(grey, 0.05, rng())) == pytest.approx(0.05, rel=0.03)
 
@@ -101,16 +101,19 @@ class TestMeaning:
             noisy = d.to_linear(d.poisson_noise(np.full((300, 300), level, np.float32), 100, rng()))
             assert np.var(noisy) == pytest.approx(float(light[0, 0]) / 100, rel=0.05)
 
-    def test_blurs_spread_a_point_and_keep_its_light(self) -> None:
+    def test_blurs_spread_a_point_and_preserve_its_light(self) -> None:
         point = np.zeros((41, 41), np.float32)
         point[20, 20] = 0.5
         soft = d.gaussian_blur(point, 2)
-        assert soft.sum() == pytest.approx(0.5, rel=1e-3)
+        assert soft.sum() == pytest.approx(0.5, rel=1e-3) and soft.max() < 0.25
         line = d.to_linear(d.motion_blur(point, 9, 0))
         assert line.sum() == pytest.approx(float(d.to_linear(point).sum()), rel=1e-2)
         assert (line.sum(1) > 1e-6).sum() <= 3 and (line.sum(0) > 1e-6).sum() >= 9
+        slanted = d.to_linear(d.motion_blur(point, 7, 0.4))
+        assert slanted.sum() == pytest.approx(float(d.to_linear(point).sum()), rel=2e-2)
+        assert slanted.max() < 0.5 * d.to_linear(point).max()
 
-    def test_haze_hides_more_in_the_upper_part(self) -> None:
+    def test_haze_is_denser_at_the_top(self) -> None:
         haze = d.haze(np.zeros((60, 60, 3), np.float32), 2, 0.8, rng())
         assert haze[:10].mean() > haze[-10:].mean() + 0.1
         assert haze.max() < 0.8 ** (1 / 2.2)
@@ -137,7 +140,7 @@ class TestSuite:
     def clean(self, visible, infrared) -> tuple[np.ndarray, np.ndarray]:
         return np.rint(visible * 255).astype(np.uint8), np.rint(infrared * 255).astype(np.uint8)
 
-    def test_has_thirteen_conditions_of_these_names(self) -> None:
+    def test_consists_of_these_thirteen_conditions(self) -> None:
         assert tuple(CONDITIONS) == (
             "low_light", "low_light_strong", "over_exposure", "color_cast", "gaussian_noise", "poisson_noise", "blur",
             "haze", "rain", "thermal_stripes", "thermal_low_contrast", "low_light_noise",
@@ -146,7 +149,7 @@ class TestSuite:
         assert all(condition.meaning.endswith(".") for condition in CONDITIONS.values())
 
     @pytest.mark.parametrize("name", CONDITIONS)
-    def test_a_condition_changes_the_source_it_is_about_and_no_other(self, name, clean) -> None:
+    def test_a_condition_changes_only_its_own_source(self, name, clean) -> None:
         visible, infrared = degrade_pair(name, *clean, "0001")
         assert visible.dtype == infrared.dtype == np.uint8
         assert visible.shape == clean[0].shape and infrared.shape == clean[1].shape
@@ -155,7 +158,7 @@ class TestSuite:
         assert changed == (not thermal, thermal or both)
 
     @pytest.mark.parametrize("name", CONDITIONS)
-    def test_the_same_image_meets_the_same_degradation_every_time(self, name, clean) -> None:
+    def test_a_condition_is_reproducible(self, name, clean) -> None:
         first, again = degrade_pair(name, *clean, "0001"), degrade_pair(name, *clean, "0001")
         assert np.array_equal(first[0], again[0]) and np.array_equal(first[1], again[1])
 
@@ -170,7 +173,7 @@ class TestSuite:
         dark, darker = (degrade_pair(name, *clean, "a")[0].mean() for name in ("low_light", "low_light_strong"))
         assert darker < 0.6 * dark < 0.6 * clean[0].mean()
 
-    def test_an_unknown_condition_and_unfit_images_are_refused(self, clean) -> None:
+    def test_unknown_conditions_and_unsuitable_images_are_rejected(self, clean) -> None:
         with pytest.raises(ConfigError, match=r"one of low_light, .*, got 'fog'"):
             degrade_pair("fog", *clean, "a")
         with pytest.raises(ImageError, match="as large as the visible"):

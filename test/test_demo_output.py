@@ -14,7 +14,7 @@ from textdifuse_ros.cli import demo, endurance
 from textdifuse_ros.cli.main import main
 from textdifuse_ros.demo.launch import launch
 from textdifuse_ros.demo.output import MARKER, claim_output
-from textdifuse_ros.demo.plans import Plan
+from textdifuse_ros.demo.plans import RunPlan
 from textdifuse_ros.errors import FileError, InputError
 
 needs_ros = pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="rclpy is not installed")
@@ -98,7 +98,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_failed_run_names_its_logs_only_if_there_are_any(tmp_path: Path) -> None:
-    plan = Plan(output=str(tmp_path), node={}, player={})
+    plan = RunPlan(output=str(tmp_path), node={}, player={})
     with pytest.raises(InputError, match="got status 1; it ended before it wrote logs"):
         launch("no_such_run", plan)
     (tmp_path / "logs").mkdir()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from textdifuse_ros.demo.endurance import evaluate, memory_slope, table
-from textdifuse_ros.nodes.sources import Entry, FolderImage, restamp
+from textdifuse_ros.nodes.sources import FolderImage, PlaybackEntry, restamp
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -123,8 +123,8 @@ def test_a_live_image_has_the_recorded_age_when_played(order: str) -> None:
     rest = b"rest of the message"
     recorded = start + struct.pack(order + "iI", 9, 998_000_000) + rest
     now = 1_700_000_000_001_000_000
-    content = restamp(Entry("visible/image", 0, 10_000_000_000, recorded), now)
+    content = restamp(PlaybackEntry("visible/image", 0, 10_000_000_000, recorded), now)
     assert content == start + struct.pack(order + "iI", 1_699_999_999, 999_000_000) + rest
     image = FolderImage(np.zeros((2, 2), np.uint8), 9_998_000_000, "c")
-    moved = restamp(Entry("visible/image", 0, 10_000_000_000, image), now)
+    moved = restamp(PlaybackEntry("visible/image", 0, 10_000_000_000, image), now)
     assert isinstance(moved, FolderImage) and moved.stamp_ns == now - 2_000_000

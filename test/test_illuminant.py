@@ -1,4 +1,4 @@
-"""The estimate of the light: gains of the whole image, before chroma is restored."""
+"""The illuminant estimator: gains of the whole image, applied before chroma is restored."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ def scenes(count: int, seed: int) -> torch.Tensor:
 def test_best_gains_undo_a_cast_exactly() -> None:
     clean = scenes(3, 0)
     gains = torch.tensor([[1.0, 0.8, 0.6], [0.3, 0.3, 0.3], [0.9, 1.1, 1.0]])[:, :, None, None]
-    seen, truth = coded(clean * gains), coded(clean)
-    torch.testing.assert_close(best_gains(seen, truth), 1 / gains, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(apply_gains(seen, 1 / gains), truth, rtol=0, atol=1e-5)
+    cast, truth = coded(clean * gains), coded(clean)
+    torch.testing.assert_close(best_gains(cast, truth), 1 / gains, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(apply_gains(cast, 1 / gains), truth, rtol=0, atol=1e-5)
 
 
-def test_best_gains_of_black_are_finite() -> None:
+def test_best_gains_of_a_black_image_are_finite() -> None:
     black = coded(torch.zeros(1, 3, 16, 16))
     assert torch.isfinite(best_gains(black, coded(scenes(1, 1)[:, :, :16, :16])).log()).all()
 
 
-def test_before_training_an_image_stays_as_it_is() -> None:
-    seen = coded(scenes(2, 2))
-    light = IlluminantEstimator(8)
-    assert torch.equal(light(seen), torch.ones(2, 3, 1, 1))
-    torch.testing.assert_close(apply_gains(seen, light(seen)), seen, rtol=0, atol=1e-6)
+def test_an_untrained_estimator_does_not_change_an_image() -> None:
+    image = coded(scenes(2, 2))
+    estimator = IlluminantEstimator(8)
+    assert torch.equal(estimator(image), torch.ones(2, 3, 1, 1))
+    torch.testing.assert_close(apply_gains(image, estimator(image)), image, rtol=0, atol=1e-6)
 
 
-def test_the_estimate_learns_casts_and_brightness_of_images_never_seen() -> None:
+def test_a_trained_estimator_corrects_casts_of_unseen_images() -> None:
     torch.manual_seed(0)
-    light = IlluminantEstimator(16)
-    optimizer = torch.optim.Adam(light.parameters(), 5e-3)
+    estimator = IlluminantEstimator(16)
+    optimizer = torch.optim.Adam(estimator.parameters(), 5e-3)
 
     def batch(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         generator = torch.Generator().manual_seed(seed)
@@ -64,18 +64,18 @@ def test_the_estimate_learns_casts_and_brightness_of_images_never_seen() -> None
         return coded(clean * gains), coded(clean)
 
     for step in range(150):
-        seen, truth = batch(step)
-        loss = illuminant_error(light(seen), best_gains(seen, truth))
+        cast, truth = batch(step)
+        loss = illuminant_error(estimator(cast), best_gains(cast, truth))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    seen, truth = batch(10_000)
+    cast, truth = batch(10_000)
     with torch.no_grad():
-        left = (apply_gains(seen, light(seen)) - truth).abs().mean()
-    assert left < 0.4 * (seen - truth).abs().mean()
+        error = (apply_gains(cast, estimator(cast)) - truth).abs().mean()
+    assert error < 0.4 * (cast - truth).abs().mean()
 
 
-def test_a_checkpoint_without_the_estimate_loads_and_the_chroma_stage_adds_it() -> None:
+def test_the_chroma_stage_adds_an_estimator_to_networks_without_one() -> None:
     old = DriveNetworks(DriveConfig(**TINY))
     new = add_part(old, "chroma")
     assert old.chroma.light is None and new.chroma.light is not None
@@ -84,7 +84,7 @@ def test_a_checkpoint_without_the_estimate_loads_and_the_chroma_stage_adds_it() 
     assert all(torch.equal(before[name], tensor) for name, tensor in new.state_dict().items() if name in before)
 
 
-def test_join_takes_the_estimate_with_the_chroma(tmp_path: Path) -> None:
+def test_joining_checkpoints_takes_the_estimator_with_the_chroma(tmp_path: Path) -> None:
     luma, chroma = DriveNetworks(DriveConfig(**TINY)), add_part(DriveNetworks(DriveConfig(**TINY)), "chroma")
     save_networks(tmp_path / "luma.safetensors", luma, {})
     save_networks(tmp_path / "chroma.safetensors", chroma, {})
@@ -95,7 +95,7 @@ def test_join_takes_the_estimate_with_the_chroma(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_fused_colour_follows_the_estimate(precision: str) -> None:
+def test_the_estimated_gains_are_applied_to_the_color(precision: str) -> None:
     networks = add_part(DriveNetworks(DriveConfig(**TINY)), "chroma")
     assert networks.chroma.light is not None
     with torch.no_grad():
@@ -105,22 +105,22 @@ def test_the_fused_colour_follows_the_estimate(precision: str) -> None:
     assert abs(int((fused[..., 2] - fused[..., 0]).mean())) <= 2, "80 e^0.4 is 119"
 
 
-def test_the_fused_luma_is_that_without_the_cast_and_as_bright() -> None:
-    """What a cast does to an image's luma is undone before the luma networks see it."""
+def test_a_color_cast_is_removed_from_the_luma_before_fusion() -> None:
     torch.manual_seed(1)
     networks = with_random_heads(add_part(DriveNetworks(DriveConfig(**TINY)), "chroma"))
     assert networks.chroma.light is not None
     clean = (255 * scenes(1, 4)[0].permute(1, 2, 0).numpy()).round().astype(np.uint8)
     infrared = np.ascontiguousarray(clean[::-1, :, 0])
     gains = np.exp([-0.1, -0.1, 0.2])  # color alone: their product is 1
-    seen = (clean / gains).round().clip(0, 255).astype(np.uint8)
-    due = Fuser(networks, FuserConfig()).fuse(clean, infrared).image
-    blind = Fuser(networks, FuserConfig()).fuse(seen, infrared).image
+    cast = (clean / gains).round().clip(0, 255).astype(np.uint8)
+    expected = Fuser(networks, FuserConfig()).fuse(clean, infrared).image
+    uncorrected = Fuser(networks, FuserConfig()).fuse(cast, infrared).image
     with torch.no_grad():
         networks.chroma.light.cells[-1].bias[:3] = torch.from_numpy(np.arctanh(np.log(gains) / 2)).float()
-    found = Fuser(networks, FuserConfig()).fuse(seen, infrared).image
+    corrected = Fuser(networks, FuserConfig()).fuse(cast, infrared).image
 
     def luma(image: np.ndarray) -> np.ndarray:
         return image.astype(float) @ (0.299, 0.587, 0.114)
 
-    assert abs(luma(found) - luma(due)).mean() < 0.3 * abs(luma(blind) - luma(due)).mean()
+    error, uncorrected_error = (abs(luma(image) - luma(expected)).mean() for image in (corrected, uncorrected))
+    assert error < 0.3 * uncorrected_error

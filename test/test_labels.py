@@ -1,4 +1,4 @@
-"""The localizer's labels: what CamVid and boxes say, made-up thermal, the pack, crops that depend on their number."""
+"""The localizer's labels: CamVid, RoadScene's boxes, synthetic thermal images, label packs and their crops."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def label_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_every_code_allows_what_it_says() -> None:
+def test_every_code_allows_its_classes() -> None:
     table = allowed_classes()
     assert np.array_equal(np.flatnonzero(table[RIDER]), [PERSON, BICYCLE])
     assert not table[STUFF, list(THINGS)].any() and table[STUFF].sum() == len(CLASSES) - len(THINGS)
@@ -51,11 +51,11 @@ def test_every_code_allows_what_it_says() -> None:
     assert np.array_equal(table[: len(CLASSES)], np.eye(len(CLASSES), dtype=bool))
 
 
-def test_camvid_riders_become_a_person_on_a_bicycle(tmp_path: Path) -> None:
+def test_a_camvid_bicyclist_becomes_a_person_and_a_bicycle(tmp_path: Path) -> None:
     labels = np.full((60, 80), 3, np.uint8)
     labels[10:50, 30:50] = 10  # a bicyclist
     labels[0:5] = 11  # unlabeled
-    labels[30:40, 60:63] = 8  # a car's sliver behind a pole: its extent is not known
+    labels[30:40, 60:63] = 8  # a sliver of a car behind a pole: its extent is unknown
     for folder, image in (("images", np.zeros((60, 80, 3), np.uint8)), ("labels", labels)):
         (tmp_path / "camvid/train" / folder).mkdir(parents=True)
         cv2.imwrite(str(tmp_path / "camvid/train" / folder / "a.png"), image)
@@ -68,14 +68,14 @@ def test_camvid_riders_become_a_person_on_a_bicycle(tmp_path: Path) -> None:
     assert np.isnan(by_code[CAR]).all()
 
 
-def test_a_missing_set_is_named(tmp_path: Path) -> None:
+def test_a_missing_data_set_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="camvid"):
         next(camvid_items(tmp_path, "train"))
     with pytest.raises(FileError, match="roadscene"):
         next(roadscene_items(tmp_path))
 
 
-def test_boxes_become_masks_within_them_and_no_thing_outside() -> None:
+def test_boxes_become_masks_inside_and_stuff_outside() -> None:
     visible = np.full((80, 100, 3), 90, np.uint8)
     infrared = np.full((80, 100), 60, np.uint8)
     visible[30:60, 40:52], infrared[30:60, 40:52] = (200, 40, 40), 220
@@ -92,14 +92,14 @@ def test_boxes_become_masks_within_them_and_no_thing_outside() -> None:
 
 
 @pytest.mark.parametrize("line", ["car 1 2 3", "car 1 2 x 4", "car nan 2 3 4", "car 5 2 3 4", "car 1 2 inf 4"])
-def test_a_box_without_an_inside_is_refused_by_its_line(tmp_path: Path, line: str) -> None:
+def test_a_malformed_or_empty_box_is_rejected_with_its_line(tmp_path: Path, line: str) -> None:
     path = tmp_path / "boxes.txt"
     path.write_text(f"person 1 2 3.5 4\n\n{line}\n", encoding="utf-8")
     with pytest.raises(FileError, match="line 3"):
         read_boxes(path)
 
 
-def test_made_up_thermal_is_a_function_of_its_generator() -> None:
+def test_a_synthetic_thermal_image_depends_only_on_its_generator() -> None:
     item = labeled_street(0)
     visible = item.visible.astype(np.float32) / 255
 
@@ -112,7 +112,7 @@ def test_made_up_thermal_is_a_function_of_its_generator() -> None:
     assert thermal(1).dtype == np.float32 and thermal(1).min() >= 0 and thermal(1).max() <= 1
 
 
-def test_made_up_persons_are_mostly_warm_and_skies_cold() -> None:
+def test_synthetic_persons_are_mostly_warm_and_skies_cold() -> None:
     item = labeled_street(0)
     visible = item.visible.astype(np.float32) / 255
     warm = cold = 0
@@ -123,28 +123,28 @@ def test_made_up_persons_are_mostly_warm_and_skies_cold() -> None:
         warm += person > road
         cold += sky < road
     assert warm > 28 and cold > 28
-    assert warm < 40, "always warm would teach the network to look at nothing else"
+    assert warm < 40, "if persons were always warm, a network would learn nothing but warmth"
 
 
-def test_the_pack_gives_back_what_was_written(label_pack: Path) -> None:
+def test_a_label_pack_returns_the_written_images(label_pack: Path) -> None:
     pack = LabelPack(label_pack)
-    made_up, real = pack.entries[0], pack.entries[3]
-    planes = pack.planes(made_up)
+    visible_only, pair = pack.entries[0], pack.entries[3]
+    planes = pack.planes(visible_only)
     assert np.array_equal(planes[..., :3], labeled_street(0).visible)
     assert np.array_equal(planes[..., 4], labeled_street(0).codes)
-    assert np.array_equal(made_up.boxes, labeled_street(0).boxes)
-    assert real.infrared and not made_up.infrared
-    assert np.array_equal(pack.planes(real)[..., 3], labeled_street(9, infrared=True).infrared)
+    assert np.array_equal(visible_only.boxes, labeled_street(0).boxes)
+    assert pair.infrared and not visible_only.infrared
+    assert np.array_equal(pack.planes(pair)[..., 3], labeled_street(9, infrared=True).infrared)
 
 
-def test_a_cut_pack_is_refused(label_pack: Path, tmp_path: Path) -> None:
+def test_a_truncated_label_pack_is_rejected(label_pack: Path, tmp_path: Path) -> None:
     (tmp_path / "a.pack").write_bytes(label_pack.read_bytes()[:-1])
     (tmp_path / "a.pack.json").write_bytes(label_pack.with_suffix(".pack.json").read_bytes())
     with pytest.raises(FileError, match="bytes long"):
         LabelPack(tmp_path / "a.pack")
 
 
-def test_unknown_extents_survive_the_pack(tmp_path: Path) -> None:
+def test_a_label_pack_preserves_unknown_extents(tmp_path: Path) -> None:
     item = labeled_street(0)
     boxes = item.boxes.copy()
     boxes[1] = np.nan
@@ -153,20 +153,20 @@ def test_unknown_extents_survive_the_pack(tmp_path: Path) -> None:
     assert np.isnan(entry.boxes[1]).all() and np.array_equal(entry.boxes[0], boxes[0])
 
 
-def test_a_batch_is_a_function_of_its_number(label_pack: Path) -> None:
-    whole = LabelBatches(label_pack, 64, 3, seed=5, first=0, count=3)
-    later = LabelBatches(label_pack, 64, 3, seed=5, first=2, count=1)
-    for one, other in zip(whole[2], later[0], strict=True):
-        assert torch.equal(one.nan_to_num(-1.0), other.nan_to_num(-1.0))
-    assert not torch.equal(whole[1].visible, whole[2].visible)
+def test_a_label_batch_depends_only_on_seed_and_number(label_pack: Path) -> None:
+    batches = LabelBatches(label_pack, 64, 3, seed=5, first=0, count=3)
+    resumed = LabelBatches(label_pack, 64, 3, seed=5, first=2, count=1)
+    for expected, actual in zip(batches[2], resumed[0], strict=True):
+        assert torch.equal(expected.nan_to_num(-1.0), actual.nan_to_num(-1.0))
+    assert not torch.equal(batches[1].visible, batches[2].visible)
     with pytest.raises(IndexError):
-        later[1]
+        resumed[1]
 
 
-def test_crops_carry_their_boxes_along(label_pack: Path) -> None:
-    """In every crop, cell and box agree: the codes within the edges that a cell names are of the cell's own object."""
+def test_the_boxes_of_a_crop_match_its_codes(label_pack: Path) -> None:
+    """Inside the box of a cell, most pixels have the code of the cell."""
     batches = LabelBatches(label_pack, 64, 8, seed=0, first=0, count=2)
-    seen = 0
+    checked = 0
     for batch in (batches[0], batches[1]):
         for codes, boxes in zip(batch.codes.numpy(), batch.boxes.numpy(), strict=True):
             for row, column in zip(*np.nonzero(~np.isnan(boxes[0])), strict=True):
@@ -178,11 +178,11 @@ def test_crops_carry_their_boxes_along(label_pack: Path) -> None:
                     round(y - up) + 2 : max(round(y + down) - 2, y + 1), round(x - left) + 2 : round(x + right) - 2
                 ]
                 assert inner.size == 0 or (inner == code).mean() > 0.9
-                seen += 1
-    assert seen > 100
+                checked += 1
+    assert checked > 100
 
 
-def test_distances_by_hand() -> None:
+def test_box_distances_of_an_example() -> None:
     instances = np.zeros((16, 16), np.uint8)
     instances[4:12, 4:8], instances[12:, 12:] = 1, 2
     boxes = np.array([(4, 4, 8, 12), (np.nan,) * 4], np.float32)
@@ -194,7 +194,7 @@ def test_distances_by_hand() -> None:
     assert (~np.isnan(distances[..., 0])).sum() == 2
 
 
-def test_drives_bring_true_labels_by_day_and_night() -> None:
+def test_a_drive_yields_correct_labels_by_day_and_night() -> None:
     day, night = drive_items(1000, 2)
     assert night.night and not day.night
     assert night.visible.mean() < day.visible.mean()
@@ -204,13 +204,13 @@ def test_drives_bring_true_labels_by_day_and_night() -> None:
         assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == tuple(box)
 
 
-def test_only_what_is_sure_becomes_a_label() -> None:
+def test_only_confident_predictions_become_pseudo_labels() -> None:
     probability = np.zeros((len(CLASSES), 1, 3), np.float32)
     probability[ROAD, 0, 0], probability[ROAD, 0, 1], probability[PERSON, 0, 2] = 0.9, 0.5, 0.7
     assert sure_codes(probability)[0].tolist() == [ROAD, UNKNOWN, UNKNOWN]
 
 
-def test_real_training_pairs_leave_out_what_is_near_the_test(data_folder: Path) -> None:
+def test_training_pairs_exclude_neighbors_of_test_frames(data_folder: Path) -> None:
     names = {item.name for item in roadscene_items(data_folder)}
     near = (data_folder / "roadscene/train_near_test.txt").read_text(encoding="utf-8").split()
     assert names and not names & {f"roadscene/{name}" for name in near}

@@ -1,4 +1,4 @@
-"""The drive networks: shapes, independence of batch and padding, and what they may cost."""
+"""The drive networks: shapes, independence of the batch, and cost."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def networks() -> DriveNetworks:
     return DriveNetworks(DriveConfig()).eval()
 
 
-def test_default_networks_keep_within_the_promised_cost(networks: DriveNetworks) -> None:
+def test_the_default_networks_stay_within_the_cost_limits(networks: DriveNetworks) -> None:
     parameters = count_parameters(networks)
     assert parameters["luma"] <= 7e6
-    assert parameters["chroma"] <= 1e6 * 1.0
+    assert parameters["chroma"] <= 1e6
     one = image_gflops(count_flops(networks, 480, 640), 1)
     assert one["luma"] <= 60
     assert one["chroma"] <= 10
 
 
-def test_flops_agree_with_a_count_by_hand() -> None:
+def test_flops_agree_with_a_manual_count() -> None:
     """Every convolution of the luma networks, 2 * inputs * outputs * kernel * pixels, at 128 x 128; no variance."""
     config = DriveConfig()
     c = config.luma_widths
@@ -50,7 +50,7 @@ def test_flops_agree_with_a_count_by_hand() -> None:
 
     networks = DriveNetworks(config)
     counts = count_flops(networks, 128, 128)
-    # The linear layers of context, attention and time come on top; they are a fraction of a percent.
+    # The linear layers of context, attention and time add a fraction of a percent.
     assert counts["luma_encode"] == pytest.approx((2 * encoder + control) / 1e9, rel=2e-3)
     assert counts["luma_step"] == pytest.approx(decoder / 1e9, rel=2e-3)
     assert not next(networks.parameters()).is_meta
@@ -66,7 +66,7 @@ def test_decoder_returns_float32_images_of_the_right_shape(networks: DriveNetwor
     assert mean.dtype == variance.dtype == torch.float32
 
 
-def test_an_image_is_encoded_alike_alone_and_in_a_batch(networks: DriveNetworks) -> None:
+def test_an_image_is_encoded_independently_of_its_batch(networks: DriveNetworks) -> None:
     images = torch.rand(3, 1, 32, 48) * 2 - 1
     source = torch.tensor([SENSOR_INDEX[sensor] for sensor in (VISIBLE, INFRARED, VISIBLE)])
     together = networks.luma.encoder(images, source)
@@ -75,21 +75,21 @@ def test_an_image_is_encoded_alike_alone_and_in_a_batch(networks: DriveNetworks)
         torch.testing.assert_close(batch[1:2], single, rtol=1e-4, atol=1e-5)
 
 
-def test_encoder_knows_the_sensor_and_the_whole_image() -> None:
+def test_features_depend_on_the_sensor_and_the_whole_image() -> None:
     torch.manual_seed(1)
     encoder = DriveNetworks(DriveConfig()).luma.encoder
     torch.nn.init.normal_(encoder.context[-1].weight, std=0.1)
     image = torch.rand(1, 1, 160, 160)
     visible, infrared = (encoder(image, torch.tensor([SENSOR_INDEX[kind]])) for kind in (VISIBLE, INFRARED))
     assert not torch.allclose(visible[0], infrared[0])
-    # A far corner is beyond the reach of the first level's convolutions, yet it is felt: through the context.
+    # A far corner is outside the receptive field of the first level, but changes it through the context.
     changed = image.clone()
     changed[..., -16:, -16:] = 1
     assert not torch.allclose(encoder(changed)[0][..., 0, 0], encoder(image)[0][..., 0, 0])
 
 
-def test_decoder_hears_time_and_noise(networks: DriveNetworks) -> None:
-    torch.nn.init.normal_(networks.luma.decoder.head.weight, std=0.1)  # it is silent before training
+def test_decoder_depends_on_timestep_and_noise(networks: DriveNetworks) -> None:
+    torch.nn.init.normal_(networks.luma.decoder.head.weight, std=0.1)  # zero before training
     features = networks.luma.fuse_features(torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32))
     noise = torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     base, _ = networks.luma.decoder(features, noise, torch.tensor([999]))
@@ -97,14 +97,14 @@ def test_decoder_hears_time_and_noise(networks: DriveNetworks) -> None:
     assert not torch.allclose(base, networks.luma.decoder(features, -noise, torch.tensor([999]))[0])
 
 
-def test_untrained_control_takes_half_of_each_source() -> None:
+def test_an_untrained_control_weights_each_source_by_half() -> None:
     control = FusionControl((8,), 4)
     visible, infrared = torch.randn(2, 8, 6, 6), torch.randn(2, 8, 6, 6)
     (fused,) = control((visible,), (infrared,))
     torch.testing.assert_close(fused, (visible + infrared) / 2)
 
 
-def test_control_weighs_each_place_for_itself() -> None:
+def test_control_weights_vary_by_place_within_their_limits() -> None:
     torch.manual_seed(2)
     control = FusionControl((8,), 4)
     torch.nn.init.normal_(control.levels[0].weigh.weight, std=30.0)
@@ -115,7 +115,7 @@ def test_control_weighs_each_place_for_itself() -> None:
     assert share.std() > 0.01
 
 
-def test_cbam_only_scales_down_what_is_positive() -> None:
+def test_cbam_attenuates_positive_values_and_zeroes_negative_ones() -> None:
     torch.manual_seed(3)
     x = torch.randn(2, 8, 5, 7)
     out = CBAM(8)(x)
@@ -123,7 +123,7 @@ def test_cbam_only_scales_down_what_is_positive() -> None:
     assert (out >= 0).all() and (out <= x.clamp(min=0)).all()
 
 
-def test_without_the_variance_the_prediction_stays(networks: DriveNetworks) -> None:
+def test_the_prediction_is_the_same_without_the_variance(networks: DriveNetworks) -> None:
     torch.manual_seed(0)
     image = torch.rand(1, 1, 48, 64) * 2 - 1
     features, decoder = networks.luma.fuse_features(image, -image), copy.deepcopy(networks.luma.decoder)

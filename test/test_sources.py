@@ -19,8 +19,8 @@ from textdifuse_ros.nodes.sources import (
     INFRARED_IMAGE,
     VISIBLE_IMAGE,
     BagSource,
-    Entry,
     FolderSource,
+    PlaybackEntry,
     open_source,
     restamp,
 )
@@ -112,12 +112,12 @@ class TestSources:
 
     @pytest.mark.parametrize("content", [b"", b"\x00\x01\x00\x00\x07\x00\x00\x00", bytes(40), b"\x00\x01" + bytes(20)])
     def test_a_message_without_stamp_is_unchanged_when_live(self, content: bytes) -> None:
-        entry = Entry(VISIBLE_IMAGE, 0, START, content)
+        entry = PlaybackEntry(VISIBLE_IMAGE, 0, START, content)
         assert restamp(entry, START + 5) == content
 
     def test_a_live_stamp_is_shifted_by_the_age_of_the_recording(self) -> None:
         content = b"\x00\x01\x00\x00" + struct.pack("<iI", 1_600_000_000, 7) + b"rest"
-        moved = restamp(Entry(VISIBLE_IMAGE, 0, START, content), START + 10**9 + 5)
+        moved = restamp(PlaybackEntry(VISIBLE_IMAGE, 0, START, content), START + 10**9 + 5)
         assert moved == b"\x00\x01\x00\x00" + struct.pack("<iI", 1_600_000_001, 12) + b"rest"
 
     def test_a_folder_with_vis_is_opened_as_images_and_others_are_refused(self, tmp_path: Path) -> None:

@@ -67,14 +67,14 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from textdifuse_ros.offline.cluster import fuse_recordings
-    from textdifuse_ros.offline.recording import Progress
+    from textdifuse_ros.offline.recording import RecordingProgress
 
     summaries: dict[int, dict[str, Any]] = {}
     errors: dict[int, TextDifuseError] = {}
     done, totals = [0] * len(jobs), [0] * len(jobs)
     with tqdm(total=0, desc="fusing", unit="pair", file=sys.stderr) as bar:
         for number, news in fuse_recordings(jobs, arguments.workers, arguments.ray_address):
-            if not isinstance(news, Progress):
+            if not isinstance(news, RecordingProgress):
                 errors[number] = news
                 continue
             if not done[number] and not totals[number]:

@@ -127,7 +127,7 @@ def _measure(arguments: argparse.Namespace, fuse: FuserConfig, pairs: PairSet, n
 
 
 def _fuse(folder: Path, fuse: FuserConfig, pairs: PairSet, row: Row) -> None:
-    from textdifuse_ros.evaluate.methods import Inputs, fuse_into
+    from textdifuse_ros.evaluate.methods import InputPair, fuse_into
     from textdifuse_ros.evaluate.sets import read_pair
     from textdifuse_ros.fusion.fuser import Fuser
     from textdifuse_ros.fusion.weights import load_networks
@@ -140,7 +140,7 @@ def _fuse(folder: Path, fuse: FuserConfig, pairs: PairSet, row: Row) -> None:
     config = replace(fuse, model=row.name, steps=fuse.steps if variant.diffusion else 1)
     fuser = Fuser(networks, config, checkpoint.sha256)
     for pair in pairs.pairs:
-        fuse_into(row, fuser, Inputs(pair.stem, "", *read_pair(pair)), pair)
+        fuse_into(row, fuser, InputPair(pair.stem, "", *read_pair(pair)), pair)
     fuser.close()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from textdifuse_ros.demo.plans import Plan
+from textdifuse_ros.demo.plans import RunPlan
 from textdifuse_ros.errors import InputError
 
 # Set by the ROS wheels; inherited from another virtual environment, it would keep this one's wheels from finding their
@@ -34,7 +34,7 @@ def _profiles() -> Iterator[Path]:
         yield prefix / "share" / "textdifuse_ros" / "config" / "fastdds_shm.xml"
 
 
-def launch(program: str, plan: Plan) -> dict[str, Any]:
+def launch(program: str, plan: RunPlan) -> dict[str, Any]:
     """Run a program of :mod:`textdifuse_ros.nodes` to its end.
 
     :param program: name of its module

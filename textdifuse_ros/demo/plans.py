@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """What both programs have to run.
 
     :ivar output: folder for the results; logs go to ``logs/`` in it
@@ -25,8 +25,8 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class DemoPlan(Plan):
-    """Plan of the demo.
+class DemoPlan(RunPlan):
+    """RunPlan of the demo.
 
     :ivar pairs: number of pairs that the player publishes
     :ivar record: topics of fusion_node to record
@@ -39,8 +39,8 @@ class DemoPlan(Plan):
 
 
 @dataclass(frozen=True)
-class EndurancePlan(Plan):
-    """Plan of the endurance run.
+class EndurancePlan(RunPlan):
+    """RunPlan of the endurance run.
 
     :ivar seconds: how long to play [s]
     """

@@ -16,8 +16,8 @@ import numpy as np
 
 from textdifuse_ros.data.labels import read_boxes
 from textdifuse_ros.errors import ConfigError, FileError
-from textdifuse_ros.evaluate.methods import Inputs, Row, check_results, save_fused
-from textdifuse_ros.evaluate.panels import Plan, gather
+from textdifuse_ros.evaluate.methods import InputPair, Row, check_results, save_fused
+from textdifuse_ros.evaluate.panels import PanelPlan, gather
 from textdifuse_ros.evaluate.results import Evaluation, Record, rank, summarise
 from textdifuse_ros.evaluate.sets import PairSet, check_size, read_grey, read_pair
 from textdifuse_ros.evaluate.statistics import Interval, bootstrap_ratio
@@ -63,7 +63,7 @@ class Objects:
 
 
 @dataclass(frozen=True)
-class Job:
+class TextJob:
     """One pair with its objects."""
 
     pair: Pair
@@ -86,7 +86,7 @@ def labeled(pairs: PairSet, objects: Objects) -> PairSet:
 
 
 def run_text(
-    plan: Plan,
+    plan: PanelPlan,
     objects: Objects,
     fuser: Fuser | None,
     strength: float,
@@ -111,7 +111,7 @@ def run_text(
             check_results(row, plan.pairs.pairs, ())
     if fuser is not None:
         fuser.require_modulation()
-    jobs = (Job(pair, rows, plain, objects) for pair in plan.pairs.pairs)
+    jobs = (TextJob(pair, rows, plain, objects) for pair in plan.pairs.pairs)
     records = gather(measure_objects, _fused(jobs, plan, fuser, strength), workers, progress)
     table = summarise(records, rows).rows
     for row in rows:
@@ -127,7 +127,7 @@ def run_text(
     return Evaluation("text", plan.pairs.name, len(plan.pairs.pairs), rows, records, rank(table, rows), notes=notes)
 
 
-def _fused(jobs: Iterator[Job], plan: Plan, fuser: Fuser | None, strength: float) -> Iterator[Job]:
+def _fused(jobs: Iterator[TextJob], plan: PanelPlan, fuser: Fuser | None, strength: float) -> Iterator[TextJob]:
     """The jobs; each only once the model has fused its pair with and without its objects."""
     from textdifuse_ros.fusion.emphasis import Emphasis
 
@@ -145,7 +145,7 @@ def _fused(jobs: Iterator[Job], plan: Plan, fuser: Fuser | None, strength: float
         yield job
 
 
-def measure_objects(job: Job) -> tuple[str, list[Record]]:
+def measure_objects(job: TextJob) -> tuple[str, list[Record]]:
     """Contrast of every object, and what changed elsewhere.
 
     :returns: the pair's stem; for each row a record for each object, and for a method one of the image
@@ -153,7 +153,7 @@ def measure_objects(job: Job) -> tuple[str, list[Record]]:
     visible, infrared = read_pair(job.pair)
     stem = job.pair.stem
     masks = job.objects.read(stem, visible)
-    inputs = Inputs(stem, "", visible, infrared)
+    inputs = InputPair(stem, "", visible, infrared)
     plain = {row.name: row for row in job.plain}
     records = []
     for row in job.rows:

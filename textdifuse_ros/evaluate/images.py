@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from textdifuse_ros.evaluate.methods import Inputs, Row
+from textdifuse_ros.evaluate.methods import InputPair, Row
 from textdifuse_ros.evaluate.sets import PairSet, read_pair
 from textdifuse_ros.image.files import Pair
 from textdifuse_ros.image.sheets import contact_sheet
@@ -81,7 +81,7 @@ def choose_examples(pairs: PairSet, conditions: Sequence[str], count: int) -> li
 def make_example(pair: Pair, condition: str, rows: Sequence[Row]) -> Example:
     """The sources of a pair, what is given to the methods, and what the shown rows make of it."""
     visible, infrared = read_pair(pair)
-    inputs = Inputs(pair.stem, condition, visible, infrared)
+    inputs = InputPair(pair.stem, condition, visible, infrared)
     given = inputs.pair
     cells = [Cell("visible", given[0], "source"), Cell("infrared", _colour(given[1]), "source")]
     if condition:

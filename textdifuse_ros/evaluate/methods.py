@@ -117,7 +117,7 @@ def result_path(row: Row, stem: str, condition: str = "") -> Path:
     raise FileError(f"the result of {row.name} for {stem}", f"the file {folder / stem}.png", "no such file")
 
 
-class Inputs:
+class InputPair:
     """One pair under one condition, pre-processed at most once, and its rows' fused images.
 
     :param condition: as for :func:`result_path`
@@ -153,7 +153,7 @@ class Inputs:
         return read_result(result_path(row, self.stem, self.condition), self.pair[0])
 
 
-def fuse_into(row: Row, fuser: Fuser, inputs: Inputs, pair: Pair) -> None:
+def fuse_into(row: Row, fuser: Fuser, inputs: InputPair, pair: Pair) -> None:
     """Let the model fuse one pair, and save the image where the row looks for it.
 
     The file says what made it; of a degraded or pre-processed pair also ``given``: ``haze+pre``, say.
@@ -184,7 +184,7 @@ def input_folders(folder: Path, condition: str) -> list[Path]:
     return [folder / (condition or CLEAN) / part for part in parts]
 
 
-def save_inputs(folder: Path, inputs: Inputs) -> None:
+def save_inputs(folder: Path, inputs: InputPair) -> None:
     """Save what the methods are given, so that one that runs elsewhere can be given the same.
 
     Written are ``CONDITION/{visible,infrared,visible+pre,infrared+pre}/STEM.png``, CONDITION being ``clean`` in the

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from textdifuse_ros.errors import ImageError
-from textdifuse_ros.evaluate.methods import CLEAN, Inputs, Row, check_results, fuse_into, save_inputs
+from textdifuse_ros.evaluate.methods import CLEAN, InputPair, Row, check_results, fuse_into, save_inputs
 from textdifuse_ros.evaluate.pool import spread
 from textdifuse_ros.evaluate.results import EQUAL_PSNR, Evaluation, Record, summarise
 from textdifuse_ros.evaluate.sets import PairSet, read_pair
@@ -23,7 +23,7 @@ Work = TypeVar("Work")
 
 
 @dataclass(frozen=True)
-class Plan:
+class PanelPlan:
     """What a panel measures.
 
     :ivar rows: of the tables; the model's have an empty folder, which it fills
@@ -45,7 +45,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Job:
+class PairJob:
     """One pair, all rows and conditions: the work of one process at a time."""
 
     pair: Pair
@@ -54,7 +54,7 @@ class Job:
 
 
 def run_pairs(
-    plan: Plan, fuser: Fuser | None, workers: int, progress: Callable[[], object] = lambda: None
+    plan: PanelPlan, fuser: Fuser | None, workers: int, progress: Callable[[], object] = lambda: None
 ) -> Evaluation:
     """Measure the clean panel, or where the plan has conditions the degraded one.
 
@@ -97,7 +97,7 @@ def gather(
     return tuple(record for stem in sorted(found) for record in found[stem])
 
 
-def measure_pair(job: Job) -> tuple[str, list[Record]]:
+def measure_pair(job: PairJob) -> tuple[str, list[Record]]:
     """All figures of one pair.
 
     :returns: its stem, and a record for each condition and row
@@ -109,14 +109,14 @@ def measure_pair(job: Job) -> tuple[str, list[Record]]:
         raise ImageError(f"the image {job.pair.visible}", f"at least {VIF_MIN_SIZE} x {VIF_MIN_SIZE} pixels", found)
     records = []
     if not job.conditions:
-        inputs = Inputs(stem, "", visible, infrared)
+        inputs = InputPair(stem, "", visible, infrared)
         for row in job.rows:
             records.append(Record("", row.name, stem, clean_metrics(inputs.fused(row), visible, infrared)))
         return stem, records
-    undegraded = Inputs(stem, CLEAN, visible, infrared)
+    undegraded = InputPair(stem, CLEAN, visible, infrared)
     own = {row.name: undegraded.fused(row) for row in job.rows}
     for condition in job.conditions:
-        inputs = Inputs(stem, condition, visible, infrared)
+        inputs = InputPair(stem, condition, visible, infrared)
         for row in job.rows:
             fused = inputs.fused(row)
             values = clean_metrics(fused, visible, infrared)
@@ -125,16 +125,16 @@ def measure_pair(job: Job) -> tuple[str, list[Record]]:
     return stem, records
 
 
-def _jobs(plan: Plan, fuser: Fuser | None) -> Iterator[Job]:
+def _jobs(plan: PanelPlan, fuser: Fuser | None) -> Iterator[PairJob]:
     """The jobs; each only once the model has fused its pair."""
     for pair in plan.pairs.pairs:
         if plan.modeled or plan.inputs:
             visible, infrared = read_pair(pair)
             for condition in plan.layout:
-                inputs = Inputs(pair.stem, condition, visible, infrared)
+                inputs = InputPair(pair.stem, condition, visible, infrared)
                 for row in plan.modeled:
                     assert fuser is not None
                     fuse_into(row, fuser, inputs, pair)
                 if plan.inputs:
                     save_inputs(plan.inputs, inputs)
-        yield Job(pair, plan.rows, plan.conditions)
+        yield PairJob(pair, plan.rows, plan.conditions)

@@ -15,7 +15,7 @@ from textdifuse_ros.errors import ConfigError, FileError
 from textdifuse_ros.evaluate.highlight import PLAIN, Objects, labeled, run_text
 from textdifuse_ros.evaluate.images import Example, choose_examples, make_example
 from textdifuse_ros.evaluate.methods import MODEL, PRE, Row, control_rows, input_folders
-from textdifuse_ros.evaluate.panels import Plan, run_pairs
+from textdifuse_ros.evaluate.panels import PanelPlan, run_pairs
 from textdifuse_ros.evaluate.report import write_report
 from textdifuse_ros.evaluate.results import Evaluation
 from textdifuse_ros.evaluate.sequence import EACH, run_video, with_gain
@@ -143,7 +143,7 @@ def _check(request: Request, fuser: Fuser | None) -> None:
         raise ConfigError("--boxes or --masks", "given with --panel text", f"--panel {request.panel}")
 
 
-def _check_targets(request: Request, plan: Plan) -> None:
+def _check_targets(request: Request, plan: PanelPlan) -> None:
     """Refuse to save images in a folder that others are read from: they would be replaced by them."""
     read = {path.parent for pair in plan.pairs.pairs for path in (pair.visible, pair.infrared)}
     if request.objects is not None:
@@ -164,7 +164,7 @@ def _check_targets(request: Request, plan: Plan) -> None:
                 raise FileError(option, "a folder in which no images are that are read", folder, remedy)
 
 
-def _plan(request: Request, model_folder: Path | None) -> Plan:
+def _plan(request: Request, model_folder: Path | None) -> PanelPlan:
     rows = control_rows([name for name in request.preprocessed if name != MODEL])
     modeled: tuple[Row, ...] = ()
     if model_folder is not None:
@@ -175,7 +175,7 @@ def _plan(request: Request, model_folder: Path | None) -> Plan:
             names.append(MODEL + EACH)
         modeled = tuple(Row(name, model_folder / name) for name in names)
     conditions = (request.conditions or tuple(CONDITIONS)) if request.panel == "degraded" else ()
-    plan = Plan(request.pairs, (*rows, *request.methods, *modeled), conditions, modeled, request.inputs)
+    plan = PanelPlan(request.pairs, (*rows, *request.methods, *modeled), conditions, modeled, request.inputs)
     names = [row.name for row in plan.rows]
     for row in request.methods:
         if names.count(row.name) > 1:
@@ -184,7 +184,7 @@ def _plan(request: Request, model_folder: Path | None) -> Plan:
     return plan
 
 
-def _examples(request: Request, plan: Plan) -> list[Example]:
+def _examples(request: Request, plan: PanelPlan) -> list[Example]:
     chosen = choose_examples(plan.pairs, plan.conditions, request.examples)
     return [make_example(pair, condition, plan.rows) for pair, condition in chosen]
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from textdifuse_ros.config.sensors import SensorConfig
 from textdifuse_ros.errors import FileError
-from textdifuse_ros.evaluate.methods import MODEL, Inputs, Row, check_results, save_fused
-from textdifuse_ros.evaluate.panels import Plan, gather
+from textdifuse_ros.evaluate.methods import MODEL, InputPair, Row, check_results, save_fused
+from textdifuse_ros.evaluate.panels import PanelPlan, gather
 from textdifuse_ros.evaluate.results import Evaluation, Record, summarise
 from textdifuse_ros.evaluate.sets import PairSet, check_size, read_pair
 from textdifuse_ros.image.files import Pair, read_image, write_png
@@ -73,7 +73,7 @@ def with_gain(frames: PairSet, folder: Path) -> PairSet:
 
 
 def run_video(
-    plan: Plan, fuser: Fuser | None, workers: int, progress: Callable[[], object] = lambda: None
+    plan: PanelPlan, fuser: Fuser | None, workers: int, progress: Callable[[], object] = lambda: None
 ) -> Evaluation:
     """Measure every row's sequence.
 
@@ -105,7 +105,7 @@ def measure_transition(job: Transition) -> tuple[str, list[Record]]:
     images = [read_pair(pair) for pair in (job.before, job.now)]
     check_size(job.now.visible, images[1][0], images[0][0])
     motion = _motion(*images)
-    inputs = [Inputs(pair.stem, "", *sources) for pair, sources in zip((job.before, job.now), images, strict=True)]
+    inputs = [InputPair(pair.stem, "", *sources) for pair, sources in zip((job.before, job.now), images, strict=True)]
     records = []
     for row in job.rows:
         before, now = (to_grey(frame.fused(row)) for frame in inputs)
@@ -120,7 +120,7 @@ def _motion(before: tuple, now: tuple) -> Motion:
     return max(motions, key=lambda motion: int(motion.known.sum()))
 
 
-def _transitions(plan: Plan, fuser: Fuser | None) -> Iterator[Transition]:
+def _transitions(plan: PanelPlan, fuser: Fuser | None) -> Iterator[Transition]:
     before: Pair | None = None
     video = VideoState()
     for pair in plan.pairs.pairs:

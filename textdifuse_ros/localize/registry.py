@@ -16,7 +16,7 @@ _SETTINGS = {
 """What each localizer is made from."""
 
 
-def alike(one: LocalizerConfig, other: LocalizerConfig) -> bool:
+def same_localizer(one: LocalizerConfig, other: LocalizerConfig) -> bool:
     """Whether two configurations give the same localizer; parameters that it does not use may differ.
 
     :param one: a configuration

@@ -184,7 +184,7 @@ class SimulatedClock:
         return OK, "paused: /clock stands still"
 
 
-class Progress:
+class ProgressCheck:
     """Compares the counters of one report with those of the last.
 
     :param log: knows the reasons in words
@@ -247,7 +247,7 @@ class Health:
         self._subscriptions = subscriptions
         self._log = log
         self._silence = Silence(subscriptions, node.get_logger())
-        self._progress = Progress(log)
+        self._progress = ProgressCheck(log)
         self._clock = SimulatedClock(node)
 
     def restart(self) -> None:

@@ -35,8 +35,8 @@ from textdifuse_ros.nodes.qos import latched_profile, output_profile
 from textdifuse_ros.nodes.sources import (
     ALL,
     CALIBRATIONS,
-    Entry,
     FolderImage,
+    PlaybackEntry,
     open_source,
     restamp,
 )
@@ -165,7 +165,7 @@ class PlayerNode(Node):
             if self._finished():
                 return
 
-    def _publish(self, output: Publisher, entry: Entry) -> None:
+    def _publish(self, output: Publisher, entry: PlaybackEntry) -> None:
         live = self.config.live and entry.topic in (*self._cameras, *CALIBRATIONS.values())
         content = restamp(entry, time.time_ns()) if live else entry.content
         output.publish(content if isinstance(content, bytes) else image_message(content))

@@ -43,7 +43,7 @@ class FolderImage:
 
 
 @dataclass(frozen=True)
-class Entry:
+class PlaybackEntry:
     """A message to publish.
 
     :ivar topic: name to publish it on
@@ -58,7 +58,7 @@ class Entry:
     content: bytes | FolderImage
 
 
-def restamp(entry: Entry, now_ns: int) -> bytes | FolderImage:
+def restamp(entry: PlaybackEntry, now_ns: int) -> bytes | FolderImage:
     """Return the content of ``entry`` with a stamp as if it had been recorded at ``now_ns`` [ns].
 
     A message that is too short for a stamp, or has a zero stamp, is returned unchanged: subscribers handle it.
@@ -94,7 +94,7 @@ class Source(Protocol):
         """Return the history depth of each latched name."""
         ...
 
-    def lap(self, number: int) -> Iterator[Entry]:
+    def lap(self, number: int) -> Iterator[PlaybackEntry]:
         """Yield all messages of a lap in order of time.
 
         :param number: number of the lap, from 0
@@ -171,7 +171,7 @@ class BagSource:
         # The player has one publisher in place of several recorded ones (for example of /tf_static): depths are summed.
         return {self._names[topic]: depth for topic, depth in self._bag.latched().items() if topic in self._names}
 
-    def lap(self, number: int) -> Iterator[Entry]:
+    def lap(self, number: int) -> Iterator[PlaybackEntry]:
         """Yield all messages once, with the recorded stamps whatever the ``number`` of the lap.
 
         :raises BagError: the recording is damaged
@@ -179,7 +179,7 @@ class BagSource:
         start = self._bag.start_ns
         for message in self._bag.messages(self._names):
             offset = message.stamp_ns - start
-            yield Entry(self._names[message.topic], offset, message.stamp_ns, bytes(message.data))
+            yield PlaybackEntry(self._names[message.topic], offset, message.stamp_ns, bytes(message.data))
 
     @property
     def lap_ns(self) -> int:
@@ -223,7 +223,7 @@ class FolderSource:
         """Return nothing: images are not latched."""
         return {}
 
-    def lap(self, number: int) -> Iterator[Entry]:
+    def lap(self, number: int) -> Iterator[PlaybackEntry]:
         """Yield every pair of the lap ``number``, both images with the same stamp."""
         for index, pair in enumerate(self._pairs):
             offset = index * self._period_ns
@@ -234,7 +234,7 @@ class FolderSource:
                 self._report(f"left out: {error}")
                 continue
             for name, pixels in images.items():
-                yield Entry(name, offset, stamp, FolderImage(pixels, stamp, name.split("/")[0] + "_camera"))
+                yield PlaybackEntry(name, offset, stamp, FolderImage(pixels, stamp, name.split("/")[0] + "_camera"))
 
     @property
     def lap_ns(self) -> int:

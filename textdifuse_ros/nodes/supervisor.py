@@ -18,7 +18,7 @@ from std_srvs.srv import Trigger
 
 from textdifuse_ros.demo.children import Children
 from textdifuse_ros.demo.domain import free_domain
-from textdifuse_ros.demo.plans import Plan
+from textdifuse_ros.demo.plans import RunPlan
 from textdifuse_ros.errors import InputError, TextDifuseError
 from textdifuse_ros.nodes.process import StopRequest
 
@@ -27,7 +27,7 @@ END_TIMEOUT = 60.0  # [s] for the last pairs
 SETTLE = 1.0  # [s] without a change of the counters, after which no message is expected any more
 PREFIX = "textdifuse_ros.nodes."
 
-P = TypeVar("P", bound=Plan)
+P = TypeVar("P", bound=RunPlan)
 
 
 class Interrupted(Exception):

@@ -15,7 +15,7 @@ from typing import Any
 from textdifuse_ros.checks import check_number
 from textdifuse_ros.errors import InputError, TextDifuseError
 from textdifuse_ros.offline.plan import RecordingJob
-from textdifuse_ros.offline.recording import Progress, fuse_recording
+from textdifuse_ros.offline.recording import RecordingProgress, fuse_recording
 
 OBJECT_STORE = 100_000_000
 """Bytes of Ray's shared memory on this machine: only progress goes through it, never an image."""
@@ -23,7 +23,7 @@ OBJECT_STORE = 100_000_000
 STARTS = 3
 """Attempts to start it."""
 
-News = Progress | TextDifuseError
+News = RecordingProgress | TextDifuseError
 
 
 def fuse_recordings(jobs: Sequence[RecordingJob], workers: int = 1, address: str = "") -> Iterator[tuple[int, News]]:
@@ -45,7 +45,7 @@ def fuse_recordings(jobs: Sequence[RecordingJob], workers: int = 1, address: str
 
 
 def _news(job: RecordingJob) -> Iterator[News]:
-    """Progress, and at last the summary or the error; an error goes as a value, so that it stays the one it is."""
+    """Progress, and at last the summary or the error, as a value so that its type survives."""
     try:
         yield from fuse_recording(job)
     except TextDifuseError as error:

@@ -48,8 +48,8 @@ _NAME = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*/?", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Progress of a job.
+class RecordingProgress:
+    """RecordingProgress of a job.
 
     :ivar done: pairs that were fused or have failed
     :ivar total: pairs in all
@@ -62,7 +62,7 @@ class Progress:
     summary: dict[str, Any] | None = None
 
 
-def fuse_recording(job: RecordingJob) -> Iterator[Progress]:
+def fuse_recording(job: RecordingJob) -> Iterator[RecordingProgress]:
     """Fuse a recording, yielding its progress; may be abandoned at any time.
 
     Pairs that cannot be decoded, aligned or fused are counted and left out. An output that the same job has already
@@ -88,7 +88,7 @@ def fuse_recording(job: RecordingJob) -> Iterator[Progress]:
             processor = PairProcessor(DirectBackend(fuser), target)
             yield from _fuse_pieces(bag, plan, pieces, _RecordingFuser(job, plan, processor))
             made = _finish(bag, job, plan, pieces)
-        yield Progress(len(plan.pairs), len(plan.pairs), made)
+        yield RecordingProgress(len(plan.pairs), len(plan.pairs), made)
 
 
 def _check_names(bag: BagReader, job: RecordingJob) -> None:
@@ -173,7 +173,9 @@ class _RecordingFuser:
             writer.write_raw(topic, log_time, data)
 
 
-def _fuse_pieces(bag: BagReader, plan: RecordingPlan, pieces: Pieces, fuser: _RecordingFuser) -> Iterator[Progress]:
+def _fuse_pieces(
+    bag: BagReader, plan: RecordingPlan, pieces: Pieces, fuser: _RecordingFuser
+) -> Iterator[RecordingProgress]:
     """Fuse the missing pieces."""
     total = len(plan.pairs)
     notes = pieces.notes()
@@ -186,7 +188,7 @@ def _fuse_pieces(bag: BagReader, plan: RecordingPlan, pieces: Pieces, fuser: _Re
             fuser.replay(infrared)
     if pieces.count:
         fuser.load_video_state(pieces.beside(pieces.count - 1, VIDEO_STATE))
-    yield Progress(done, total)
+    yield RecordingProgress(done, total)
     while done < total:
         failed: list[tuple[int, str, str]] = []
         with pieces.next_piece() as (writer, note):
@@ -199,7 +201,7 @@ def _fuse_pieces(bag: BagReader, plan: RecordingPlan, pieces: Pieces, fuser: _Re
                 except ImageError as error:
                     failed.append((number, FUSION_ERROR, str(error)))
                 done += 1
-                yield Progress(done, total)
+                yield RecordingProgress(done, total)
             note["failed"] = failed
             fuser.save_video_state(writer.path / VIDEO_STATE)
 

@@ -18,7 +18,7 @@ from textdifuse_ros.fusion.emphasis import Emphasis
 from textdifuse_ros.image.thermal import to_uint8
 from textdifuse_ros.localize.base import Localization
 from textdifuse_ros.localize.prompt import Prompt, parse_prompt, resolve
-from textdifuse_ros.localize.registry import alike, known_words, make_localizer
+from textdifuse_ros.localize.registry import known_words, make_localizer, same_localizer
 from textdifuse_ros.runtime.key_frames import FAILED, STALE, WAITING, KeyframeLocalizer, MaskProvenance
 
 T = TypeVar("T")
@@ -127,7 +127,7 @@ class TextTarget:
             before = self._config
             if before is None:
                 return
-            same = alike(_part(LocalizerConfig, config), _part(LocalizerConfig, before))
+            same = same_localizer(_part(LocalizerConfig, config), _part(LocalizerConfig, before))
             changed = config.target_text != before.target_text
             self._set_config(config)
             if not same or not self._prompt:
