@@ -33,7 +33,7 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def case(index: Tensor, run: schedule.NoiseSchedule = FULL) -> tuple[Tensor, Tensor, Tensor, Denoised]:
-    """x0 on 256 levels, its noise, z_t, and an imperfect estimate with variance."""
+    """Return x0 on 256 levels, its noise, z_t, and an imperfect estimate with variance."""
     n = len(index)
     x0 = (randn(n, 1, 4, 4).tanh() * 127.5 + 127.5).round() / 127.5 - 1
     noise = randn(n, 1, 4, 4, seed=1)
@@ -53,7 +53,7 @@ def test_kl_agrees_with_torch() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("mean", "sigma"), [(0.0, 0.3), (0.95, 0.1), (-0.2, 0.003), (1.4, 1.0)])
-def test_probabilities_of_all_levels_add_up_to_one(mean: float, sigma: float, dtype: torch.dtype) -> None:
+def test_probabilities_of_all_levels_sum_to_one(mean: float, sigma: float, dtype: torch.dtype) -> None:
     levels = torch.arange(256, dtype=dtype) / 127.5 - 1
     log_variance = torch.tensor(2 * math.log(sigma), dtype=dtype)
     nll = discretized_gaussian_nll(levels, torch.tensor(mean, dtype=dtype), log_variance)
@@ -94,7 +94,7 @@ def test_the_bound_is_kl_above_step_0_and_likelihood_at_it() -> None:
     torch.testing.assert_close(got[0], nll.mean())
 
 
-def test_the_bound_takes_one_index_for_all() -> None:
+def test_the_bound_accepts_one_index_for_all_samples() -> None:
     index = torch.tensor([3, 3])
     x0, _, z, denoised = case(index, FOUR)
     torch.testing.assert_close(vlb_term(denoised, x0, z, 3, FOUR), vlb_term(denoised, x0, z, index, FOUR))
@@ -107,7 +107,7 @@ def test_the_bound_vanishes_for_the_posterior_itself() -> None:
     assert float(vlb_term(perfect, x0, z, index, FULL).abs().max()) < 1e-12
 
 
-def test_the_bound_teaches_the_variance_and_not_the_mean() -> None:
+def test_the_bound_trains_the_variance_and_not_the_mean() -> None:
     index = torch.tensor([0, 5, 700])
     x0, _, z, denoised = case(index)
     estimate, fraction = denoised.x0.clone().requires_grad_(), denoised.variance.clone().requires_grad_()  # type: ignore[union-attr]
@@ -117,7 +117,7 @@ def test_the_bound_teaches_the_variance_and_not_the_mean() -> None:
     assert (fraction.grad.flatten(1).abs().sum(1) > 0).all()
 
 
-def test_minimising_the_bound_finds_the_best_variance() -> None:
+def test_minimizing_the_bound_finds_the_best_variance() -> None:
     """For an estimate that is off by d, the best log variance is that of beta~ + (c d)^2."""
     index, off = 2, 0.4
     x0 = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
@@ -150,7 +150,7 @@ def test_without_a_variance_the_hybrid_loss_is_the_simple_one() -> None:
     assert torch.equal(got.total, got.simple) and float(got.vlb.sum()) == 0.0
 
 
-def test_an_unknown_simple_term_is_refused() -> None:
+def test_an_unknown_simple_term_is_rejected() -> None:
     index = torch.tensor([2])
     x0, noise, z, denoised = case(index, FOUR)
     with pytest.raises(ConfigError, match="simple must be eps or x0"):
@@ -166,7 +166,7 @@ def test_the_hybrid_loss_is_finite_at_every_step_in_float32() -> None:
         assert got.total.dtype == torch.float32 and torch.isfinite(got.total).all()
 
 
-def test_the_few_step_loss_weighs_levels_and_edges() -> None:
+def test_the_few_step_loss_sums_values_and_gradients() -> None:
     x0 = randn(2, 1, 5, 6)
 
     def difference(x: Tensor) -> Tensor:
@@ -179,7 +179,7 @@ def test_the_few_step_loss_weighs_levels_and_edges() -> None:
     torch.testing.assert_close(doubled, expected)
 
 
-def test_the_few_step_loss_takes_the_projects_sobel() -> None:
+def test_the_few_step_loss_accepts_sobel_gradients() -> None:
     ramp = torch.linspace(-1, 1, 9).expand(1, 1, 9, 9)
     flat = torch.zeros_like(ramp)
     got = few_step_loss(ramp, flat, sobel, gradient_weight=1.0)

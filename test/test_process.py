@@ -24,11 +24,11 @@ def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Ten
 
 
 def shrinking(z: Tensor, t: int | Tensor) -> Denoised:
-    """A denoiser of no meaning whose x0 depends on z and on the timestep."""
+    """An arbitrary denoiser whose x0 depends on z and on the timestep."""
     return make_denoised("x0", torch.tanh(z) * (0.5 + float(t) / 2000), z, t, FULL, torch.full_like(z, 0.5))
 
 
-def test_the_forward_process_is_its_formula_for_one_index_and_for_many() -> None:
+def test_the_forward_process_follows_its_formula_for_one_index_and_for_many() -> None:
     x0, noise = randn(3, 1, 4, 5), randn(3, 1, 4, 5, seed=1)
     index = torch.tensor([0, 500, 999])
     got = process.q_sample(x0, index, noise, FULL)
@@ -38,7 +38,7 @@ def test_the_forward_process_is_its_formula_for_one_index_and_for_many() -> None
         torch.testing.assert_close(process.q_sample(x0[i : i + 1], t, noise[i : i + 1], FULL)[0], expected)
 
 
-def test_the_forward_process_computes_in_float32_at_least() -> None:
+def test_the_forward_process_computes_at_least_in_float32() -> None:
     x0 = randn(1, 1, 2, 2, dtype=torch.bfloat16)
     assert process.q_sample(x0, 3, x0, FULL).dtype == torch.float32
 
@@ -53,7 +53,7 @@ def test_noising_step_by_step_gives_the_closed_form_marginal() -> None:
 
 
 @pytest.mark.parametrize("run", [FULL, FOUR], ids=["full", "respaced"])
-def test_the_posterior_is_bayes_formula(run: schedule.NoiseSchedule) -> None:
+def test_the_posterior_follows_bayes_theorem(run: schedule.NoiseSchedule) -> None:
     """q(y | z, x0) is q(z | y) q(y | x0) / q(z | x0), compared as densities at many points y."""
     x0, z = torch.tensor(0.4, dtype=torch.float64), torch.tensor(-0.8, dtype=torch.float64)
     for index in (1, 2, len(run) - 1):
@@ -75,7 +75,7 @@ def test_the_last_posterior_mean_is_x0() -> None:
     assert torch.equal(process.q_posterior(x0, z, 0, FOUR).mean, x0)
 
 
-def test_the_model_mean_and_variance_are_equations_5_and_6() -> None:
+def test_the_model_mean_and_variance_follow_equations_5_and_6() -> None:
     z, eps, v = randn(4, 1, 3, 3), randn(4, 1, 3, 3, seed=1), torch.rand(4, 1, 3, 3, dtype=torch.float64)
     index = torch.tensor([1, 100, 500, 990])
     denoised = make_denoised("eps", eps, z, index, FULL, v)
@@ -92,7 +92,7 @@ def test_the_model_mean_and_variance_are_equations_5_and_6() -> None:
     assert torch.equal(fixed.mean, got.mean)
 
 
-def test_gaussians_of_a_batch_are_those_of_its_samples() -> None:
+def test_the_gaussians_of_a_batch_equal_those_of_its_samples() -> None:
     z, x0 = randn(3, 1, 2, 2), randn(3, 1, 2, 2, seed=1)
     index = torch.tensor([0, 1, 3])
     together = process.q_posterior(x0, z, index, FOUR)
@@ -103,7 +103,7 @@ def test_gaussians_of_a_batch_are_those_of_its_samples() -> None:
 
 
 @pytest.mark.parametrize("name", ["ancestral", "ddim", "dpm_solver"])
-def test_the_loop_yields_every_step_counting_down_to_x0(name: str) -> None:
+def test_the_loop_yields_every_step_down_to_x0(name: str) -> None:
     called: list[int] = []
 
     def denoise(z: Tensor, t: int | Tensor) -> Denoised:
@@ -123,18 +123,18 @@ def test_the_loop_yields_every_step_counting_down_to_x0(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ancestral", "ddim", "dpm_solver"])
-def test_the_loop_overwrites_neither_the_start_nor_what_it_yielded(name: str) -> None:
+def test_the_loop_overwrites_neither_the_start_nor_yielded_tensors(name: str) -> None:
     start = randn(1, 1, 3, 3, dtype=torch.float32)
-    kept, seen = start.clone(), []
+    original, yielded = start.clone(), []
     loop = process.reverse(shrinking, start, FOUR, samplers.by_name(name), torch.Generator().manual_seed(0))
     for step in loop:
-        seen.append((step.z, step.z.clone(), step.x0, step.x0.clone()))
-    assert torch.equal(start, kept)
-    assert all(torch.equal(z, z_then) and torch.equal(x0, x0_then) for z, z_then, x0, x0_then in seen)
+        yielded.append((step.z, step.z.clone(), step.x0, step.x0.clone()))
+    assert torch.equal(start, original)
+    assert all(torch.equal(z, z_copy) and torch.equal(x0, x0_copy) for z, z_copy, x0, x0_copy in yielded)
 
 
 @pytest.mark.parametrize("name", ["ancestral", "ddim", "dpm_solver"])
-def test_two_loops_at_once_do_not_disturb_each_other(name: str) -> None:
+def test_interleaved_loops_are_independent(name: str) -> None:
     sampler, starts = samplers.by_name(name), [randn(1, 1, 3, 3, seed=s, dtype=torch.float32) for s in (0, 1)]
 
     def loop(i: int) -> Iterator[process.ReverseStep]:
@@ -146,7 +146,7 @@ def test_two_loops_at_once_do_not_disturb_each_other(name: str) -> None:
         assert torch.equal(expected, got.z)
 
 
-def test_a_consumer_can_stop_the_loop_and_no_step_more_is_computed() -> None:
+def test_no_further_step_is_computed_after_a_consumer_stops() -> None:
     called: list[int | Tensor] = []
 
     def denoise(z: Tensor, t: int | Tensor) -> Denoised:
@@ -158,7 +158,7 @@ def test_a_consumer_can_stop_the_loop_and_no_step_more_is_computed() -> None:
 
 
 def test_the_loop_can_start_from_a_noised_image() -> None:
-    """Fewer timesteps than the full set: begin at the highest of them, from the previous image noised to it."""
+    """With the lower timesteps only, the loop starts from the previous image noised to the highest of them."""
     run = respace(FULL, FOUR.timesteps[:2])
     image, noise = randn(1, 1, 3, 3).tanh(), randn(1, 1, 3, 3, seed=1)
     start = process.q_sample(image, len(run) - 1, noise, run)
@@ -184,7 +184,7 @@ def test_sixteen_bit_starts_and_estimates_run_in_float32() -> None:
 
 
 @pytest.mark.parametrize("name", ["ddim", "dpm_solver"])
-def test_float32_is_as_good_as_float64(name: str) -> None:
+def test_float32_agrees_with_float64(name: str) -> None:
     start = randn(1, 1, 8, 8)
     run = respace(FULL, space_timesteps(1000, 25))
     sampler = samplers.by_name(name)
@@ -205,14 +205,14 @@ def test_gradients_flow_through_the_loop() -> None:
     assert gain.grad is not None and float(gain.grad) != 0.0
 
 
-def test_start_noise_is_standard_normal_and_the_generators() -> None:
+def test_start_noise_is_standard_normal_and_reproducible() -> None:
     noise = process.start_noise((1, 1, 100, 200), torch.Generator().manual_seed(3), "cpu")
     again = process.start_noise((1, 1, 100, 200), torch.Generator().manual_seed(3))
     assert noise.dtype == torch.float32 and noise.numpy().tobytes() == again.numpy().tobytes()
     assert abs(float(noise.mean())) < 0.03 and abs(float(noise.std()) - 1) < 0.02
 
 
-def test_a_denoiser_of_another_shape_is_refused() -> None:
+def test_an_estimate_of_another_shape_is_rejected() -> None:
     def denoise(z: Tensor, t: int | Tensor) -> Denoised:
         return Denoised(z[..., :-1], z[..., :-1])
 

@@ -1,7 +1,7 @@
 """The samplers against closed forms.
 
 The data are normal, N(M, S^2) at every pixel, so the exact denoiser, the marginals, the probability-flow ODE and every
-single step have closed forms; or a single point, which every sampler must find in any number of steps.
+single step have closed forms; or a single point, which every sampler finds in any number of steps.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ def exact_denoiser(full: NoiseSchedule, learned: NoiseSchedule | None = None) ->
 
     def call(z: Tensor, t: int | Tensor) -> Denoised:
         assert isinstance(t, int)
-        made = exact_denoised(z, float(full.abar[t]))
+        denoised = exact_denoised(z, float(full.abar[t]))
         if learned is None:
-            return made
+            return denoised
         index = learned.timesteps.index(t)
         if index == 0:
-            return dataclasses.replace(made, variance=torch.zeros_like(z))
+            return dataclasses.replace(denoised, variance=torch.zeros_like(z))
         low, high = learned.posterior_log_variance[index], learned.log_betas[index]
         v = (math.log(true_reverse_variance(learned, index)) - low) / (high - low)
         assert 0 <= v <= 1
-        return dataclasses.replace(made, variance=torch.full_like(z, v))
+        return dataclasses.replace(denoised, variance=torch.full_like(z, v))
 
     return call
 
@@ -70,7 +70,7 @@ def true_reverse_variance(run: NoiseSchedule, index: int) -> float:
 
 
 def ode(z: Tensor, abar_from: float, abar_to: float) -> Tensor:
-    """Closed form of the probability-flow ODE: the standardised z stays what it is."""
+    """Closed form of the probability-flow ODE: the standardized z is constant."""
     ratio = math.sqrt(marginal_variance(abar_to) / marginal_variance(abar_from))
     return math.sqrt(abar_to) * M + ratio * (z - math.sqrt(abar_from) * M)
 
@@ -89,20 +89,20 @@ def spaced(steps: int) -> NoiseSchedule:
 
 
 def one_step(sampler: Sampler, z: Tensor, run: NoiseSchedule, index: int, variance: float | None = None) -> Tensor:
-    made = exact_denoised(z, float(run.abar[index]))
+    denoised = exact_denoised(z, float(run.abar[index]))
     if variance is not None:
-        made = dataclasses.replace(made, variance=torch.full_like(z, variance))
-    return sampler.step(SamplerState(z, index), made, run, torch.Generator().manual_seed(5)).z
+        denoised = dataclasses.replace(denoised, variance=torch.full_like(z, variance))
+    return sampler.step(SamplerState(z, index), denoised, run, torch.Generator().manual_seed(5)).z
 
 
 def affine(sampler: Sampler, run: NoiseSchedule, index: int, variance: float | None = None) -> tuple[float, ...]:
-    """A step is ``offset + slope z + sigma n``: the three, read off steps that draw the same n."""
+    """Determine offset, slope and sigma of a step, ``offset + slope z + sigma n``, from two steps with the same n."""
     starts = (torch.full((1, 1, 2, 2), x, dtype=torch.float64) for x in (0, 1))
     zero, one = (one_step(sampler, start, run, index, variance) for start in starts)
     n = torch.randn(1, 1, 2, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     sigma = ((zero - zero.mean()) * (n - n.mean())).sum() / ((n - n.mean()) ** 2).sum()
     offset = zero - sigma * n
-    assert float(offset.std()) < 1e-10, "the noise is not the generator's"
+    assert float(offset.std()) < 1e-10, "the noise must come from the generator"
     return float(offset.mean()), float((one - zero).mean()), float(sigma)
 
 
@@ -130,7 +130,7 @@ def test_an_ancestral_step_is_its_linear_map(index: int, variance: float | None)
     beta_tilde = (1 - b) / (1 - a) * beta
     sigma = math.exp(0.5 * ((variance or 0.0) * math.log(beta) + (1 - (variance or 0.0)) * math.log(beta_tilde)))
     offset, got_slope, got_sigma = affine(Ancestral(), run, index, variance)
-    # At abar = 2e-9 equation 5 itself, by way of eps, is good to few digits; the step is not made that way.
+    # At abar = 2e-9 equation 5, by way of eps, has few correct digits; the sampler does not use that form.
     assert got_slope == pytest.approx(slope, abs=1e-11 if a > 1e-6 else 1e-4)
     assert offset + got_slope * math.sqrt(a) * M == pytest.approx(math.sqrt(b) * M, abs=1e-11)
     assert got_sigma == pytest.approx(sigma, rel=1e-9)
@@ -142,7 +142,7 @@ def test_ddim_with_eta_1_is_ancestral_with_beta_tilde() -> None:
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-9)
 
 
-def test_ddim_keeps_the_marginal_for_the_noise_it_adds() -> None:
+def test_eta_scales_the_noise_of_ddim() -> None:
     run = spaced(10)
     for eta in (0.0, 0.4, 1.0):
         assert affine(Ddim(eta), run, 5)[2] == pytest.approx(eta * math.sqrt(run.posterior_variance[5]), abs=1e-12)
@@ -156,7 +156,7 @@ def test_deterministic_samplers_converge_to_the_closed_form(sampler: Sampler) ->
     assert errors[-1] < (2e-3 if isinstance(sampler, Ddim) else 1e-4)
 
 
-def test_the_second_order_solver_is_ahead_of_ddim_at_equal_steps() -> None:
+def test_the_second_order_solver_is_more_accurate_than_ddim_at_equal_steps() -> None:
     exact = ode(grid(), float(FULL.abar[-1]), 1.0)
     for steps in (5, 10, 20, 40):
         first, second = (final(sampler, grid(), spaced(steps)) - exact for sampler in (Ddim(), DpmSolver()))
@@ -166,7 +166,7 @@ def test_the_second_order_solver_is_ahead_of_ddim_at_equal_steps() -> None:
 @pytest.mark.parametrize("widths", [(1.0, 1.0), (1.0, 2.0)], ids=["even", "alternating"])
 @pytest.mark.parametrize(("name", "order"), [("ddim", 1.0), ("dpm_solver", 2.0)])
 def test_observed_order_of_convergence(name: str, order: float, widths: tuple[float, float]) -> None:
-    """The order in the step of lambda, from lambda = -2 to 2, before the jump to x0, also with alternating widths."""
+    """The order in the step size of lambda, from lambda = -2 to 2, without the final step to x0."""
     errors = []
     for steps in (80, 160, 320):
         fraction = np.r_[0.0, np.cumsum(np.tile(widths, steps // 2))]
@@ -234,8 +234,8 @@ def test_a_single_point_is_found_exactly(name: str, steps: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["ddim", "dpm_solver"])
-def test_a_single_point_leaves_the_noise_it_started_from(name: str) -> None:
-    """With the exact eps every state of a deterministic sampler lies on the line that the start lies on."""
+def test_for_a_single_point_the_noise_stays_constant(name: str) -> None:
+    """With the exact eps, every state of a deterministic sampler is the point plus the initial noise."""
     eps, run = grid(), spaced(6)
     point = torch.full_like(eps, 0.7)
     start = math.sqrt(run.abar[-1]) * point + math.sqrt(1 - run.abar[-1]) * eps
@@ -256,7 +256,7 @@ def test_one_step_gives_the_estimate_itself(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_step_leaves_its_inputs_as_they_were(name: str) -> None:
+def test_a_step_does_not_change_its_inputs(name: str) -> None:
     run = spaced(4)
     state = SamplerState(grid(), 2, grid() * 0.5, float(run.half_log_snr[3]))
     denoised = exact_denoised(state.z, float(run.abar[2]))
@@ -272,7 +272,7 @@ def test_a_step_leaves_its_inputs_as_they_were(name: str) -> None:
 
 
 @pytest.mark.parametrize("sampler", [Ancestral(), Ddim(eta=0.5)], ids=["ancestral", "ddim eta=0.5"])
-def test_same_seed_same_bytes_other_seed_other_image(sampler: Sampler) -> None:
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_image(sampler: Sampler) -> None:
     z = grid().float()
     torch.manual_seed(0)
     one = final(sampler, z, spaced(4), seed=1)
@@ -282,19 +282,19 @@ def test_same_seed_same_bytes_other_seed_other_image(sampler: Sampler) -> None:
 
 
 @pytest.mark.parametrize("name", ["ddim", "dpm_solver"])
-def test_deterministic_samplers_draw_nothing(name: str) -> None:
+def test_deterministic_samplers_draw_no_noise(name: str) -> None:
     generator = torch.Generator().manual_seed(7)
     before = generator.get_state()
     list(reverse(exact_denoiser(FULL), grid(), spaced(4), samplers.by_name(name), generator))
     assert torch.equal(before, generator.get_state())
 
 
-def test_noise_without_a_generator_is_refused() -> None:
+def test_a_missing_generator_is_rejected() -> None:
     with pytest.raises(InputError, match=r"the generator must be a torch\.Generator"):
         list(reverse(exact_denoiser(FULL), grid(), spaced(2), Ancestral()))
 
 
-def test_unknown_samplers_and_settings_are_refused() -> None:
+def test_unknown_samplers_and_settings_are_rejected() -> None:
     with pytest.raises(ConfigError, match="sampler must be one of ancestral, ddim, dpm_solver, got 'euler'"):
         samplers.by_name("euler")
     with pytest.raises(ConfigError, match="eta must be"):

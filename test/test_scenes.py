@@ -1,4 +1,4 @@
-"""The synthetic drive: the same bytes every time, true labels, and sensors that see what they should."""
+"""The synthetic drive: reproducibility, ground truth, sensor models, motion and configuration."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def frames(drive: NightDrive) -> dict[int, Frame]:
 
 
 def _persons(frame: Frame) -> list[tuple[int, np.ndarray]]:
-    """Height [px] and mask of each person that can be made out."""
-    found = []
-    for box in frame.boxes:
-        if box.label == "person" and box.ymax - box.ymin >= 8 and box.xmax - box.xmin >= 2:
-            found.append((box.ymax - box.ymin, frame.instances == box.instance))
-    return found
+    """Height [px] and mask of each person of sufficient size."""
+    return [
+        (box.ymax - box.ymin, frame.instances == box.instance)
+        for box in frame.boxes
+        if box.label == "person" and box.ymax - box.ymin >= 8 and box.xmax - box.xmin >= 2
+    ]
 
 
 def _ring(mask: np.ndarray, frame: Frame) -> np.ndarray:
-    """What lies around a mask and is no object itself."""
+    """The background around a mask."""
     around = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
     return around & (frame.instances == 0) & (frame.labels != NAMES["sky"])
 
@@ -67,8 +67,8 @@ class TestDeterminism:
         assert (other.visible != frames[0].visible).mean() > 0.2
 
 
-class TestTruth:
-    def test_types_and_sizes(self, frames: dict[int, Frame]) -> None:
+class TestGroundTruth:
+    def test_dtypes_and_sizes(self, frames: dict[int, Frame]) -> None:
         for frame in frames.values():
             assert (frame.visible.shape, frame.visible.dtype) == ((192, 256, 3), np.uint8)
             assert (frame.visible_clean.shape, frame.visible_clean.dtype) == ((192, 256, 3), np.uint8)
@@ -76,7 +76,7 @@ class TestTruth:
             assert (frame.labels.shape, frame.labels.dtype) == ((192, 256), np.uint8)
             assert (frame.instances.shape, frame.instances.dtype) == ((192, 256), np.uint16)
 
-    def test_a_box_is_the_extent_of_its_mask_and_every_mask_has_one(self, frames: dict[int, Frame]) -> None:
+    def test_every_instance_has_the_box_of_its_mask(self, frames: dict[int, Frame]) -> None:
         for frame in frames.values():
             assert [box.instance for box in frame.boxes] == [int(v) for v in np.unique(frame.instances) if v]
             for box in frame.boxes:
@@ -84,24 +84,22 @@ class TestTruth:
                 extent = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
                 assert (box.xmin, box.ymin, box.xmax, box.ymax) == extent
 
-    def test_an_instance_has_one_class_and_only_cars_persons_and_bicycles_are_instances(
-        self, frames: dict[int, Frame]
-    ) -> None:
+    def test_cars_persons_and_bicycles_are_instances_of_one_class(self, frames: dict[int, Frame]) -> None:
         things = [NAMES[name] for name in ("car", "person", "bicycle")]
         for frame in frames.values():
             np.testing.assert_array_equal(frame.instances > 0, np.isin(frame.labels, things))
             for box in frame.boxes:
                 assert set(frame.labels[frame.instances == box.instance]) == {NAMES[box.label]}
 
-    def test_an_instance_is_the_same_thing_in_every_frame(self, frames: dict[int, Frame]) -> None:
-        named: dict[int, str] = {}
+    def test_an_instance_has_the_same_class_in_every_frame(self, frames: dict[int, Frame]) -> None:
+        labels: dict[int, str] = {}
         for frame in frames.values():
             for box in frame.boxes:
-                assert named.setdefault(box.instance, box.label) == box.label
+                assert labels.setdefault(box.instance, box.label) == box.label
 
-    def test_every_class_is_seen_on_the_way(self, frames: dict[int, Frame]) -> None:
-        seen = set().union(*(np.unique(frame.labels).tolist() for frame in frames.values()))
-        assert {LABELS[value] for value in seen} == set(LABELS.values())
+    def test_every_class_occurs_in_the_drive(self, frames: dict[int, Frame]) -> None:
+        values = set().union(*(np.unique(frame.labels).tolist() for frame in frames.values()))
+        assert {LABELS[value] for value in values} == set(LABELS.values())
 
     def test_the_sky_is_above_and_the_road_below(self, frames: dict[int, Frame]) -> None:
         for frame in frames.values():
@@ -109,12 +107,12 @@ class TestTruth:
             assert (frame.labels[:10] == NAMES["sky"]).any()
             assert not (frame.labels[100:] == NAMES["sky"]).any()
 
-    def test_boxes_of_an_empty_image(self) -> None:
+    def test_an_empty_image_has_no_boxes(self) -> None:
         assert find_boxes(np.zeros((4, 5), np.uint8), np.zeros((4, 5), np.uint16)) == []
 
 
 class TestSensors:
-    def test_persons_are_warmer_than_their_surround_in_infrared(self, frames: dict[int, Frame]) -> None:
+    def test_persons_are_warmer_than_their_surroundings_in_the_infrared(self, frames: dict[int, Frame]) -> None:
         contrasts = []
         for frame in frames.values():
             for _, mask in _persons(frame):
@@ -125,8 +123,7 @@ class TestSensors:
         assert min(contrasts) > 5.0
         assert np.median(contrasts) > 40.0
 
-    def test_persons_beyond_the_headlights_hardly_show_in_the_visible(self, frames: dict[int, Frame]) -> None:
-        """Far persons differ from their surround by little in the dark image, and plainly in the thermal one."""
+    def test_persons_beyond_the_headlights_are_visible_in_the_infrared_only(self, frames: dict[int, Frame]) -> None:
         pairs = []
         for frame in frames.values():
             for height, mask in _persons(frame):
@@ -140,7 +137,7 @@ class TestSensors:
         assert visible < 12.0
         assert infrared > 5.0 * visible
 
-    def test_the_clean_image_is_the_same_scene_well_lit(self, frames: dict[int, Frame]) -> None:
+    def test_the_clean_image_is_brighter(self, frames: dict[int, Frame]) -> None:
         for frame in frames.values():
             assert frame.visible_clean.mean() > 3.0 * frame.visible.mean()
 
@@ -149,11 +146,11 @@ class TestSensors:
             sky, road = frame.labels == NAMES["sky"], frame.labels == NAMES["road"]
             assert frame.infrared[sky].mean() + 30 < frame.infrared[road].mean()
 
-    def test_the_headlights_of_the_own_vehicle_light_the_road_before_it(self, frames: dict[int, Frame]) -> None:
+    def test_the_headlights_illuminate_the_road_ahead(self, frames: dict[int, Frame]) -> None:
         frame = frames[0]
         assert frame.visible[150:, 100:156].mean() > frame.visible[:40, 100:156].mean() + 10
 
-    def test_darkness_noise_and_cast_do_what_they_say(self) -> None:
+    def test_darkness_noise_and_cast_affect_the_visible_image_only(self) -> None:
         base = replace(SMALL, frames=2, noise=0.0, cast=0.0)
         plain = NightDrive(base).frame(0)
         lighter = NightDrive(replace(base, darkness=0.0)).frame(0)
@@ -176,7 +173,7 @@ class TestSensors:
         levels_per_kelvin = float(step.mean()) - float(quiet.mean())
         assert image.std() == pytest.approx(0.5 * levels_per_kelvin, rel=0.1)
 
-    def test_stripes_stand_still(self) -> None:
+    def test_stripes_are_constant_over_time(self) -> None:
         sensor = ThermalSensor(replace(SMALL, netd=0.0, stripes=1.0))
         flat = np.full((192, 256), black_body(285.0), np.float32)
         one, two = (sensor.image(flat, np.random.default_rng(seed)) for seed in (1, 2))
@@ -185,19 +182,19 @@ class TestSensors:
 
 
 class TestPhysics:
-    def test_a_mirror_shows_the_sky_and_a_black_body_itself(self) -> None:
+    def test_a_mirror_reflects_the_sky_and_a_black_body_radiates(self) -> None:
         air = Air(281.0)
         assert radiance(305.0, 1.0, air) == pytest.approx(black_body(305.0))
         assert radiance(305.0, 0.0, air) == pytest.approx(black_body(air.sky))
         assert black_body(300.0) == pytest.approx(1.0)
 
-    def test_the_air_takes_contrast_with_distance(self) -> None:
+    def test_the_air_reduces_contrast_with_distance(self) -> None:
         air = Air(281.0)
         warm = [float(air.transmit(black_body(305.0), depth)) for depth in (0.0, 50.0, 400.0)]
         assert warm[0] == pytest.approx(black_body(305.0))
         assert warm[0] > warm[1] > warm[2] > black_body(281.0)
 
-    def test_a_point_of_the_world_lands_where_the_pinhole_puts_it(self) -> None:
+    def test_points_are_projected_by_the_pinhole_model(self) -> None:
         camera = camera_at(replace(SMALL, shake=0.0), 0.0)
         x, y = camera.center
         ahead = camera.position + 10.0 * camera.rotation[2]
@@ -207,14 +204,14 @@ class TestPhysics:
         np.testing.assert_allclose(camera.to_pixels(camera.to_camera(right[None]))[0], expected, atol=1e-9)
         np.testing.assert_allclose(camera.rotation @ camera.rotation.T, np.eye(3), atol=1e-12)
 
-    def test_rays_go_through_their_pixels(self) -> None:
+    def test_rays_pass_through_their_pixels(self) -> None:
         camera = camera_at(SMALL, 1.3)
         rays = camera.rays()
         points = camera.position + 7.0 * rays[[3, 100, 190], [5, 128, 250]].astype(np.float64)
         pixels = camera.to_pixels(camera.to_camera(points))
         np.testing.assert_allclose(pixels, [(5, 3), (128, 100), (250, 190)], atol=1e-3)
 
-    def test_a_polygon_behind_the_camera_is_cut_off(self) -> None:
+    def test_a_polygon_is_clipped_at_the_near_plane(self) -> None:
         square = np.array([[-1.0, 0.0, -2.0], [1.0, 0.0, -2.0], [1.0, 0.0, 2.0], [-1.0, 0.0, 2.0]])
         cut = clip_near(square)
         assert len(cut) == 4
@@ -235,14 +232,14 @@ class TestPhysics:
 
 
 class TestMotion:
-    def test_frames_that_follow_one_another_differ_modestly(self, frames: dict[int, Frame]) -> None:
+    def test_consecutive_frames_are_similar(self, frames: dict[int, Frame]) -> None:
         first, second, later = frames[0], frames[1], frames[20]
         near = np.abs(first.visible_clean.astype(int) - second.visible_clean).mean()
         far = np.abs(first.visible_clean.astype(int) - later.visible_clean).mean()
         assert 0.3 < near < 0.6 * far
         assert 0.001 < (first.labels != second.labels).mean() < 0.12
 
-    def test_the_scale_of_the_infrared_does_not_pump(self, drive: NightDrive) -> None:
+    def test_the_brightness_of_the_infrared_is_stable(self, drive: NightDrive) -> None:
         means = []
         for index in range(30, 36):
             frame = drive.frame(index)
@@ -275,14 +272,14 @@ class TestConfiguration:
         assert frame.infrared.shape == frame.labels.shape == (height, width)
         assert frame.infrared.std() > 5
 
-    def test_a_vehicle_that_stands_sees_the_same_houses(self) -> None:
+    def test_a_standing_vehicle_sees_the_same_buildings(self) -> None:
         drive = NightDrive(replace(SMALL, speed=0.0, shake=0.0, frames=10))
         one, two = drive.frame(0), drive.frame(9)
         still = (one.labels == NAMES["building"]) & (two.labels == NAMES["building"])
-        # Persons pass by: their outlines touch a few pixels.
+        # Outlines of passing persons change a few pixels.
         assert (one.visible_clean[still] == two.visible_clean[still]).mean() > 0.98
 
-    def test_a_wide_field_of_view_and_strong_shake_are_drawn(self) -> None:
+    def test_a_wide_field_of_view_with_strong_shake_can_be_rendered(self) -> None:
         config = replace(SMALL, field_of_view=120.0, shake=10.0, frames=40, speed=25.0)
         drive = NightDrive(config)
         for index in (0, 13, 39):
@@ -291,22 +288,22 @@ class TestConfiguration:
     @pytest.mark.parametrize(
         "change", [{"width": 8}, {"frames": 0}, {"darkness": 1.5}, {"rate_hz": 0.0}, {"seed": -1}, {"speed": "fast"}]
     )
-    def test_a_parameter_out_of_range_is_refused_by_name(self, change: dict[str, object]) -> None:
+    def test_a_parameter_out_of_range_is_rejected_by_name(self, change: dict[str, object]) -> None:
         (name,) = change
         with pytest.raises(ConfigError, match=name):
             NightDrive(replace(SMALL, **change))  # type: ignore[arg-type]
 
-    def test_a_drive_too_long_for_the_memory_is_refused(self) -> None:
+    def test_a_drive_too_long_for_the_memory_is_rejected(self) -> None:
         with pytest.raises(ConfigError, match=r"at most 2000 m .* got 80000 m"):
             NightDrive(replace(SMALL, frames=100_000))
 
-    def test_a_frame_that_is_not_there_is_refused(self, drive: NightDrive) -> None:
+    def test_a_frame_index_out_of_range_is_rejected(self, drive: NightDrive) -> None:
         assert len(drive) == 60
         for index in (-1, 60):
             with pytest.raises(ConfigError, match=r"in \[0, 59\]"):
                 drive.frame(index)
 
-    def test_noise_tiles_without_a_seam(self) -> None:
+    def test_noise_tiles_seamlessly(self) -> None:
         noise = value_noise(np.random.default_rng(1), 64, 64, (4, 4), 3)
         inside = np.abs(np.diff(noise, axis=0)).max()
         assert np.abs(noise[0] - noise[-1]).max() <= 1.5 * inside
@@ -321,7 +318,7 @@ class TestVerb:
         verb.configure(parser)
         return verb.run(parser.parse_args([*arguments]))
 
-    def test_the_recording_and_the_truth_are_written(self, tmp_path: Path) -> None:
+    def test_the_recording_and_the_ground_truth_are_written(self, tmp_path: Path) -> None:
         out = tmp_path / "deep" / "out"
         assert self._run("-o", str(out), *self.ARGUMENTS, "--images", "--clean") == 0
         expected = list(NightDrive(DriveSceneConfig(frames=3, width=64, height=48)))
@@ -344,7 +341,7 @@ class TestVerb:
             assert (entry["visible_ns"], entry["infrared_ns"]) == (visible[index].stamp_ns, infrared[index].stamp_ns)
             assert [box["instance"] for box in entry["boxes"]] == [box.instance for box in frame.boxes]
 
-    def test_the_cameras_are_a_few_milliseconds_apart(self, tmp_path: Path) -> None:
+    def test_the_stamps_of_a_pair_differ_by_a_few_milliseconds(self, tmp_path: Path) -> None:
         self._run("-o", str(tmp_path / "out"), *self.ARGUMENTS)
         with BagReader(tmp_path / "out" / "bag") as bag:
             visible = [image.stamp_ns for image in bag.images("/visible/image")]
@@ -354,7 +351,7 @@ class TestVerb:
         assert gaps.std() > 0.05
         assert not (tmp_path / "out" / "vis").exists()
 
-    def test_an_existing_recording_is_only_replaced_on_request(self, tmp_path: Path) -> None:
+    def test_an_existing_recording_is_replaced_only_on_request(self, tmp_path: Path) -> None:
         out = str(tmp_path / "out")
         self._run("-o", out, *self.ARGUMENTS)
         with pytest.raises(BagError, match="must be a new folder"):
@@ -362,7 +359,7 @@ class TestVerb:
         assert self._run("-o", out, *self.ARGUMENTS, "--overwrite", "--storage", "sqlite3") == 0
         assert list((tmp_path / "out" / "bag").glob("*.db3"))
 
-    def test_bad_arguments_are_refused(self, tmp_path: Path) -> None:
+    def test_bad_arguments_are_rejected(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="width"):
             self._run("-o", str(tmp_path / "out"), "--width", "3")
         (tmp_path / "file").write_text("")

@@ -20,12 +20,12 @@ KINDS: tuple[PredictionType, ...] = ("eps", "x0", "v")
 
 
 def test_cosine_follows_its_formula_until_the_cap() -> None:
-    made = schedule.cosine(1000)
+    full = schedule.cosine(1000)
     t = np.arange(1, 1001) / 1000
     formula = np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2 / np.cos(0.008 / 1.008 * np.pi / 2) ** 2
-    np.testing.assert_allclose(made.abar[:-1], formula[:-1], rtol=1e-9)
-    assert made.betas[-1] == pytest.approx(0.999, abs=1e-12)
-    assert made.abar[-1] > 0
+    np.testing.assert_allclose(full.abar[:-1], formula[:-1], rtol=1e-9)
+    assert full.betas[-1] == pytest.approx(0.999, abs=1e-12)
+    assert full.abar[-1] > 0
 
 
 def test_linear_is_ddpm_at_1000_and_scales_with_the_timesteps() -> None:
@@ -35,34 +35,34 @@ def test_linear_is_ddpm_at_1000_and_scales_with_the_timesteps() -> None:
 
 
 @pytest.mark.parametrize("name", ["cosine", "linear"])
-def test_derived_rows_follow_from_the_betas(name: str) -> None:
-    made = schedule.by_name(name, 200)
-    assert made.abar.dtype == np.float64 and len(made) == 200 and made.timesteps == tuple(range(200))
-    np.testing.assert_allclose(np.cumprod(made.alphas), made.abar, rtol=1e-12)
-    np.testing.assert_allclose(made.alphas + made.betas, 1.0, atol=1e-15)
-    assert made.abar_prev[0] == 1.0
-    ddpm = made.betas * (1 - made.abar_prev) / (1 - made.abar)
-    np.testing.assert_allclose(made.posterior_variance, ddpm)
-    np.testing.assert_allclose(made.posterior_log_variance[1:], np.log(ddpm[1:]))
-    assert made.posterior_log_variance[0] == made.posterior_log_variance[1]
-    assert made.posterior_mean_x0[0] == 1.0 and made.posterior_mean_z[0] == 0.0
-    np.testing.assert_allclose(np.exp(2 * made.half_log_snr), made.abar / (1 - made.abar))
-    np.testing.assert_allclose(np.exp(made.log_betas), made.betas)
+def test_derived_coefficients_follow_from_the_betas(name: str) -> None:
+    full = schedule.by_name(name, 200)
+    assert full.abar.dtype == np.float64 and len(full) == 200 and full.timesteps == tuple(range(200))
+    np.testing.assert_allclose(np.cumprod(full.alphas), full.abar, rtol=1e-12)
+    np.testing.assert_allclose(full.alphas + full.betas, 1.0, atol=1e-15)
+    assert full.abar_prev[0] == 1.0
+    ddpm = full.betas * (1 - full.abar_prev) / (1 - full.abar)
+    np.testing.assert_allclose(full.posterior_variance, ddpm)
+    np.testing.assert_allclose(full.posterior_log_variance[1:], np.log(ddpm[1:]))
+    assert full.posterior_log_variance[0] == full.posterior_log_variance[1]
+    assert full.posterior_mean_x0[0] == 1.0 and full.posterior_mean_z[0] == 0.0
+    np.testing.assert_allclose(np.exp(2 * full.half_log_snr), full.abar / (1 - full.abar))
+    np.testing.assert_allclose(np.exp(full.log_betas), full.betas)
 
 
-def test_a_schedule_cannot_be_written_to() -> None:
-    made = schedule.cosine(10)
-    for row in (made.abar, made.betas, made.posterior_log_variance):
+def test_a_schedule_is_read_only() -> None:
+    full = schedule.cosine(10)
+    for row in (full.abar, full.betas, full.posterior_log_variance):
         with pytest.raises(ValueError, match="read-only"):
             row[0] = 0.5
 
 
-def test_from_betas_takes_any_betas() -> None:
-    made = NoiseSchedule.from_betas(np.array([0.1, 0.2, 0.5]))
-    np.testing.assert_allclose(made.abar, [0.9, 0.72, 0.36])
+def test_from_betas_accepts_any_betas() -> None:
+    full = NoiseSchedule.from_betas(np.array([0.1, 0.2, 0.5]))
+    np.testing.assert_allclose(full.abar, [0.9, 0.72, 0.36])
 
 
-def test_wrong_schedules_are_refused_by_name() -> None:
+def test_invalid_schedules_are_rejected_by_name() -> None:
     with pytest.raises(ConfigError, match="schedule must be one of cosine, linear, got 'sine'"):
         schedule.by_name("sine", 10)
     with pytest.raises(ConfigError, match="timesteps must be"):
@@ -107,7 +107,7 @@ def test_few_step_sets_are_nested() -> None:
 
 
 @pytest.mark.parametrize("T", [10, 97, 1000])
-def test_spaced_timesteps_ascend_to_pure_noise_and_nest_where_one_divides_the_other(T: int) -> None:
+def test_spaced_timesteps_end_at_pure_noise_and_are_nested_for_multiples(T: int) -> None:
     for steps in range(1, T + 1, 1 if T < 100 else 37):
         spaced = space_timesteps(T, steps)
         assert len(spaced) == steps and spaced[-1] == T - 1 and spaced[0] >= 0
@@ -116,7 +116,7 @@ def test_spaced_timesteps_ascend_to_pure_noise_and_nest_where_one_divides_the_ot
             assert set(spaced) <= set(space_timesteps(T, steps * 3))
 
 
-def test_wrong_steps_and_timesteps_are_refused() -> None:
+def test_invalid_steps_and_timesteps_are_rejected() -> None:
     full = schedule.cosine(10)
     for steps in (0, 11, 2.5):
         with pytest.raises(ConfigError, match="steps must be"):
@@ -128,7 +128,7 @@ def test_wrong_steps_and_timesteps_are_refused() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("abar", [0.9999, 0.5, 0.01])
-def test_every_prediction_gives_back_x0_and_eps(kind: PredictionType, abar: float) -> None:
+def test_every_prediction_recovers_x0_and_eps(kind: PredictionType, abar: float) -> None:
     generator = torch.Generator().manual_seed(0)
     x0, eps = torch.randn(2, 3, 1, 4, 5, generator=generator, dtype=torch.float64)
     z = math.sqrt(abar) * x0 + math.sqrt(1 - abar) * eps
@@ -150,7 +150,7 @@ def test_conversions_invert_each_other() -> None:
     torch.testing.assert_close(prediction.eps_from_v(v, z, abar), eps)
 
 
-def test_per_sample_lookup_keeps_the_digits_that_float32_would_lose() -> None:
+def test_coefficients_are_looked_up_in_float64() -> None:
     full = schedule.cosine(1000)
     abar = prediction.per_sample(full.abar, torch.tensor([0, 999]))
     assert isinstance(abar, torch.Tensor) and abar.dtype == torch.float64 and abar.shape == (2, 1, 1, 1)
@@ -161,13 +161,13 @@ def test_per_sample_lookup_keeps_the_digits_that_float32_would_lose() -> None:
     torch.testing.assert_close(eps.flatten(), exact, rtol=1e-6, atol=0)
 
 
-def test_sixteen_bit_outputs_are_lifted_to_float32() -> None:
+def test_sixteen_bit_outputs_are_converted_to_float32() -> None:
     for kind in KINDS:
         x0, eps = prediction.to_x0_eps(kind, torch.ones(1, 1, 2, 2, dtype=torch.bfloat16), torch.ones(1, 1, 2, 2), 0.5)
         assert x0.dtype == eps.dtype == torch.float32
 
 
-def test_x0_and_v_stay_stable_at_pure_noise_where_eps_does_not() -> None:
+def test_x0_and_v_predictions_are_stable_at_pure_noise_and_eps_is_not() -> None:
     abar = float(schedule.cosine(1000).abar[-1])
     z, error = torch.ones(1, 1, 1, 1), 1e-3
     for kind, bound in (("x0", 1e-6), ("v", 1.1e-3)):
@@ -179,7 +179,7 @@ def test_x0_and_v_stay_stable_at_pure_noise_where_eps_does_not() -> None:
     assert (wrong - right).abs().max() > 10
 
 
-def test_unknown_predictions_are_refused() -> None:
+def test_unknown_predictions_are_rejected() -> None:
     z = torch.ones(1, 1, 1, 1)
     with pytest.raises(ConfigError, match="prediction must be one of eps, x0, v, got 'score'"):
         prediction.to_x0_eps("score", z, z, 0.5)  # type: ignore[arg-type]
@@ -193,10 +193,10 @@ def test_a_clipped_denoised_stays_in_range_and_consistent_with_z() -> None:
     t = torch.tensor([300, 700])
     fraction = torch.full_like(z, 0.25)
     for kind in KINDS:
-        made = make_denoised(kind, z * 2, z, t, full, fraction, clip=True)
-        assert made.x0.abs().max() <= 1.0
+        denoised = make_denoised(kind, z * 2, z, t, full, fraction, clip=True)
+        assert denoised.x0.abs().max() <= 1.0
         abar = torch.tensor(full.abar[[300, 700]]).reshape(2, 1, 1, 1)
-        torch.testing.assert_close(abar.sqrt() * made.x0 + (1 - abar).sqrt() * made.eps, z)
-        assert made.variance is not None and torch.equal(made.variance, fraction)
+        torch.testing.assert_close(abar.sqrt() * denoised.x0 + (1 - abar).sqrt() * denoised.eps, z)
+        assert denoised.variance is not None and torch.equal(denoised.variance, fraction)
     free = make_denoised("x0", z * 2, z, 300, full)
     assert torch.equal(free.x0, z * 2) and free.variance is None

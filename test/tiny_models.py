@@ -1,4 +1,4 @@
-"""Tiny models of transformers with random weights, saved as the real ones are: everything runs, and means nothing."""
+"""Tiny transformers models with random weights, saved in the format of the published ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WORDS = [".", "person", "car", "a", "red", "bus"]
 
 
 def clip_tokenizer(folder: Path) -> transformers.CLIPTokenizer:
-    """One token a letter; the mark of the start is not 0, which OWL-ViT takes for padding."""
+    """Create a tokenizer with one token per letter; the start token is not 0, which is OWL-ViT's padding."""
     vocabulary = ["!", *string.ascii_lowercase, *(f"{c}</w>" for c in string.ascii_lowercase)]
     vocabulary += ["<|startoftext|>", "<|endoftext|>"]
     folder.mkdir(parents=True, exist_ok=True)
@@ -24,7 +24,7 @@ def clip_tokenizer(folder: Path) -> transformers.CLIPTokenizer:
 
 
 def save_owl(folder: Path, version: int = 1) -> Path:
-    """OWL-ViT, or OWLv2 for version 2."""
+    """Save OWL-ViT, or OWLv2 for version 2."""
     torch.manual_seed(1)
     text = {
         **VISION,
@@ -44,7 +44,7 @@ def save_owl(folder: Path, version: int = 1) -> Path:
 
 
 def save_dino(folder: Path) -> Path:
-    """Grounding DINO."""
+    """Save Grounding DINO."""
     torch.manual_seed(2)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "?", *WORDS]))
@@ -83,7 +83,7 @@ def save_dino(folder: Path) -> Path:
 
 
 def save_sam(folder: Path) -> Path:
-    """SAM."""
+    """Save SAM."""
     torch.manual_seed(3)
     config = transformers.SamConfig(
         vision_config={
@@ -115,7 +115,7 @@ def save_sam(folder: Path) -> Path:
 
 
 def save_sam2(folder: Path) -> Path:
-    """SAM 2; its processor's settings as the published folders have them, for its class needs torchvision."""
+    """Save SAM 2; the settings of its processor are written as JSON, since its class requires torchvision."""
     torch.manual_seed(4)
     backbone = transformers.Sam2HieraDetConfig(
         hidden_size=8,
@@ -160,7 +160,7 @@ def save_sam2(folder: Path) -> Path:
 
 
 def save_sam3(folder: Path) -> Path:
-    """SAM 3."""
+    """Save SAM 3."""
     torch.manual_seed(5)
     layer = {"hidden_size": 32, "intermediate_size": 16, "num_attention_heads": 4}
     config = transformers.Sam3Config(

@@ -22,7 +22,7 @@ class SamplerState:
     :ivar z: float32 (or wider) [N, C, H, W], noised to step ``index``; clean once ``index`` is -1
     :ivar index: index in the schedule of the step to take next, counting down; -1 when all are taken
     :ivar previous_x0: the x0 estimate of the step before, like ``z``, for second-order samplers; None at the start
-    :ivar previous_half_log_snr: where that estimate was made (:attr:`NoiseSchedule.half_log_snr`)
+    :ivar previous_half_log_snr: :attr:`NoiseSchedule.half_log_snr` at that estimate
     """
 
     z: Tensor
@@ -70,11 +70,11 @@ class NoiseTape:
         return self._drawn[self._next - 1]
 
     def rewound(self) -> NoiseTape:
-        """The same tape from its beginning; both share what is drawn."""
+        """The same tape from its beginning; both share the drawn noise."""
         return self._at(0)
 
     def fork(self) -> NoiseTape:
-        """The same tape from the current position; both share what is drawn."""
+        """The same tape from the current position; both share the drawn noise."""
         return self._at(self._next)
 
     def _at(self, position: int) -> NoiseTape:
