@@ -82,7 +82,7 @@ def test_a_widened_network_computes_the_same_and_its_new_channels_are_trained() 
     "change",
     [{"luma_widths": (24, 24, 8)}, {"chroma_widths": (8, 8, 8)}, {"control_width": 16}, {"timesteps": 500}],
 )
-def test_smaller_or_different_networks_are_refused(change: dict[str, object]) -> None:
+def test_smaller_or_different_networks_are_rejected(change: dict[str, object]) -> None:
     small = replace(SMALL, chroma_widths=(8, 16, 8))
     assert can_widen(small, small)
     assert can_widen(small, LARGE)
