@@ -33,6 +33,7 @@ COMPLETE = (
     "nodes",
     "offline",
     "runtime",
+    "scenes",
     "sensors.py",
     "sync",
     "train",
