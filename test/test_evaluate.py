@@ -146,8 +146,8 @@ class TestCleanPanel:
         with (tmp_path / "t.csv").open() as file:
             lines = list(csv.DictReader(file))
         assert len(lines) == 3 * len(CONTROLS)
-        assert {line["IMAGECOL"] for line in lines} == {"0", "1", "2"}
-        mine = next(line for line in lines if line["row"] == "mean" and line["IMAGECOL"] == "1")
+        assert {line["picture"] for line in lines} == {"0", "1", "2"}
+        mine = next(line for line in lines if line["row"] == "mean" and line["picture"] == "1")
         expected = clean_metrics(CONTROLS["mean"](*scene(1)), *scene(1))["Qabf"]
         assert float(mine["Qabf"]) == pytest.approx(expected, rel=1e-4)
         text = (tmp_path / "t.md").read_text()
@@ -450,7 +450,7 @@ class TestTextPanel:
         content = evaluate(*results, "--masks", tmp_path / "masks", "--csv", tmp_path / "t.csv")
         with (tmp_path / "t.csv").open() as file:
             lines = [line for line in csv.DictReader(file) if line["row"] == "T" and line["contrast"]]
-        assert [line["IMAGECOL"] for line in lines] == ["0#1", *(f"1#{n}" for n in range(1, 7)), "2#1"]
+        assert [line["picture"] for line in lines] == ["0#1", *(f"1#{n}" for n in range(1, 7)), "2#1"]
         contrasts = [float(line["contrast"]) for line in lines]
         means = [contrasts[0], np.mean(contrasts[1:7]), contrasts[7]]
         figures = content["rows"]["T"]["contrast"]
