@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.register_assert_rewrite("ros_helpers")
+pytest.register_assert_rewrite("ros_helpers", "evaluation_rig")
 
 TINY = {
     "luma_widths": (16, 16, 16),

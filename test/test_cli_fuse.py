@@ -227,7 +227,7 @@ def test_the_output_cannot_be_made(folders, capsys, tiny_checkpoint):
     visible, infrared, _ = folders
     blocked = visible / "0.png" / "out"
     line = refused(capsys, "fuse", visible, infrared, "-o", blocked, "--model", tiny_checkpoint)
-    assert "a folder that can be made" in line
+    assert "a folder that can be created" in line
 
 
 def test_a_missing_argument_or_verb_is_refused_in_one_line(capsys):

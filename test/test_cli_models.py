@@ -16,7 +16,7 @@ from textdifuse_ros.cli.main import main
 from textdifuse_ros.fusion.device import keep_memory, resolve_precision
 
 
-def test_info_tells_size_cost_and_origin(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_shows_size_cost_and_provenance(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "--model", str(tiny_checkpoint), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["parameters"]["total"] == report["parameters"]["luma"] + report["parameters"]["chroma"] > 10_000
@@ -32,7 +32,7 @@ def test_info_tells_size_cost_and_origin(tiny_checkpoint: Path, capsys: pytest.C
     assert report["sha256"] in table and f"{report['gflops']['4']['total']:.1f}" in table
 
 
-def test_info_says_what_an_average_is_of(
+def test_info_shows_the_parts_of_an_average(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     average_checkpoints([tiny_checkpoint] * 2, [1, 3], tmp_path / "mean.safetensors")
@@ -41,7 +41,7 @@ def test_info_says_what_an_average_is_of(
     assert f"  average: 1 of {digest}, 3 of {digest}" in capsys.readouterr().out
 
 
-def test_info_tells_what_a_text_adds_where_the_model_can_heed_one(
+def test_info_shows_the_cost_of_a_text_if_the_model_supports_one(
     tiny_checkpoint: Path, tiny_text_checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def report(path: Path) -> dict[str, float]:
@@ -53,19 +53,19 @@ def test_info_tells_what_a_text_adds_where_the_model_can_heed_one(
     assert main(["info", "--model", str(tiny_checkpoint)]) == 0
     assert ", text " not in capsys.readouterr().out
     assert main(["info", "--model", str(tiny_text_checkpoint)]) == 0
-    assert ", text 0.0" in capsys.readouterr().out, "parameters of the re-modulation"
+    assert ", text 0.0" in capsys.readouterr().out, "parameters of the modulation"
     assert 0 < added["1"] < added["2"] < added["4"]
     assert added["4"] - added["2"] == pytest.approx(2 * (added["2"] - added["1"]), abs=0.04)  # rounded
 
 
 @pytest.mark.parametrize("size", ["640", "7x9", "²0x20", "640x480x3", "9" * 5000 + "x8"])
-def test_info_refuses_a_size_that_is_none(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str], size: str) -> None:
+def test_info_rejects_an_invalid_size(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str], size: str) -> None:
     assert main(["info", "--model", str(tiny_checkpoint), "--size", size]) == 2
     assert "WIDTHxHEIGHT" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", [False, True])
-def test_benchmark_times_steps_beside_the_yardstick_and_a_text_where_the_model_heeds_one(
+def test_benchmark_times_steps_a_yardstick_and_a_text_if_the_model_supports_one(
     tiny_checkpoint: Path, tiny_text_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: bool
 ) -> None:
     model = tiny_text_checkpoint if text else tiny_checkpoint
@@ -85,7 +85,7 @@ def test_benchmark_times_steps_beside_the_yardstick_and_a_text_where_the_model_h
     assert "yardstick" in capsys.readouterr().out
 
 
-def test_benchmark_leaves_the_video_out_where_it_is_off(
+def test_benchmark_skips_the_video_state_for_small_images(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["benchmark", "--model", tiny_checkpoint, "--device", "cpu", "--size", "128x63", "--rounds", 1]
@@ -101,14 +101,14 @@ def test_benchmark_leaves_the_video_out_where_it_is_off(
         (["--json", "."], "the output . must be a file that can be written, got a folder"),
     ],
 )
-def test_benchmark_refuses_before_it_times(
+def test_benchmark_rejects_invalid_options_before_timing(
     tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
 ) -> None:
     assert main(["benchmark", "--model", str(tiny_checkpoint), "--device", "cpu", *flags]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_automatic_precision_is_what_the_processor_computes_in() -> None:
+def test_automatic_precision_is_the_native_one_of_the_processor() -> None:
     flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     native = any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
     expected = torch.bfloat16 if native else torch.float32
@@ -117,7 +117,7 @@ def test_automatic_precision_is_what_the_processor_computes_in() -> None:
 
 
 @pytest.mark.parametrize("objects", [1, 4, 30])
-def test_the_objects_of_the_example_are_a_tenth_of_the_image(objects: int) -> None:
+def test_the_example_objects_cover_a_tenth_of_the_image(objects: int) -> None:
     strengths = example_strengths(480, 640, objects)
     assert (strengths > 0).mean() == pytest.approx(0.1, rel=0.05)
     assert cv2.connectedComponents((strengths > 0).astype(np.uint8))[0] - 1 == objects

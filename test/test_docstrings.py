@@ -25,6 +25,7 @@ COMPLETE = (
     "demo",
     "diffusion",
     "errors.py",
+    "evaluate",
     "fusion",
     "image",
     "localize",

@@ -1,4 +1,4 @@
-"""``textdifuse evaluate-localizer``: what it refuses, and that its figures are JSON. The figures cost minutes."""
+"""``textdifuse evaluate-localizer``: rejected options and valid JSON. Real figures would take minutes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from textdifuse_ros.evaluate import localization
 from textdifuse_ros.evaluate.localization import Sample
 
 
-def refuse_to_measure(*_: object) -> None:
+def fail_if_measured(*_: object) -> None:
     pytest.fail("measured")
 
 
-def test_what_is_not_defined_is_null(monkeypatch, tmp_path, capsys) -> None:
+def test_an_undefined_figure_is_null(monkeypatch, tmp_path, capsys) -> None:
     black = np.zeros((8, 8, 3), np.uint8)
     sample = Sample(black, black[..., 0], [], np.zeros((8, 8), np.uint8))
     monkeypatch.setattr(localization, "camvid_overlaps", lambda *_: {"mean": float("nan")})
     monkeypatch.setattr(localization, "roadscene_samples", lambda *_: iter([Sample(black, black[..., 0], [])]))
     monkeypatch.setattr(localization, "drive_samples", lambda *_: iter([(sample, sample)]))
-    monkeypatch.setattr(localization, "find_objects", lambda _, samples, seen: [() for _ in samples])
+    monkeypatch.setattr(localization, "find_objects", lambda _, samples, sensors_on: [() for _ in samples])
     line = ["evaluate-localizer", "--data", tmp_path, "--json", tmp_path / "out.json"]
     assert main([str(word) for word in line]) == 0
     report = json.loads((tmp_path / "out.json").read_text(), parse_constant=pytest.fail)
@@ -39,7 +39,7 @@ def test_what_is_not_defined_is_null(monkeypatch, tmp_path, capsys) -> None:
         (["--json", "."], "the output . must be a file that can be written, got a folder"),
     ],
 )
-def test_it_refuses_before_it_measures(monkeypatch, tmp_path, capsys, flags, message) -> None:
-    monkeypatch.setattr(localization, "camvid_overlaps", refuse_to_measure)
+def test_invalid_options_are_rejected_before_measuring(monkeypatch, tmp_path, capsys, flags, message) -> None:
+    monkeypatch.setattr(localization, "camvid_overlaps", fail_if_measured)
     assert main(["evaluate-localizer", "--data", str(tmp_path), *flags]) == 2
     assert message in capsys.readouterr().err

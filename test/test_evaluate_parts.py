@@ -1,4 +1,4 @@
-"""The parts of ``textdifuse evaluate`` that stand alone: named sets, pre-processing, work over processes."""
+"""Parts of ``textdifuse evaluate``: named sets, pre-processing, writing of tables, parallel jobs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from test_evaluate import scene
+from evaluation_rig import scene
 
 from textdifuse_ros.cli.main import main
 from textdifuse_ros.cli.outputs import try_outputs
 from textdifuse_ros.errors import FileError, ImageError
-from textdifuse_ros.evaluate.pool import spread
+from textdifuse_ros.evaluate.pool import map_jobs
 from textdifuse_ros.evaluate.preprocess import balance_white, denoise, enhance_low_light, noise_level
 from textdifuse_ros.evaluate.sets import NAMED_SETS, folder_set, named_set
 from textdifuse_ros.evaluate.tables import write_text
@@ -23,7 +23,7 @@ from textdifuse_ros.image.files import read_visible, write_png
 
 
 class TestSets:
-    def test_a_set_of_some_names_leaves_the_others_out(self, tmp_path) -> None:
+    def test_a_named_set_may_contain_only_some_names_of_a_folder(self, tmp_path) -> None:
         for stem in ("1N", "2D", "3N"):
             for part in ("vis", "ir"):
                 write_png(tmp_path / "msrs_dev" / part / f"{stem}.png", np.zeros((8, 8), np.uint8))
@@ -32,13 +32,13 @@ class TestSets:
         with pytest.raises(FileError, match="must be"):
             named_set("llvip_dev", tmp_path)
 
-    def test_two_files_are_a_set_of_one(self, tmp_path) -> None:
+    def test_two_files_are_a_set_of_one_pair(self, tmp_path) -> None:
         for name in ("0.png", "2.png"):
             write_png(tmp_path / name, np.zeros((8, 8), np.uint8))
         assert folder_set(tmp_path / "0.png", tmp_path / "2.png").name == "0"
 
     @pytest.mark.parametrize("name", NAMED_SETS)
-    def test_every_named_set_is_whole(self, name, data_folder) -> None:
+    def test_every_named_set_is_complete(self, name, data_folder) -> None:
         sizes = {"roadscene_test": 50, "msrs_dev": 16, "msrs_dev_night": 8, "llvip_dev": 10}
         assert len(named_set(name, data_folder).pairs) == sizes.get(name, 24)
 
@@ -58,7 +58,7 @@ class TestSets:
 
 
 class TestPreprocessing:
-    def test_noise_is_measured_and_taken_out(self) -> None:
+    def test_noise_is_estimated_and_removed(self) -> None:
         clean = scene(0, 120, 160)[0]
         rough = np.clip(clean + np.random.default_rng(0).normal(0, 20, clean.shape), 0, 255).astype(np.uint8)
         grey = cv2.cvtColor(rough, cv2.COLOR_RGB2GRAY)
@@ -70,11 +70,11 @@ class TestPreprocessing:
         smooth = np.repeat(np.arange(0, 240, 2, dtype=np.uint8)[None], 60, 0)
         assert denoise(smooth) is smooth
 
-    def test_a_cast_is_balanced(self) -> None:
+    def test_a_color_cast_is_removed(self) -> None:
         visible = np.full((8, 8, 3), (150, 100, 50), np.uint8)
         assert np.ptp(balance_white(visible)) == 0
 
-    def test_a_dark_image_is_raised_and_a_bright_one_left(self) -> None:
+    def test_a_dark_image_is_brightened_and_a_bright_one_unchanged(self) -> None:
         dark = scene(0)[0] // 6
         assert enhance_low_light(dark).mean() > 3 * dark.mean()
         bright = np.clip(scene(0)[0].astype(int) + 80, 0, 255).astype(np.uint8)
@@ -83,8 +83,8 @@ class TestPreprocessing:
 
 
 class TestTables:
-    def test_what_a_link_or_a_pipe_is_for_is_written_to_and_not_replaced(self, tmp_path) -> None:
-        """As /dev/stdout, in whose folder root may make any file."""
+    def test_links_and_pipes_are_written_to_and_not_replaced(self, tmp_path) -> None:
+        """For example /dev/stdout, in whose folder root may create any file."""
         pipe, link = tmp_path / "pipe", tmp_path / "link"
         os.mkfifo(pipe)
         reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -102,33 +102,35 @@ class TestTables:
         os.close(reader)
 
 
-class TestSpread:
-    def test_every_job_is_done_once_in_other_processes(self) -> None:
+class TestMapJobs:
+    def test_every_job_is_done_once_in_several_processes(self) -> None:
         done = []
-        results = list(spread(abs, iter(range(-7, 0)), 2, lambda: done.append(1)))
+        results = list(map_jobs(abs, iter(range(-7, 0)), 2, lambda: done.append(1)))
         assert sorted(results) == [1, 2, 3, 4, 5, 6, 7] and len(done) == 7
 
-    def test_jobs_that_are_dropped_are_not_counted(self, tmp_path) -> None:
+    def test_the_first_failure_drops_the_remaining_jobs(self, tmp_path) -> None:
         done: list[int] = []
-        paths = [tmp_path / "nowhere.png"] * 50
+        paths = [tmp_path / "first.png"] + [tmp_path / "nowhere.png"] * 100
         with pytest.raises(FileError):
-            list(spread(wait_and_read, paths, 2, lambda: done.append(1)))
-        assert len(done) < 20
+            list(map_jobs(fail_slowly, paths, 2, lambda: done.append(1)))
+        assert len(done) < 50
 
     @pytest.mark.parametrize("workers", [1, 2])
-    def test_an_error_of_a_job_is_raised_with_its_words(self, workers, tmp_path) -> None:
+    def test_the_exception_of_a_job_is_raised_with_its_message(self, workers, tmp_path) -> None:
         with pytest.raises(FileError, match=r"nowhere.png must be a readable image file"):
-            list(spread(read_visible, [tmp_path / "nowhere.png"], workers))
+            list(map_jobs(read_visible, [tmp_path / "nowhere.png"], workers))
 
-    def test_an_error_of_the_project_passes_between_processes(self) -> None:
+    def test_the_projects_exceptions_pass_between_processes(self) -> None:
         with pytest.raises(ImageError, match="must be"):
-            list(spread(preprocess_nothing, [0], 2))
+            list(map_jobs(raise_image_error, [0], 2))
 
 
-def wait_and_read(path: Path) -> np.ndarray:
-    time.sleep(0.05)
+def fail_slowly(path: Path) -> np.ndarray:
+    """Fail at once for ``first.png``; all others together would take 25 s on two processes."""
+    if path.name != "first.png":
+        time.sleep(0.5)
     return read_visible(path)
 
 
-def preprocess_nothing(_: int) -> None:
+def raise_image_error(_: int) -> None:
     raise ImageError("an image", "one", "nothing")

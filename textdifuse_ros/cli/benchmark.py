@@ -1,4 +1,4 @@
-"""``textdifuse benchmark``: seconds an image, beside a yardstick timed in the same run."""
+"""``textdifuse benchmark``: seconds per image, and the ratio to a yardstick timed in the same run."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from textdifuse_ros.cli.outputs import try_outputs
 from textdifuse_ros.config.base import FuserConfig, add_arguments, from_arguments
 
 NAME = "benchmark"
-HELP = "Time the fusion at 1, 2 and 4 steps, and with a text, as seconds and as ratios to a convolution yardstick."
+HELP = "Time the fusion at 1, 2 and 4 steps and with a text, in seconds and relative to a convolution yardstick."
 YARDSTICK_GFLOP = 80.0
-MOST_OBJECTS = 100
+MAX_OBJECTS = 100
 TEXT_STEPS = (1, 4)
 
 
@@ -27,8 +27,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_arguments(parser, FuserConfig, skip=("steps",))
     parser.add_argument("--size", default="640x480", metavar="WxH", help="Image size. Default: 640x480.")
-    parser.add_argument("--rounds", type=int, default=9, help="Timed rounds, of which the median counts. Default: 9.")
-    parser.add_argument("--objects", type=int, default=1, help="Objects that the text finds, 1 to 100. Default: 1.")
+    parser.add_argument("--rounds", type=int, default=9, help="Timed rounds; the median is reported. Default: 9.")
+    parser.add_argument("--objects", type=int, default=1, help="Objects named by the text, 1 to 100. Default: 1.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="Also write the figures to FILE.")
 
 
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Time and print a table.
 
     :returns: 0
-    :raises ConfigError: a size, number of rounds or of objects that is none
+    :raises ConfigError: the size, the number of rounds or of objects is invalid
     :raises FileError: the figures cannot be written
     """
     import numpy as np
@@ -49,29 +49,31 @@ def run(arguments: argparse.Namespace) -> int:
 
     width, height = parse_size(arguments.size)
     objects: int = arguments.objects
-    check_number("--objects", objects, 1, MOST_OBJECTS, integer=True)
+    check_number("--objects", objects, 1, MAX_OBJECTS, integer=True)
     check_number("--rounds", arguments.rounds, 1, None, integer=True)
     try_outputs((arguments.json,))
     fuser = Fuser.from_config(from_arguments(FuserConfig, arguments))
     rng = np.random.default_rng(0)
     visible = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-    # The objects are warmer than what is around them: of one that differs in nothing it is open which way it has to go,
-    # and both ways are computed. In images that is rare.
+    # The objects are warmer than their surroundings. For an object without contrast the direction of the emphasis is
+    # undecided and both are computed, which is rare in real images.
     strengths = example_strengths(height, width, objects)
     infrared = rng.integers(0, 128, (height, width), dtype=np.uint8) + 127 * (strengths > 0).astype(np.uint8)
     emphasis = Emphasis(strengths)
     work: dict[str, Callable[[], Any]] = {}
     for steps in (1, 2, 4):
         work[_name(steps)] = partial(fuser.fuse, visible, infrared, steps=steps)
-        if fuser.has_modulation and steps in TEXT_STEPS:  # next to it, for a share of the time
+        if fuser.has_modulation and steps in TEXT_STEPS:  # next to the plain fusion, for their ratio
             work[f"{steps} with text"] = partial(fuser.fuse, visible, infrared, steps=steps, emphasis=emphasis)
-    if min(width, height) >= LEAST_SIDE:  # a smaller image is left as it is
+    if min(width, height) >= LEAST_SIDE:  # smaller images are not stabilized
         work["video state"] = partial(VideoState().steady, visible, infrared, fuser.fuse(visible, infrared, steps=1))
     work["yardstick"] = yardstick(fuser.device)
     times = _time_in_turn(work, arguments.rounds)
     seconds = {name: statistics.median(values) for name, values in times.items()}
     shares = {
-        steps: _more(times[_name(steps)], times[f"{steps} with text"]) for steps in TEXT_STEPS if fuser.has_modulation
+        steps: _extra_share(times[_name(steps)], times[f"{steps} with text"])
+        for steps in TEXT_STEPS
+        if fuser.has_modulation
     }
     parts = fuser.fuse(visible, infrared, steps=1).timings
     table = {
@@ -93,8 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
     for name, value in seconds.items():
         print(f"{name:12} {value:9.4f}  {value / seconds['yardstick']:6.3f}")
     if fuser.has_modulation:
-        more = " and ".join(f"{share:+.0%} at {_name(steps)}" for steps, share in shares.items())
-        print(f"\ntext: {objects} object(s) of together {TEXT_SHARE:.0%} of the image, found already: {more}")
+        extra = " and ".join(f"{share:+.0%} at {_name(steps)}" for steps, share in shares.items())
+        print(f"\ntext: {objects} object(s) covering {TEXT_SHARE:.0%} of the image, without localization: {extra}")
     print("\none step [ms]: " + ", ".join(f"{name} {1e3 * value:.1f}" for name, value in parts.items()))
     if arguments.json:
         write_text(arguments.json, json.dumps(table, indent=2) + "\n")
@@ -102,9 +104,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def yardstick(device: str) -> Callable[[], Any]:
-    """The yardstick: 3x3 convolutions, 64 to 64 channels, channels last, float32, 80 GFLOP (a multiply-add is 2).
+    """Create the yardstick: 3x3 convolutions, 64 channels, channels last, float32, 80 GFLOP (a multiply-add is 2).
 
-    :param device: on which they run
+    :param device: PyTorch device that it runs on
+    :returns: a function that runs it once
     """
     import torch
 
@@ -112,7 +115,7 @@ def yardstick(device: str) -> Callable[[], Any]:
 
     layer = channels_last(torch.nn.Conv2d(64, 64, 3, padding=1).to(device))
     image = torch.randn(1, 64, 480, 640, device=device).contiguous(memory_format=torch.channels_last)
-    # 3.53 convolutions of the whole image: three, and one of the rows that are left.
+    # 3.53 convolutions of the whole image: three whole ones, and one on a part of the rows.
     each = 2 * 9 * 64 * 64 * 480 * 640 / 1e9
     whole = int(YARDSTICK_GFLOP / each)
     rest = image[:, :, : round(480 * (YARDSTICK_GFLOP / each - whole))]
@@ -132,14 +135,14 @@ def _name(steps: int) -> str:
     return f"{steps} step{'s' if steps > 1 else ''}"
 
 
-def _more(plain: list[float], other: list[float]) -> float:
-    """How much longer something takes, as a share: by the median of what it took longer in each round."""
-    longer = [after - before for before, after in zip(plain, other, strict=True)]
-    return statistics.median(longer) / statistics.median(plain)
+def _extra_share(plain: list[float], other: list[float]) -> float:
+    """Return the median extra time per round, as a share of the plain median."""
+    extra = [after - before for before, after in zip(plain, other, strict=True)]
+    return statistics.median(extra) / statistics.median(plain)
 
 
 def _time_in_turn(work: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each in each round; they take turns, so that a slow spell of the machine meets all of them."""
+    """Time each function in each round [s]; they alternate, so that a slow phase of the machine affects all of them."""
     for function in work.values():
         function()
         function()

@@ -1,4 +1,4 @@
-"""``textdifuse calibrate``: the homography between the two cameras, from a recording or a folder of pairs."""
+"""``textdifuse calibrate``: estimate the homography between the two cameras from a recording or folders of pairs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from textdifuse_ros.image.calibration import Estimate
 
 NAME = "calibrate"
-HELP = "Estimate the homography from infrared to visible pixels, and write it as parameters of the node."
+HELP = "Estimate the homography from infrared to visible pixels and write it as parameters of the node."
 TRANSFORMS = ("auto", "translation", "similarity", "affine", "homography")
 SHEET_ROWS = 6
 
@@ -28,27 +28,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add = parser.add_argument
     add("source", type=Path, metavar="SOURCE", help="A recording, or visible images (a folder or a file).")
-    add("infrared", type=Path, nargs="?", metavar="IR", help="Infrared images of the same names; not for a recording.")
+    add("infrared", type=Path, nargs="?", metavar="IR", help="Infrared images of the same names; omit for a recording.")
     add("-o", "--output", type=Path, metavar="FILE", help="Write the parameters to this YAML file of fusion_node.")
     add("--sheet", type=Path, metavar="FILE", help="Write overlays before and after to this PNG file.")
     add("--json", type=Path, metavar="FILE", help="Write the figures to this file.")
-    add("--transform", default="auto", choices=TRANSFORMS, help="Richest map that is fitted. Default: auto.")
-    add("--limit", type=int, default=30, metavar="N", help="Pairs taken, evenly spread; 0 takes all. Default: 30.")
-    add("--visible-topic", default="", metavar="TOPIC", help="Of a recording; looked for by default.")
-    add("--infrared-topic", default="", metavar="TOPIC", help="Of a recording; looked for by default.")
-    add("--tolerance", type=float, default=0.05, metavar="S", help="Of a recording: largest difference of the stamps "
-        "of a pair. Default: 0.05 s.")  # fmt: skip
-    add("--visible-calibration", type=Path, metavar="FILE", help="Undistort the visible images by this file first.")
-    add("--infrared-calibration", type=Path, metavar="FILE", help="Undistort the infrared images by this file first.")
-    add("--check", action="append", default=[], metavar="DX,DY[,DEG[,SCALE]]", help="In place of calibrating: of "
-        "aligned pairs, move the infrared so, calibrate, register, fuse, and compare Qabf; repeatable.")  # fmt: skip
+    add("--transform", default="auto", choices=TRANSFORMS, help="Most general transform to fit. Default: auto.")
+    add("--limit", type=int, default=30, metavar="N", help="Number of pairs, evenly spread; 0 for all. Default: 30.")
+    add("--visible-topic", default="", metavar="TOPIC", help="Topic in a recording; detected by default.")
+    add("--infrared-topic", default="", metavar="TOPIC", help="Topic in a recording; detected by default.")
+    add("--tolerance", type=float, default=0.05, metavar="S", help="Largest difference of the stamps of a pair in a "
+        "recording. Default: 0.05 s.")  # fmt: skip
+    add("--visible-calibration", type=Path, metavar="FILE", help="Undistort the visible images with this file first.")
+    add("--infrared-calibration", type=Path, metavar="FILE", help="Undistort the infrared images with this file first.")
+    add("--check", action="append", default=[], metavar="DX,DY[,DEG[,SCALE]]", help="Instead of calibrating: displace "
+        "the infrared images of aligned pairs, calibrate, register, fuse, and compare Qabf; repeatable.")  # fmt: skip
     add_arguments(parser, FuserConfig)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Calibrate, or check; 0.
+    """Calibrate, or measure with ``--check``.
 
-    :raises TextDifuseError: the input or an option is wrong, or no homography brings the images together
+    :returns: 0; 1 if the result is unreliable
+    :raises TextDifuseError: the input or an option is invalid, or no homography aligns the images
     """
     from textdifuse_ros.checks import check_number
     from textdifuse_ros.evaluate.pair_sources import read_pairs
@@ -74,22 +75,22 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_options(arguments: argparse.Namespace) -> None:
-    """Refuse what would be given in vain.
+    """Reject options without effect.
 
     :raises ConfigError: names the option
     """
     if arguments.check:
         unused = [name for name in ("output", "sheet") if getattr(arguments, name) is not None]
-        due = "left out with --check, which writes only --json"
+        expected = "left out with --check, which writes only --json"
     else:
         unused = [item.name for item in parameters(FuserConfig) if hasattr(arguments, item.name)]
-        due = "given with --check only: nothing is fused without it"
+        expected = "given with --check only: nothing is fused without it"
     if unused:
-        raise ConfigError(f"--{unused[0].replace('_', '-')}", due, getattr(arguments, unused[0]))
+        raise ConfigError(f"--{unused[0].replace('_', '-')}", expected, getattr(arguments, unused[0]))
 
 
 def _distinct(pairs: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The pairs without those that are there already: a camera that stands still tells the same again."""
+    """Remove duplicate pairs, which a recording of a static scene contains."""
     return list({(visible.tobytes(), infrared.tobytes()): (visible, infrared) for visible, infrared in pairs}.values())
 
 
@@ -111,27 +112,27 @@ def _calibrate(arguments: argparse.Namespace, pairs: list[tuple[np.ndarray, np.n
     if arguments.sheet:
         step = max(1, len(pairs) // SHEET_ROWS)
         write_png(arguments.sheet, overlay_sheet(pairs[::step][:SHEET_ROWS], found.start, found.homography))
-    spread = "cannot be told" if figures["spread_px"] is None else f"{figures['spread_px']} px"
-    print(f"{figures['transform']} from {figures['pairs']} pairs; edges agree {figures['score_before']} before, "
-          f"{figures['score']} after (1 is equality); single pairs differ by {spread}")  # fmt: skip
+    spread = "an unknown amount" if figures["spread_px"] is None else f"{figures['spread_px']} px"
+    print(f"{figures['transform']} from {figures['pairs']} pairs; edge agreement {figures['score_before']} before, "
+          f"{figures['score']} after (1: equal); single pairs differ by {spread}")  # fmt: skip
     for row in figures["infrared_homography"]:
         print("  " + " ".join(f"{value:12.6f}" for value in row))
     print(f"written: {arguments.output}")
     if len(pairs) < MIN_RELIABLE_PAIRS:
-        print(f"textdifuse: {len(pairs)} different pairs do not tell how good this is, nor whether a similarity is "
-              "enough; take a dozen", file=sys.stderr)  # fmt: skip
+        print(f"textdifuse: {len(pairs)} different pairs are too few to verify the result or the type of transform; "
+              "use a dozen", file=sys.stderr)  # fmt: skip
         return 1
-    if figures["score"] < LEAST_SCORE or (figures["spread_px"] or 0) > MOST_SPREAD:
-        print("textdifuse: the pairs hardly agree; look at --sheet before you use this, or take more, and more varied "
+    if figures["score"] < MIN_SCORE or (figures["spread_px"] or 0) > MAX_SPREAD:
+        print("textdifuse: the pairs hardly agree; check the overlays of --sheet before using this, or add more varied "
               "pairs", file=sys.stderr)  # fmt: skip
         return 1
     return 0
 
 
-LEAST_SCORE = 0.12
-"""Edges of aligned street scenes agree by 0.2 to 0.4, of unrelated images by less than 0.1."""
-MOST_SPREAD = 3.0
-"""Single pairs of one rig agree within about a pixel [pixels]."""
+MIN_SCORE = 0.12
+"""Edge agreement is 0.2 to 0.4 for aligned street scenes, below 0.1 for unrelated images."""
+MAX_SPREAD = 3.0
+"""Single pairs of one rig agree within about one pixel [pixels]."""
 
 
 def _figures(found: Estimate, pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
@@ -158,7 +159,7 @@ def _yaml(arguments: argparse.Namespace, found: Estimate, figures: dict[str, Any
     values = ", ".join(repr(float(value)) for value in found.homography.round(9).reshape(-1))
     lines = [
         "# Made by textdifuse calibrate: infrared pixel to visible pixel.",
-        f"# {figures['transform']} from {figures['pairs']} pairs, edges agree {figures['score_before']} before, "
+        f"# {figures['transform']} from {figures['pairs']} pairs, edge agreement {figures['score_before']} before, "
         f"{figures['score']} after.",
         "/**:",
         "  ros__parameters:",
@@ -180,7 +181,7 @@ def _check(arguments: argparse.Namespace, pairs: list[tuple[np.ndarray, np.ndarr
     from tqdm import tqdm
 
     from textdifuse_ros.checks import check_same_size
-    from textdifuse_ros.evaluate.registration import parse_displacement, recover
+    from textdifuse_ros.evaluate.registration import measure_recovery, parse_displacement
     from textdifuse_ros.evaluate.tables import write_text
     from textdifuse_ros.fusion.fuser import Fuser
 
@@ -194,7 +195,9 @@ def _check(arguments: argparse.Namespace, pairs: list[tuple[np.ndarray, np.ndarr
     try:
         with tqdm(total=len(pairs) * len(displacements), desc="fusing", unit="pair", file=sys.stderr) as bar:
             for text, displacement in displacements.items():
-                found.append(recover(pairs, displacement, fuser, arguments.transform, text, bar.update, aligned))
+                found.append(
+                    measure_recovery(pairs, displacement, fuser, arguments.transform, text, bar.update, aligned)
+                )
     finally:
         fuser.close()
     print(_table(found))

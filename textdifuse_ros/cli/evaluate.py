@@ -1,4 +1,4 @@
-"""``textdifuse evaluate``: fused images of a set, measured beside the controls."""
+"""``textdifuse evaluate``: measure the fused images of a set, with the controls for comparison."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ NAME = "evaluate"
 HELP = "Measure fused images: metrics with intervals, degradations, flicker, text contrast; tables and a report."
 DATA = "TEXTDIFUSE_DATA"
 EXAMPLES = 6
-_METHOD = """A method's fused images, FOLDER/STEM.png; repeatable. Panel degraded: FOLDER/clean/STEM.png and
-FOLDER/CONDITION/STEM.png, made from what --save-inputs writes; name it NAME+pre where the pre-processed images were
-fused. Panel text: NAME=FOLDER with the text and NAME_plain=FOLDER without it."""
+_METHOD = """Fused images of a method, DIR/STEM.png; repeatable. Panel degraded: DIR/clean/STEM.png and
+DIR/CONDITION/STEM.png, fused from the images of --save-inputs; name it NAME+pre if the pre-processed images were
+fused. Panel text: NAME=DIR with the text and NAME_plain=DIR without it."""
 
 _PRE = """Add the row NAME+pre: the images denoised, white-balanced and brightened by OpenCV, then fused by NAME, a
-control or textdifuse; repeatable. Default: max in the panel degraded, none elsewhere."""
+control or textdifuse; repeatable. Default: max in the panel degraded, none in the others."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,40 +42,40 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--visible", type=Path, metavar="DIR", help="Folder of clean visible images (panel video: frames).")
     add("--infrared", type=Path, metavar="DIR", help="Folder of infrared images of the same names.")
-    add("--set", metavar="NAME", help="A named set of the data folder, in place of the two folders.")
-    add("--data", type=Path, metavar="DIR", help=f"The data folder of --set. Default: what {DATA} names.")
+    add("--set", metavar="NAME", help="A named set of the data folder, instead of the two folders.")
+    add("--data", type=Path, metavar="DIR", help=f"Data folder of --set. Default: ${DATA}.")
     add("--method", action="append", default=[], metavar="NAME=DIR", help=_METHOD)
-    add("--model", metavar="CHECKPOINT", help="Also fuse by this checkpoint: a name, a path, or default.")
+    add("--model", metavar="CHECKPOINT", help="Also fuse with this checkpoint: a name, a path, or default.")
     add("--panel", default="clean", metavar="{clean,degraded,video,text}", help="What to measure. Default: clean.")
-    add("--condition", action="append", default=[], metavar="NAME", help="Only this degradation; repeatable.")
+    add("--condition", action="append", default=[], metavar="NAME", help="Measure only this degradation; repeatable.")
     add("--pre", action="append", metavar="NAME", help=_PRE)
     add("--boxes", type=Path, metavar="DIR", help="Panel text: STEM.txt, lines 'class left top right bottom'.")
-    add("--masks", type=Path, metavar="DIR", help="Panel text: objects as STEM.png, one grey level an object, 0 none.")
-    add("--strength", type=float, metavar="S", help="Panel text: how much the objects are to stand out in "
-        "the model's images, in [-1, 2]. Default: 1.")  # fmt: skip
-    add("--limit", type=int, default=0, metavar="N", help="Only N pairs, evenly spread over the names; panel video: "
-        "the first N frames; panel text: of those with objects. Default: all.")  # fmt: skip
-    add("--jobs", type=int, default=0, metavar="N", help="Processes for the metrics. Default: one a processor core.")
+    add("--masks", type=Path, metavar="DIR", help="Panel text: STEM.png, one grey level per object, 0 background.")
+    add("--strength", type=float, metavar="S", help="Panel text: strength of the objects for the model, "
+        "in [-1, 2]. Default: 1.")  # fmt: skip
+    add("--limit", type=int, default=0, metavar="N", help="Measure only N pairs, evenly spread over the names; panel "
+        "video: the first N frames; panel text: N pairs with objects. Default: all.")  # fmt: skip
+    add("--jobs", type=int, default=0, metavar="N", help="Processes for the metrics. Default: one per processor core.")
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--json", type=Path, metavar="FILE", help="Write means and intervals to FILE.")
-    add("--csv", type=Path, metavar="FILE", help="Write the figures of every image to FILE.")
+    add("--csv", type=Path, metavar="FILE", help="Write the metrics of every image to FILE.")
     add("--markdown", type=Path, metavar="FILE", help="Write the summary tables to FILE.")
     add("--report", type=Path, metavar="DIR", help="Write a report to DIR: index.html, contact sheets and all tables.")
     add("--examples", type=int, metavar="N", help=f"Scenes shown in the report. Default: {EXAMPLES}. Panel "
-        "degraded: one a condition, or none where N is 0.")  # fmt: skip
-    add("--save-fused", type=Path, metavar="DIR", help="Keep the model's images in DIR/textdifuse.")
+        "degraded: one per condition, or none if N is 0.")  # fmt: skip
+    add("--save-fused", type=Path, metavar="DIR", help="Save the images of the model in DIR/textdifuse.")
     add("--save-inputs", type=Path, metavar="DIR", help="Write DIR/CONDITION/{visible,infrared}[+pre]/STEM.png (panel "
-        "clean: DIR/clean/...), from which other methods can be run.")  # fmt: skip
+        "clean: DIR/clean/...), to run other methods on.")  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, print the summary, write what was asked for.
+    """Measure, print the summary, and write the requested files.
 
     :returns: 0
-    :raises TextDifuseError: wrong options, a missing or unfit image; nothing is left out silently
+    :raises TextDifuseError: wrong options, or a missing or unsuitable image; nothing is skipped silently
     """
     from textdifuse_ros.evaluate.run import run as evaluate
     from textdifuse_ros.evaluate.tables import to_csv, to_json, to_markdown, write_text
@@ -87,11 +87,11 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with _bar(request) as bar:
 
-            def tell(evaluation: Evaluation) -> None:
+            def print_summary(evaluation: Evaluation) -> None:
                 bar.close()
-                _tell(evaluation)
+                _print_summary(evaluation)
 
-            evaluation = evaluate(request, fuser, bar.update, tell)
+            evaluation = evaluate(request, fuser, bar.update, print_summary)
     finally:
         if fuser is not None:
             fuser.close()
@@ -108,11 +108,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_files(arguments: argparse.Namespace, request: Request) -> None:
-    """Refuse to write a table over an image, or two into one file.
+    """Check that no table overwrites an input image or another table.
 
     :raises FileError: names the option
     """
-    taken = {path.resolve(): "an image that is read" for pair in request.pairs.pairs
+    taken = {path.resolve(): "an input image" for pair in request.pairs.pairs
              for path in (pair.visible, pair.infrared)}  # fmt: skip
     for option in ("json", "csv", "markdown"):
         path = getattr(arguments, option)
@@ -120,10 +120,10 @@ def _check_files(arguments: argparse.Namespace, request: Request) -> None:
             continue
         if path.resolve() in taken:
             raise FileError(f"--{option}", "a file of its own", f"{path}, {taken[path.resolve()]}")
-        taken[path.resolve()] = f"that of --{option}"
+        taken[path.resolve()] = f"the file of --{option}"
 
 
-def _tell(evaluation: Evaluation) -> None:
+def _print_summary(evaluation: Evaluation) -> None:
     """Print the summary."""
     from textdifuse_ros.evaluate.results import UNDEFINED
     from textdifuse_ros.evaluate.tables import markdown_table, verdict
@@ -142,19 +142,19 @@ def _request(arguments: argparse.Namespace) -> Request:
     from textdifuse_ros.evaluate.pool import available_cores
     from textdifuse_ros.evaluate.run import Request
 
-    of_model = [item.name for item in parameters(FuserConfig) if item.name != "model"]
-    for option, value, counterpart, given in (
+    model_options = [item.name for item in parameters(FuserConfig) if item.name != "model"]
+    for option, value, requirement, is_given in (
         ("--examples", arguments.examples, "--report", arguments.report),
         ("--strength", arguments.strength, "--panel text", arguments.panel == "text"),
         ("--data", arguments.data, "--set", arguments.set),
         ("--strength", arguments.strength, "--model", arguments.model),
         *(
             (f"--{name.replace('_', '-')}", getattr(arguments, name, None), "--model", arguments.model)
-            for name in of_model
+            for name in model_options
         ),
     ):
-        if value is not None and not given:
-            raise ConfigError(option, f"given with {counterpart}", "without it")
+        if value is not None and not is_given:
+            raise ConfigError(option, f"given with {requirement}", "without it")
     degraded = arguments.panel == "degraded"
     return Request(
         _pairs(arguments),
@@ -232,13 +232,13 @@ def _fuser(arguments: argparse.Namespace) -> Fuser | None:
 def _bar(request: Request) -> Any:
     from tqdm import tqdm
 
-    from textdifuse_ros.evaluate.run import selected
+    from textdifuse_ros.evaluate.run import select_pairs
 
-    # Of a sequence the transitions are counted.
-    total = len(selected(request).pairs) - (request.panel == "video")
+    # In a sequence, transitions are counted.
+    total = len(select_pairs(request).pairs) - (request.panel == "video")
     return tqdm(total=total, desc=f"evaluating {request.panel}", unit="pair", file=sys.stderr)
 
 
 def _title(evaluation: Evaluation) -> str:
-    many = f", {len(evaluation.conditions)} conditions" if evaluation.conditions else ""
-    return f"{evaluation.set_name}, panel {evaluation.panel}: {evaluation.pairs} pairs{many}"
+    conditions = f", {len(evaluation.conditions)} conditions" if evaluation.conditions else ""
+    return f"{evaluation.set_name}, panel {evaluation.panel}: {evaluation.pairs} pairs{conditions}"

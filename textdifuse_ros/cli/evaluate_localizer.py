@@ -1,4 +1,4 @@
-"""``textdifuse evaluate-localizer``: what the built-in localizer finds, and what it misses."""
+"""``textdifuse evaluate-localizer``: measure the built-in localizer."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _DATA = "TEXTDIFUSE_DATA"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add = parser.add_argument
-    add("--data", type=Path, metavar="DIR", help=f"With camvid and roadscene. Default: ${_DATA}.")
+    add("--data", type=Path, metavar="DIR", help=f"Data folder with camvid and roadscene. Default: ${_DATA}.")
     add("--model", default="locate", metavar="NAME", help="Checkpoint. Default: locate.")
-    add("--split", default="test", choices=("val", "test"), help="Of CamVid. Default: test.")
-    add("--threshold", type=float, default=0.4, metavar="S", help="Least score, in [0, 1]. Default: 0.4.")
-    add("--json", type=Path, metavar="FILE", help="Write the figures to FILE too; what is not defined is null.")
+    add("--split", default="test", choices=("val", "test"), help="Split of CamVid. Default: test.")
+    add("--threshold", type=float, default=0.4, metavar="S", help="Minimum score, in [0, 1]. Default: 0.4.")
+    add("--json", type=Path, metavar="FILE", help="Also write the figures to FILE; undefined ones are null.")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, and print a table.
+    """Measure and print a table.
 
     :returns: 0
-    :raises ConfigError: no data folder, or a threshold outside [0, 1]
+    :raises ConfigError: no data folder is given, or the threshold is outside [0, 1]
     :raises FileError: the images are not in the data folder, or the figures cannot be written
     """
     from textdifuse_ros.evaluate.localization import (
-        BLIND,
+        SENSORS_ON,
         camvid_overlaps,
         count_hits,
         drive_samples,
@@ -60,17 +60,19 @@ def run(arguments: argparse.Namespace) -> int:
     figures["camvid"] = camvid_overlaps(localizer, data, arguments.split)
     for name, value in figures["camvid"].items():
         print(f"  {name:22s} {value:.3f}")
-    print("objects found at an overlap of 0.5: recall, precision (there, reported)")
+    print("objects found at an overlap of 0.5: recall, precision (labeled, reported)")
     night, day = zip(*drive_samples(), strict=True)
     figures["objects"], figures["pixels"] = {}, {}
-    for sensors, seen in BLIND.items():
+    for sensors, sensors_on in SENSORS_ON.items():
         for name, samples in (("RoadScene test", list(roadscene_samples(data))), ("night", night), ("day", day)):
-            found = find_objects(localizer, samples, seen)
+            found = find_objects(localizer, samples, sensors_on)
             if samples[0].labels is None:
-                _tell(figures["objects"], f"{name}, {sensors}", count_hits(samples, found))
-                _tell(figures["objects"], f"{name}, 16 px and higher, {sensors}", count_hits(samples, found, 16.0))
+                _print_counts(figures["objects"], f"{name}, {sensors}", count_hits(samples, found))
+                _print_counts(
+                    figures["objects"], f"{name}, 16 px and higher, {sensors}", count_hits(samples, found, 16.0)
+                )
                 continue
-            _tell(figures["objects"], f"drive by {name}, {sensors}", count_hits(samples, found))
+            _print_counts(figures["objects"], f"drive by {name}, {sensors}", count_hits(samples, found))
             figures["pixels"][f"drive by {name}, {sensors}"] = overlaps = mask_overlaps(samples, found)
             shown = ", ".join(f"{kind} {value:.3f}" for kind, value in overlaps.items())
             print(f"    intersection over union of the masks: {shown}")
@@ -79,8 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _tell(figures: dict[str, Any], name: str, hits: dict[str, MatchCounts]) -> None:
-    """Print a line, and keep its figures."""
+def _print_counts(figures: dict[str, Any], name: str, hits: dict[str, MatchCounts]) -> None:
+    """Print a line and store its figures."""
     figures[name] = {
         kind: {
             "truths": item.truths,

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from textdifuse_ros.cli.outputs import check_output, prepare_output, regions_read, unmatched
+from textdifuse_ros.cli.outputs import check_output, prepare_output, regions_files, unmatched
 from textdifuse_ros.config.base import FuserConfig, add_arguments, from_arguments
 from textdifuse_ros.config.localizer import LocalizerConfig
 from textdifuse_ros.errors import FileError, TextDifuseError
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     listing = find_pairs(arguments.visible, arguments.infrared)
     endings = (FUSED, MASK) if arguments.save_mask else (FUSED,)
     folders = (arguments.visible, arguments.infrared)
-    check_output(arguments.output, folders, listing, endings, regions_read(localize))
+    check_output(arguments.output, folders, listing, endings, regions_files(localize))
     if arguments.save_mask:
         _check_masks(listing)
 

@@ -1,4 +1,4 @@
-"""``textdifuse info``: what a model is and what it costs."""
+"""``textdifuse info``: describe a model and its cost."""
 
 from __future__ import annotations
 
@@ -12,21 +12,25 @@ from textdifuse_ros.checkpoint import AVERAGE
 from textdifuse_ros.errors import ConfigError
 
 NAME = "info"
-HELP = "Show a model: size, cost at each number of steps, configuration and where it comes from."
+HELP = "Show size, cost by number of steps, configuration and provenance of a model."
 STEPS = (1, 2, 4)
 TEXT_SHARE = 0.1
-"""Of the image, for which the cost of a text is told."""
+"""Share of the image covered by the objects, for which the cost of a text is reported."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument("--model", default="drive", help="Name in the model folders, or a path. Default: drive.")
     parser.add_argument("--size", default="640x480", metavar="WxH", help="Image size. Default: 640x480.")
-    parser.add_argument("--json", action="store_true", help="Print JSON in place of a table.")
+    parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the description."""
+    """Print the description.
+
+    :returns: 0
+    :raises TextDifuseError: the size is invalid, or the checkpoint is missing or damaged
+    """
     width, height = parse_size(arguments.size)
 
     from textdifuse_ros.checkpoint import find_checkpoint
@@ -55,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _text_gflops(counts: dict[str, float], height: int, width: int) -> dict[str, float]:
-    """What a text adds by number of steps, for the object of :func:`example_strengths`."""
+    """Return the extra cost of a text by number of steps, for the object of :func:`example_strengths`."""
     from textdifuse_ros.fusion.cost import emphasis_gflops
 
     strengths = example_strengths(height, width)
@@ -63,13 +67,14 @@ def _text_gflops(counts: dict[str, float], height: int, width: int) -> dict[str,
 
 
 def example_strengths(height: int, width: int, objects: int = 1) -> Any:
-    """Strengths, float32 [H, W], of objects that together cover ``TEXT_SHARE`` of the image, spread over it.
+    """Create strengths for objects that together cover ``TEXT_SHARE`` of the image and are spread over it.
 
-    A single object has the image's proportions; of several some are upright and some are not.
+    A single object has the aspect ratio of the image; several have different ones.
 
-    :param height: of the image [pixels]
-    :param width: of the image [pixels]
+    :param height: height of the image [pixels]
+    :param width: width of the image [pixels]
     :param objects: number of objects
+    :returns: float32 [H, W], 1 inside the objects and 0 outside
     """
     import numpy as np
 
@@ -79,8 +84,8 @@ def example_strengths(height: int, width: int, objects: int = 1) -> Any:
     for n in range(objects):
         shape = (1.0, 2.0, 0.5)[n % 3] ** 0.5
         rows, columns = max(1, round(height * share * shape)), max(1, round(width * share / shape))
-        middle = ((n // across + 0.5) * height / across, (n % across + 0.5) * width / across)
-        top, left = int(middle[0] - rows / 2), int(middle[1] - columns / 2)
+        center = ((n // across + 0.5) * height / across, (n % across + 0.5) * width / across)
+        top, left = int(center[0] - rows / 2), int(center[1] - columns / 2)
         strengths[top : top + rows, left : left + columns] = 1
     return strengths
 
@@ -88,12 +93,12 @@ def example_strengths(height: int, width: int, objects: int = 1) -> Any:
 def parse_size(text: str) -> tuple[int, int]:
     """Parse a size to (width, height) [pixels].
 
-    :param text: such as ``640x480``
-    :raises ConfigError: another form, a side below 8, or one of more than five digits
+    :param text: for example ``640x480``
+    :raises ConfigError: another form, a side below 8 pixels, or a side of more than five digits
     """
     found = re.fullmatch("([0-9]{1,5})x([0-9]{1,5})", text)
     if found is None or min(map(int, found.groups())) < 8:
-        raise ConfigError("size", "WIDTHxHEIGHT in pixels, each at least 8 and of five digits at most", repr(text))
+        raise ConfigError("size", "WIDTHxHEIGHT in pixels, each at least 8 and at most five digits", repr(text))
     return int(found[1]), int(found[2])
 
 
@@ -115,7 +120,7 @@ def _table(description: dict) -> str:
         lines.append(f"{steps:>5}  {cost['luma']:6.1f}  {cost['chroma']:6.1f}  {cost['total']:6.1f}")
     if description["text_gflops"]:
         added = ", ".join(f"{cost:.1f}" for cost in description["text_gflops"].values())
-        lines.append(f"a text that names {TEXT_SHARE:.0%} of the image in one piece adds {added}")
+        lines.append(f"a text with one object covering {TEXT_SHARE:.0%} of the image adds {added}")
     lines += ["", "trained"]
     for stage in description["provenance"].get("history", []):
         if stage["stage"] == AVERAGE:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from textdifuse_ros import __version__
-from textdifuse_ros.cli.outputs import check_output, prepare_output, regions_read, unmatched
+from textdifuse_ros.cli.outputs import check_output, prepare_output, regions_files, unmatched
 from textdifuse_ros.config.base import add_arguments, from_arguments
 from textdifuse_ros.config.localizer import LocalizerConfig
 from textdifuse_ros.errors import ConfigError, FileError, TextDifuseError
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("--text", "at least one phrase", repr(arguments.text))
     listing = find_pairs(arguments.visible, arguments.infrared)
     folders, endings = (arguments.visible, arguments.infrared), (OVERLAY, LABELS)
-    check_output(arguments.output, folders, listing, endings, regions_read(config))
+    check_output(arguments.output, folders, listing, endings, regions_files(config))
     localizer = make_localizer(config)
     try:
         if localizer.vocabulary is not None:

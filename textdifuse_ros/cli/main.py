@@ -1,10 +1,10 @@
-"""``textdifuse``: the verbs, the exit statuses and the one form of an error.
+"""``textdifuse``: the verbs, their exit statuses and the form of errors.
 
 A verb is a module of this folder with ``NAME``, ``HELP``, ``configure(parser)`` and ``run(arguments) -> int``. It
-imports what is heavy (PyTorch) inside ``run``, so that ``--help`` answers at once.
+imports PyTorch and other large packages inside ``run``, so that ``--help`` is fast.
 
-Exit status: 0 all done; 1 done in part, the verb says what is missing; 2 wrong usage, configuration or input, nothing
-done; 130 interrupted; 141 the reader of the output went away.
+Exit status: 0 success; 1 partial success, with a message about the rest; 2 invalid usage, configuration or input,
+nothing was done; 130 interrupted; 141 the output pipe was closed.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ VERBS = (
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, as all others of the project."""
+    """An argument parser that reports errors in one line, like the rest of the project."""
 
     def error(self, message: str) -> NoReturn:
         """Print the error on stderr and exit with status 2.
 
-        :param message: of argparse
+        :param message: the message of argparse
         """
         self.exit(2, f"textdifuse: {message}; see {self.prog} --help\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line; the namespace it fills carries the verb's ``run``."""
+    """Create the parser of the command line; its namespace contains the verb's ``run``."""
     parser = Parser(prog="textdifuse", description="Fuse infrared and visible images by diffusion.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"textdifuse {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
@@ -54,11 +54,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb.
 
-    :param argv: the arguments without the program's name; None takes those of the process
+    :param argv: the arguments without the name of the program; None for those of the process
     :returns: the exit status
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file name need not be UTF-8, and may be printed for all that.
+        # File names that are not UTF-8 are printed with escapes.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         arguments = build_parser().parse_args(argv)
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("textdifuse: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Python flushes stdout once more on its way out; that must not fail again.
+        # Python flushes stdout again at exit, which must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:

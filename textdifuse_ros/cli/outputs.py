@@ -1,4 +1,4 @@
-"""What verbs that go through pairs of files have in common: the folder they write to, and what they say at the end."""
+"""Checks of outputs, and the summary of unmatched files, for verbs that process pairs of files."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def check_output(
     endings: tuple[str, ...],
     others: Sequence[Path] = (),
 ) -> None:
-    """Check that an output is a folder in which no input would be overwritten.
+    """Check that the output is a folder in which no input would be overwritten.
 
+    :param output: the output folder, which need not exist
     :param inputs: the visible and the infrared folder or file
     :param listing: the pairs
-
-    :param endings: what is written for each pair: ``STEM + ending``
-    :param others: files beside the pairs that are read too
-    :raises FileError: says which
+    :param endings: the files written for each pair: ``STEM + ending``
+    :param others: further input files
+    :raises FileError: the output is a file or an input folder, or an input would be overwritten
     """
     if not output.exists():
         return
@@ -45,11 +45,11 @@ def check_output(
                 raise FileError(what, "a folder where no input image is overwritten", target)
 
 
-def regions_read(config: LocalizerConfig) -> tuple[Path, ...]:
-    """The file, if any, that contains regions given by hand.
+def regions_files(config: LocalizerConfig) -> tuple[Path, ...]:
+    """Return the file with user-defined regions, if there is one.
 
-    :param config: of the localizer
-    :raises ConfigError: regions that the localizer does not use
+    :param config: configuration of the localizer
+    :raises ConfigError: regions are given for a localizer that does not use them
     """
     from textdifuse_ros.localize.fixed import regions_file
 
@@ -68,17 +68,17 @@ def prepare_output(output: Path) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(f"the output {output}", "a folder that can be made", error.strerror or error) from error
+        raise FileError(f"the output {output}", "a folder that can be created", error.strerror or error) from error
     if not os.access(output, os.W_OK | os.X_OK):
         raise FileError(f"the output {output}", "a folder that can be written to", "one without permission")
 
 
 def try_outputs(files: Sequence[Path | None], folders: Sequence[Path | None] = ()) -> None:
-    """Check that outputs can be written before the work starts; creates nothing.
+    """Check before the work starts that outputs can be written, without creating anything.
 
-    :param files: to write; None is skipped
-    :param folders: to write into; None is skipped
-    :raises FileError: a folder in place of a file or the other way round, or nothing can be written there
+    :param files: output files; None is skipped
+    :param folders: output folders; None is skipped
+    :raises FileError: a path is a folder instead of a file or vice versa, or is not writable
     """
     import tempfile
 
@@ -89,7 +89,7 @@ def try_outputs(files: Sequence[Path | None], folders: Sequence[Path | None] = (
         if path.exists() and path.is_dir() != (kind == "folder"):
             raise FileError(what, expected, "a file" if kind == "folder" else "a folder")
         if path.exists() and not path.is_dir() and (path.is_symlink() or not path.is_file()):
-            # A link, a pipe or a terminal is written to, and its folder need not be.
+            # Links, pipes and terminals are written to; their folder need not be writable.
             if not os.access(path, os.W_OK):
                 raise FileError(what, expected, "one without permission")
             continue
@@ -105,9 +105,9 @@ def try_outputs(files: Sequence[Path | None], folders: Sequence[Path | None] = (
 
 
 def unmatched(listing: PairListing) -> list[str]:
-    """One line per side that has images without a counterpart.
+    """Return one line per sensor that has images without a counterpart.
 
-    :param listing: of the pairs
+    :param listing: the pairs
     """
     lines = []
     for stems, what in (

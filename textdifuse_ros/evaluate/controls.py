@@ -1,12 +1,13 @@
-"""What any fusion has to beat: eight controls without a network.
+"""Eight control fusions without a network: the baseline that every method has to beat.
 
-Each makes a luma from the two sources and keeps the visible image's chroma. A metric on which one of them comes first
-proves nothing for that set of images.
+Each control computes a luma from the two sources and keeps the chroma of the visible image. A metric on which a control
+ranks first proves nothing for that set of images.
 
-The recipe, to the bit: luma and chroma of the visible image are OpenCV's 8-bit YCrCb (BT.601, full range); the new
-luma is computed in float64, rounded (halves to even), clipped to 0 .. 255; OpenCV turns it back to RGB. How halves are
-rounded matters for ``mean`` alone: half of its values are halves, which fill the even levels, and always rounding up
-would give 0.19 bit more entropy.
+Exact recipe: OpenCV's 8-bit YCrCb (BT.601, full range) gives luma and chroma of the visible image; the new luma is
+computed in float64, rounded (half to even), clipped to 0 .. 255, and OpenCV converts back to RGB. The rounding rule
+matters for ``mean`` only: half of its values end in .5, and rounding them up would raise the entropy by 0.19 bit.
+
+The rules for the luma take ``visible`` and ``infrared``, uint8 [H, W], and return uint8 or float64 [H, W].
 """
 
 from __future__ import annotations
@@ -30,31 +31,31 @@ CLAHE_SUM_GAIN = 1.2
 NOISE_SIGMA = 15.0  # [grey level]
 
 
-def visible_itself(visible: Luma, infrared: Luma) -> Luma:
-    """The visible luma; only the conversion to YCrCb and back may change a channel by a grey level."""
+def copy_visible(visible: Luma, infrared: Luma) -> Luma:
+    """Return the visible luma; the conversion to YCrCb and back may change a channel by one grey level."""
     return visible
 
 
-def infrared_itself(visible: Luma, infrared: Luma) -> Luma:
-    """The infrared image in the visible image's colors."""
+def copy_infrared(visible: Luma, infrared: Luma) -> Luma:
+    """Return the infrared image as luma."""
     return infrared
 
 
 def mean(visible: Luma, infrared: Luma) -> Luma:
-    """(A + B) / 2."""
+    """Return (A + B) / 2."""
     return (visible.astype(np.float64) + infrared) / 2
 
 
 def maximum(visible: Luma, infrared: Luma) -> Luma:
-    """max(A, B)."""
+    """Return max(A, B)."""
     return np.maximum(visible, infrared)
 
 
 def noisy_maximum(visible: Luma, infrared: Luma) -> Luma:
-    """max(A, B) with white Gaussian noise of sigma 15.
+    """Return max(A, B) plus white Gaussian noise of sigma 15.
 
-    The seed is taken from the images: the same pair gives the same bytes, while the frames of a sequence get noise of
-    their own, as a sensor's would be.
+    The seed is derived from the images: the same pair gives the same bytes, and each frame of a sequence gets its own
+    noise, like that of a sensor.
     """
     seed = zlib.crc32(infrared.tobytes(), zlib.crc32(visible.tobytes()))
     noise = np.random.default_rng(seed).standard_normal(visible.shape)
@@ -62,37 +63,37 @@ def noisy_maximum(visible: Luma, infrared: Luma) -> Luma:
 
 
 def equalized_maximum(visible: Luma, infrared: Luma) -> Luma:
-    """max(CLAHE(A), B), clip limit 2, 8 x 8 tiles."""
-    return np.maximum(_equalized(visible, CLAHE_LIMIT_MAX), infrared)
+    """Return max(CLAHE(A), B), clip limit 2, 8 x 8 tiles."""
+    return np.maximum(_equalize(visible, CLAHE_LIMIT_MAX), infrared)
 
 
-def centred_sum(visible: Luma, infrared: Luma) -> Luma:
-    """A + B, its mean over the image moved to 127.5; clipped when saved."""
+def centered_sum(visible: Luma, infrared: Luma) -> Luma:
+    """Return A + B, shifted to a mean of 127.5 over the image; not clipped."""
     total = visible.astype(np.float64) + infrared
     return total - total.mean() + 127.5
 
 
 def equalized_sum(visible: Luma, infrared: Luma) -> Luma:
-    """The mean of A + B and max, with 1.2 times the contrast.
+    """Return the average of sum and max of CLAHE(A) and B, with 1.2 times the contrast.
 
-    Both are of CLAHE(A) (clip limit 1.5, 8 x 8 tiles) and B, the sum as in :func:`centred_sum` and not clipped before
-    it is blended; the gain stretches the deviation from the blend's own mean.
+    CLAHE has a clip limit of 1.5 and 8 x 8 tiles. The sum is :func:`centered_sum`, unclipped. The gain scales the
+    deviation from the mean of the average.
     """
-    equalized = _equalized(visible, CLAHE_LIMIT_SUM)
-    blend = (centred_sum(equalized, infrared) + np.maximum(equalized, infrared)) / 2
+    equalized = _equalize(visible, CLAHE_LIMIT_SUM)
+    blend = (centered_sum(equalized, infrared) + np.maximum(equalized, infrared)) / 2
     return (blend - blend.mean()) * CLAHE_SUM_GAIN + blend.mean()
 
 
-def _equalized(luma: Luma, limit: float) -> Luma:
+def _equalize(luma: Luma, limit: float) -> Luma:
     return cv2.createCLAHE(limit, CLAHE_TILES).apply(luma)
 
 
-def keep_chroma(fuse_luma: Callable[[Luma, Luma], Luma]) -> Control:
-    """A control from a rule for the luma.
+def make_control(fuse_luma: Callable[[Luma, Luma], Luma]) -> Control:
+    """Create a control from a rule for the luma.
 
-    :param fuse_luma: visible and infrared luma, uint8 [H, W], to the fused one, uint8 or float64 [H, W], any range
-    :returns: visible uint8 [H, W, 3] RGB and infrared uint8 [H, W] to the fused image, uint8 [H, W, 3] RGB; raises
-        ImageError for another type or shape, different sizes, or less than 8 x 8 pixels
+    :param fuse_luma: maps visible and infrared luma, uint8 [H, W], to fused luma, uint8 or float64 [H, W], any range
+    :returns: maps visible uint8 [H, W, 3] RGB and infrared uint8 [H, W] to the fused image, uint8 [H, W, 3] RGB; raises
+        ImageError for another data type or shape, different sizes, or fewer than 8 x 8 pixels
     """
 
     def control(visible_rgb: np.ndarray, infrared: np.ndarray) -> np.ndarray:
@@ -110,12 +111,12 @@ def keep_chroma(fuse_luma: Callable[[Luma, Luma], Luma]) -> Control:
 
 
 CONTROLS: dict[str, Control] = {
-    "visible": keep_chroma(visible_itself),
-    "infrared": keep_chroma(infrared_itself),
-    "mean": keep_chroma(mean),
-    "max": keep_chroma(maximum),
-    "max+noise15": keep_chroma(noisy_maximum),
-    "clahe+max": keep_chroma(equalized_maximum),
-    "sum": keep_chroma(centred_sum),
-    "clahe+sum": keep_chroma(equalized_sum),
+    "visible": make_control(copy_visible),
+    "infrared": make_control(copy_infrared),
+    "mean": make_control(mean),
+    "max": make_control(maximum),
+    "max+noise15": make_control(noisy_maximum),
+    "clahe+max": make_control(equalized_maximum),
+    "sum": make_control(centered_sum),
+    "clahe+sum": make_control(equalized_sum),
 }

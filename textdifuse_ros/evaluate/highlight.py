@@ -1,8 +1,8 @@
-"""The panel "text": how much more the named objects stand out, and whether anything else changed.
+"""The panel "text": how much the contrast of the named objects rises, and whether anything else changes.
 
-A method is two folders of images of the same pairs: ``NAME`` made with the text, ``NAME_plain`` without it. The model
-under test makes both itself. It is given the objects, in place of what a localizer finds: this panel measures what
-becomes of them, not whether they are found.
+A method consists of two folders with images of the same pairs: ``NAME`` fused with the text, ``NAME_plain`` without it.
+The model under test fuses both itself. It receives the labeled objects instead of a localizer's detections: this panel
+measures the emphasis, not the detection.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from textdifuse_ros.data.labels import read_boxes
 from textdifuse_ros.errors import ConfigError, FileError
 from textdifuse_ros.evaluate.methods import InputPair, Row, check_results, save_fused
 from textdifuse_ros.evaluate.panels import PanelPlan, gather
-from textdifuse_ros.evaluate.results import Evaluation, Record, rank, summarise
+from textdifuse_ros.evaluate.results import Evaluation, Record, rank, summarize
 from textdifuse_ros.evaluate.sets import PairSet, check_size, read_grey, read_pair
 from textdifuse_ros.evaluate.statistics import Interval, bootstrap_ratio
 from textdifuse_ros.image.files import Pair
@@ -33,30 +33,31 @@ PLAIN = "_plain"
 
 @dataclass(frozen=True)
 class Objects:
-    """Where the objects of the images are.
+    """A folder with the labeled objects of the images.
 
-    :ivar folder: with ``STEM.txt``, a line ``class left top right bottom`` [pixels] for each object, or with
-        ``STEM.png``, grey, a level for each object and 0 where there is none
-    :ivar masks: whether it holds the latter
+    :ivar folder: contains ``STEM.txt`` with a line ``class left top right bottom`` [pixels] per object, or
+        ``STEM.png``, grey, with one level per object and 0 for the background
+    :ivar masks: True for ``STEM.png``, False for ``STEM.txt``
     """
 
     folder: Path
     masks: bool
 
     def path(self, stem: str) -> Path:
-        """The file of an image's objects."""
+        """Return the path of the objects of the image named ``stem``."""
         return self.folder / f"{stem}{'.png' if self.masks else '.txt'}"
 
     def read(self, stem: str, visible: np.ndarray) -> np.ndarray:
-        """One mask for each object of an image, bool [N, H, W].
+        """Read one mask per object, bool [N, H, W].
 
-        :param visible: the image, for its size
-        :raises FileError: missing or not in the form said
-        :raises ImageError: a mask of another size, or in colors
+        :param stem: name of the image without suffix
+        :param visible: uint8 [H, W, 3], the image itself, for its size
+        :raises FileError: the file is missing or malformed
+        :raises ImageError: the mask image has another size or is colored
         """
         path = self.path(stem)
         if self.masks:
-            levels = read_grey(path, "the mask", "give every object a grey level of its own", tolerance=0)
+            levels = read_grey(path, "the mask", "give every object its own grey level", tolerance=0)
             check_size(path, levels, visible)
             return instance_masks(levels)
         return box_masks([box for _, box in read_boxes(path)], *visible.shape[:2])
@@ -64,7 +65,11 @@ class Objects:
 
 @dataclass(frozen=True)
 class TextJob:
-    """One pair with its objects."""
+    """One pair to measure, with its objects.
+
+    :ivar rows: rows fused with the text, and the controls
+    :ivar plain: rows fused without the text, ``NAME_plain``
+    """
 
     pair: Pair
     rows: tuple[Row, ...]
@@ -72,16 +77,16 @@ class TextJob:
     objects: Objects
 
 
-def labeled(pairs: PairSet, objects: Objects) -> PairSet:
-    """The pairs whose objects are known.
+def select_labeled(pairs: PairSet, objects: Objects) -> PairSet:
+    """Select the ``pairs`` that have a file of ``objects``.
 
-    :raises FileError: no folder, or none of them
+    :raises FileError: the folder is missing, or has no file for any pair
     """
     if not objects.folder.is_dir():
         raise FileError(str(objects.folder), "a folder with the objects of the images", "no such folder")
     known = tuple(pair for pair in pairs.pairs if objects.path(pair.stem).is_file())
     if not known:
-        raise FileError(str(objects.folder), f"a folder with {objects.path(pairs.pairs[0].stem).name}", "none such")
+        raise FileError(str(objects.folder), f"a folder with {objects.path(pairs.pairs[0].stem).name}", "none")
     return replace(pairs, pairs=known)
 
 
@@ -93,62 +98,66 @@ def run_text(
     workers: int,
     progress: Callable[[], object] = lambda: None,
 ) -> Evaluation:
-    """Measure contrast, gain and change of all pairs of the plan.
+    """Measure object contrast, its gain by the text, and changes outside the objects.
 
-    :param plan: its rows hold ``NAME`` and ``NAME_plain`` for every method; its pairs are those of :func:`labeled`
-    :param fuser: fuses the rows that the plan gives to the model
-    :param strength: of the objects in the model's images, in [-1, 2]
-    :param progress: called once for each pair
-    :raises CheckpointError: the model has no text re-modulation
-    :raises ConfigError: a method without its plain images
+    :param plan: its rows contain ``NAME`` and ``NAME_plain`` of every method; its pairs come from
+        :func:`select_labeled`
+    :param objects: the labeled objects
+    :param fuser: the model, for ``plan.model_rows``; None if there are none
+    :param strength: strength of the objects for the model, in [-1, 2]
+    :param workers: number of processes for the metrics
+    :param progress: called once per pair
+    :raises CheckpointError: the model has no text modulation
+    :raises ConfigError: a method lacks its plain images
     :raises FileError: an image is missing
     """
     plain = tuple(row for row in plan.rows if row.folder is not None and row.name.endswith(PLAIN))
     rows = tuple(row for row in plan.rows if row not in plain)
     _check_counterparts(rows, plain)
     for row in plan.rows:
-        if row.folder is not None and row not in plan.modeled:
+        if row.folder is not None and row not in plan.model_rows:
             check_results(row, plan.pairs.pairs, ())
     if fuser is not None:
         fuser.require_modulation()
     jobs = (TextJob(pair, rows, plain, objects) for pair in plan.pairs.pairs)
     records = gather(measure_objects, _fused(jobs, plan, fuser, strength), workers, progress)
-    table = summarise(records, rows).rows
+    table = summarize(records, rows).rows
     for row in rows:
         if row.folder is not None:
             table[row.name]["gain"] = gain_interval(records, row.name)
-    many = len({record.name for record in records if record.number})
-    covered = "the masks" if objects.masks else "the boxes"
+    count = len({record.name for record in records if record.number})
+    regions = "the masks" if objects.masks else "the boxes"
     notes = (
-        f"{many} objects in {len(plan.pairs.pairs)} images. Contrast and gain are means over objects, their "
-        "intervals over images, for objects of one image are not independent.",
-        f"Changed is counted outside {covered}. A control has no text: its contrast is what the objects have anyway.",
+        f"{count} objects in {len(plan.pairs.pairs)} images. Contrast and gain are means over objects; their intervals "
+        "are over images, since the objects of one image are not independent.",
+        f"Changes are counted outside {regions}. A control uses no text: its contrast is the baseline.",
     )
     return Evaluation("text", plan.pairs.name, len(plan.pairs.pairs), rows, records, rank(table, rows), notes=notes)
 
 
 def _fused(jobs: Iterator[TextJob], plan: PanelPlan, fuser: Fuser | None, strength: float) -> Iterator[TextJob]:
-    """The jobs; each only once the model has fused its pair with and without its objects."""
+    """Fuse each pair with and without its objects, then yield its job."""
     from textdifuse_ros.fusion.emphasis import Emphasis
 
     for job in jobs:
         if fuser is not None:
             visible, infrared = read_pair(job.pair)
             masks = job.objects.read(job.pair.stem, visible)
-            apart = np.zeros(masks.shape[1:], np.uint16)
-            for number in np.argsort(-masks.sum((1, 2)), kind="stable"):  # of boxes that overlap, the smaller is seen
-                apart[masks[number]] = number + 1
-            strengths = np.where(apart > 0, np.float32(strength), np.float32(0))
-            for row in plan.modeled:
-                emphasis = None if row.name.endswith(PLAIN) else Emphasis(strengths, strength=strength, objects=apart)
+            labels = np.zeros(masks.shape[1:], np.uint16)
+            for number in np.argsort(-masks.sum((1, 2)), kind="stable"):  # where boxes overlap, the smaller one wins
+                labels[masks[number]] = number + 1
+            strengths = np.where(labels > 0, np.float32(strength), np.float32(0))
+            for row in plan.model_rows:
+                emphasis = None if row.name.endswith(PLAIN) else Emphasis(strengths, strength=strength, objects=labels)
                 save_fused(row, job.pair, fuser.fuse(visible, infrared, emphasis=emphasis))
         yield job
 
 
 def measure_objects(job: TextJob) -> tuple[str, list[Record]]:
-    """Contrast of every object, and what changed elsewhere.
+    """Measure the contrast of every object, and the change outside the objects.
 
-    :returns: the pair's stem; for each row a record for each object, and for a method one of the image
+    :param job: a pair whose fused images exist
+    :returns: the stem of the pair; per row one record per object, and for a method one record of the whole image
     """
     visible, infrared = read_pair(job.pair)
     stem = job.pair.stem
@@ -157,10 +166,10 @@ def measure_objects(job: TextJob) -> tuple[str, list[Record]]:
     plain = {row.name: row for row in job.plain}
     records = []
     for row in job.rows:
-        image = inputs.fused(row)
+        image = inputs.fused_image(row)
         figures = [{"contrast": float(value)} for value in object_contrast(to_grey(image), masks)]
         if row.folder is not None:
-            without = inputs.fused(plain[row.name + PLAIN])
+            without = inputs.fused_image(plain[row.name + PLAIN])
             for values, contrast in zip(figures, object_contrast(to_grey(without), masks), strict=True):
                 values["contrast_plain"] = float(contrast)
             change = change_outside(image, without, np.asarray(masks.any(0)))
@@ -171,9 +180,12 @@ def measure_objects(job: TextJob) -> tuple[str, list[Record]]:
 
 
 def gain_interval(records: Sequence[Record], row: str, seed: int = 0) -> Interval:
-    """The contrast gain over all objects with its bootstrap interval over images.
+    """Compute the contrast gain over all objects, with its bootstrap interval over images.
 
-    :param records: of :func:`measure_objects`
+    :param records: from :func:`measure_objects`
+    :param row: name of the row
+    :param seed: seed of the bootstrap
+    :returns: ratio of the contrasts minus 1
     """
     by_image: dict[str, list[tuple[float, float]]] = {}
     for record in records:
@@ -183,10 +195,10 @@ def gain_interval(records: Sequence[Record], row: str, seed: int = 0) -> Interva
     images = [np.array(pairs) for pairs in by_image.values()]
     if not images:
         return Interval(np.nan, np.nan, np.nan, 0)
-    together = np.concatenate(images)
-    gain = contrast_gain(together[:, 0], together[:, 1])
-    undefined = int(np.isnan(together).any(1).sum())
-    defined = len(together) - undefined
+    contrasts = np.concatenate(images)
+    gain = contrast_gain(contrasts[:, 0], contrasts[:, 1])
+    undefined = int(np.isnan(contrasts).any(1).sum())
+    defined = len(contrasts) - undefined
     sums = np.array([pairs[~np.isnan(pairs).any(1)].sum(0) for pairs in images])
     low, high = bootstrap_ratio(sums[:, 0], sums[:, 1], seed=seed)
     return Interval(gain, low - 1, high - 1, defined, undefined)
@@ -197,8 +209,8 @@ def _check_counterparts(rows: Sequence[Row], plain: Sequence[Row]) -> None:
     counterparts = {row.name.removesuffix(PLAIN) for row in plain}
     for name in sorted(names ^ counterparts):
         missing = name + PLAIN if name in names else name
-        remedy = "the panel compares images made with the text and without it"
+        remedy = "the panel compares images fused with and without the text"
         raise ConfigError("--method", f"given for {missing} too", "its counterpart only", remedy)
     if not names:
-        due = f"given with --model, or with --method NAME=DIR and NAME{PLAIN}=DIR"
-        raise ConfigError("--panel text", due, "neither")
+        expected = f"given with --model, or with --method NAME=DIR and NAME{PLAIN}=DIR"
+        raise ConfigError("--panel text", expected, "neither")

@@ -1,4 +1,4 @@
-"""What the built-in localizer finds: classes on CamVid, objects on RoadScene and on rendered drives."""
+"""Accuracy of the built-in localizer: classes on CamVid, objects on RoadScene and on rendered drives."""
 
 from __future__ import annotations
 
@@ -30,21 +30,24 @@ from textdifuse_ros.scenes.drive import NightDrive
 
 KINDS = ("person", "car", "bicycle")
 DRIVE_SEEDS = (7, 8, 9)
-"""Rendered drives that are measured; training takes seeds of 1000 and more."""
+"""Seeds of the rendered drives; training uses seeds from 1000 on."""
 
 SMALL = 100
-"""Objects of which fewer pixels show need not be found in rendered drives."""
+"""Objects with fewer visible pixels need not be found in rendered drives."""
 
 _FRAMES = 8  # of a drive, one second apart
-BLIND = {"both": (True, True), "visible only": (True, False), "infrared only": (False, True)}
+SENSORS_ON = {"both": (True, True), "visible only": (True, False), "infrared only": (False, True)}
+"""Whether the visible and the infrared image are used; the other one is black."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A pair with all its objects.
+    """A pair with its ground truth.
 
-    :ivar objects: name of the class, box (left, top, right, bottom) [pixels], whether it must be found
-    :ivar labels: uint8 [H, W], indices of CLASSES, or None where only boxes are known
+    :ivar visible: uint8 [H, W, 3] RGB
+    :ivar infrared: uint8 [H, W]
+    :ivar objects: class name, box (left, top, right, bottom) [pixels], whether it must be found
+    :ivar labels: uint8 [H, W], indices of CLASSES; None if only boxes are known
     """
 
     visible: np.ndarray
@@ -56,12 +59,16 @@ class Sample:
 def camvid_overlaps(
     localizer: BuiltinLocalizer, root: Path, split: str, progress: Callable[[], object] = lambda: None
 ) -> dict[str, float]:
-    """Intersection over union of the classes on CamVid, the infrared blind.
+    """Measure the intersection over union of the classes on CamVid, with a black infrared image.
 
-    ``bicycle`` is CamVid's bicyclist: a pixel of one is right as person and as bicycle. For ``person`` a person found
-    on a bicyclist is wrong, as in CamVid's own eleven classes; for ``person, riders aside`` bicyclists do not count.
+    ``bicycle`` is CamVid's bicyclist: both person and bicycle are correct there. For ``person``, a person on a
+    bicyclist is wrong, as in CamVid's eleven classes; ``person, riders aside`` ignores bicyclists.
 
-    :returns: by class, and ``mean`` over the eleven
+    :param localizer: the localizer
+    :param root: data folder
+    :param split: ``val`` or ``test``
+    :param progress: called once per image
+    :returns: by class, and ``mean`` over the eleven classes
     :raises FileError: CamVid is not in the data folder
     """
     folder = root / "camvid" / split
@@ -72,20 +79,22 @@ def camvid_overlaps(
     for path in paths:
         visible = np.ascontiguousarray(read_image(path, cv2.IMREAD_COLOR)[:, :, ::-1])
         codes = camvid_codes(read_image(folder / "labels" / f"{path.stem}.png", cv2.IMREAD_UNCHANGED))
-        found = localizer.classes(visible, np.zeros_like(codes)).probability.argmax(0)
-        table += confusion_matrix(np.where(codes == UNKNOWN, 255, codes), found, RIDER + 1, len(CLASSES))
+        predicted = localizer.classes(visible, np.zeros_like(codes)).probability.argmax(0)
+        table += confusion_matrix(np.where(codes == UNKNOWN, 255, codes), predicted, RIDER + 1, len(CLASSES))
         progress()
     overlaps = dict(zip(CLASSES, class_ious(table).tolist(), strict=True))
-    both = table[RIDER, [PERSON, BICYCLE]].sum()
-    overlaps["bicycle"] = float(both / max(1, table[RIDER].sum() + table[:RIDER, BICYCLE].sum()))
-    aside = float(class_ious(table[:RIDER])[PERSON])
-    return {**overlaps, "mean": float(np.mean([overlaps[name] for name in CLASSES])), "person, riders aside": aside}
+    correct = table[RIDER, [PERSON, BICYCLE]].sum()
+    overlaps["bicycle"] = float(correct / max(1, table[RIDER].sum() + table[:RIDER, BICYCLE].sum()))
+    mean = float(np.mean([overlaps[name] for name in CLASSES]))
+    return {**overlaps, "mean": mean, "person, riders aside": float(class_ious(table[:RIDER])[PERSON])}
 
 
 def roadscene_samples(root: Path, part: str = "test") -> Iterator[Sample]:
-    """RoadScene's pairs that have boxes.
+    """Read the pairs of RoadScene that have boxes.
 
-    :raises FileError: not in the data folder
+    :param root: data folder
+    :param part: ``train`` or ``test``
+    :raises FileError: RoadScene is not in the data folder
     """
     folder = root / "roadscene" / part
     paths = sorted((folder / "boxes").glob("*.txt"))
@@ -97,33 +106,38 @@ def roadscene_samples(root: Path, part: str = "test") -> Iterator[Sample]:
 
 
 def drive_samples(seeds: Iterable[int] = DRIVE_SEEDS) -> Iterator[tuple[Sample, Sample]]:
-    """Frames of rendered drives with their true boxes and labels, each by night and well lit."""
-    names = np.array([CLASSES.index(LABELS[value]) for value in range(len(LABELS))], np.uint8)
+    """Render drives with true boxes and labels; yields each frame at night and well lit.
+
+    :param seeds: one drive per seed
+    """
+    classes = np.array([CLASSES.index(LABELS[value]) for value in range(len(LABELS))], np.uint8)
     for seed in seeds:
         for frame in NightDrive(DriveSceneConfig(frames=_FRAMES, rate_hz=1.0, seed=seed)):
             objects = []
             for box in frame.boxes:
-                shown = np.count_nonzero(frame.instances[box.ymin : box.ymax, box.xmin : box.xmax] == box.instance)
+                pixels = np.count_nonzero(frame.instances[box.ymin : box.ymax, box.xmin : box.xmax] == box.instance)
                 edges = (float(box.xmin), float(box.ymin), float(box.xmax), float(box.ymax))
-                objects.append((box.label, edges, bool(shown >= SMALL)))
-            labels = names[frame.labels]
+                objects.append((box.label, edges, bool(pixels >= SMALL)))
+            labels = classes[frame.labels]
             night = Sample(frame.visible, frame.infrared, objects, labels)
             yield night, Sample(frame.visible_clean, frame.infrared, objects, labels)
 
 
 def find_objects(
-    localizer: Localizer, samples: Iterable[Sample], seen: tuple[bool, bool] = (True, True)
+    localizer: Localizer, samples: Iterable[Sample], sensors_on: tuple[bool, bool] = (True, True)
 ) -> list[tuple[Instance, ...]]:
-    """What is found of KINDS in each sample, the phrases in their order.
+    """Locate the objects of KINDS in each sample; phrase n is the n-th kind, from 1.
 
-    :param seen: whether the visible and the infrared sensor see; a blind one is black
+    :param localizer: the localizer
+    :param samples: pairs
+    :param sensors_on: whether the visible and the infrared image are used; the other one is black
     """
     prompt = parse_prompt(", ".join(KINDS))
     found = []
     for sample in samples:
         visible, infrared = (
-            image if sees else np.zeros_like(image)
-            for image, sees in zip((sample.visible, sample.infrared), seen, strict=True)
+            image if is_on else np.zeros_like(image)
+            for image, is_on in zip((sample.visible, sample.infrared), sensors_on, strict=True)
         )
         found.append(localizer.locate(visible, infrared, prompt).instances)
     return found
@@ -132,28 +146,34 @@ def find_objects(
 def count_hits(
     samples: Iterable[Sample], found: Iterable[tuple[Instance, ...]], least_height: float = 0
 ) -> dict[str, MatchCounts]:
-    """Objects found at an intersection over union of 0.5 or more, by kind.
+    """Count the objects found at an intersection over union of at least 0.5, by kind.
 
-    :param found: of :func:`find_objects`
-    :param least_height: lower objects need not be found [pixels]
+    :param samples: pairs with their ground truth
+    :param found: the result of :func:`find_objects`
+    :param least_height: objects of lower height need not be found [pixels]
     """
     total = dict.fromkeys(KINDS, MatchCounts())
     for sample, instances in zip(samples, found, strict=True):
         for phrase, kind in enumerate(KINDS, 1):
             mine = [item for item in instances if item.phrase == phrase]
-            truths = [(box, due) for name, box, due in sample.objects if name == kind]
+            truths = [(box, required) for name, box, required in sample.objects if name == kind]
             hits = match_boxes(
                 np.array([item.box for item in mine]).reshape(-1, 4),
                 np.array([item.score for item in mine]),
                 np.array([box for box, _ in truths]).reshape(-1, 4),
-                np.array([not due or box[3] - box[1] < least_height for box, due in truths], bool),
+                np.array([not required or box[3] - box[1] < least_height for box, required in truths], bool),
             )
             total[kind] = total[kind].plus(hits)
     return total
 
 
 def mask_overlaps(samples: Iterable[Sample], found: Iterable[tuple[Instance, ...]]) -> dict[str, float]:
-    """Intersection over union, pixel by pixel, of the masks of each kind, over all samples that have labels."""
+    """Measure the pixel-wise intersection over union of the masks of each kind.
+
+    :param samples: pairs with labels
+    :param found: the result of :func:`find_objects`
+    :returns: by kind; NaN if a kind is neither there nor found
+    """
     table = np.zeros((len(KINDS), 2))
     for sample, instances in zip(samples, found, strict=True):
         for phrase, kind in enumerate(KINDS, 1):

@@ -1,11 +1,10 @@
-"""The rows of a table: where the fused images of each come from.
+"""The rows of a table, and where the fused images of each come from.
 
-A control is computed, the results of any other method lie in a folder. The model under test is one of these: it fuses
-in one process (:func:`fuse_into`) and its images are then read back as anyone else's, so that exactly what was saved
-is judged.
+Controls are computed; the results of all other methods are read from folders. This includes the model under test:
+:func:`fuse_into` saves its images, which are then read back, so that the saved image is what is measured.
 
-A folder holds ``STEM.png`` (or another image format) for each pair; for the degraded panel ``clean/STEM.png`` and
-``CONDITION/STEM.png``.
+A folder contains ``STEM.png`` (or another image format) per pair; in the degraded panel ``clean/STEM.png`` and
+``CONDITION/STEM.png``. A ``condition`` is ``clean`` or the name of a degradation in the degraded panel, else "".
 """
 
 from __future__ import annotations
@@ -31,14 +30,15 @@ if TYPE_CHECKING:
 
 CLEAN = "clean"
 MODEL = "textdifuse"
-"""Name of the row of the model under test."""
+"""Name of the model's row."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One row of the tables.
 
-    :ivar folder: of the results; None for a control, which is computed
+    :ivar name: name in the tables; ends in ``+pre`` if the pre-processed pair is fused
+    :ivar folder: folder of the results; None for a control
     """
 
     name: str
@@ -46,7 +46,7 @@ class Row:
 
     @property
     def is_control(self) -> bool:
-        """Whether anyone gets this row without a method; a pre-processing does not change that."""
+        """Whether this row is a control, with or without pre-processing."""
         return self.name.removesuffix(PRE) in CONTROLS
 
     @property
@@ -56,9 +56,10 @@ class Row:
 
 
 def control_rows(preprocessed: Sequence[str] = ()) -> list[Row]:
-    """All controls, and those named once more with pre-processing.
+    """Return the rows of all controls, followed by the pre-processed ones.
 
-    :raises ConfigError: no control of that name
+    :param preprocessed: names of the controls to add with pre-processing
+    :raises ConfigError: no control has that name
     """
     for name in preprocessed:
         if name not in CONTROLS:
@@ -67,27 +68,30 @@ def control_rows(preprocessed: Sequence[str] = ()) -> list[Row]:
 
 
 def parse_method(text: str) -> Row:
-    """A row from ``NAME=FOLDER``.
+    """Parse the row of a method.
 
-    :raises ConfigError: no name or no folder in it, or the name of a control or of the model
-    :raises FileError: no such folder
+    :param text: ``NAME=FOLDER``
+    :raises ConfigError: name or folder is missing, or the name is that of a control or of the model
+    :raises FileError: the folder does not exist
     """
     name, separator, folder = text.partition("=")
     if not separator or not name.strip() or not folder.strip():
         raise ConfigError("--method", "NAME=FOLDER", repr(text))
     row = Row(name.strip(), Path(folder.strip()))
     if row.is_control or row.name.removesuffix(PRE) == MODEL:
-        raise ConfigError("the name of a method", "none that the table already has", repr(name))
+        raise ConfigError("the name of a method", "one that no other row has", repr(name))
     if not Path(folder.strip()).is_dir():
-        raise FileError(f"the results of {row.name}", "in a folder", f"{folder!r}, which is none")
+        raise FileError(f"the results of {row.name}", "in an existing folder", repr(folder))
     return row
 
 
 def check_results(row: Row, pairs: Sequence[Pair], conditions: Sequence[str]) -> None:
-    """Refuse a folder that lacks an image, before hours are spent on the others.
+    """Check that a folder contains all results, before hours are spent on measuring.
 
-    :param conditions: as for :func:`result_path`
-    :raises FileError: names the first missing image, and says how many are
+    :param row: a row with a folder
+    :param pairs: the pairs to measure
+    :param conditions: the conditions to measure; () is the same as ("",)
+    :raises FileError: names the first missing image and the number of missing images
     """
     missing = []
     for condition in conditions or ("",):
@@ -103,10 +107,12 @@ def check_results(row: Row, pairs: Sequence[Pair], conditions: Sequence[str]) ->
 
 
 def result_path(row: Row, stem: str, condition: str = "") -> Path:
-    """The file of a fused image in a row's folder.
+    """Find the file of a fused image.
 
-    :param condition: ``clean`` or that of a condition, for the degraded panel; "" where there are no such folders
-    :raises FileError: there is none
+    :param row: a row with a folder
+    :param stem: name of the pair without suffix
+    :param condition: the condition, see above
+    :raises FileError: the file does not exist
     """
     assert row.folder is not None
     folder = row.folder / condition
@@ -118,9 +124,10 @@ def result_path(row: Row, stem: str, condition: str = "") -> Path:
 
 
 class InputPair:
-    """One pair under one condition, pre-processed at most once, and its rows' fused images.
+    """One pair under one condition: the input of every row, and access to the fused images.
 
-    :param condition: as for :func:`result_path`
+    :param stem: name of the pair without suffix
+    :param condition: the condition, see above
     :param visible: uint8 [H, W, 3] RGB, clean
     :param infrared: uint8 [H, W], clean
     """
@@ -133,62 +140,71 @@ class InputPair:
 
     @property
     def preprocessed(self) -> tuple[np.ndarray, np.ndarray]:
-        """The pair after :func:`preprocess`."""
+        """The pair after :func:`preprocess`, computed once."""
         if self._preprocessed is None:
             self._preprocessed = preprocess(*self.pair)
         return self._preprocessed
 
-    def of(self, row: Row) -> tuple[np.ndarray, np.ndarray]:
-        """The visible and infrared image that a row's method is given."""
+    def inputs_of(self, row: Row) -> tuple[np.ndarray, np.ndarray]:
+        """Return the visible and the infrared image that the method of ``row`` fuses."""
         return self.preprocessed if row.preprocessed else self.pair
 
-    def fused(self, row: Row) -> np.ndarray:
-        """A row's image of this pair, uint8 [H, W, 3] RGB.
+    def fused_image(self, row: Row) -> np.ndarray:
+        """Compute or read the fused image of ``row``, uint8 [H, W, 3] RGB.
 
-        :raises FileError: a method's file is missing or not readable
-        :raises ImageError: it has another size than the pair
+        :raises FileError: the file is missing or not readable
+        :raises ImageError: the image has another size than the pair
         """
         if row.folder is None:
-            return CONTROLS[row.name.removesuffix(PRE)](*self.of(row))
+            return CONTROLS[row.name.removesuffix(PRE)](*self.inputs_of(row))
         return read_result(result_path(row, self.stem, self.condition), self.pair[0])
 
 
 def fuse_into(row: Row, fuser: Fuser, inputs: InputPair, pair: Pair) -> None:
-    """Let the model fuse one pair, and save the image where the row looks for it.
+    """Fuse one pair by the model and save the image in the folder of its row.
 
-    The file says what made it; of a degraded or pre-processed pair also ``given``: ``haze+pre``, say.
+    The file carries its provenance; for a degraded or pre-processed pair also ``given``, for example ``haze+pre``.
 
-    :param pair: the files that the inputs were read from
+    :param row: a row of the model
+    :param fuser: the model
+    :param inputs: the pair under one condition
+    :param pair: the files of the pair
     """
     given = (inputs.condition or CLEAN) + (PRE if row.preprocessed else "")
     more = {} if given == CLEAN else {"given": given}
-    save_fused(row, pair, fuser.fuse(*inputs.of(row)), part=inputs.condition, **more)
+    save_fused(row, pair, fuser.fuse(*inputs.inputs_of(row)), part=inputs.condition, **more)
 
 
 def save_fused(row: Row, pair: Pair, result: FusionResult, *, part: str = "", **more: str) -> None:
-    """Save an image of the model where its row looks for it.
+    """Save a fused image of the model in the folder of its row.
 
-    :param part: of the row's folder, as ``condition`` of :func:`result_path`
-    :param more: as for :func:`.result.png_texts`
+    :param row: a row of the model
+    :param pair: the files of the pair
+    :param result: the fused image with its provenance
+    :param part: sub-folder: the condition, see above
+    :param more: further provenance, see :func:`.result.png_texts`
     """
     assert row.folder is not None
     write_png(row.folder / part / f"{pair.stem}.png", result.image, png_texts(result.provenance, pair, **more))
 
 
 def input_folders(folder: Path, condition: str) -> list[Path]:
-    """Where :func:`save_inputs` writes: visible, infrared, and both pre-processed.
+    """Return the folders that :func:`save_inputs` writes: visible, infrared, and both pre-processed.
 
-    :param condition: as for :func:`result_path`; what has none is clean
+    :param folder: the root folder
+    :param condition: the condition, see above; "" is the same as ``clean``
     """
     parts = [f"{source}{ending}" for ending in ("", PRE) for source in ("visible", "infrared")]
     return [folder / (condition or CLEAN) / part for part in parts]
 
 
 def save_inputs(folder: Path, inputs: InputPair) -> None:
-    """Save what the methods are given, so that one that runs elsewhere can be given the same.
+    """Save the input images of the methods, so that other programs can fuse the same ones.
 
-    Written are ``CONDITION/{visible,infrared,visible+pre,infrared+pre}/STEM.png``, CONDITION being ``clean`` in the
-    clean panel.
+    Writes ``CONDITION/{visible,infrared,visible+pre,infrared+pre}/STEM.png``; CONDITION is ``clean`` in that panel.
+
+    :param folder: the root folder
+    :param inputs: the pair under one condition
     """
     images = (*inputs.pair, *inputs.preprocessed)
     for place, image in zip(input_folders(folder, inputs.condition), images, strict=True):

@@ -1,4 +1,4 @@
-"""Two images over one another, for the eye."""
+"""Overlays of a visible and an infrared image, to judge their registration by eye."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INK = (255, 90, 0)
 
 
 def overlay(visible: np.ndarray, infrared: np.ndarray) -> np.ndarray:
-    """The infrared image's edges, orange, over the visible's luma.
+    """Draw the edges of the infrared image in orange over the visible luma.
 
     :param visible: uint8 [H, W, 3] RGB
     :param infrared: uint8 [H, W], of the same size
@@ -29,22 +29,22 @@ def overlay(visible: np.ndarray, infrared: np.ndarray) -> np.ndarray:
 
 
 def overlay_sheet(pairs: Sequence[tuple[np.ndarray, np.ndarray]], before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Visible, infrared as it is, and both overlays, a pair a row.
+    """Render visible, infrared and the overlays before and after calibration, one row per pair.
 
     :param pairs: visible uint8 [H, W, 3] RGB and infrared uint8 [h, w]
-    :param before: float64 [3, 3], infrared to visible pixels
-    :param after: the same, calibrated
+    :param before: float64 [3, 3], homography from infrared to visible pixels before calibration
+    :param after: float64 [3, 3], after calibration
     :returns: uint8 [H, W, 3] RGB
     """
     rows = [
-        (visible, infrared, overlay(visible, _onto(visible, infrared, before)),
-         overlay(visible, _onto(visible, infrared, after)))
+        (visible, infrared, overlay(visible, _warp(visible, infrared, before)),
+         overlay(visible, _warp(visible, infrared, after)))
         for visible, infrared in pairs
     ]  # fmt: skip
     return contact_sheet(rows, ("visible", "infrared", "before", "after"))
 
 
-def _onto(visible: np.ndarray, infrared: np.ndarray, homography: np.ndarray) -> np.ndarray:
+def _warp(visible: np.ndarray, infrared: np.ndarray, homography: np.ndarray) -> np.ndarray:
     config = SensorConfig(registration="homography", infrared_homography=tuple(homography.reshape(-1).tolist()))
     sizes = [(image.shape[1], image.shape[0]) for image in (visible, infrared)]
     return compute_alignment(config, sizes[0], sizes[1], None, None).apply(visible, infrared)[1]

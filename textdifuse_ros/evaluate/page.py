@@ -1,4 +1,4 @@
-"""The frame of a report: one HTML page that needs no other file, no script and no network."""
+"""HTML building blocks of the report: one self-contained page without scripts and network access."""
 
 from __future__ import annotations
 
@@ -68,10 +68,12 @@ footer { color: var(--soft); font-size: 13px; }
 
 
 def page(title: str, subtitle: str, about: dict[str, str], sections: Iterable[str]) -> str:
-    """The whole page.
+    """Render the page.
 
-    :param about: name to text, shown as a list below the title
-    :param sections: HTML
+    :param title: heading, plain text
+    :param subtitle: line below it, plain text
+    :param about: names and values, shown as a list below the title
+    :param sections: HTML from :func:`section`
     """
     facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in about.items())
     return (
@@ -84,15 +86,21 @@ def page(title: str, subtitle: str, about: dict[str, str], sections: Iterable[st
 
 
 def section(title: str, lead: str, content: str) -> str:
-    """A part of the page with a heading and a sentence that says how to read it."""
+    """Render a section.
+
+    :param title: heading, plain text
+    :param lead: how to read the section, plain text
+    :param content: HTML
+    """
     return f"<section><h2>{escape(title)}</h2><p>{escape(lead)}</p>{content}</section>"
 
 
 def table(head: list[str], rows: list[tuple[str, list[str]]], kind: str = "") -> str:
-    """A table that scrolls sideways on its own.
+    """Render a table that scrolls horizontally.
 
-    :param head: cells of the header, HTML with their ``th``
-    :param rows: class of the row, and its cells, HTML with their ``td``
+    :param head: cells of the header, HTML ``th`` elements
+    :param rows: CSS class and cells, HTML ``td`` elements, of each row
+    :param kind: CSS class of the table
     """
     lines = "".join(f'<tr class="{name}">{"".join(cells)}</tr>' for name, cells in rows)
     return (

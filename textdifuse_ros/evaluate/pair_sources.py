@@ -1,4 +1,4 @@
-"""Pairs of images of two cameras that are not aligned yet: from two folders, or from a recording."""
+"""Pairs of images that are not aligned yet, from two folders or from a recording."""
 
 from __future__ import annotations
 
@@ -34,14 +34,15 @@ def read_pairs(
     tolerance: float = 0.05,
     calibrations: tuple[Path | None, Path | None] = (None, None),
 ) -> list[Pair]:
-    """Pairs, evenly spread over the source, all of one visible and one infrared size where they are of one rig.
+    """Read pairs, evenly spread over the source.
 
-    :param source: a recording; or the visible images, where ``infrared`` is given
-    :param limit: how many at most; 0 takes all
-    :param topics: of a recording, visible and infrared; empty looks for them
-    :param tolerance: of a recording, largest difference of the header stamps of a pair [s]
-    :param calibrations: files by which the images are undistorted; None leaves them
-    :raises TextDifuseError: nothing there, not readable, or no pair
+    :param source: a recording; or the visible images, if ``infrared`` is given
+    :param infrared: the infrared images; None for a recording
+    :param limit: maximum number of pairs; 0 reads all
+    :param topics: visible and infrared topic of a recording; "" detects the topic
+    :param tolerance: largest difference of the header stamps of a pair in a recording [s]
+    :param calibrations: visible and infrared camera calibration, to undistort the images; None leaves them as they are
+    :raises TextDifuseError: the source is missing or not readable, or has no pair
     """
     if infrared is not None:
         pairs = _from_files(source, infrared, limit)
@@ -49,44 +50,44 @@ def read_pairs(
         pairs = _from_recording(source, limit, topics, round(1e9 * tolerance))
     for side, (path, name) in enumerate(zip(calibrations, ("visible", "infrared"), strict=True)):
         if path is not None:
-            pairs = _rectified(pairs, side, path, f"the {name} camera")
+            pairs = _rectify(pairs, side, path, f"the {name} camera")
     return pairs
 
 
-def _spread(count: int, limit: int) -> list[int]:
-    most = count if not limit else min(limit, count)
-    return [round(float(index)) for index in np.linspace(0, count - 1, most)]
+def _evenly_spaced(count: int, limit: int) -> list[int]:
+    number = count if not limit else min(limit, count)
+    return [round(float(index)) for index in np.linspace(0, count - 1, number)]
 
 
 def _from_files(visible: Path, infrared: Path, limit: int) -> list[Pair]:
     listing = find_pairs(visible, infrared)
-    some = [listing.pairs[index] for index in _spread(len(listing), limit)]
-    return [(to_uint8(read_visible(pair.visible)), to_uint8(read_infrared(pair.infrared))) for pair in some]
+    chosen = [listing.pairs[index] for index in _evenly_spaced(len(listing), limit)]
+    return [(to_uint8(read_visible(pair.visible)), to_uint8(read_infrared(pair.infrared))) for pair in chosen]
 
 
 def _from_recording(path: Path, limit: int, topics: tuple[str, str], tolerance_ns: int) -> list[Pair]:
     if path.is_dir() and not (path / "metadata.yaml").is_file():
         remedy = "give two folders, or a rosbag2 recording"
-        raise ConfigError("the infrared images", "given beside a folder of visible ones", "nothing", remedy)
+        raise ConfigError("the infrared images", "given together with a folder of visible ones", "nothing", remedy)
     store = common_types()
     with BagReader(path) as bag:
         names = find_cameras(bag, *topics)
         stamps: dict[str, list[int]] = {name: [] for name in names}
         for message in bag.messages(names):
             stamps[message.topic].append(header_stamp(message))
-        counterparts = _nearest(stamps[names[0]], stamps[names[1]], tolerance_ns)
-        if not counterparts:
-            remedy = "textdifuse sync-doctor tells how far they are apart"
+        matches = _match_nearest(stamps[names[0]], stamps[names[1]], tolerance_ns)
+        if not matches:
+            remedy = "textdifuse sync-doctor shows how far they are apart"
             raise BagError(f"the images of {path}", f"within {tolerance_ns / 1e9:g} s of one another", "none", remedy)
-        chosen = [counterparts[index] for index in _spread(len(counterparts), limit)]
-        wanted = {name: {pair[side] for pair in chosen} for side, name in enumerate(names)}
+        chosen = [matches[index] for index in _evenly_spaced(len(matches), limit)]
+        required = {name: {pair[side] for pair in chosen} for side, name in enumerate(names)}
         found: dict[str, dict[int, np.ndarray]] = {name: {} for name in names}
         counts = dict.fromkeys(names, 0)
         gain = ThermalGain(SensorConfig(gain_time_constant=0.0))
         for message in bag.messages(names):
             index = counts[message.topic]
             counts[message.topic] += 1
-            if index in wanted[message.topic]:
+            if index in required[message.topic]:
                 decoded: Any = decode_message(store.deserialize_cdr(message.data, message.type))
                 if message.topic == names[0]:
                     found[message.topic][index] = to_uint8(to_visible(decoded))
@@ -96,8 +97,8 @@ def _from_recording(path: Path, limit: int, topics: tuple[str, str], tolerance_n
         return [(found[names[0]][one], found[names[1]][other]) for one, other in chosen]
 
 
-def _nearest(visible: Iterable[int], infrared: Iterable[int], tolerance_ns: int) -> list[tuple[int, int]]:
-    """Indices of each visible image and of the infrared one nearest to it in time, within the tolerance."""
+def _match_nearest(visible: Iterable[int], infrared: Iterable[int], tolerance_ns: int) -> list[tuple[int, int]]:
+    """Return the indices of each visible stamp and of the nearest infrared one, if within the tolerance."""
     one, other = (np.array(list(stamps), np.int64) for stamps in (visible, infrared))
     if not len(one) or not len(other):
         return []
@@ -110,14 +111,14 @@ def _nearest(visible: Iterable[int], infrared: Iterable[int], tolerance_ns: int)
     return [(int(index), int(order[nearer[index]])) for index in np.flatnonzero(near)]
 
 
-def _rectified(pairs: list[Pair], side: int, path: Path, what: str) -> list[Pair]:
+def _rectify(pairs: list[Pair], side: int, path: Path, what: str) -> list[Pair]:
     camera = read_camera(path, what)
     mapping = compute_rectification(camera)
-    changed = []
+    rectified = []
     for pair in pairs:
-        both = list(pair)
-        camera.check_size(both[side], what)
+        images = list(pair)
+        camera.check_size(images[side], what)
         if mapping is not None:
-            both[side] = mapping.apply(both[side])
-        changed.append((both[0], both[1]))
-    return changed
+            images[side] = mapping.apply(images[side])
+        rectified.append((images[0], images[1]))
+    return rectified

@@ -1,4 +1,4 @@
-"""The panels "clean" and "degraded": every row's image of every pair against the clean sources."""
+"""The panels "clean" and "degraded": the fused images of every row, measured against the clean sources."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from textdifuse_ros.errors import ImageError
 from textdifuse_ros.evaluate.methods import CLEAN, InputPair, Row, check_results, fuse_into, save_inputs
-from textdifuse_ros.evaluate.pool import spread
-from textdifuse_ros.evaluate.results import EQUAL_PSNR, Evaluation, Record, summarise
+from textdifuse_ros.evaluate.pool import map_jobs
+from textdifuse_ros.evaluate.results import EQUAL_PSNR, Evaluation, Record, summarize
 from textdifuse_ros.evaluate.sets import PairSet, read_pair
 from textdifuse_ros.image.files import Pair
 from textdifuse_ros.metrics.similarity import VIF_MIN_SIZE, psnr
@@ -26,27 +26,28 @@ Work = TypeVar("Work")
 class PanelPlan:
     """What a panel measures.
 
-    :ivar rows: of the tables; the model's have an empty folder, which it fills
-    :ivar conditions: of the degraded panel; () for the clean one
-    :ivar modeled: the rows that the model fuses
-    :ivar inputs: folder to save what the methods are given, or None
+    :ivar pairs: the pairs
+    :ivar rows: all rows of the tables
+    :ivar conditions: names of the degradations; () for the clean panel
+    :ivar model_rows: the rows fused by the model, which fills their folders
+    :ivar inputs: folder for the input images of the methods, or None
     """
 
     pairs: PairSet
     rows: tuple[Row, ...]
     conditions: tuple[str, ...] = ()
-    modeled: tuple[Row, ...] = ()
+    model_rows: tuple[Row, ...] = ()
     inputs: Path | None = None
 
     @property
     def layout(self) -> tuple[str, ...]:
-        """Sub-folders of a method's results: none in the clean panel."""
+        """Sub-folders of the results of a method; ("",) in the clean panel."""
         return (CLEAN, *self.conditions) if self.conditions else ("",)
 
 
 @dataclass(frozen=True)
 class PairJob:
-    """One pair, all rows and conditions: the work of one process at a time."""
+    """The unit of parallel work: one pair with all rows and conditions."""
 
     pair: Pair
     rows: tuple[Row, ...]
@@ -56,20 +57,21 @@ class PairJob:
 def run_pairs(
     plan: PanelPlan, fuser: Fuser | None, workers: int, progress: Callable[[], object] = lambda: None
 ) -> Evaluation:
-    """Measure the clean panel, or where the plan has conditions the degraded one.
+    """Measure the clean panel, or the degraded one if the plan has conditions.
 
-    :param fuser: fuses the rows that the plan gives to the model
-    :param workers: processes for the metrics; the model stays in this one
-    :param progress: called once for each pair measured
+    :param plan: pairs, rows and conditions
+    :param fuser: the model, for ``plan.model_rows``; None if there are none
+    :param workers: number of processes for the metrics; the model runs in this process
+    :param progress: called once per pair
     :raises FileError: a result is missing
-    :raises ImageError: an image is of another size than its pair, or an infrared one colored
+    :raises ImageError: an image has another size than its pair, or an infrared image is colored
     """
     for row in plan.rows:
-        if row.folder is not None and row not in plan.modeled:
+        if row.folder is not None and row not in plan.model_rows:
             check_results(row, plan.pairs.pairs, plan.layout)
     records = gather(measure_pair, _jobs(plan, fuser), workers, progress)
     by_condition = {
-        name: summarise([record for record in records if record.condition == name], plan.rows)
+        name: summarize([record for record in records if record.condition == name], plan.rows)
         for name in plan.conditions
     }
     return Evaluation(
@@ -78,7 +80,7 @@ def run_pairs(
         len(plan.pairs.pairs),
         plan.rows,
         records,
-        summarise(records, plan.rows),
+        summarize(records, plan.rows),
         by_condition,
     )
 
@@ -89,18 +91,23 @@ def gather(
     workers: int,
     progress: Callable[[], object],
 ) -> tuple[Record, ...]:
-    """All records of a panel in the order of the images' names, whatever the order in which they were measured.
+    """Measure all jobs and return the records sorted by image name.
 
-    :param function: gives an image's stem and its records
+    :param function: returns the stem and the records of a job
+    :param jobs: the work
+    :param workers: number of processes
+    :param progress: called once per job
     """
-    found = dict(spread(function, jobs, workers, progress))
-    return tuple(record for stem in sorted(found) for record in found[stem])
+    by_stem = dict(map_jobs(function, jobs, workers, progress))
+    return tuple(record for stem in sorted(by_stem) for record in by_stem[stem])
 
 
 def measure_pair(job: PairJob) -> tuple[str, list[Record]]:
-    """All figures of one pair.
+    """Compute all metrics of one pair.
 
-    :returns: its stem, and a record for each condition and row
+    :param job: a pair whose fused images exist
+    :returns: the stem, and one record per condition and row
+    :raises ImageError: the image is too small for the metrics
     """
     visible, infrared = read_pair(job.pair)
     stem = job.pair.stem
@@ -111,28 +118,28 @@ def measure_pair(job: PairJob) -> tuple[str, list[Record]]:
     if not job.conditions:
         inputs = InputPair(stem, "", visible, infrared)
         for row in job.rows:
-            records.append(Record("", row.name, stem, clean_metrics(inputs.fused(row), visible, infrared)))
+            records.append(Record("", row.name, stem, clean_metrics(inputs.fused_image(row), visible, infrared)))
         return stem, records
-    undegraded = InputPair(stem, CLEAN, visible, infrared)
-    own = {row.name: undegraded.fused(row) for row in job.rows}
+    clean = InputPair(stem, CLEAN, visible, infrared)
+    clean_fusion = {row.name: clean.fused_image(row) for row in job.rows}
     for condition in job.conditions:
         inputs = InputPair(stem, condition, visible, infrared)
         for row in job.rows:
-            fused = inputs.fused(row)
+            fused = inputs.fused_image(row)
             values = clean_metrics(fused, visible, infrared)
-            values["PSNR_consistency"] = min(psnr(fused, own[row.name]), EQUAL_PSNR)
+            values["PSNR_consistency"] = min(psnr(fused, clean_fusion[row.name]), EQUAL_PSNR)
             records.append(Record(condition, row.name, stem, values))
     return stem, records
 
 
 def _jobs(plan: PanelPlan, fuser: Fuser | None) -> Iterator[PairJob]:
-    """The jobs; each only once the model has fused its pair."""
+    """Fuse each pair by the model, then yield its job."""
     for pair in plan.pairs.pairs:
-        if plan.modeled or plan.inputs:
+        if plan.model_rows or plan.inputs:
             visible, infrared = read_pair(pair)
             for condition in plan.layout:
                 inputs = InputPair(pair.stem, condition, visible, infrared)
-                for row in plan.modeled:
+                for row in plan.model_rows:
                     assert fuser is not None
                     fuse_into(row, fuser, inputs, pair)
                 if plan.inputs:

@@ -1,4 +1,4 @@
-"""Plots of the report as inline SVG, written by hand: a page of its own needs no plotting library."""
+"""Plots of the report as inline SVG, without a plotting library."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ _BOTTOM = 22
 
 @dataclass(frozen=True)
 class Mark:
-    """One line of a plot.
+    """One line of an interval plot.
 
-    :ivar kind: CSS class of its color, ``method`` or ``control``
+    :ivar name: name of the row
+    :ivar interval: mean and interval
+    :ivar kind: CSS class that sets the color, ``method`` or ``control``
     """
 
     name: str
@@ -29,11 +31,13 @@ class Mark:
 
 
 def interval_plot(title: str, hint: str, marks: Sequence[Mark], digits: int) -> str:
-    """Means as points and intervals as bars, one line a row, over one axis.
+    """Draw means as points and intervals as bars, one line per row, on one axis.
 
-    :param hint: which way is better, at the right of the title
-    :param digits: behind the point of the numbers that a pointer shows
-    :returns: an ``svg`` element; its colors come from the page's CSS classes
+    :param title: name of the metric
+    :param hint: which direction is better, printed right of the title
+    :param marks: the lines; one with a NaN mean gets its name only
+    :param digits: decimals in the tooltips
+    :returns: an ``svg`` element; its colors come from the CSS classes of the page
     """
     shown = [mark for mark in marks if not math.isnan(mark.interval.mean)]
     height = _TOP + _LINE * len(marks) + _BOTTOM
@@ -55,7 +59,7 @@ def interval_plot(title: str, hint: str, marks: Sequence[Mark], digits: int) -> 
             f"{escape(mark.name)}</text>"
         )
         if mark in shown:
-            parts.append(_mark(mark, y, low, high, digits))
+            parts.append(_draw_mark(mark, y, low, high, digits))
     return "".join([*parts, "</svg>"])
 
 
@@ -63,7 +67,10 @@ def interval_plot(title: str, hint: str, marks: Sequence[Mark], digits: int) -> 
 class Point:
     """One row of a scatter plot.
 
-    :ivar kind: CSS class of its color, ``method`` or ``control``
+    :ivar name: name of the row
+    :ivar x: horizontal value
+    :ivar y: vertical value
+    :ivar kind: CSS class that sets the color, ``method`` or ``control``
     """
 
     name: str
@@ -72,11 +79,13 @@ class Point:
     kind: str
 
 
-def scatter_plot(title: str, across: str, up: str, points: Sequence[Point]) -> str:
-    """Rows as named points over two figures.
+def scatter_plot(title: str, x_label: str, y_label: str, points: Sequence[Point]) -> str:
+    """Draw rows as named points over two metrics.
 
-    :param across: what the horizontal axis is, and which way is better
-    :param up: likewise of the vertical one
+    :param title: heading
+    :param x_label: name of the horizontal axis, and which direction is better
+    :param y_label: likewise for the vertical axis
+    :param points: the rows; those with NaN are left out
     :returns: an ``svg`` element
     """
     points = [point for point in points if math.isfinite(point.x) and math.isfinite(point.y)]
@@ -84,8 +93,8 @@ def scatter_plot(title: str, across: str, up: str, points: Sequence[Point]) -> s
     parts = [
         f'<svg class="plot" viewBox="0 0 {_WIDTH} 266" role="img" aria-label="{escape(title)}">',
         f'<text class="plot-title" x="0" y="14">{escape(title)}</text>',
-        f'<text class="plot-hint" x="0" y="31">{escape(up)}</text>',
-        f'<text class="plot-hint" x="{_WIDTH}" y="{bottom + 16}" text-anchor="end">{escape(across)}</text>',
+        f'<text class="plot-hint" x="0" y="31">{escape(y_label)}</text>',
+        f'<text class="plot-hint" x="{_WIDTH}" y="{bottom + 16}" text-anchor="end">{escape(x_label)}</text>',
     ]
     if not points:
         return "".join([*parts, "</svg>"])
@@ -93,8 +102,8 @@ def scatter_plot(title: str, across: str, up: str, points: Sequence[Point]) -> s
     low_y, high_y, ticks_y = _axis([point.y for point in points])
 
     def place(x: float, y: float) -> tuple[float, float]:
-        along, upward = (x - low_x) / (high_x - low_x), (y - low_y) / (high_y - low_y)
-        return left + along * (right - left), bottom - upward * (bottom - top)
+        across, up = (x - low_x) / (high_x - low_x), (y - low_y) / (high_y - low_y)
+        return left + across * (right - left), bottom - up * (bottom - top)
 
     for tick in ticks_x:
         x, _ = place(tick, low_y)
@@ -104,12 +113,12 @@ def scatter_plot(title: str, across: str, up: str, points: Sequence[Point]) -> s
         _, y = place(low_x, tick)
         parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick" x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
-    parts += _named([(point, *place(point.x, point.y)) for point in points])
+    parts += _draw_points([(point, *place(point.x, point.y)) for point in points])
     return "".join([*parts, "</svg>"])
 
 
-def _named(points: Sequence[tuple[Point, float, float]]) -> list[str]:
-    """The points of a scatter plot with their names, which give way downwards where they would overlap."""
+def _draw_points(points: Sequence[tuple[Point, float, float]]) -> list[str]:
+    """Draw the points of a scatter plot; names that would overlap are moved down."""
     parts = []
     taken: list[tuple[float, float]] = []
     for point, x, y in sorted(points, key=lambda item: item[2]):
@@ -125,7 +134,7 @@ def _named(points: Sequence[tuple[Point, float, float]]) -> list[str]:
     return parts
 
 
-def _mark(mark: Mark, y: float, low: float, high: float, digits: int) -> str:
+def _draw_mark(mark: Mark, y: float, low: float, high: float, digits: int) -> str:
     middle = _place(mark.interval.mean, low, high)
     ends = (mark.interval.low, mark.interval.high)
     words = f"{mark.name}: {mark.interval.mean:.{digits}f}"
@@ -147,7 +156,7 @@ def _number(tick: float) -> str:
 
 
 def _axis(values: Sequence[float]) -> tuple[float, float, list[float]]:
-    """Ends and round ticks of an axis that holds all values; those that are not finite do not count."""
+    """Return the ends and round ticks of an axis that spans all finite values."""
     ends = [value for value in values if math.isfinite(value)]
     low, high = min(ends), max(ends)
     if high - low < 1e-9:
@@ -156,7 +165,7 @@ def _axis(values: Sequence[float]) -> tuple[float, float, list[float]]:
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw)
     first, last = math.floor(low / step), math.ceil(high / step)
-    # Not the whole of the outermost steps: half a plot would be empty at times.
+    # The axis does not extend to the outermost ticks: that could leave half of the plot empty.
     margin = (high - low) * 0.04
     ticks = [step * n for n in range(first, last + 1) if low - margin <= step * n <= high + margin]
     return low - margin, high + margin, ticks

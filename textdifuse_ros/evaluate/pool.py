@@ -1,4 +1,4 @@
-"""Work spread over processor cores."""
+"""Parallel work on several processor cores."""
 
 from __future__ import annotations
 
@@ -18,24 +18,27 @@ Result = TypeVar("Result")
 
 
 def available_cores() -> int:
-    """How many processor cores this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def spread(
+def map_jobs(
     function: Callable[[Job], Result],
     jobs: Iterable[Job],
     workers: int,
     progress: Callable[[], object] = lambda: None,
 ) -> Iterator[Result]:
-    """The results of all jobs, in no particular order.
+    """Yield ``function(job)`` for all jobs, in no particular order.
 
-    The jobs are taken one by one while earlier ones are under way, so that an iterator may take its time to make them.
-    With one worker the jobs are done in this process.
+    Jobs are taken from the iterator while earlier ones run, so that the iterator may do work of its own. With one
+    worker everything runs in this process.
 
-    :param function: of a module's top level, as it is called in other processes
-    :param progress: called once for each job done
-    :raises Exception: the first that a job raises; jobs not begun are dropped
+    :param function: a top-level function of a module, since other processes call it
+    :param jobs: the arguments of ``function``
+    :param workers: number of processes, 1 to 1024
+    :param progress: called once per finished job
+    :raises ConfigError: ``workers`` is out of range
+    :raises Exception: the first exception of a job; jobs that have not started are dropped
     """
     check_number("--jobs", workers, 1, 1024, integer=True)
     if workers == 1:
@@ -44,14 +47,14 @@ def spread(
             progress()
             yield result
         return
-    # Not forked: a fork of a process whose PyTorch has threads may hang.
+    # spawn, not fork: forking a process with PyTorch threads may deadlock.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _start)
+    pool = ProcessPoolExecutor(workers, context, _init_worker)
     try:
         pending: list[Future[Result]] = []
         for job in jobs:
             pending.append(_submit(pool, function, job, progress))
-            # While jobs are still being made, so that an error is not found out at the very end.
+            # Collect results while jobs are still being created, so that an error surfaces early.
             for future in [future for future in pending if future.done()]:
                 pending.remove(future)
                 yield future.result()
@@ -65,12 +68,12 @@ def _submit(
     pool: ProcessPoolExecutor, function: Callable[[Job], Result], job: Job, progress: Callable[[], object]
 ) -> Future[Result]:
     future = pool.submit(function, job)
-    # A job that is dropped is done, too, as its future sees it.
+    # A cancelled future also calls back.
     future.add_done_callback(lambda done: None if done.cancelled() else progress())
     return future
 
 
-def _start() -> None:
+def _init_worker() -> None:
     cv2.setNumThreads(1)
-    # Ctrl-C reaches the whole group; only the parent is to speak of it.
+    # Ctrl-C reaches the whole process group; only the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

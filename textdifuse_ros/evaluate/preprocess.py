@@ -1,7 +1,7 @@
-"""The pre-processing of the rows ``NAME+pre``: what OpenCV does about noise, color and darkness before any fusion.
+"""The pre-processing of the rows ``NAME+pre``: denoising, white balance and low-light enhancement by OpenCV.
 
-Each step looks at the image and does nothing where there is nothing to do, as a careful user would set it up: a
-blind chain of filters would be an easy opponent.
+Each step measures the image and is skipped if it is not needed, as a careful user would configure it: an unconditional
+chain of filters would be too weak a baseline.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ import numpy as np
 
 SUFFIX = "+pre"
 NOISE_FLOOR = 3.0
-"""Noise [levels] below which an image is taken as clean."""
+"""Noise level below which an image counts as clean [levels]."""
 TARGET_LUMA = 110.0
-"""Mean luma up to which a dark image is raised."""
+"""Mean luma to which a dark image is brightened [levels]."""
 LARGEST_GAIN = 3.0
-"""Of a color channel in the white balance."""
+"""Maximum gain of a color channel in the white balance; its inverse is the minimum."""
 
 
 def preprocess(visible: np.ndarray, infrared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Denoise both images, balance the visible one's white, raise it where it is dark.
+    """Denoise both images; white-balance the visible image and brighten it if it is dark.
 
     :param visible: uint8 [H, W, 3] RGB
     :param infrared: uint8 [H, W]
-    :returns: like the arguments
+    :returns: both images, same types and shapes
     """
     visible = enhance_low_light(balance_white(denoise(visible)))
     return visible, denoise(infrared)
 
 
 def noise_level(grey: np.ndarray) -> float:
-    """Standard deviation of white noise in an image [levels]: Immerkaer's mask, with the median for the mean.
+    """Estimate the standard deviation of white noise [levels] (Immerkaer 1996, with the median instead of the mean).
 
     :param grey: uint8 [H, W]
     """
@@ -41,9 +41,9 @@ def noise_level(grey: np.ndarray) -> float:
 
 
 def denoise(image: np.ndarray) -> np.ndarray:
-    """Non-local means (Buades et al. 2005, OpenCV), by 1.2 times the measured noise; a clean image is left alone.
+    """Denoise by non-local means (Buades et al. 2005) with 1.2 times the measured noise; skip clean images.
 
-    :param image: uint8 [H, W] or [H, W, 3]
+    :param image: uint8 [H, W] or [H, W, 3] RGB
     """
     grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     sigma = noise_level(grey)
@@ -55,7 +55,7 @@ def denoise(image: np.ndarray) -> np.ndarray:
 
 
 def balance_white(visible: np.ndarray) -> np.ndarray:
-    """Grey world: one gain a channel, so that their means agree.
+    """White-balance by the grey-world assumption: one gain per channel makes their means equal.
 
     :param visible: uint8 [H, W, 3] RGB
     """
@@ -65,7 +65,7 @@ def balance_white(visible: np.ndarray) -> np.ndarray:
 
 
 def enhance_low_light(visible: np.ndarray) -> np.ndarray:
-    """Gamma on the luma of a dark image, up to a mean of 110, then CLAHE (limit 1.5); others are left alone.
+    """Brighten the luma of a dark image by gamma to a mean of about 110, then CLAHE (limit 1.5); skip bright images.
 
     :param visible: uint8 [H, W, 3] RGB
     """

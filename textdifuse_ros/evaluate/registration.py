@@ -1,9 +1,9 @@
-"""What registration gives back of a fusion whose infrared camera was moved: a measurement on aligned pairs.
+"""How much fusion quality registration recovers, measured on aligned pairs.
 
-The infrared images of aligned pairs are moved by a known displacement, the homography is estimated from the moved
-pairs alone (:mod:`textdifuse_ros.image.calibration`), and the pairs are fused aligned, moved, and registered. Each
-result is compared with the *aligned* sources by Qabf. What the displacement pushes out of the infrared image is lost;
-the figures over the whole image contain that loss, those of the common view do not.
+The infrared images of aligned pairs are displaced by a known homography, which is then estimated from the displaced
+pairs alone (:mod:`textdifuse_ros.image.calibration`). The pairs are fused aligned, displaced, and registered, and each
+result is compared with the *aligned* sources by Qabf. Image content displaced out of view is lost: figures over the
+whole image include that loss, those over the common view do not.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ if TYPE_CHECKING:
     from textdifuse_ros.fusion.fuser import Fuser
 
 Pair = tuple[np.ndarray, np.ndarray]
-"""Aligned: visible uint8 [H, W, 3] RGB, infrared uint8 [H, W]."""
+"""An aligned pair: visible uint8 [H, W, 3] RGB, infrared uint8 [H, W]."""
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """Means over the pairs.
+    """Results of one displacement, means over the pairs.
 
-    :ivar displacement: in words
-    :ivar error_px: largest distance over the image between the homography found and the true one [pixels]
-    :ivar qabf: ``aligned``, ``moved``, ``registered``, over the whole image
-    :ivar qabf_common: the same over what both cameras see
+    :ivar displacement: the displacement as given by the user
+    :ivar model: the transform that was fitted
+    :ivar error_px: largest distance over the image between the estimated and the true homography [pixels]
+    :ivar qabf: ``aligned``, ``moved`` and ``registered``, over the whole image
+    :ivar qabf_common: the same over the common view of both cameras
     """
 
     displacement: str
@@ -47,45 +48,50 @@ class Recovery:
 
     @property
     def loss(self) -> float:
-        """Share of Qabf that is lost after registration, over the whole image."""
+        """Share of Qabf lost after registration, over the whole image."""
         return 1 - self.qabf["registered"] / self.qabf["aligned"]
 
 
 def parse_displacement(text: str, size: tuple[int, int]) -> np.ndarray:
-    """The homography moved pixel -> aligned pixel of ``DX,DY[,DEGREES[,SCALE]]``.
+    """Parse a displacement to the homography from displaced to aligned pixels, float64 [3, 3].
 
-    :param size: width and height, about whose center is turned and scaled [pixels]
-    :raises ConfigError: no such numbers
+    :param text: ``DX,DY[,DEGREES[,SCALE]]``
+    :param size: width and height; rotation and scale are about the image center [pixels]
+    :raises ConfigError: not such numbers
     """
     try:
-        x, y, *turned = (float(part) for part in text.split(","))
-        degrees, scale = (*turned, *(0.0, 1.0)[len(turned) :])
+        x, y, *rest = (float(part) for part in text.split(","))
+        degrees, scale = (*rest, *(0.0, 1.0)[len(rest) :])
     except ValueError as error:
         raise ConfigError("--check", "DX,DY[,DEGREES[,SCALE]]", repr(text)) from error
-    turn = cv2.getRotationMatrix2D(((size[0] - 1) / 2, (size[1] - 1) / 2), degrees, scale)
-    if not np.isfinite(turn).all() or scale <= 0 or not math.isfinite(x + y):
+    rotation = cv2.getRotationMatrix2D(((size[0] - 1) / 2, (size[1] - 1) / 2), degrees, scale)
+    if not np.isfinite(rotation).all() or scale <= 0 or not math.isfinite(x + y):
         raise ConfigError("--check", "finite numbers, the scale above 0", repr(text))
-    return np.vstack((turn + np.array([[0, 0, x], [0, 0, y]]), [0, 0, 1]))
+    return np.vstack((rotation + np.array([[0, 0, x], [0, 0, y]]), [0, 0, 1]))
 
 
-def recover(
+def measure_recovery(
     pairs: Sequence[Pair],
     displacement: np.ndarray,
     fuser: Fuser,
     transform: str = "auto",
-    words: str = "",
+    label: str = "",
     progress: Callable[[], object] = lambda: None,
     aligned: dict[int, np.ndarray] | None = None,
 ) -> Recovery:
     """Displace, estimate, register, fuse and measure.
 
-    :param displacement: see :func:`parse_displacement`
-    :param transform: as ``model`` of :func:`.estimate_homography`
-    :param progress: called after each pair
-    :param aligned: fused aligned pairs by index, filled where empty; to be handed on to the next displacement
+    :param pairs: aligned pairs
+    :param displacement: float64 [3, 3], see :func:`parse_displacement`
+    :param fuser: the model
+    :param transform: ``model`` of :func:`.estimate_homography`
+    :param label: name of the displacement in the result
+    :param progress: called once per pair
+    :param aligned: cache of the fused aligned pairs by index; pass the same dictionary for every displacement
+    :raises CalibrationError: no homography aligns the images
     """
     back = np.linalg.inv(displacement)
-    moved = [_moved(infrared, back) for _, infrared in pairs]
+    moved = [_displace(infrared, back) for _, infrared in pairs]
     lumas = [cv2.cvtColor(visible, cv2.COLOR_RGB2GRAY) for visible, _ in pairs]
     found = estimate_homography(list(zip(lumas, moved, strict=True)), transform)
     config = SensorConfig(registration="homography", infrared_homography=tuple(found.homography.reshape(-1).tolist()))
@@ -99,15 +105,15 @@ def recover(
             aligned[index] = fuser.fuse(visible, infrared).image
         results = [aligned[index], fuser.fuse(visible, other).image, fuser.fuse(visible, registered).image]
         sources = lumas[index], infrared
-        inner = _inner(size, displacement)
+        inner = _common_view(size, displacement)
         greys = [cv2.cvtColor(result, cv2.COLOR_RGB2GRAY) for result in results]
         whole.append([qabf(grey, *sources) for grey in greys])
         common.append([qabf(grey[inner], *(source[inner] for source in sources)) for grey in greys])
         progress()
-    return Recovery(words, found.model, _error(displacement, found.homography, pairs), _means(whole), _means(common))
+    return Recovery(label, found.model, _error(displacement, found.homography, pairs), _means(whole), _means(common))
 
 
-def _moved(infrared: np.ndarray, back: np.ndarray) -> np.ndarray:
+def _displace(infrared: np.ndarray, back: np.ndarray) -> np.ndarray:
     size = (infrared.shape[1], infrared.shape[0])
     return cv2.warpPerspective(infrared, back, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
@@ -116,16 +122,16 @@ def _corners(size: tuple[int, int]) -> np.ndarray:
     return np.array([[x, y] for x in (0, size[0] - 1) for y in (0, size[1] - 1)], np.float64)
 
 
-def _inner(size: tuple[int, int], displacement: np.ndarray) -> tuple[slice, slice]:
-    """The image without a border as wide as its corners are moved."""
+def _common_view(size: tuple[int, int], displacement: np.ndarray) -> tuple[slice, slice]:
+    """Return the image without a border as wide as the displacement of its corners."""
     corners = _corners(size)
     x, y = np.ceil(np.abs(apply_homography(displacement, corners) - corners).max(0)).astype(int)
     return slice(y, size[1] - y), slice(x, size[0] - x)
 
 
-def _error(true: np.ndarray, found: np.ndarray, pairs: Sequence[Pair]) -> float:
+def _error(true: np.ndarray, estimated: np.ndarray, pairs: Sequence[Pair]) -> float:
     corners = np.concatenate([_corners((visible.shape[1], visible.shape[0])) for visible, _ in pairs])
-    return round(float(np.hypot(*(apply_homography(found @ np.linalg.inv(true), corners) - corners).T).max()), 3)
+    return round(float(np.hypot(*(apply_homography(estimated @ np.linalg.inv(true), corners) - corners).T).max()), 3)
 
 
 def _means(rows: list[list[float]]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What an evaluation measured, and what may be concluded from it."""
+"""Results of an evaluation, and the conclusions they allow."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from textdifuse_ros.evaluate.methods import Row
 from textdifuse_ros.evaluate.statistics import Interval, bootstrap_interval
 
 EQUAL_PSNR = 100.0
-"""What two equal images count as [dB]: infinity would be the mean of whatever it enters."""
+"""PSNR of two equal images [dB]; infinity would make every mean infinite."""
 
 UNDEFINED = (
-    "(3 of 4) behind a figure: it is defined for so many only. Such a row does not lead one that is defined for more."
+    "(3 of 4) after a figure: it is defined for 3 of 4 only. Such a row never ranks above one that is defined for more."
 )
-"""Stands beside tables in which there are such figures."""
+"""Printed beside tables with such figures."""
 
 REFERENCES = ("max", "max+noise15")
-"""The controls with which every method is compared image by image."""
+"""The controls that every method is compared with, image by image."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a figure is shown and read.
+    """How a metric is displayed and read.
 
+    :ivar name: name in all outputs
     :ivar meaning: one sentence with the unit
-    :ivar better: 1 where more is better, -1 where less is, 0 where neither
-    :ivar digits: behind the point, in tables
+    :ivar better: 1 if higher is better, -1 if lower is, 0 if neither
+    :ivar digits: decimals in tables
     """
 
     name: str
@@ -38,14 +39,14 @@ class Metric:
 
 _METRICS = (
     Metric("EN", "Entropy of the fused grey image [bit]. Noise raises it.", digits=2),
-    Metric("AG", "Average gradient [levels a pixel], 0 to 255. Noise and halos raise it.", digits=2),
+    Metric("AG", "Average gradient [levels per pixel], 0 to 255. Noise and halos raise it.", digits=2),
     Metric("SD", "Standard deviation of the fused grey image [levels]. Clipping and noise raise it.", digits=2),
-    Metric("SCD", "Sum of the correlations of differences, at most 2. A plain sum of the sources comes near it."),
+    Metric("SCD", "Sum of the correlations of differences, at most 2. The plain sum of the sources comes close."),
     Metric("VIF", "Visual information fidelity (pixel domain), visible plus infrared. A copy of one source gets 1."),
-    Metric("VIF_visible", "The part of VIF that compares with the clean visible image."),
-    Metric("VIF_infrared", "The part of VIF that compares with the clean infrared image."),
-    Metric("VIF_min", "The lesser of the two parts, image by image. A copy of one source gains nothing."),
-    Metric("Qabf", "Edges carried over from either source (Xydeas and Petrovic), 0 to 1."),
+    Metric("VIF_visible", "The term of VIF for the clean visible image."),
+    Metric("VIF_infrared", "The term of VIF for the clean infrared image."),
+    Metric("VIF_min", "The smaller of the two terms, per image. A copy of one source gains nothing."),
+    Metric("Qabf", "Edges transferred from either source (Xydeas and Petrovic), 0 to 1."),
     Metric("SSIM", "Structural similarity to the clean sources, mean of both, at most 1."),
     Metric(
         "PSNR_consistency",
@@ -53,25 +54,27 @@ _METRICS = (
         "images count as 100. A method that ignores its input gains by it.",
         digits=2,
     ),
-    Metric("dE00", "Chroma error, CIEDE2000 against the clean visible image with its luma. Less is better.", -1, 2),
-    Metric("flicker", "Mean change [levels] from frame to frame along the scene's motion. Less is better.", -1, 2),
-    Metric("contrast", "Contrast of the objects [levels]: luma inside against a ring of 10 px around.", digits=2),
-    Metric("contrast_plain", "The same in the image made without the text.", 0, 2),
-    Metric("gain", "Contrast of the objects with the text over that without, minus 1."),
-    Metric("changed_outside", "Share of the pixels outside the objects that the text changed. Must be 0.", -1, 6),
+    Metric("dE00", "Chroma error, CIEDE2000 against the clean visible image with its luma. Lower is better.", -1, 2),
+    Metric("flicker", "Mean change [levels] from frame to frame along the scene's motion. Lower is better.", -1, 2),
+    Metric("contrast", "Contrast of the objects [levels]: mean luma inside against a ring of 10 px around.", digits=2),
+    Metric("contrast_plain", "The same in the image fused without the text.", 0, 2),
+    Metric("gain", "Contrast of the objects with the text divided by that without, minus 1."),
+    Metric("changed_outside", "Share of the pixels outside the objects that differ with the text. Must be 0.", -1, 6),
     Metric("largest_outside", "Largest change outside the objects [levels]. Must be 0.", -1, 0),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
-"""Every figure that a panel may report, in the order of the tables."""
+"""Every metric that a panel may report, in the order of the tables."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """The figures of one image, or of one object in it.
+    """The metrics of one image, or of one object in it.
 
-    :ivar condition: of the degraded panel, else ""
-    :ivar stem: the image's name
-    :ivar number: of the object, from 1; 0 for the image
+    :ivar condition: name of the degradation in the degraded panel, else ""
+    :ivar row: name of the row
+    :ivar stem: name of the image without suffix
+    :ivar values: by name of the metric
+    :ivar number: number of the object, from 1; 0 for the image
     """
 
     condition: str
@@ -82,7 +85,7 @@ class Record:
 
     @property
     def name(self) -> str:
-        """Of the image, or of the object: ``STEM#NUMBER``."""
+        """Name of the image, or of the object: ``STEM#NUMBER``."""
         return f"{self.stem}#{self.number}" if self.number else self.stem
 
 
@@ -91,8 +94,8 @@ class Table:
     """Means with their intervals.
 
     :ivar rows: by name of row and metric
-    :ivar leaders: the best row of each metric that two or more rows have, as :func:`first` finds it
-    :ivar proves_nothing: metrics that a control leads, alone or together with others
+    :ivar leaders: the best row of each metric that at least two rows have, see :func:`best_row`
+    :ivar proves_nothing: metrics on which a control ranks first, alone or tied
     """
 
     rows: dict[str, dict[str, Interval]]
@@ -109,10 +112,15 @@ class Table:
 class Evaluation:
     """One run of one panel over one set.
 
-    :ivar table: over all images; in the degraded panel over all conditions too
-    :ivar conditions: a table for each condition of the degraded panel
-    :ivar about: what was measured with what, for people: name to text
-    :ivar notes: sentences that belong beside the tables
+    :ivar panel: name of the panel
+    :ivar set_name: name of the set
+    :ivar pairs: number of pairs
+    :ivar rows: the rows in order
+    :ivar records: the metrics of every image
+    :ivar table: means over all images, in the degraded panel also over all conditions
+    :ivar conditions: one table per condition of the degraded panel
+    :ivar about: what was measured, for readers: names and values
+    :ivar notes: sentences printed beside the tables
     """
 
     panel: str
@@ -127,72 +135,87 @@ class Evaluation:
 
     @property
     def mean_over(self) -> str:
-        """What a mean is taken over, in words; its interval is over images always."""
-        return "objects (of what is outside them: over the images)" if self.panel == "text" else "images"
+        """What a mean is taken over, in words; the interval is always over images."""
+        return "objects (what is outside them: over the images)" if self.panel == "text" else "images"
 
     @property
     def partly_undefined(self) -> bool:
-        """Whether some figure is over fewer images than there are."""
+        """Whether some mean leaves out undefined values."""
         tables = (self.table, *self.conditions.values())
         return any(figure.undefined for table in tables for row in table.rows.values() for figure in row.values())
 
 
-def summarise(records: Iterable[Record], rows: Sequence[Row]) -> Table:
-    """Mean and bootstrap interval of every row and metric.
+def summarize(records: Iterable[Record], rows: Sequence[Row]) -> Table:
+    """Compute mean and bootstrap interval of every row and metric, and rank the rows.
 
-    An image that has several records of one row (one for each condition) counts once, with their mean: the interval
-    is over images. So it is where the mean is over objects. A value that is not defined (NaN) leaves the mean and is
-    counted in it; a mean over conditions is not defined where one of them is not.
+    An image with several records of one row (one per condition) counts once, with their mean: the interval is over
+    images, also where the mean is over objects. An undefined value (NaN) is left out of the mean and counted. A mean
+    over conditions is undefined if the value under one of them is.
+
+    :param records: the metrics of every image
+    :param rows: the rows of the table
     """
     values: dict[str, dict[str, _Values]] = {row.name: {} for row in rows}
     for record in records:
         for metric, value in record.values.items():
             values[record.row].setdefault(metric, {}).setdefault((record.stem, record.number), []).append(value)
-    table = {row: {metric: _interval(found) for metric, found in metrics.items()} for row, metrics in values.items()}
+    table = {row: {name: _interval(images) for name, images in metrics.items()} for row, metrics in values.items()}
     return rank(table, rows)
 
 
 def differences(records: Sequence[Record], row: str, reference: str) -> dict[str, Interval]:
-    """How far a row is ahead of another, image by image: mean difference and interval of each common metric.
+    """Compute the mean paired difference of a row to another, with interval, for each common metric.
 
-    :returns: by metric, the row's figure minus the reference's; over objects where the metric is of objects
+    :param records: the metrics of every image
+    :param row: name of the row
+    :param reference: name of the row to subtract
+    :returns: by metric, ``row`` minus ``reference``, paired by image, or by object for metrics of objects
     """
-    apart: dict[str, _Values] = {}
-    known = {
+    paired: dict[str, _Values] = {}
+    subtracted = {
         (record.condition, record.stem, record.number): record.values for record in records if record.row == reference
     }
     for record in records:
-        other = known.get((record.condition, record.stem, record.number), {})
+        other = subtracted.get((record.condition, record.stem, record.number), {})
         if record.row == row:
             for metric in record.values.keys() & other.keys():
                 difference = record.values[metric] - other[metric]
-                apart.setdefault(metric, {}).setdefault((record.stem, record.number), []).append(difference)
-    return {metric: _interval(apart[metric]) for metric in METRICS if metric in apart}
+                paired.setdefault(metric, {}).setdefault((record.stem, record.number), []).append(difference)
+    return {metric: _interval(paired[metric]) for metric in METRICS if metric in paired}
 
 
 def rank(table: dict[str, dict[str, Interval]], rows: Sequence[Row]) -> Table:
-    """Find the leader of every metric, and which of them a control leads."""
+    """Find the best row of every metric, and the metrics on which a control ranks first.
+
+    :param table: means by name of row and metric
+    :param rows: the rows in order; the first of several equal ones leads
+    """
     leaders: dict[str, str] = {}
-    nothing = []
+    proves_nothing = []
     for metric in METRICS.values():
         having = [row for row in rows if not math.isnan(_mean_of(table, row, metric.name))]
-        if not metric.better or len(having) < 2:  # nobody leads alone
+        if not metric.better or len(having) < 2:  # a single row does not lead
             continue
-        leaders[metric.name] = first(table, rows, metric.name)
+        leaders[metric.name] = best_row(table, rows, metric.name)
         best = table[leaders[metric.name]][metric.name]
         for row in having:
             figure = table[row.name][metric.name]
             if row.is_control and (figure.mean, figure.undefined) == (best.mean, best.undefined):
-                nothing.append(metric.name)
+                proves_nothing.append(metric.name)
                 break
-    return Table(table, leaders, tuple(nothing))
+    return Table(table, leaders, tuple(proves_nothing))
 
 
-def first(table: dict[str, dict[str, Interval]], rows: Sequence[Row], metric: str) -> str:
-    """The name of the row that is best in a metric; "" where no row has it.
+def best_row(table: dict[str, dict[str, Interval]], rows: Sequence[Row], metric: str) -> str:
+    """Find the row with the best mean of a metric.
 
-    Only rows compete that are undefined for the fewest images: a mean over some of the images says nothing about
-    who is better on all of them.
+    Only the rows that are undefined for the fewest images compete: a mean over some of the images says nothing about
+    which row is better on all of them.
+
+    :param table: means by name of row and metric
+    :param rows: the rows that compete
+    :param metric: name of the metric
+    :returns: name of the row, "" if no row has the metric
     """
     means = {row.name: _mean_of(table, row, metric) for row in rows}
     having = [name for name, mean in means.items() if not math.isnan(mean)]
@@ -202,7 +225,7 @@ def first(table: dict[str, dict[str, Interval]], rows: Sequence[Row], metric: st
 
 
 _Values = dict[tuple[str, int], list[float]]
-"""Figures by image and number of the object; several where there are conditions."""
+"""Values by image and number of the object, one per condition."""
 
 
 def _mean_of(table: dict[str, dict[str, Interval]], row: Row, metric: str) -> float:
@@ -212,6 +235,6 @@ def _mean_of(table: dict[str, dict[str, Interval]], row: Row, metric: str) -> fl
 def _interval(values: _Values) -> Interval:
     images: dict[str, list[float]] = {}
     for stem, number in sorted(values):
-        found = values[stem, number]
-        images.setdefault(stem, []).append(sum(found) / len(found))
+        of_conditions = values[stem, number]
+        images.setdefault(stem, []).append(sum(of_conditions) / len(of_conditions))
     return bootstrap_interval(list(images.values()))

@@ -1,4 +1,4 @@
-"""One evaluation from beginning to end: the rows, the panel, the report."""
+"""One evaluation from start to end: rows, panel, report."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 from textdifuse_ros import __version__
 from textdifuse_ros.data.conditions import CONDITIONS
 from textdifuse_ros.errors import ConfigError, FileError
-from textdifuse_ros.evaluate.highlight import PLAIN, Objects, labeled, run_text
+from textdifuse_ros.evaluate.highlight import PLAIN, Objects, run_text, select_labeled
 from textdifuse_ros.evaluate.images import Example, choose_examples, make_example
 from textdifuse_ros.evaluate.methods import MODEL, PRE, Row, control_rows, input_folders
 from textdifuse_ros.evaluate.panels import PanelPlan, run_pairs
 from textdifuse_ros.evaluate.report import write_report
 from textdifuse_ros.evaluate.results import Evaluation
-from textdifuse_ros.evaluate.sequence import EACH, run_video, with_gain
-from textdifuse_ros.evaluate.sets import PairSet, limited
+from textdifuse_ros.evaluate.sequence import EACH, apply_gain, run_video
+from textdifuse_ros.evaluate.sets import PairSet, limit_pairs
 
 if TYPE_CHECKING:
     from textdifuse_ros.fusion.fuser import Fuser
@@ -29,19 +29,22 @@ PANELS = ("clean", "degraded", "video", "text")
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be measured.
+    """What to measure.
 
-    :ivar limit: measure only so many pairs, see :func:`selected`; 0 for all
-    :ivar methods: rows whose results lie in folders
-    :ivar preprocessed: names of controls, or the model's, that get a row ``NAME+pre``
-    :ivar conditions: of the degraded panel; () for all
-    :ivar workers: processes
-    :ivar fused: folder where the model's images stay, below it one folder a row; None for a temporary one
-    :ivar inputs: folder to save what the methods are given (clean and degraded panel), or None
-    :ivar objects: boxes or masks, for the text panel
-    :ivar strength: of the objects in the model's images, for the text panel
+    :ivar pairs: the set
+    :ivar panel: one of :data:`PANELS`
+    :ivar limit: maximum number of pairs, see :func:`select_pairs`; 0 for all
+    :ivar methods: rows whose results are read from folders
+    :ivar preprocessed: names of controls, or of the model, that get a row ``NAME+pre``
+    :ivar conditions: degradations of the degraded panel; () for all
+    :ivar workers: number of processes for the metrics
+    :ivar fused: folder for the images of the model, one sub-folder per row; None for a temporary one
+    :ivar inputs: folder for the input images of the methods (clean and degraded panel), or None
+    :ivar objects: labeled objects, for the text panel
+    :ivar strength: strength of the objects for the model, in [-1, 2], for the text panel
     :ivar report: folder of the report, or None
-    :ivar examples: scenes in the report; in the degraded panel one a condition, unless this is 0
+    :ivar examples: number of scenes in the report; in the degraded panel one per condition, unless this is 0
+    :ivar about: further names and values for the report
     """
 
     pairs: PairSet
@@ -60,16 +63,17 @@ class Request:
     about: tuple[tuple[str, str], ...] = ()
 
 
-def selected(request: Request) -> PairSet:
-    """The pairs that are measured: of the text panel those with objects; of the video panel's the first ones.
+def select_pairs(request: Request) -> PairSet:
+    """Select the pairs to measure: in the text panel those with objects, in the video panel the first ones.
 
-    :raises FileError: the objects have no folder, or no pair has objects
+    :param request: what to measure
+    :raises FileError: the folder of the objects is missing, or no pair has objects
     """
     pairs = request.pairs
     if request.panel == "text" and request.objects is not None:
-        pairs = labeled(pairs, request.objects)
-    # Frames that do not follow one another are no sequence.
-    return limited(pairs, request.limit, first=request.panel == "video")
+        pairs = select_labeled(pairs, request.objects)
+    # A sequence consists of consecutive frames.
+    return limit_pairs(pairs, request.limit, first=request.panel == "video")
 
 
 def run(
@@ -78,22 +82,23 @@ def run(
     progress: Callable[[], object] = lambda: None,
     measured: Callable[[Evaluation], object] = lambda _: None,
 ) -> Evaluation:
-    """Measure a panel, and write its report where one is asked for.
+    """Measure a panel, and write its report if requested.
 
-    :param fuser: the model under test, or None for none
-    :param progress: called once for each pair (in the video panel: frame after the first) measured
-    :param measured: called with the figures before the report is written, so that they are not lost where it cannot be
-    :raises ConfigError: options that do not go together
-    :raises FileError: an image is missing or unreadable, images would be saved over those that are read, or a file
-        cannot be written
-    :raises ImageError: an image of another size than its pair, or a colored infrared one
+    :param request: what to measure
+    :param fuser: the model under test, or None
+    :param progress: called once per measured pair (in the video panel: per frame after the first)
+    :param measured: called with the results before the report is written, so that a failed write does not lose them
+    :raises ConfigError: options that exclude each other
+    :raises FileError: an image is missing or unreadable, an input image would be overwritten, or a file cannot be
+        written
+    :raises ImageError: an image has another size than its pair, or an infrared image is colored
     """
     _check(request, fuser)
     unlabeled: set[str] = set()
     if request.objects is not None:
-        known = labeled(request.pairs, request.objects)
-        unlabeled = {pair.stem for pair in request.pairs.pairs} - {pair.stem for pair in known.pairs}
-    request = replace(request, pairs=selected(request))
+        labeled = select_labeled(request.pairs, request.objects)
+        unlabeled = {pair.stem for pair in request.pairs.pairs} - {pair.stem for pair in labeled.pairs}
+    request = replace(request, pairs=select_pairs(request))
     with ExitStack() as stack:
         folder = request.fused
         if fuser is not None and folder is None:
@@ -102,7 +107,7 @@ def run(
         _check_targets(request, plan)
         if request.panel == "video":
             mapped = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="textdifuse-")))
-            plan = replace(plan, pairs=with_gain(plan.pairs, mapped))
+            plan = replace(plan, pairs=apply_gain(plan.pairs, mapped))
             evaluation = run_video(plan, fuser, request.workers, progress)
         elif request.panel == "text":
             assert request.objects is not None
@@ -111,8 +116,8 @@ def run(
             evaluation = run_pairs(plan, fuser, request.workers, progress)
         if unlabeled:
             names = ", ".join(sorted(unlabeled))
-            left = f"Left out for want of labeled objects: {len(unlabeled)} images ({names})."
-            evaluation = replace(evaluation, notes=(*evaluation.notes, left))
+            note = f"Left out, without labeled objects: {len(unlabeled)} images ({names})."
+            evaluation = replace(evaluation, notes=(*evaluation.notes, note))
         evaluation = replace(evaluation, about=_about(request, evaluation, fuser))
         measured(evaluation)
         if request.report:
@@ -133,8 +138,9 @@ def _check(request: Request, fuser: Fuser | None) -> None:
             if value:
                 raise ConfigError(option, "given with --panel clean or degraded", f"--panel {request.panel}")
     if fuser is None:
-        for option, asked in ((f"--pre {MODEL}", MODEL in request.preprocessed), ("--save-fused", request.fused)):
-            if asked:
+        model_options = ((f"--pre {MODEL}", MODEL in request.preprocessed), ("--save-fused", bool(request.fused)))
+        for option, is_given in model_options:
+            if is_given:
                 raise ConfigError(option, "given with --model", "no model")
     if request.panel == "text":
         if request.objects is None:
@@ -144,42 +150,42 @@ def _check(request: Request, fuser: Fuser | None) -> None:
 
 
 def _check_targets(request: Request, plan: PanelPlan) -> None:
-    """Refuse to save images in a folder that others are read from: they would be replaced by them."""
+    """Check that no image is saved in a folder that images are read from, where it could overwrite one."""
     read = {path.parent for pair in plan.pairs.pairs for path in (pair.visible, pair.infrared)}
     if request.objects is not None:
         read.add(request.objects.folder)
     for row in plan.rows:
-        if row.folder is not None and row not in plan.modeled:
+        if row.folder is not None and row not in plan.model_rows:
             read |= {row.folder / part for part in plan.layout}
-    saved = {"--save-fused": [row.folder / part for row in plan.modeled if row.folder for part in plan.layout]}
+    saved = {"--save-fused": [row.folder / part for row in plan.model_rows if row.folder for part in plan.layout]}
     if request.inputs is not None:
         saved["--save-inputs"] = [folder for part in plan.layout for folder in input_folders(request.inputs, part)]
     if request.report is not None:
         saved["--report"] = [request.report]
-    known = {folder.resolve() for folder in read}
+    inputs = {folder.resolve() for folder in read}
     for option, folders in saved.items():
         for folder in folders:
-            if folder.resolve() in known:
-                remedy = "images there would be overwritten; name another one"
-                raise FileError(option, "a folder in which no images are that are read", folder, remedy)
+            if folder.resolve() in inputs:
+                remedy = "its images would be overwritten; choose another folder"
+                raise FileError(option, "a folder that no image is read from", folder, remedy)
 
 
 def _plan(request: Request, model_folder: Path | None) -> PanelPlan:
     rows = control_rows([name for name in request.preprocessed if name != MODEL])
-    modeled: tuple[Row, ...] = ()
+    model_rows: tuple[Row, ...] = ()
     if model_folder is not None:
         names = [MODEL, *([MODEL + PRE] if MODEL in request.preprocessed else [])]
         if request.panel == "text":
             names.append(MODEL + PLAIN)
         if request.panel == "video":
             names.append(MODEL + EACH)
-        modeled = tuple(Row(name, model_folder / name) for name in names)
+        model_rows = tuple(Row(name, model_folder / name) for name in names)
     conditions = (request.conditions or tuple(CONDITIONS)) if request.panel == "degraded" else ()
-    plan = PanelPlan(request.pairs, (*rows, *request.methods, *modeled), conditions, modeled, request.inputs)
+    plan = PanelPlan(request.pairs, (*rows, *request.methods, *model_rows), conditions, model_rows, request.inputs)
     names = [row.name for row in plan.rows]
     for row in request.methods:
         if names.count(row.name) > 1:
-            remedy = "--model has a row of that name" if row.name in [mine.name for mine in modeled] else ""
+            remedy = "--model has a row of that name" if row.name in [item.name for item in model_rows] else ""
             raise ConfigError("--method", "given once for each name", f"{row.name} twice", remedy)
     return plan
 

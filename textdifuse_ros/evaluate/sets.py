@@ -1,4 +1,4 @@
-"""The pairs that are judged: two folders, or a named set of a data folder."""
+"""The pairs to measure: two folders, or a named set of the data folder."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from textdifuse_ros.image.files import Pair, find_pairs, read_infrared, read_vis
 from textdifuse_ros.image.thermal import to_uint8
 
 GREY_TOLERANCE = 8
-"""Largest difference [levels] between the channels of a grey image stored in color (lossy coding leaves some)."""
+"""Largest difference between the channels of a grey image stored in color, caused by lossy coding [levels]."""
 
 
 @dataclass(frozen=True)
 class NamedSet:
-    """Where a set lies below the data folder.
+    """Location of a set in the data folder.
 
-    :ivar ending: of the names that belong to it; "" for all
+    :ivar visible: folder of the visible images
+    :ivar infrared: folder of the infrared images
+    :ivar ending: only names with this ending belong to the set; "" for all
     """
 
     visible: str
@@ -36,13 +38,14 @@ NAMED_SETS = {
     "harvard_pet_mri": NamedSet("harvard/pet-mri/test/a", "harvard/pet-mri/test/b"),
     "harvard_spect_mri": NamedSet("harvard/spect-mri/test/a", "harvard/spect-mri/test/b"),
 }
-"""The sets that ``--set`` knows; of the medical ones CT, PET or SPECT stands for visible, MRI for infrared."""
+"""The sets of ``--set``; in the medical ones CT, PET or SPECT takes the place of visible, MRI that of infrared."""
 
 
 @dataclass(frozen=True)
 class PairSet:
     """Pairs under one name.
 
+    :ivar name: name of the set
     :ivar pairs: sorted by stem, at least one
     """
 
@@ -51,10 +54,12 @@ class PairSet:
 
 
 def named_set(name: str, data: Path, limit: int = 0) -> PairSet:
-    """A set of a data folder.
+    """Find a set of the data folder.
 
+    :param name: one of :data:`NAMED_SETS`
+    :param data: data folder
     :param limit: see :func:`folder_set`
-    :raises ConfigError: no set of that name
+    :raises ConfigError: no set has that name
     :raises FileError: the set is not in the folder
     """
     if name not in NAMED_SETS:
@@ -64,9 +69,11 @@ def named_set(name: str, data: Path, limit: int = 0) -> PairSet:
 
 
 def folder_set(visible: Path, infrared: Path, limit: int = 0) -> PairSet:
-    """The pairs of two folders (or two files), by stem.
+    """Find the pairs of two folders (or two files) by stem.
 
-    :param limit: take only so many, evenly spread over the sorted names; 0 for all
+    :param visible: folder of the visible images
+    :param infrared: folder of the infrared images
+    :param limit: maximum number of pairs, evenly spread over the sorted names; 0 for all
     :raises FileError: a folder is missing or empty, or an image has no counterpart
     """
     name = visible.stem if visible.is_file() else visible.resolve().parent.name or visible.name
@@ -84,32 +91,34 @@ def _pair_set(name: str, visible: Path, infrared: Path, limit: int, ending: str 
                 f"the folder {where}",
                 f"one with a counterpart for every image of {other}",
                 f"{len(stems)} missing: {', '.join(stems[:5])}{', ...' if len(stems) > 5 else ''}",
-                "a mean over a part would be taken for that over the set",
+                "a mean over a part of the set would be misleading",
             )
     pairs = tuple(pair for pair in listing if pair.stem.endswith(ending))
     if not pairs:
         raise FileError(f"the folder {visible}", f"one with images whose names end in {ending}", "none")
-    return limited(PairSet(name, pairs), limit)
+    return limit_pairs(PairSet(name, pairs), limit)
 
 
-def limited(pairs: PairSet, limit: int, *, first: bool = False) -> PairSet:
-    """So many pairs of a set.
+def limit_pairs(pairs: PairSet, limit: int, *, first: bool = False) -> PairSet:
+    """Limit the number of pairs of a set.
 
-    :param limit: 0 for all
-    :param first: take the first ones, which follow one another; else some that are evenly spread over the names
+    :param pairs: the set
+    :param limit: maximum number; 0 for all
+    :param first: take the first, consecutive pairs instead of evenly spread ones
     """
-    known = pairs.pairs
-    if not 0 < limit < len(known):
+    every = pairs.pairs
+    if not 0 < limit < len(every):
         return pairs
-    spread = tuple(known[round(index)] for index in np.linspace(0, len(known) - 1, limit))
-    return replace(pairs, pairs=known[:limit] if first else spread)
+    spread = tuple(every[round(index)] for index in np.linspace(0, len(every) - 1, limit))
+    return replace(pairs, pairs=every[:limit] if first else spread)
 
 
 def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-    """The two images of a pair, reduced to 8 bits as the fuser does it.
+    """Read the two images of a pair, reduced to 8 bits as in the fuser.
 
+    :param pair: the files
     :returns: visible uint8 [H, W, 3] RGB, infrared uint8 [H, W]
-    :raises FileError: not readable
+    :raises FileError: a file is not readable
     :raises ImageError: the infrared image is colored, or of another size than the visible one
     """
     visible = to_uint8(read_visible(pair.visible), str(pair.visible))
@@ -120,12 +129,13 @@ def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_result(path: Path, visible: np.ndarray) -> np.ndarray:
-    """A fused image of a method.
+    """Read a fused image of a method.
 
-    :param visible: image of the size that it must have
-    :returns: uint8 [H, W, 3] RGB; a grey file is repeated
-    :raises FileError: not readable
-    :raises ImageError: of another size
+    :param path: the file
+    :param visible: uint8 [H, W, 3], an image of the required size
+    :returns: uint8 [H, W, 3] RGB; a grey image is repeated in all channels
+    :raises FileError: the file is not readable
+    :raises ImageError: the image has another size
     """
     image = to_uint8(read_visible(path), str(path))
     check_size(path, image, visible)
@@ -133,9 +143,12 @@ def read_result(path: Path, visible: np.ndarray) -> np.ndarray:
 
 
 def check_size(path: Path, image: np.ndarray, like: np.ndarray) -> None:
-    """Refuse an image of another size than its pair.
+    """Check that an image has the size of its pair.
 
-    :raises ImageError: names the file
+    :param path: file of the image, for the error message
+    :param image: [H, W, ...]
+    :param like: [H, W, ...], an image of the required size
+    :raises ImageError: the sizes differ
     """
     (height, width), (expected_height, expected_width) = image.shape[:2], like.shape[:2]
     if (height, width) != (expected_height, expected_width):
@@ -147,18 +160,20 @@ def check_size(path: Path, image: np.ndarray, like: np.ndarray) -> None:
 
 
 def read_grey(path: Path, what: str, remedy: str, tolerance: int = GREY_TOLERANCE) -> np.ndarray:
-    """A grey image; one stored in three channels is taken, a colored one is not.
+    """Read a grey image, stored in one or in three equal channels.
 
-    :param what: names the image in the error
+    :param path: the file
+    :param what: name of the image in the error message
+    :param remedy: remedy in the error message
     :param tolerance: largest difference between the channels [levels of 8 bits]
     :returns: uint8 or uint16 [H, W]
-    :raises FileError: not readable
-    :raises ImageError: colored
+    :raises FileError: the file is not readable
+    :raises ImageError: the image is colored
     """
     grey = read_infrared(path)
     try:
         color = read_visible(path)
-    except FileError:  # temperatures as floats, which only an infrared image may be
+    except FileError:  # float32 temperatures, which only an infrared image may have
         return grey
     scale = 257 if color.dtype == np.uint16 else 1
     spread = int((color.max(2) - color.min(2)).max())

@@ -18,12 +18,11 @@ from textdifuse_ros.image.files import write_atomic
 
 
 def to_json(evaluation: Evaluation) -> str:
-    """Means and intervals by row and metric; what is not defined is null.
+    """Format means and intervals of an ``evaluation`` by row and metric; an undefined figure is null.
 
-    ``{"rows": {ROW: {METRIC: {"mean", "low", "high"}}}, "pairs": N, ...}``; a metric that was not defined for some
-    images says for how many (``"undefined"``). ``against`` holds for each of two controls the mean differences of
-    the methods to it, image by image. The degraded panel adds
-    ``"conditions": {NAME: {"rows": ...}}``, and its ``rows`` are over all conditions.
+    ``{"rows": {ROW: {METRIC: {"mean", "low", "high"}}}, "pairs": N, ...}``; ``"undefined"`` is the number of images
+    for which a metric is undefined, if any. ``"against"`` contains the mean paired differences of the methods to two
+    controls. The degraded panel adds ``"conditions": {NAME: {"rows": ...}}``; its ``rows`` are over all conditions.
     """
     content: dict[str, Any] = {
         "panel": evaluation.panel,
@@ -46,7 +45,7 @@ def to_json(evaluation: Evaluation) -> str:
 
 
 def to_csv(evaluation: Evaluation) -> str:
-    """One line for each image (or object, ``STEM#NUMBER``), row and condition; what is not defined is ``nan``."""
+    """Format an ``evaluation``, one line per image or object (``STEM#NUMBER``), row and condition; NaN is ``nan``."""
     metrics = [name for name in METRICS if any(name in record.values for record in evaluation.records)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -59,9 +58,9 @@ def to_csv(evaluation: Evaluation) -> str:
 
 
 def to_markdown(evaluation: Evaluation) -> str:
-    """The summary table, in the degraded panel one for each condition too."""
-    many = f", mean over {len(evaluation.conditions)} conditions" if evaluation.conditions else ""
-    title = f"# {evaluation.set_name}, panel {evaluation.panel}: {evaluation.pairs} pairs{many}"
+    """Format the summary table of an ``evaluation``, in the degraded panel also one table per condition."""
+    conditions = f", mean over {len(evaluation.conditions)} conditions" if evaluation.conditions else ""
+    title = f"# {evaluation.set_name}, panel {evaluation.panel}: {evaluation.pairs} pairs{conditions}"
     parts = [title, *(f"- {name}: {text}" for name, text in evaluation.about.items())]
     over = f"Mean over the {evaluation.mean_over} [bootstrap 95 % interval over images]"
     parts += ["", f"{over}; the best of a column is bold.", *([UNDEFINED] if evaluation.partly_undefined else [])]
@@ -74,12 +73,16 @@ def to_markdown(evaluation: Evaluation) -> str:
 
 
 def markdown_table(table: Table, *, intervals: bool = False) -> str:
-    """Rows by metrics, aligned so that it can be read as it stands."""
+    """Format a table, aligned so that the source is readable.
+
+    :param table: rows and metrics
+    :param intervals: whether to print the intervals
+    """
     lines = [["row", *table.metrics]]
     for row, metrics in table.rows.items():
         cells = [row.replace("|", "\\|")]
         for name in table.metrics:
-            cell = show(metrics.get(name), name, intervals=intervals)
+            cell = format_figure(metrics.get(name), name, intervals=intervals)
             cells.append(f"**{cell}**" if table.leaders.get(name) == row else cell)
         lines.append(cells)
     if table.proves_nothing:
@@ -90,21 +93,24 @@ def markdown_table(table: Table, *, intervals: bool = False) -> str:
 
 
 def verdict(table: Table) -> str:
-    """What the table proves, in one or two sentences."""
-    nothing = ", ".join(table.proves_nothing)
-    telling = [f"{name} ({table.leaders[name]})" for name in table.leaders if name not in table.proves_nothing]
+    """Summarize what a ``table`` proves, in one or two sentences."""
+    led_by_control = ", ".join(table.proves_nothing)
+    led_by_method = [f"{name} ({table.leaders[name]})" for name in table.leaders if name not in table.proves_nothing]
     sentences = []
-    if nothing:
-        sentences.append(f"A control comes first, so these prove nothing for this set: {nothing}.")
-    if telling:
-        sentences.append(f"A method comes first in: {', '.join(telling)}.")
+    if led_by_control:
+        sentences.append(f"A control ranks first, so these prove nothing for this set: {led_by_control}.")
+    if led_by_method:
+        sentences.append(f"A method ranks first in: {', '.join(led_by_method)}.")
     return " ".join(sentences)
 
 
-def show(interval: Interval | None, metric: str, *, intervals: bool = False) -> str:
-    """A figure as the tables show it: ``7.03 [6.95, 7.12]``, ``7.03 (3 of 4)`` where it is defined for so many only.
+def format_figure(interval: Interval | None, metric: str, *, intervals: bool = False) -> str:
+    """Format a figure: ``7.03 [6.95, 7.12]``, or ``7.03 (3 of 4)`` if it is defined for 3 of 4 images.
 
-    A dash stands where there is none, NaN where it is defined for none.
+    :param interval: the figure; None gives a dash
+    :param metric: name of the metric, for the number of digits
+    :param intervals: whether to print the interval
+    :returns: the text; NaN if the figure is defined for no image
     """
     if interval is None:
         return "-"
@@ -114,21 +120,23 @@ def show(interval: Interval | None, metric: str, *, intervals: bool = False) -> 
     text = f"{interval.mean:.{digits}f}"
     if intervals and not math.isnan(interval.low):
         text += f" [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
-    return text + coverage(interval)
+    return text + format_coverage(interval)
 
 
-def coverage(interval: Interval) -> str:
-    """`` (3 of 4)``, for how many a figure is defined; nothing where for all."""
+def format_coverage(interval: Interval) -> str:
+    """Format for how many images the ``interval`` is defined: `` (3 of 4)``, or nothing if for all."""
     total = interval.defined + interval.undefined
     return f" ({interval.defined} of {total})" if interval.undefined else ""
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file, its folder too; an existing one is replaced as a whole or not at all.
+    """Write a file and create its folder; an existing file is replaced atomically.
 
-    What is written to and not replaced: where a link points to, a pipe, a terminal (``/dev/stdout`` may be any of
-    them). A name of an image that is no UTF-8 is written with escapes (``caf\\udce9``), so that the file is UTF-8.
+    Links, pipes and terminals (``/dev/stdout`` may be any of them) are written to, not replaced. Image names that are
+    not UTF-8 are written with escapes (``caf\\udce9``), so that the file is UTF-8.
 
+    :param path: the file
+    :param text: its new content
     :raises FileError: the file cannot be written
     """
     data = text.encode("utf-8", "backslashreplace")
@@ -142,7 +150,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def json_text(content: Any) -> str:
-    """JSON that every reader takes: a figure that is not finite is null."""
+    """Format ``content`` as strictly valid JSON: a number that is not finite becomes null."""
     return json.dumps(_strict(content), indent=1, allow_nan=False) + "\n"
 
 
