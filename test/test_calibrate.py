@@ -112,7 +112,7 @@ def test_folders_give_parameters_overlays_and_figures(folders, tmp_path, capsys)
     assert worst_error(found, parse_displacement("6,5", SIZE), SIZE) < 0.4
     assert config.homography_sizes == (*SIZE, *SIZE)
     values = yaml.safe_load(out.read_text())["/**"]["ros__parameters"]["infrared_homography"]
-    assert all(isinstance(value, float) for value in values), "rcl refuses a list of integers and floats"
+    assert all(isinstance(value, float) for value in values), "rcl rejects a list of integers and floats"
     report = json.loads(figures.read_text())
     assert report["score"] > 2 * report["score_before"] and report["pairs"] == 8 and report["spread_px"] < 1
     assert read_visible(sheet).shape[1] > 4 * 400

@@ -15,7 +15,7 @@ class TestRejectedInput:
     def test_a_table_that_would_overwrite_an_image_or_another_table(self, refused, folders, tmp_path) -> None:
         image = folders[0] / "1.png"
         before = image.read_bytes()
-        assert "--csv must be a file of its own, got" in refused("--csv", image)
+        assert "--csv must be a separate file, got" in refused("--csv", image)
         assert "the file of --json" in refused("--json", tmp_path / "a", "--markdown", tmp_path / "b" / ".." / "a")
         assert image.read_bytes() == before
 

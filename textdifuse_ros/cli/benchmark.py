@@ -9,12 +9,17 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from textdifuse_ros.checks import check_number
 from textdifuse_ros.cli.info import TEXT_SHARE, example_strengths, parse_size
 from textdifuse_ros.cli.outputs import try_outputs
 from textdifuse_ros.config.base import FuserConfig, add_arguments, from_arguments
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from textdifuse_ros.fusion.fuser import Fuser
 
 NAME = "benchmark"
 HELP = "Time the fusion at 1, 2 and 4 steps and with a text, in seconds and relative to a convolution yardstick."
@@ -39,13 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
     :raises ConfigError: the size, the number of rounds or of objects is invalid
     :raises FileError: the figures cannot be written
     """
-    import numpy as np
     import torch
 
     from textdifuse_ros.evaluate.tables import write_text
-    from textdifuse_ros.fusion.emphasis import Emphasis
     from textdifuse_ros.fusion.fuser import Fuser
-    from textdifuse_ros.runtime.video_state import LEAST_SIDE, VideoState
 
     width, height = parse_size(arguments.size)
     objects: int = arguments.objects
@@ -53,22 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
     check_number("--rounds", arguments.rounds, 1, None, integer=True)
     try_outputs((arguments.json,))
     fuser = Fuser.from_config(from_arguments(FuserConfig, arguments))
-    rng = np.random.default_rng(0)
-    visible = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-    # The objects are warmer than their surroundings. For an object without contrast the direction of the emphasis is
-    # undecided and both are computed, which is rare in real images.
     strengths = example_strengths(height, width, objects)
-    infrared = rng.integers(0, 128, (height, width), dtype=np.uint8) + 127 * (strengths > 0).astype(np.uint8)
-    emphasis = Emphasis(strengths)
-    work: dict[str, Callable[[], Any]] = {}
-    for steps in (1, 2, 4):
-        work[_name(steps)] = partial(fuser.fuse, visible, infrared, steps=steps)
-        if fuser.has_modulation and steps in TEXT_STEPS:  # next to the plain fusion, for their ratio
-            work[f"{steps} with text"] = partial(fuser.fuse, visible, infrared, steps=steps, emphasis=emphasis)
-    if min(width, height) >= LEAST_SIDE:  # smaller images are not stabilized
-        work["video state"] = partial(VideoState().steady, visible, infrared, fuser.fuse(visible, infrared, steps=1))
-    work["yardstick"] = yardstick(fuser.device)
-    times = _time_in_turn(work, arguments.rounds)
+    visible, infrared = _example_pair(strengths)
+    times = _time_in_turn(_work(fuser, visible, infrared, strengths), arguments.rounds)
     seconds = {name: statistics.median(values) for name, values in times.items()}
     shares = {
         steps: _extra_share(times[_name(steps)], times[f"{steps} with text"])
@@ -94,13 +83,46 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"\n{width} x {height}      seconds  ratio to the yardstick")
     for name, value in seconds.items():
         print(f"{name:12} {value:9.4f}  {value / seconds['yardstick']:6.3f}")
-    if fuser.has_modulation:
+    if shares:
         extra = " and ".join(f"{share:+.0%} at {_name(steps)}" for steps, share in shares.items())
         print(f"\ntext: {objects} object(s) covering {TEXT_SHARE:.0%} of the image, without localization: {extra}")
     print("\none step [ms]: " + ", ".join(f"{name} {1e3 * value:.1f}" for name, value in parts.items()))
     if arguments.json:
         write_text(arguments.json, json.dumps(table, indent=2) + "\n")
     return 0
+
+
+def _example_pair(strengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Create a pair of noise, with objects that are warmer than their surroundings.
+
+    For an object without contrast the direction of the emphasis is undecided and both are computed, which is rare in
+    real images.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    visible = rng.integers(0, 256, (*strengths.shape, 3), dtype=np.uint8)
+    infrared = rng.integers(0, 128, strengths.shape, dtype=np.uint8) + 127 * (strengths > 0).astype(np.uint8)
+    return visible, infrared
+
+
+def _work(
+    fuser: Fuser, visible: np.ndarray, infrared: np.ndarray, strengths: np.ndarray
+) -> dict[str, Callable[[], Any]]:
+    """Return the functions to time, by name."""
+    from textdifuse_ros.fusion.emphasis import Emphasis
+    from textdifuse_ros.runtime.video_state import LEAST_SIDE, VideoState
+
+    emphasis = Emphasis(strengths)
+    work: dict[str, Callable[[], Any]] = {}
+    for steps in (1, 2, 4):
+        work[_name(steps)] = partial(fuser.fuse, visible, infrared, steps=steps)
+        if fuser.has_modulation and steps in TEXT_STEPS:  # next to the plain fusion, for their ratio
+            work[f"{steps} with text"] = partial(fuser.fuse, visible, infrared, steps=steps, emphasis=emphasis)
+    if min(infrared.shape) >= LEAST_SIDE:  # smaller images are not stabilized
+        work["video state"] = partial(VideoState().steady, visible, infrared, fuser.fuse(visible, infrared, steps=1))
+    work["yardstick"] = yardstick(fuser.device)
+    return work
 
 
 def yardstick(device: str) -> Callable[[], Any]:

@@ -119,7 +119,7 @@ def _check_files(arguments: argparse.Namespace, request: Request) -> None:
         if path is None or (path.exists() and not path.is_file()):
             continue
         if path.resolve() in taken:
-            raise FileError(f"--{option}", "a file of its own", f"{path}, {taken[path.resolve()]}")
+            raise FileError(f"--{option}", "a separate file", f"{path}, {taken[path.resolve()]}")
         taken[path.resolve()] = f"the file of --{option}"
 
 

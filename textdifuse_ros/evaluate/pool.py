@@ -30,7 +30,7 @@ def map_jobs(
 ) -> Iterator[Result]:
     """Yield ``function(job)`` for all jobs, in no particular order.
 
-    Jobs are taken from the iterator while earlier ones run, so that the iterator may do work of its own. With one
+    Jobs are taken from the iterator while earlier ones run, so that the iterator itself may do slow work. With one
     worker everything runs in this process.
 
     :param function: a top-level function of a module, since other processes call it

@@ -49,7 +49,7 @@ def to_csv(evaluation: Evaluation) -> str:
     metrics = [name for name in METRICS if any(name in record.values for record in evaluation.records)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    # "picture" holds the image: the name is published, and users' scripts read it.
+    # The column "picture" keeps its published name: users' scripts read it.
     writer.writerow(["set", "condition", "row", "picture", *metrics])
     for record in evaluation.records:
         figures = [f"{record.values[name]:.6g}" if name in record.values else "" for name in metrics]
