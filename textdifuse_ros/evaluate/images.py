@@ -19,7 +19,7 @@ SHOWN_CONTROLS = ("max", "clahe+max", "sum")
 ZOOM = 4
 """Ratio of the image's width to that of the detail."""
 SHEETS = ("pictures", "details")
-"""File names of the contact sheets, without suffix; ``pictures`` is published and stays."""
+"""File names of the contact sheets, without suffix; "pictures" is published and stays."""
 _CELL = 460
 _FRAME = (255, 196, 0)
 
