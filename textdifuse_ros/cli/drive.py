@@ -34,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--storage", choices=("mcap", "sqlite3"), default="mcap", help="Storage format of the recording."
     )
     parser.add_argument("--images", action="store_true", help="Also write OUT/vis/*.png and OUT/ir/*.png.")
+    parser.add_argument("--pictures", action="store_true", help=argparse.SUPPRESS)  # deprecated name of --images
     parser.add_argument(
         "--clean", action="store_true", help="Also write OUT/truth/clean/*.png: the scene well lit, without noise."
     )
@@ -48,6 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
     :raises TextDifuseError: a parameter is out of range, or the output cannot be written
     """
     config = from_arguments(DriveSceneConfig, arguments)
+    if arguments.pictures:
+        print("textdifuse: --pictures is deprecated; use --images", file=sys.stderr)
+        arguments.images = True
 
     import numpy as np
     from tqdm import tqdm
