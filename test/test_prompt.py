@@ -34,6 +34,7 @@ def read(text: str) -> list[tuple[str, float]]:
         "Please highlight the person and the car",
         "Highlight the person and the car, please!",
         "please show me all person and every car in the image.",
+        "highlight the person and the car in the picture",
         "Make the person and the car stand out.",
         "Please, focus on the person and the car!",
         "Highlight: person, car",

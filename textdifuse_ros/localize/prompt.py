@@ -36,7 +36,7 @@ _LEAD = re.compile(
     rf"^\s*(?:(?:please|kindly|can you|could you)[ ,]+)*(?:{_VERBS})(?: me| us)?\b(?:\s*:(?!\s*[-+.\d]))?\s*",
     re.IGNORECASE,
 )
-_TAIL = re.compile(r"[\s.!?]*(?:\b(?:stand out|in the (?:image|image|scene|frame)|please)[\s.!?,]*)*$", re.IGNORECASE)
+_TAIL = re.compile(r"[\s.!?]*(?:\b(?:stand out|in the (?:picture|image|scene|frame)|please)[\s.!?,]*)*$", re.IGNORECASE)
 _ARTICLE = re.compile(r"^(?:(?:the|an|a|all|any|every|each|some)\b\s*)+")
 _IRREGULAR = {"people": "person", "men": "man", "children": "child"}
 
