@@ -133,7 +133,8 @@ def test_a_fusion_that_fails_is_counted_and_reported_and_the_next_pair_is_fused(
         expected = "fusion_error: ValueError: no such luck; deactivate and activate the node"
         assert rig.wait_for(lambda: any(expected in status.message for status in rig.statuses), START_TIMEOUT)
         rig.fuse(*pair)
-        assert node.statistics()["fused"] == 1
+        # The worker counts a pair after it has published the image.
+        assert rig.wait_for(lambda: node.statistics()["fused"] == 1, START_TIMEOUT)
 
 
 def test_work_that_raises_does_not_end_the_worker():

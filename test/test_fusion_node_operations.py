@@ -375,4 +375,4 @@ def test_the_result_of_an_abandoned_fusion_is_discarded(domain, tiny_checkpoint,
         fused = rig.fuse(*pair)
         assert [image.header.stamp for image in rig.fused] == [fused.header.stamp]
         assert fused.header.stamp != abandoned.header.stamp
-        assert node.statistics()["fused"] == 1
+        assert rig.wait_for(lambda: node.statistics()["fused"] == 1, START_TIMEOUT)  # counted after publication
