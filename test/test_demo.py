@@ -173,7 +173,7 @@ def _await(condition: Callable[[], bool]) -> None:
         (["--data", "absent"], "absent"),
         (["--model", "absent"], "absent"),
         (["--rate", "-1"], "rate must be in"),
-        (["--text", "person, unicorn"], "--text must be made of what the localizer knows"),
+        (["--text", "person, unicorn"], "--text must be classes that the localizer knows"),
         (["--text", "", "--text-later", "car"], "--text must be given where --text-later is"),
     ],
 )

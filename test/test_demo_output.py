@@ -126,7 +126,7 @@ def one_camera(path: Path) -> Path:
         ("demo", ["--device", "cuda:99"], "device"),
         ("endurance", ["--size", "8"], "size must be WIDTHxHEIGHT"),
         ("endurance", ["--size", "9000x480"], "width must be"),
-        ("endurance", ["--text", "unicorn"], "--text must be made of what the localizer knows"),
+        ("endurance", ["--text", "unicorn"], "--text must be classes that the localizer knows"),
         ("endurance", ["--source", "unlike"], "one with an image of the same name"),
         ("endurance", ["--source", "one_camera"], "one topic of images"),
         ("endurance", ["--device", "cuda:99"], "device"),

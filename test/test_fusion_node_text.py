@@ -209,7 +209,7 @@ def test_a_text_that_is_wrong_is_refused_and_what_was_in_force_stays(heard, pair
     assert heard.rig.set("localizer", "builtin").successful
     refused = heard.rig.set("target_text", "a unicorn")
     assert not refused.successful
-    assert refused.reason.startswith("target_text must be made of what the localizer knows (")
+    assert refused.reason.startswith("target_text must be classes that the localizer knows (")
     assert "person" in refused.reason and "'unicorn'" in refused.reason
     refused = heard.rig.set("target_text", True)
     assert "target_text must be text, got True" in refused.reason and "quotes" in refused.reason
@@ -250,7 +250,7 @@ def test_what_a_launch_file_may_make_of_a_text_never_ends_the_node(start, tiny_t
     assert rig.wait_for(lambda: "startup failed" in process.text(), START_TIMEOUT), process.text()
     assert "target_text must be text, got True (bool); put it in quotes" in process.text()
     for text, named in (
-        (42, "target_text must be made of what the localizer knows (sky, "),
+        (42, "target_text must be classes that the localizer knows (sky, "),
         ("unicorn", "'unicorn'"),
         (["person", "unicorns"], "'unicorns'"),
     ):

@@ -75,7 +75,7 @@ class Stream:
 
     def settle(self) -> None:
         end = time.monotonic() + PATIENCE
-        while self.keyframes._looking is not None and time.monotonic() < end:
+        while self.keyframes._processing is not None and time.monotonic() < end:
             time.sleep(0.001)
 
 

@@ -111,7 +111,7 @@ def test_a_sentence_too_long_for_the_detector_is_refused(models, images) -> None
 def test_a_repeated_prompt_is_encoded_once(kind: str, models, images) -> None:
     detector = Detector.from_folder(str(models(kind)), "cpu")
     calls: list[int] = []
-    (memory,) = (module for module in detector._model.modules() if type(module).__name__ == "Memory")
+    (memory,) = (module for module in detector._model.modules() if type(module).__name__ == "CachedModule")
     memory.inner.register_forward_hook(lambda *_: calls.append(1))
     first = detector.detect(images[0], PROMPT.names, 0.0)
     again = detector.detect(images[0], PROMPT.names, 0.0)

@@ -72,7 +72,7 @@ def test_words_that_contain_a_separator_stay_whole() -> None:
     [
         ("car:much", "a number after each colon, got 'car:much'; write person:1.5"),
         ("car:", "a number after each colon"),
-        ("car:1,5", "target_text must be words, got '5'; strengths have a point, as in person:1.5"),
+        ("car:1,5", "target_text must be words, got '5'; use a decimal point in strengths, as in person:1.5"),
         ("car:2.5", r"a number in \[-1, 2\], got 2.5"),
         ("car:nan", r"a number in \[-1, 2\]"),
         (":1", "a phrase before each strength"),
@@ -115,7 +115,7 @@ def test_a_class_belongs_to_the_narrower_phrase(text: str, classes: tuple) -> No
 
 
 def test_an_unknown_word_is_answered_with_what_is_known() -> None:
-    known = r"the localizer knows \(person, bicycle, car, bus, traffic light, body\), got 'zebra'; another localizer"
+    known = r"the localizer knows \(person, bicycle, car, bus, traffic light, body\), got 'zebra'; other localizers"
     with pytest.raises(ConfigError, match=known):
         resolve(parse_prompt("car, zebra"), VOCABULARY)
     with pytest.raises(ConfigError, match="got 'bicycel'; did you mean bicycle"):

@@ -197,7 +197,7 @@ def test_an_image_that_was_restored_alone_has_empty_masks_and_says_so(target, pa
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"localizer": "builtin", "target_text": "person, unicorn"}, "target_text must be made of what"),
+        ({"localizer": "builtin", "target_text": "person, unicorn"}, "target_text must be classes that"),
         ({"localizer": "builtin", "localizer_model": "/no/such.safetensors"}, "parameter localizer_model: "),
         ({"localizer": "fixed", "regions": ""}, "regions must be given for the fixed localizer"),
         ({"localizer": "fixed", "regions": "/no/such.png"}, "parameter regions: "),

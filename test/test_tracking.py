@@ -122,7 +122,7 @@ def test_what_was_found_anew_takes_the_place_of_what_was_carried_also_at_the_sam
     found = instance(square(66), track=3)
     assert found.stamp == carried.stamp
     assert np.array_equal(Tracks([found], SIZE, image, first).carried()[0].mask, square(66))
-    assert Tracks([carried], SIZE, image, first)._movers == first._movers
+    assert Tracks([carried], SIZE, image, first)._tracks == first._tracks
 
 
 def test_an_even_object_that_nothing_can_be_followed_in_stays() -> None:

@@ -1,4 +1,4 @@
-"""``textdifuse locate VIS IR --text T -o OUT``: find what a text names in image files."""
+"""``textdifuse locate VIS IR --text T -o OUT``: locate the objects that a text names in image files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from textdifuse_ros.localize.prompt import Prompt
 
 NAME = "locate"
-HELP = "Find what a text names in a pair of image files, or in two folders of them paired by name."
+HELP = "Locate the objects that a text names in a pair of image files, or in two folders of them paired by name."
 OVERLAY, LABELS, INSTANCES = "_overlay.png", "_labels.png", "instances.json"
 
 
@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("visible", metavar="VIS", type=Path, help="Visible image, or a folder of them.")
     parser.add_argument("infrared", metavar="IR", type=Path, help="Infrared image, or a folder of them.")
     parser.add_argument(
-        "--text", required=True, metavar="T", help="What to find, as in 'person, car'; docs/text.md has the grammar."
+        "--text", required=True, metavar="T", help="Objects to locate, as in 'person, car'; see docs/text.md."
     )
     parser.add_argument(
         "-o",
@@ -40,17 +40,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="OUT",
         type=Path,
         required=True,
-        help=f"Folder for STEM{OVERLAY} (what was found, drawn), STEM{LABELS} (0 = nothing, k = k-th phrase) and "
-        f"{INSTANCES} (COCO); made where it is missing, existing files of these names are overwritten.",
+        help=f"Folder for STEM{OVERLAY} (objects drawn into the image), STEM{LABELS} (0 = nothing, k = k-th phrase) "
+        f"and {INSTANCES} (COCO); created if missing, existing files of these names are overwritten.",
     )
     add_arguments(parser, LocalizerConfig)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Locate in all pairs; a bad one is reported at the end and does not stop the others.
+    """Process all pairs; a pair that fails is reported at the end and does not stop the others.
 
-    :returns: 0, or 1 where a pair failed or an image has no counterpart
-    :raises TextDifuseError: text, configuration, folders or weights are wrong; nothing was written
+    :returns: 0, or 1 if a pair failed or an image has no counterpart
+    :raises TextDifuseError: invalid text, configuration, folders or weights; nothing was written
     """
     config = from_arguments(LocalizerConfig, arguments)
 
@@ -79,15 +79,15 @@ def run(arguments: argparse.Namespace) -> int:
     _write(arguments.output / INSTANCES, document)
     for line in failures + unmatched(listing):
         print(f"textdifuse: {line}", file=sys.stderr)
-    found = ", ".join(f"{document.counts[phrase.index]} {phrase.text}" for phrase in prompt.phrases)
-    print(f"found {found} in {len(listing) - len(failures)} of {len(listing)} pairs; results in {arguments.output}")
+    counts = ", ".join(f"{document.counts[phrase.index]} {phrase.text}" for phrase in prompt.phrases)
+    print(f"found {counts} in {len(listing) - len(failures)} of {len(listing)} pairs; results in {arguments.output}")
     return 1 if failures or listing.visible_only or listing.infrared_only else 0
 
 
 def _locate_all(
     localizer: Localizer, prompt: Prompt, listing: PairListing, output: Path, document: CocoDocument
 ) -> list[str]:
-    """Locate in the pairs one by one; the failures, a line each."""
+    """Process the pairs one by one; returns a line for each failure."""
     from tqdm import tqdm
 
     failures = []
@@ -112,16 +112,16 @@ def _locate_one(localizer: Localizer, prompt: Prompt, pair: Pair, output: Path) 
     if visible.dtype == np.uint16:
         visible = (visible >> 8).astype(np.uint8)
     infrared = to_uint8(infrared)
-    found = localizer.locate(visible, infrared, prompt)
+    objects = localizer.locate(visible, infrared, prompt)
     metadata = {
         "Software": f"textdifuse_ros {__version__}",
         "textdifuse": json.dumps({"localizer": localizer.name, "text": prompt.text, "version": __version__}),
     }
-    # By night the visible alone is black: the brighter of both shows what was looked at.
+    # By night the visible image is black, so draw into the maximum of both.
     backdrop = np.maximum(visible, infrared[:, :, None])
-    write_png(output / f"{pair.stem}{OVERLAY}", draw_overlay(backdrop, found), metadata)
-    write_png(output / f"{pair.stem}{LABELS}", found.label_map(), metadata)
-    return found
+    write_png(output / f"{pair.stem}{OVERLAY}", draw_overlay(backdrop, objects), metadata)
+    write_png(output / f"{pair.stem}{LABELS}", objects.label_map(), metadata)
+    return objects
 
 
 def _write(path: Path, document: CocoDocument) -> None:

@@ -1,4 +1,4 @@
-"""The one protocol of all localizers, and what they give back."""
+"""The protocol of all localizers, and the objects that they return."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Instance:
     :ivar mask: bool [H, W], of the whole image
     :ivar box: (left, top, right, bottom) [pixels], right and bottom excluded
     :ivar score: confidence in [0, 1]
-    :ivar phrase: index of its phrase, from 1 on (:attr:`.prompt.Phrase.index`)
-    :ivar track: the same number for the same object from image to image, 1 .. 65535; 0 outside a stream
-    :ivar stamp: stamp of the image in which it was found [s]; in a stream its mask may have been tracked since
+    :ivar phrase: index of its phrase, from 1 (:attr:`.prompt.Phrase.index`)
+    :ivar track: number of the object in a stream, the same in every image, 1 .. 65535; 0 outside a stream
+    :ivar stamp: stamp of the image in which it was located [s]; in a stream its mask may have been tracked since
     """
 
     mask: np.ndarray
@@ -41,7 +41,7 @@ class Localization:
 
     :ivar instances: in any order; masks may overlap
     :ivar size: height and width of the image [pixels]
-    :ivar phrases: those searched for
+    :ivar phrases: all phrases of the prompt
     :raises ImageError: a mask that is not bool [H, W]
     """
 
@@ -58,21 +58,21 @@ class Localization:
         return bool(self.instances)
 
     def label_map(self) -> np.ndarray:
-        """uint8 [H, W]: 0 = nothing, k = phrase k.
+        """Paint the phrases, uint8 [H, W]: 0 = nothing, k = phrase k.
 
         Where masks overlap, the higher score wins, then the smaller object.
         """
         return self._paint([item.phrase for item in self.instances], np.uint8)
 
     def instance_map(self) -> np.ndarray:
-        """uint16 [H, W]: 0 = nothing, else the track of the instance, or its index from 1 without tracks."""
+        """Paint the instances, uint16 [H, W]: 0 = nothing, else the track, or the index from 1 without tracks."""
         tracked = all(item.track for item in self.instances)
         return self._paint([item.track if tracked else n for n, item in enumerate(self.instances, 1)], np.uint16)
 
     def strength_map(self, strength: float = 1.0) -> np.ndarray:
-        """float32 [H, W] in [-1, 2]: the phrase's strength times the general one, clipped; 0 outside the objects.
+        """Paint the strengths, float32 [H, W] in [-1, 2]; 0 outside the objects.
 
-        :param strength: the general strength, in [-1, 2]
+        :param strength: in [-1, 2], multiplies the strength of each phrase; the product is clipped
         """
         table = np.zeros(256, np.float32)
         for phrase in self.phrases:
@@ -81,7 +81,7 @@ class Localization:
 
     def _paint(self, values: Sequence[int], dtype: type[np.unsignedinteger]) -> np.ndarray:
         painted: np.ndarray = np.zeros(self.size, dtype)
-        # At equal scores the smaller object is on top: a person in front of a car, both given by hand, stays a person.
+        # At equal scores the smaller object is on top: a person in front of a car, both given by hand, stays visible.
         order = sorted(
             range(len(self.instances)),
             key=lambda n: (self.instances[n].score, -int(np.count_nonzero(self.instances[n].mask))),
@@ -92,7 +92,7 @@ class Localization:
 
 
 def mask_box(mask: np.ndarray) -> Box:
-    """The smallest box around a mask, see :attr:`Instance.box`; zeros if the mask is empty.
+    """Compute the bounding box of a mask, see :attr:`Instance.box`; all zeros if the mask is empty.
 
     :param mask: bool [H, W]
     """
@@ -103,14 +103,15 @@ def mask_box(mask: np.ndarray) -> Box:
 
 
 class Localizer(Protocol):
-    """Locates the objects that a prompt names in an aligned pair of images. One caller at a time, from any thread.
+    """Locates the objects that a prompt names in an aligned pair of images.
 
-    Everything that can be wrong with a configuration, such as the weights, is found at construction.
+    Not thread-safe, but any thread may call it. Configuration errors, for example missing weights, are raised by the
+    constructor.
     """
 
     @property
     def name(self) -> str:
-        """The registered name and that of the weights, for provenance."""
+        """Names of the localizer and of its weights, for provenance."""
 
     @property
     def vocabulary(self) -> Vocabulary | None:
@@ -121,9 +122,9 @@ class Localizer(Protocol):
 
         :param visible: uint8 [H, W, 3] RGB
         :param infrared: uint8 [H, W]
-        :param prompt: may be empty: nothing is located
-        :raises ConfigError: a phrase that is not in the vocabulary
-        :raises ImageError: dtypes or sizes are not as stated
+        :param prompt: if empty, nothing is located
+        :raises ConfigError: a phrase is not in the vocabulary
+        :raises ImageError: wrong dtypes or sizes
         """
 
     def close(self) -> None:

@@ -39,10 +39,11 @@ VOCABULARY: Vocabulary = {
     "person": ("pedestrian", "human", "man", "woman", "child", "rider", "walker", "cyclist", "bicyclist"),
     "bicycle": ("bike", "cycle", "cyclist", "bicyclist"),
 }
-"""The classes in the order of the network's channels. A rider is a person, on a bicycle."""
+"""The classes in the order of the network's channels. A cyclist is a person and a bicycle."""
 
 THINGS = frozenset(("car", "person", "bicycle"))
-_LEAST_PIXEL = 0.35  # probability of a pixel that is shown as part of an object
+"""The countable classes."""
+_MIN_PROBABILITY = 0.35  # of a pixel in an object's mask
 PIXELS = 480 * 368
 """Images are resized to about this many pixels, the size of the training images."""
 
@@ -50,9 +51,9 @@ PIXELS = 480 * 368
 class Classes(NamedTuple):
     """The network's output for an image.
 
-    :ivar probability: float32 [K, H, W] of the whole image
-    :ivar cells: float32 [K, h, w], the same at the network's own cells
-    :ivar distances: float32 [4, h, w], see :class:`textdifuse_ros.networks.localizer.Cells` [working pixels]
+    :ivar probability: float32 [K, H, W] in [0, 1], at the image's resolution
+    :ivar cells: float32 [K, h, w], likewise at the network's cells
+    :ivar distances: float32 [4, h, w], see :class:`textdifuse_ros.networks.localizer.Cells` [pixels of its input]
     """
 
     probability: np.ndarray
@@ -61,14 +62,14 @@ class Classes(NamedTuple):
 
 
 class BuiltinLocalizer:
-    """A closed vocabulary, from both sensors at once; still works when one of them is blind.
+    """Locates a fixed set of classes from both sensors at once; works with one blind sensor, too.
 
     :param model: checkpoint, by name or path
     :param device: of the network
-    :param score: minimum mean probability of an object
-    :param least_area: minimum area of an object [pixels of the image]
-    :param pixels: size of the network's input; larger finds smaller objects at proportional cost
-    :raises CheckpointError: weights missing or of another kind
+    :param score: minimum mean probability of an object, in [0, 1]
+    :param min_area: minimum area of an object [pixels of the image]
+    :param pixels: size of the network's input; a larger one finds smaller objects at proportional cost
+    :raises CheckpointError: weights are missing or of another kind
     """
 
     def __init__(
@@ -76,22 +77,22 @@ class BuiltinLocalizer:
         model: str | Path = MODEL,
         device: torch.device | str = "cpu",
         score: float = 0.4,
-        least_area: int = 24,
+        min_area: int = 24,
         pixels: int = PIXELS,
     ) -> None:
         network, checkpoint = load_localizer(find_checkpoint(model))
         self.name = f"{NAME} {Path(model).stem} {checkpoint.sha256[:12]}"
         self.vocabulary: Vocabulary | None = VOCABULARY
-        self.score, self.least_area, self.pixels = score, least_area, pixels
+        self.score, self.min_area, self.pixels = score, min_area, pixels
         self._device = torch.device(device)
         self._network = channels_last(fold_norms(network).to(self._device))
 
     @classmethod
     def from_config(cls, config: LocalizerConfig) -> BuiltinLocalizer:
-        """Load the weights.
+        """Load the localizer.
 
-        :param config: names weights, device and threshold
-        :raises CheckpointError: weights missing or of another kind
+        :param config: weights, device and threshold
+        :raises CheckpointError: weights are missing or of another kind
         :raises DeviceError: the device is absent
         """
         device = resolve_device(config.localizer_device, "localizer_device")
@@ -100,26 +101,28 @@ class BuiltinLocalizer:
     def locate(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
         """See :meth:`.Localizer.locate`."""
         _check(visible, infrared)
-        meant = resolve(prompt, VOCABULARY)
+        classes_of_phrases = resolve(prompt, VOCABULARY)
         size = infrared.shape
         if not prompt:
             return Localization((), size, ())
         names = list(VOCABULARY)
         phrases = {
-            names.index(name): phrase.index for phrase, row in zip(prompt.phrases, meant, strict=True) for name in row
+            names.index(name): phrase.index
+            for phrase, own_classes in zip(prompt.phrases, classes_of_phrases, strict=True)
+            for name in own_classes
         }
         classes = self.classes(visible, infrared)
         stuff = {number: phrase for number, phrase in phrases.items() if names[number] not in THINGS}
-        found = class_instances(
-            classes.probability, stuff, threshold=self.score, least_area=self.least_area, countable=frozenset()
+        instances = class_instances(
+            classes.probability, stuff, threshold=self.score, min_area=self.min_area, countable=frozenset()
         )
         for number, phrase in phrases.items():
             if names[number] in THINGS:
-                found += self._objects(classes, number, phrase)
-        return Localization(tuple(sorted(found, key=lambda item: -item.score)), size, prompt.phrases)
+                instances += self._objects(classes, number, phrase)
+        return Localization(tuple(sorted(instances, key=lambda item: -item.score)), size, prompt.phrases)
 
     def classes(self, visible: np.ndarray, infrared: np.ndarray) -> Classes:
-        """Classify every pixel.
+        """Run the network: class probabilities of every pixel, and boxes.
 
         :param visible: uint8 [H, W, 3] RGB
         :param infrared: uint8 [H, W]
@@ -139,38 +142,38 @@ class BuiltinLocalizer:
             return Classes(*(part[0].cpu().numpy() for part in (whole, logits.softmax(1), cells.distances)))
 
     def close(self) -> None:
-        """Give memory back."""
+        """Free the network."""
         del self._network
 
     def _objects(self, classes: Classes, number: int, phrase: int) -> list[Instance]:
-        """The objects of a thing, each with the pixels near its cells that are more likely of it than of another."""
-        things = [place for place, name in enumerate(VOCABULARY) if name in THINGS]
-        mine = classes.probability[number]
-        mask = (mine >= _LEAST_PIXEL) & (mine >= classes.probability[things].max(0))
-        height, width = mask.shape
+        """Group the votes of a countable class; a mask has the pixels near its cells where no thing is more likely."""
+        things = [channel for channel, name in enumerate(VOCABULARY) if name in THINGS]
+        probability = classes.probability[number]
+        class_mask = (probability >= _MIN_PROBABILITY) & (probability >= classes.probability[things].max(0))
+        height, width = class_mask.shape
         rows, columns = classes.cells.shape[1:]
         across, down = width / (columns * CELL), height / (rows * CELL)
-        found = []
+        instances = []
         votes = group_votes(classes.cells[number], classes.distances, CELL)
         votes = [item for item in votes if item.score >= self.score]
         owners = _owners(votes, (rows, columns), (height, width))
-        for place, item in enumerate(votes, 1):
-            own = mask & (owners == place)
-            if np.count_nonzero(own) < self.least_area:
+        for owner, item in enumerate(votes, 1):
+            mask = class_mask & (owners == owner)
+            if np.count_nonzero(mask) < self.min_area:
                 continue
             corners = np.array(item.box) * (across, down, across, down)
             left, top, right, bottom = np.clip(corners, 0, (width, height, width, height)).tolist()
-            box = (left, top, right, bottom)
-            found.append(Instance(own, box, min(1.0, item.score), phrase))
-        return found
+            instances.append(Instance(mask, (left, top, right, bottom), min(1.0, item.score), phrase))
+        return instances
 
 
 def working_size(height: int, width: int, pixels: int) -> tuple[int, int]:
-    """The size of the network's input: multiples of 16 in nearly the image's shape.
+    """Compute the size of the network's input: multiples of 16, about the aspect ratio of the image.
 
     :param height: of the image [pixels]
     :param width: of the image [pixels]
-    :param pixels: of the input, approximately
+    :param pixels: approximate number of pixels of the input
+    :returns: rows and columns
     """
     scale = (pixels / (height * width)) ** 0.5
     rows, columns = (max(1, round(side * scale / MULTIPLE)) * MULTIPLE for side in (height, width))
@@ -178,10 +181,13 @@ def working_size(height: int, width: int, pixels: int) -> tuple[int, int]:
 
 
 def _owners(votes: list[Votes], cells: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """For every pixel the object (from 1 on) of its cell, or of the nearest one within a cell's reach; else 0."""
+    """Map each pixel to the object (from 1) of its cell or of a neighboring cell; 0 for none.
+
+    :returns: uint16 [H, W]
+    """
     owners: np.ndarray = np.zeros(cells, np.uint16)
-    for place, item in enumerate(votes, 1):
-        owners.ravel()[item.cells] = place
+    for owner, item in enumerate(votes, 1):
+        owners.ravel()[item.cells] = owner
     grown = cv2.dilate(owners, np.ones((3, 3), np.uint8))
     owners = np.where(owners > 0, owners, grown)
     return cv2.resize(owners, size[::-1], interpolation=cv2.INTER_NEAREST)

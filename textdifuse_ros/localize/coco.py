@@ -1,7 +1,7 @@
 """Localizations as a COCO instances file, for annotation tools and evaluators.
 
-Segmentations are uncompressed run lengths (``counts`` as a list, by columns, the first run of zeros), as COCO's own
-crowds are; pycocotools takes them for any annotation.
+Segmentations are uncompressed run-length encodings (``counts`` is a list, in column order, zeros first), as in COCO's
+crowd annotations; pycocotools reads them in every annotation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from textdifuse_ros.localize.prompt import Prompt
 
 
 def run_lengths(mask: np.ndarray) -> list[int]:
-    """Run lengths of a mask by columns, starting with zeros; their sum is its number of pixels.
+    """Encode a mask as run lengths in column order, zeros first; they add up to its number of pixels.
 
     :param mask: bool [H, W]
     """
@@ -30,12 +30,11 @@ def run_lengths(mask: np.ndarray) -> list[int]:
 class CocoDocument:
     """The content of the file, built image by image; masks are not kept in memory.
 
-    :param prompt: whose phrases are the categories
+    Category k is phrase k, with its strength; boxes are [left, top, width, height] [pixels].
 
-    Category k is phrase k, its strength beside its name; boxes are [left, top, width, height] [pixels].
-
-    :param info: what made it
-    :ivar counts: objects found of each phrase, by its index
+    :param prompt: its phrases are the categories
+    :param info: JSON-able, for the ``info`` of the file
+    :ivar counts: number of objects of each phrase, by its index
     """
 
     def __init__(self, prompt: Prompt, info: Mapping[str, Any]) -> None:
@@ -45,18 +44,18 @@ class CocoDocument:
         self._annotations: list[dict[str, Any]] = []
         self.counts = {item.index: 0 for item in prompt.phrases}
 
-    def add(self, file_name: str, infrared_file_name: str, found: Localization) -> None:
+    def add(self, file_name: str, infrared_file_name: str, objects: Localization) -> None:
         """Add the objects of an image.
 
         :param file_name: of the visible image
         :param infrared_file_name: of the infrared image
-        :param found: its objects
+        :param objects: of the image
         """
-        height, width = found.size
+        height, width = objects.size
         number = len(self._images) + 1
         names = {"file_name": file_name, "infrared_file_name": infrared_file_name}
         self._images.append({"id": number, **names, "height": height, "width": width})
-        for item in found.instances:
+        for item in objects.instances:
             left, top, right, bottom = item.box
             self.counts[item.phrase] += 1
             self._annotations.append(
@@ -73,7 +72,7 @@ class CocoDocument:
             )
 
     def content(self) -> dict[str, Any]:
-        """The whole document, JSON-able."""
+        """Return the whole document, JSON-able."""
         return {
             "info": self._info,
             "images": self._images,

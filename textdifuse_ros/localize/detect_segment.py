@@ -16,9 +16,8 @@ class DetectSegmentLocalizer:
 
     :param detector: finds boxes
     :param segmenter: turns boxes into masks
-
-    :param box_threshold: least score of a box
-    :param nms_iou: of two boxes of one phrase, found in either image, that overlap by more, the better is kept
+    :param box_threshold: minimum score of a box, in [0, 1]
+    :param nms_iou: IoU in [0, 1] above which of two boxes of a phrase, from either image, only the better is kept
     """
 
     vocabulary = None
@@ -35,7 +34,7 @@ class DetectSegmentLocalizer:
     def from_config(cls, config: LocalizerConfig) -> DetectSegmentLocalizer:
         """Load both models.
 
-        :param config: names them
+        :param config: names of the models, device and thresholds
         :raises ConfigError: no detector given, or a package is not installed
         :raises CheckpointError: weights are missing, incomplete or of another type
         """
@@ -49,29 +48,29 @@ class DetectSegmentLocalizer:
         if not prompt or self._detector is None or self._segmenter is None:
             return Localization((), size, prompt.phrases)
         views = (visible, np.repeat(infrared[:, :, None], 3, 2))
-        found = [self._detector.detect(view, prompt.names, self._box_threshold) for view in views]
-        source = np.repeat((0, 1), [len(item.scores) for item in found])
-        together = DetectedBoxes(
-            np.concatenate([item.boxes for item in found]),
-            np.concatenate([item.scores for item in found]),
-            np.concatenate([item.labels for item in found]),
+        boxes_of_views = [self._detector.detect(view, prompt.names, self._box_threshold) for view in views]
+        view_of_box = np.repeat((0, 1), [len(item.scores) for item in boxes_of_views])
+        boxes = DetectedBoxes(
+            np.concatenate([item.boxes for item in boxes_of_views]),
+            np.concatenate([item.scores for item in boxes_of_views]),
+            np.concatenate([item.labels for item in boxes_of_views]),
         )
-        kept = suppress(together, self._nms_iou)
+        kept = suppress(boxes, self._nms_iou)
         instances: list[Instance] = []
         for number, view in enumerate(views):
-            part = together.take(kept[source[kept] == number])
-            if len(part.scores):
-                instances.extend(self._outline(self._segmenter, view, part, prompt))
+            own_boxes = boxes.take(kept[view_of_box[kept] == number])
+            if len(own_boxes.scores):
+                instances.extend(self._segment(self._segmenter, view, own_boxes, prompt))
         return Localization(tuple(instances), size, prompt.phrases)
 
     def close(self) -> None:
         """Free the models."""
         self._detector = self._segmenter = None
 
-    def _outline(self, segmenter: Segmenter, view: np.ndarray, found: DetectedBoxes, prompt: Prompt) -> list[Instance]:
+    def _segment(self, segmenter: Segmenter, view: np.ndarray, boxes: DetectedBoxes, prompt: Prompt) -> list[Instance]:
         instances = []
         for mask, box, score, label in zip(
-            segmenter.segment(view, found.boxes), found.boxes.tolist(), found.scores, found.labels, strict=True
+            segmenter.segment(view, boxes.boxes), boxes.boxes.tolist(), boxes.scores, boxes.labels, strict=True
         ):
             if mask.any():
                 left, top, right, bottom = box

@@ -1,7 +1,7 @@
 """Text-conditioned boxes: OWL-ViT, OWLv2 and Grounding DINO through transformers.
 
-Minderer et al., ECCV 2022 and NeurIPS 2023; Liu et al., ECCV 2024. The text is encoded once for a prompt: its encoder
-stands behind a memory, and the models run as they are.
+Minderer et al., ECCV 2022 and NeurIPS 2023; Liu et al., ECCV 2024. The models are not changed, except that the outputs
+of their text encoders are cached, so that a prompt is encoded once.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from textdifuse_ros.networks.device import resolve_device
 OWL = {"owlvit": "owlvit.text_model", "owlv2": "owlv2.text_model"}
 DINO = {"grounding-dino": "model.text_backbone", "mm-grounding-dino": "model.text_backbone"}
 TEXT_ENCODERS = {**OWL, **DINO}
-"""Type of model: where its text encoder is."""
+"""Name of the text encoder's submodule, by model type."""
 
-KEPT_TEXTS = 16
+CACHED_TEXTS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class DetectedBoxes:
 
     :ivar boxes: float64 [N, 4], (left, top, right, bottom) [pixels], within the image
     :ivar scores: float64 [N] in [0, 1]
-    :ivar labels: int64 [N], place of the phrase from 0 on
+    :ivar labels: int64 [N], index of the phrase, from 0
     """
 
     boxes: np.ndarray
@@ -50,40 +50,40 @@ class DetectedBoxes:
     def take(self, which: np.ndarray) -> DetectedBoxes:
         """Select boxes.
 
-        :param which: indices or bool mask
+        :param which: integer [M], indices, or bool [N]
         """
         return DetectedBoxes(self.boxes[which], self.scores[which], self.labels[which])
 
 
-class Memory(nn.Module):
-    """A module that caches its outputs for the last few inputs.
+class CachedModule(nn.Module):
+    """A module that caches its outputs for the last :data:`CACHED_TEXTS` inputs.
 
-    :param inner: without state that changes; its outputs must not be written to
+    :param inner: stateless; its outputs must not be written to
     """
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
-        self._kept: OrderedDict[tuple[object, ...], Any] = OrderedDict()
+        self._cache: OrderedDict[tuple[object, ...], Any] = OrderedDict()
 
     def forward(self, *args: object, **kwargs: object) -> Any:
-        """The inner module's output, cached.
+        """Return the output of the inner module, from the cache if possible.
 
         :param args: of the inner module
         :param kwargs: likewise
         """
-        key = tuple(_identity(item) for item in (*args, *sorted(kwargs.items())))
-        if key not in self._kept:
-            self._kept[key] = self.inner(*args, **kwargs)
-            if len(self._kept) > KEPT_TEXTS:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
+        key = tuple(_cache_key(item) for item in (*args, *sorted(kwargs.items())))
+        if key not in self._cache:
+            self._cache[key] = self.inner(*args, **kwargs)
+            if len(self._cache) > CACHED_TEXTS:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
+        return self._cache[key]
 
 
-def _identity(item: object) -> object:
+def _cache_key(item: object) -> object:
     if isinstance(item, tuple):
-        return tuple(_identity(part) for part in item)
+        return tuple(_cache_key(part) for part in item)
     if isinstance(item, Tensor):
         return (str(item.dtype), tuple(item.shape), item.cpu().numpy().tobytes())
     return repr(item)
@@ -92,11 +92,11 @@ def _identity(item: object) -> object:
 class Detector:
     """Finds boxes of any phrases in an image.
 
+    :param model: of a type in :data:`TEXT_ENCODERS`, on ``device``, for inference; its text encoder is replaced by a
+        :class:`CachedModule`
+    :param processor: of the model, from transformers
     :param device: of the model
-
-    :param model: of a type in :data:`TEXT_ENCODERS`, for inference; its text encoder is put behind a :class:`Memory`
-    :param processor: the model's, of transformers
-    :ivar name: for provenance
+    :param name: for provenance
     """
 
     def __init__(self, model: Any, processor: Any, device: torch.device, name: str = "") -> None:
@@ -104,7 +104,7 @@ class Detector:
         self._model, self._processor, self._device = model, processor, device
         kind = model.config.model_type
         parent, _, leaf = TEXT_ENCODERS[kind].rpartition(".")
-        setattr(model.get_submodule(parent), leaf, Memory(model.get_submodule(TEXT_ENCODERS[kind])))
+        setattr(model.get_submodule(parent), leaf, CachedModule(model.get_submodule(TEXT_ENCODERS[kind])))
         self._find: Callable[[np.ndarray, tuple[str, ...], float], DetectedBoxes]
         self._find = self._find_owl if kind in OWL else self._find_dino
 
@@ -114,8 +114,8 @@ class Detector:
 
         :param name: parameter ``detector``: a folder, or a name within a model folder
         :param device: parameter ``localizer_device``
-        :raises ConfigError: none given, or transformers is not installed
-        :raises CheckpointError: missing, incomplete, damaged, or of a type that takes no text
+        :raises ConfigError: no name, or transformers is not installed
+        :raises CheckpointError: the model is missing, incomplete, damaged or not text-conditioned
         """
         folder = find_model("detector", name)
         read_model_type(folder, "detector", tuple(TEXT_ENCODERS))
@@ -128,16 +128,18 @@ class Detector:
         """Find boxes of phrases.
 
         :param image: uint8 [H, W, 3] RGB
-        :param threshold: least score
+        :param phrases: at least one
+        :param threshold: minimum score, in [0, 1]
+        :raises ConfigError: too many words for the detector
         """
         height, width = image.shape[:2]
         with torch.inference_mode():
             found = self._find(image, phrases, threshold)
         boxes = np.clip(found.boxes, 0, (width, height, width, height))
-        real = (boxes[:, 2] - boxes[:, 0] >= 1) & (boxes[:, 3] - boxes[:, 1] >= 1)
-        return DetectedBoxes(boxes, found.scores, found.labels).take(real)
+        not_empty = (boxes[:, 2] - boxes[:, 0] >= 1) & (boxes[:, 3] - boxes[:, 1] >= 1)
+        return DetectedBoxes(boxes, found.scores, found.labels).take(not_empty)
 
-    def _find_owl(self, image: np.ndarray, phrases: tuple[str, ...], least: float) -> DetectedBoxes:
+    def _find_owl(self, image: np.ndarray, phrases: tuple[str, ...], threshold: float) -> DetectedBoxes:
         # The template that these models are trained with.
         texts = [f"a photo of a {phrase}" for phrase in phrases]
         longest = self._model.config.text_config.max_position_embeddings
@@ -151,33 +153,33 @@ class Detector:
             pixel_values=pixels.to(self._device),
         )
         (found,) = self._processor.post_process_grounded_object_detection(
-            outputs, threshold=least, target_sizes=[image.shape[:2]]
+            outputs, threshold=threshold, target_sizes=[image.shape[:2]]
         )
         boxes, scores, labels = (found[name].cpu().numpy() for name in ("boxes", "scores", "labels"))
         return DetectedBoxes(boxes.astype(np.float64), scores.astype(np.float64), labels)
 
-    def _find_dino(self, image: np.ndarray, phrases: tuple[str, ...], least: float) -> DetectedBoxes:
-        # The model takes one sentence and scores its tokens; which are whose is told by their places in the sentence.
+    def _find_dino(self, image: np.ndarray, phrases: tuple[str, ...], threshold: float) -> DetectedBoxes:
+        # The model takes one sentence and scores its tokens; their character offsets map them to the phrases.
         sentence = " ".join(f"{phrase}." for phrase in phrases)
         tokens = self._processor.tokenizer(sentence, return_tensors="pt", return_offsets_mapping=True)
         owners = np.array(_owners(tokens.pop("offset_mapping")[0].tolist(), phrases))
         most = self._model.config.max_text_len
         if len(owners) > most:
-            raise ConfigError("the text", f"at most {most} tokens for this detector", len(owners), "name fewer things")
+            raise ConfigError("the text", f"at most {most} tokens for this detector", len(owners), "use fewer phrases")
         pixels = self._processor.image_processor(images=image, return_tensors="pt")
         outputs = self._model(**{name: item.to(self._device) for name, item in {**tokens, **pixels}.items()})
-        # Beyond the sentence's tokens the logits are -inf.
+        # The logits are -inf beyond the tokens of the sentence.
         scores = outputs.logits[0, :, : len(owners)].sigmoid().cpu().double().numpy()
         by_phrase = np.stack([scores[:, owners == n].max(1, initial=0.0) for n in range(len(phrases))], 1)
         best = by_phrase.max(1)
         height, width = image.shape[:2]
         center, side = np.split(outputs.pred_boxes[0].cpu().double().numpy(), 2, axis=1)
         corners = np.concatenate((center - side / 2, center + side / 2), 1) * (width, height, width, height)
-        return DetectedBoxes(corners, best, by_phrase.argmax(1)).take(best >= least)
+        return DetectedBoxes(corners, best, by_phrase.argmax(1)).take(best >= threshold)
 
 
 def _owners(offsets: list[list[int]], phrases: tuple[str, ...]) -> list[int]:
-    """The index of the phrase of each token, -1 for punctuation."""
+    """Map each token to the index of its phrase, or to -1 for punctuation."""
     ends = np.cumsum([len(phrase) + 2 for phrase in phrases])
     owners = []
     for start, stop in offsets:
@@ -190,10 +192,9 @@ def _owners(offsets: list[list[int]], phrases: tuple[str, ...]) -> list[int]:
 def suppress(found: DetectedBoxes, iou: float) -> np.ndarray:
     """Greedy non-maximum suppression within each phrase.
 
-    :param found: boxes
-
-    :param iou: of two boxes that overlap by more, the one with the higher score is kept
-    :returns: int64, indices of those kept, by falling score
+    :param found: the boxes
+    :param iou: in [0, 1]; of two boxes with a higher IoU only the one with the higher score is kept
+    :returns: int64 [M], indices of the boxes that are kept, by descending score
     """
     kept: list[int] = []
     for n in np.argsort(-found.scores, kind="stable").tolist():
@@ -204,9 +205,9 @@ def suppress(found: DetectedBoxes, iou: float) -> np.ndarray:
 
 
 def box_iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of a box with others; float64 [N].
+    """Compute the intersection over union of a box with others; float64 [N].
 
-    :param box: float64 [4]
+    :param box: float64 [4], (left, top, right, bottom)
     :param others: float64 [N, 4]
     """
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])

@@ -1,4 +1,4 @@
-"""Regions given by hand: boxes in a text, or an image of labels."""
+"""Regions given by hand: a list of boxes, or a label image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from textdifuse_ros.localize.base import Box, Instance, Localization, mask_box
 from textdifuse_ros.localize.instances import split_regions
 from textdifuse_ros.localize.prompt import Phrase, Prompt, bare_words, singulars
 
-WHITE = 255  # level of a mask painted without thinking of labels: the first phrase's
+WHITE = 255  # in a black-and-white mask: the first phrase
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class NamedBox:
     """A box and its phrase.
 
     :ivar name: lower case, without article; empty for the first phrase of any prompt
+    :ivar box: (left, top, right, bottom) [pixels]
     """
 
     name: str
@@ -32,9 +33,9 @@ class NamedBox:
 class FixedLocalizer:
     """Locates the same regions in every image; accepts any words.
 
-    :param boxes: clipped to the image; a phrase that names none of them, be it in the plural, finds nothing
-    :param labels: uint8 [H, W]: 0 = nothing, k = phrase k, 255 = the first phrase; touching pixels of a level are one
-        object
+    :param boxes: clipped to the image, matched to phrases by name, also in the plural
+    :param labels: uint8 [H, W]: 0 = nothing, k = phrase k, 255 = the first phrase; each connected region of a label is
+        one object
     """
 
     name = "fixed"
@@ -49,8 +50,8 @@ class FixedLocalizer:
         """Read the parameter ``regions``.
 
         :param config: with ``regions``
-        :raises ConfigError: empty, or a box that is none
-        :raises FileError: a file that is missing or neither boxes nor an image
+        :raises ConfigError: no regions, or an invalid box
+        :raises FileError: the file is missing or not readable
         """
         regions = config.regions.strip()
         if not regions:
@@ -73,38 +74,38 @@ class FixedLocalizer:
     def locate(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
         """See :meth:`.Localizer.locate`."""
         height, width = infrared.shape
-        found: list[Instance] = []
+        instances: list[Instance] = []
         for phrase in prompt.phrases:
-            found.extend(self._of_boxes(phrase, (height, width)))
-            found.extend(self._of_labels(phrase, (height, width)))
-        return Localization(tuple(found), (height, width), prompt.phrases)
+            instances.extend(self._from_boxes(phrase, (height, width)))
+            instances.extend(self._from_labels(phrase, (height, width)))
+        return Localization(tuple(instances), (height, width), prompt.phrases)
 
     def close(self) -> None:
         """Do nothing."""
 
-    def _of_boxes(self, phrase: Phrase, size: tuple[int, int]) -> list[Instance]:
-        found = []
+    def _from_boxes(self, phrase: Phrase, size: tuple[int, int]) -> list[Instance]:
+        instances = []
         for item in self._boxes:
             if item.name in singulars(phrase.text) or (not item.name and phrase.index == 1):
                 mask = fill_box(item.box, size)
                 if mask.any():
-                    found.append(Instance(mask, mask_box(mask), 1.0, phrase.index))
-        return found
+                    instances.append(Instance(mask, mask_box(mask), 1.0, phrase.index))
+        return instances
 
-    def _of_labels(self, phrase: Phrase, size: tuple[int, int]) -> list[Instance]:
+    def _from_labels(self, phrase: Phrase, size: tuple[int, int]) -> list[Instance]:
         if self._labels is None:
             return []
         if self._labels.shape != size:
             (height, width), (own_height, own_width) = size, self._labels.shape
-            due = f"as large as the image ({width} x {height} pixels)"
-            raise ImageError("the mask given in regions", due, f"{own_width} x {own_height}")
+            expected = f"as large as the image ({width} x {height} pixels)"
+            raise ImageError("the mask given in regions", expected, f"{own_width} x {own_height}")
         levels = (1, WHITE) if phrase.index == 1 else (phrase.index,)
         masks = split_regions(np.isin(self._labels, levels), divide=False)
         return [Instance(mask, mask_box(mask), 1.0, phrase.index) for mask in masks]
 
 
 def regions_file(config: LocalizerConfig) -> Path | None:
-    """The file that contains the regions, or None.
+    """Return the file that contains the regions, or None if they are given directly.
 
     :param config: with ``regions``
     """
@@ -113,8 +114,9 @@ def regions_file(config: LocalizerConfig) -> Path | None:
 
 
 def fill_box(box: Box, size: tuple[int, int]) -> np.ndarray:
-    """Convert a box to a mask, bool [H, W]; edges are rounded, parts outside the image are cut off.
+    """Convert a box to a mask, bool [H, W]; edges are rounded and clipped to the image.
 
+    :param box: (left, top, right, bottom) [pixels]
     :param size: height and width [pixels]
     """
     mask = np.zeros(size, bool)

@@ -1,4 +1,4 @@
-"""Objects out of maps of classes."""
+"""Instances from maps of class probabilities."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from textdifuse_ros.localize.base import Instance, mask_box
 
-LEAST_DEPTH, DEPTH_SADDLE = 1.5, 0.7  # a thing is at least this far from its border in the middle [pixels]; its neck
-LEAST_CENTER, CENTER_SADDLE = 0.1, 0.5
-MOST_PEAKS = 64  # peaks of one region that are looked at, from the highest down: ragged regions have very many
+MIN_DEPTH, DEPTH_SADDLE = 1.5, 0.7  # distance of an object's middle from its border [pixels], relative width of a neck
+MIN_CENTER, CENTER_SADDLE = 0.1, 0.5
+MAX_PEAKS = 64  # of one region, the highest ones; ragged regions have very many
 
 
 def class_instances(
@@ -19,50 +19,50 @@ def class_instances(
     phrases: Mapping[int, int],
     *,
     threshold: float = 0.5,
-    least_area: int = 12,
+    min_area: int = 12,
     countable: frozenset[int] | None = None,
     centers: np.ndarray | None = None,
 ) -> list[Instance]:
-    """The objects in a map of class probabilities.
+    """Extract objects from a map of class probabilities.
 
     A pixel belongs to the class of highest probability. Connected pixels (8 neighbors) of the classes of one phrase
-    are a region. A region of countable classes with several middles is divided among them; any other region is one
-    object, and all regions of what cannot be counted (road, sky) are one together.
+    form a region. A region of countable classes is divided if it has several middles; otherwise it is one object. All
+    regions of uncountable classes (road, sky) together are one object.
 
     :param probability: float32 [K, H, W], the probabilities of all K classes, sum 1 at each pixel
-    :param phrases: class (0 .. K - 1) to index of the phrase that asks for it (from 1 on)
-    :param threshold: least mean probability of an object, of its phrase's classes, over its pixels: its score
-    :param least_area: smaller objects are dropped [pixels]
-    :param countable: classes whose things are told apart; None for all
-    :param centers: float32 [H, W], how much each pixel looks like the middle of a thing; without it the middles are
-        the peaks of the distance from the region's border
-    :returns: by falling score; masks do not overlap
+    :param phrases: class (0 .. K - 1) to the index of its phrase (from 1)
+    :param threshold: minimum score in [0, 1]: the mean probability of the phrase's classes over the object's pixels
+    :param min_area: smaller objects are dropped [pixels]
+    :param countable: classes with separate objects; None for all
+    :param centers: float32 [H, W] in [0, 1], likelihood of an object's middle; without it the middles are the peaks of
+        the distance from the region's border
+    :returns: by descending score; masks do not overlap
     """
-    found: list[Instance] = []
+    instances: list[Instance] = []
     best = probability.argmax(0)
     for phrase in sorted(set(phrases.values())):
         classes = [item for item, index in phrases.items() if index == phrase]
         things = [item for item in classes if countable is None or item in countable]
         stuff = [item for item in classes if item not in things]
         share = probability[classes].sum(0)
-        masks = split_regions(np.isin(best, things), least_area, centers) if things else []
+        masks = split_regions(np.isin(best, things), min_area, centers) if things else []
         if stuff:
             masks.append(np.isin(best, stuff))
         for mask in masks:
-            if np.count_nonzero(mask) >= max(1, least_area):
+            if np.count_nonzero(mask) >= max(1, min_area):
                 score = min(float(share[mask].mean()), 1.0)
                 if score >= threshold:
-                    found.append(Instance(mask, mask_box(mask), score, phrase))
-    return sorted(found, key=lambda item: -item.score)
+                    instances.append(Instance(mask, mask_box(mask), score, phrase))
+    return sorted(instances, key=lambda item: -item.score)
 
 
 def split_regions(
-    mask: np.ndarray, least_area: int = 1, centers: np.ndarray | None = None, *, divide: bool = True
+    mask: np.ndarray, min_area: int = 1, centers: np.ndarray | None = None, *, divide: bool = True
 ) -> list[np.ndarray]:
-    """The connected regions (8 neighbors) of a mask, those of several things divided.
+    """Split a mask into its connected regions (8 neighbors), and those into objects.
 
     :param mask: bool [H, W]
-    :param least_area: smaller regions are dropped [pixels]
+    :param min_area: smaller regions are dropped [pixels]
     :param centers: float32 [H, W], see :func:`class_instances`
     :param divide: False leaves each region whole
     :returns: bool [H, W] each
@@ -71,7 +71,7 @@ def split_regions(
     pieces = []
     for region in range(1, count):
         left, top, width, height, area = statistics[region]
-        if area < least_area:
+        if area < min_area:
             continue
         window = slice(top, top + height), slice(left, left + width)
         inside = regions[window] == region
@@ -84,17 +84,17 @@ def split_regions(
 
 
 def _divide(region: np.ndarray, centers: np.ndarray | None) -> list[np.ndarray]:
-    """One connected region as one or several, bool, of its own size.
+    """Divide one connected region among its middles; bool [h, w] each, of the region's size.
 
-    A pixel goes to the middle around which the largest circle within the region comes nearest to it (an additively
-    weighted Voronoi diagram), so that a near car keeps its front beside a small far one.
+    Each middle is the center of the largest circle that fits into the region. A pixel belongs to the nearest circle (an
+    additively weighted Voronoi diagram), so that a near car keeps its front beside a small, distant one.
     """
     padded = np.pad(region.astype(np.uint8), 1)
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
     if centers is None:
-        middles = _peaks(depth, least=LEAST_DEPTH, saddle=DEPTH_SADDLE)
+        middles = _peaks(depth, minimum=MIN_DEPTH, saddle=DEPTH_SADDLE)
     else:
-        middles = _peaks(np.where(region, centers, 0).astype(np.float32), least=LEAST_CENTER, saddle=CENTER_SADDLE)
+        middles = _peaks(np.where(region, centers, 0).astype(np.float32), minimum=MIN_CENTER, saddle=CENTER_SADDLE)
     if len(middles) < 2:
         return [region]
     rows, columns = np.mgrid[: region.shape[0], : region.shape[1]]
@@ -107,16 +107,16 @@ def _divide(region: np.ndarray, centers: np.ndarray | None) -> list[np.ndarray]:
     return [piece for number in range(len(middles)) if (piece := (nearest == number) & region).any()]
 
 
-def _peaks(height: np.ndarray, least: float, saddle: float) -> list[tuple[int, int]]:
-    """Row and column of the middles in a relief [H, W], from the highest down.
+def _peaks(height: np.ndarray, minimum: float, saddle: float) -> list[tuple[int, int]]:
+    """Find the row and column of the peaks of a relief, float32 [H, W], from the highest down.
 
-    A peak is a middle of its own where the way to every higher one leads below ``saddle`` times its height.
+    A peak counts if every path to a higher one descends below ``saddle`` times its own height.
     """
     level = cv2.dilate(height, np.ones((3, 3), np.uint8))
-    _, plateaus, _, _ = cv2.connectedComponentsWithStats(((height >= level) & (height >= least)).astype(np.uint8))
+    _, plateaus, _, _ = cv2.connectedComponentsWithStats(((height >= level) & (height >= minimum)).astype(np.uint8))
     numbers, first = np.unique(plateaus, return_index=True)
     rows, columns = np.unravel_index(first[numbers > 0], height.shape)
-    order = np.argsort(-height[rows, columns], kind="stable")[:MOST_PEAKS]
+    order = np.argsort(-height[rows, columns], kind="stable")[:MAX_PEAKS]
     middles: list[tuple[int, int]] = []
     for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
         _, hills = cv2.connectedComponents((height >= saddle * height[row, column]).astype(np.uint8), connectivity=8)

@@ -17,18 +17,19 @@ PAGE = "docs/text.md says what to fetch and where to put it"
 def find_model(parameter: str, name: str) -> Path:
     """Find the folder or file of a pretrained model, by path or by name within a model folder.
 
-    :param parameter: what the user sets it by, for errors
-    :raises ConfigError: not given
-    :raises CheckpointError: nowhere found; says where it was looked for
+    :param parameter: that names the model, for errors
+    :param name: value of the parameter
+    :raises ConfigError: no name
+    :raises CheckpointError: not found; the message lists the places
     """
     if not name:
         raise ConfigError(parameter, "a folder with pretrained weights", "nothing", PAGE)
-    places = [Path(name).expanduser(), *(folder / name for folder in model_folders())]
-    for place in places:
-        if place.exists():
-            return place
-    looked = ", ".join(map(str, places))
-    raise CheckpointError(f"the model {name!r} ({parameter})", "there", f"nothing at {looked}", PAGE)
+    candidates = [Path(name).expanduser(), *(folder / name for folder in model_folders())]
+    for path in candidates:
+        if path.exists():
+            return path
+    places = ", ".join(map(str, candidates))
+    raise CheckpointError(f"the model {name!r} ({parameter})", "an existing folder or file", f"none at {places}", PAGE)
 
 
 def read_model_type(folder: Path, parameter: str, known: tuple[str, ...]) -> str:
@@ -37,7 +38,8 @@ def read_model_type(folder: Path, parameter: str, known: tuple[str, ...]) -> str
     :param folder: of the model
     :param parameter: that names the folder, for errors
     :param known: accepted types
-    :raises CheckpointError: no configuration, or another type than the known ones
+    :raises ConfigError: transformers is not installed
+    :raises CheckpointError: no configuration, or a type that is not accepted
     """
     transformers = import_transformers(parameter)
     if not (folder / "config.json").is_file():
@@ -56,12 +58,11 @@ def read_model_type(folder: Path, parameter: str, known: tuple[str, ...]) -> str
 def load_model(model_class: Any, folder: Path, parameter: str, device: torch.device) -> nn.Module:
     """Load a model with all its weights, as float32, for inference.
 
-    :param model_class: of transformers
+    :param model_class: a class of transformers with ``from_pretrained``
     :param folder: of the model
     :param parameter: that names the folder, for errors
-    :param device: of the model
-    :param model_class: a class of transformers with ``from_pretrained``
-    :raises CheckpointError: unreadable, or a part has no weights: transformers itself would leave it random
+    :param device: of the result
+    :raises CheckpointError: unreadable, or incomplete; transformers itself would initialize missing tensors randomly
     """
     try:
         model, report = model_class.from_pretrained(
@@ -81,7 +82,7 @@ def load_model(model_class: Any, folder: Path, parameter: str, device: torch.dev
 def load_processor(processor_class: Any, folder: Path, parameter: str) -> Any:
     """Load the image processor, the tokenizer, or both, of a model.
 
-    :param processor_class: of transformers
+    :param processor_class: a class of transformers with ``from_pretrained``
     :param folder: of the model
     :param parameter: that names the folder, for errors
     :raises CheckpointError: files are missing or damaged
@@ -93,9 +94,9 @@ def load_processor(processor_class: Any, folder: Path, parameter: str) -> Any:
 
 
 def import_transformers(parameter: str) -> Any:
-    """Import transformers, with its progress output off.
+    """Import transformers and turn its progress bars and warnings off.
 
-    :param parameter: that needs it, for errors
+    :param parameter: that requires it, for errors
     :raises ConfigError: not installed
     """
     try:

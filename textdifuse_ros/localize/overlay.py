@@ -7,7 +7,7 @@ import numpy as np
 
 from textdifuse_ros.localize.base import Instance, Localization
 
-# Okabe and Ito's colors, told apart also by the color-blind; RGB.
+# Okabe and Ito's palette, distinguishable with color blindness; RGB.
 COLORS = (
     (230, 159, 0),
     (86, 180, 233),
@@ -22,39 +22,39 @@ TINT = 0.4
 
 
 def phrase_color(index: int) -> tuple[int, int, int]:
-    """The color of a phrase, RGB; repeats after eight.
+    """Return the color of a phrase, RGB; colors repeat after eight phrases.
 
-    :param index: from 1 on
+    :param index: of the phrase, from 1
     """
     return COLORS[(index - 1) % len(COLORS)]
 
 
-def draw_overlay(image: np.ndarray, found: Localization) -> np.ndarray:
-    """Tint the masks, outline them, and write phrase, score and track beside them.
+def draw_overlay(image: np.ndarray, objects: Localization) -> np.ndarray:
+    """Tint and outline the masks, and write phrase, track and score next to them.
 
-    :param image: uint8 [H, W, 3] RGB, of the localization's size; left unchanged
-    :param found: the objects
+    :param image: uint8 [H, W, 3] RGB, of the localization's size; not modified
+    :param objects: of the image
     :returns: uint8 [H, W, 3] RGB
     """
     drawn = image.copy()
-    labels = found.label_map()
-    for phrase in found.phrases:
+    labels = objects.label_map()
+    for phrase in objects.phrases:
         inside = labels == phrase.index
         if inside.any():
             tint = np.array(phrase_color(phrase.index), np.float32) * np.float32(TINT)
             drawn[inside] = (drawn[inside] * np.float32(1 - TINT) + tint).round().astype(np.uint8)
-    for item in found.instances:
+    for item in objects.instances:
         outlines, _ = cv2.findContours(item.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(drawn, outlines, -1, phrase_color(item.phrase), 1)
-    for item in found.instances:
-        _write(drawn, item, next(phrase.text for phrase in found.phrases if phrase.index == item.phrase))
+    for item in objects.instances:
+        _write(drawn, item, next(phrase.text for phrase in objects.phrases if phrase.index == item.phrase))
     return drawn
 
 
 def _write(drawn: np.ndarray, item: Instance, text: str) -> None:
-    """The caption above the object, or below its upper edge where there is no room."""
+    """Write the caption above the object, or below its upper edge if there is no room above."""
     track = f" #{item.track}" if item.track else ""
-    caption = f"{text}{track} {item.score:.2f}".encode("ascii", "replace").decode()  # OpenCV's letters are ASCII
+    caption = f"{text}{track} {item.score:.2f}".encode("ascii", "replace").decode()  # OpenCV's fonts are ASCII
     left, top = int(item.box[0]), int(item.box[1])
     baseline = top - 4 if top >= 14 else top + 12
     for color, width in (((0, 0, 0), 3), (phrase_color(item.phrase), 1)):

@@ -1,13 +1,13 @@
-"""The text a user writes, as phrases with strengths.
+"""Parse the text of a user into phrases with strengths.
 
     prompt   = [lead] phrase { separator phrase } [tail]
     phrase   = [article] words [":" strength]
     separator = "," | ";" | "&" | new line | "and"
-    lead     = "Please highlight", "show", "find" and their like; "make ... stand out"
+    lead     = "Please highlight", "show", "find" and similar; "make ... stand out"
     tail     = "in the image", "please", "." | "!" | "?"
 
-Case and repeated blanks do not matter. A strength is a number in [-1, 2]; without one it is 1. An empty text, or one of
-blanks and separators only, asks for nothing: the plain fusion.
+Case and repeated blanks are ignored. A strength is a number in [-1, 2] and defaults to 1. A text without phrases is an
+empty prompt, which means plain fusion.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from textdifuse_ros.checks import check_number
 from textdifuse_ros.errors import ConfigError
 
 STRENGTH_LOW, STRENGTH_HIGH = -1.0, 2.0
-MOST_PHRASES = 254  # label maps are uint8, and 255 stays free for "ignore"
+MAX_PHRASES = 254  # label maps are uint8, and 255 is reserved for "ignore"
 
 Vocabulary = Mapping[str, Sequence[str]]
-"""Synonyms of each class of a localizer; one may belong to several (``vehicle`` to car, truck and bus). Lower case."""
+"""Classes of a localizer with their synonyms, in lower case. A synonym may belong to several classes."""
 
 _SEPARATOR = re.compile(r"\s*[,;&\n]\s*(?:and\b)?|\band\b")
 _VERBS = (
@@ -32,7 +32,7 @@ _VERBS = (
     "focus on|look for|pay attention to|make"
 )
 _LEAD = re.compile(
-    # A colon is the request's, as in "Highlight: person", unless a strength follows.
+    # A colon belongs to the lead, as in "Highlight: person", unless a strength follows.
     rf"^\s*(?:(?:please|kindly|can you|could you)[ ,]+)*(?:{_VERBS})(?: me| us)?\b(?:\s*:(?!\s*[-+.\d]))?\s*",
     re.IGNORECASE,
 )
@@ -43,11 +43,11 @@ _IRREGULAR = {"people": "person", "men": "man", "children": "child"}
 
 @dataclass(frozen=True)
 class Phrase:
-    """One thing to look for.
+    """One phrase of a prompt.
 
     :ivar text: lower case, without article
-    :ivar strength: in [-1, 2]; 1 emphasizes, 0 leaves alone, negative plays down
-    :ivar index: its place in the prompt from 1 on, and its value in label maps
+    :ivar strength: in [-1, 2]; 1 emphasizes, 0 has no effect, negative de-emphasizes
+    :ivar index: its number in the prompt, from 1, and its value in label maps
     """
 
     text: str
@@ -78,16 +78,17 @@ class Prompt:
 def parse_prompt(text: str, name: str = "target_text") -> Prompt:
     """Parse a prompt.
 
-    :param name: what the user knows the text as, for errors
-    :raises ConfigError: no text, a strength that is no number in [-1, 2], a strength of nothing, one phrase with two
-        strengths, or too many phrases
+    :param text: as the user wrote it
+    :param name: of the parameter or flag, for errors
+    :raises ConfigError: not a text, a strength outside [-1, 2] or without a phrase, a phrase with two strengths, or
+        too many phrases
     """
     if not isinstance(text, str):
         raise ConfigError(name, "text", f"{text!r} ({type(text).__name__})")
-    wanted = _LEAD.sub("", _TAIL.sub("", " ".join(text.replace("\n", ",").split())), count=1)
+    core = _LEAD.sub("", _TAIL.sub("", " ".join(text.replace("\n", ",").split())), count=1)
     strengths: dict[str, float] = {}
     had_strength = False  # of the previous phrase
-    for piece in _SEPARATOR.split(wanted.lower()):
+    for piece in _SEPARATOR.split(core.lower()):
         words, colon, number = piece.partition(":")
         words = bare_words(words)
         strength = _strength(number, piece, name) if colon else 1.0
@@ -96,20 +97,20 @@ def parse_prompt(text: str, name: str = "target_text") -> Prompt:
                 raise ConfigError(name, "a phrase before each strength, as in person:1.5", repr(piece.strip()))
             continue
         if had_strength and words.isdecimal():
-            raise ConfigError(name, "words", repr(words), "strengths have a point, as in person:1.5")
+            raise ConfigError(name, "words", repr(words), "use a decimal point in strengths, as in person:1.5")
         had_strength = bool(colon)
         if strengths.setdefault(words, strength) != strength:
             raise ConfigError(name, f"one strength for {words!r}", f"{strengths[words]:g} and {strength:g}")
-    if len(strengths) > MOST_PHRASES:
-        raise ConfigError(name, f"at most {MOST_PHRASES} phrases", len(strengths))
+    if len(strengths) > MAX_PHRASES:
+        raise ConfigError(name, f"at most {MAX_PHRASES} phrases", len(strengths))
     phrases = tuple(Phrase(words, value, index) for index, (words, value) in enumerate(strengths.items(), 1))
     return Prompt(text, phrases)
 
 
 def bare_words(words: str) -> str:
-    """Lower-case words without article, surrounding punctuation and repeated blanks.
+    """Remove article, surrounding punctuation and repeated blanks.
 
-    :param words: of a phrase
+    :param words: of a phrase, lower case
     """
     return " ".join(_ARTICLE.sub("", words.strip(" .!?\"'")).split())
 
@@ -127,13 +128,13 @@ def _strength(number: str, piece: str, name: str) -> float:
 def resolve(prompt: Prompt, vocabulary: Vocabulary, name: str = "target_text") -> tuple[tuple[str, ...], ...]:
     """Map each phrase of a prompt to classes of a closed vocabulary; plurals and synonyms are understood.
 
-    A class that two phrases mean belongs to the narrower one: in "vehicle, car:2" cars belong to the second.
+    If two phrases mean the same class, it belongs to the narrower one: in "vehicle, car:2" cars belong to the second.
 
     :param prompt: the phrases
     :param vocabulary: the known classes
     :param name: of the parameter or flag, for errors
-    :returns: class names for each phrase, in its order; a broader phrase may be left with none
-    :raises ConfigError: an unknown phrase (the message lists what is known), or two phrases for the same classes
+    :returns: class names of each phrase, in the prompt's order; a broader phrase may be left with none
+    :raises ConfigError: an unknown phrase (the message lists the known classes), or two phrases for the same classes
     """
     known: dict[str, list[str]] = {}
     for item, others in vocabulary.items():
@@ -141,17 +142,17 @@ def resolve(prompt: Prompt, vocabulary: Vocabulary, name: str = "target_text") -
             classes = known.setdefault(word, [])
             if item not in classes:
                 classes.append(item)
-    meant = [_lookup(phrase.text, known, vocabulary, name) for phrase in prompt.phrases]
+    rows = [_lookup(phrase.text, known, vocabulary, name) for phrase in prompt.phrases]
     owner: dict[str, int] = {}
-    for index, classes in enumerate(meant):
+    for index, classes in enumerate(rows):
         for item in classes:
             other = owner.setdefault(item, index)
-            if other != index and set(meant[other]) == set(classes):
-                twice = f"{prompt.phrases[other].text!r} and {prompt.phrases[index].text!r}"
-                raise ConfigError(name, "one phrase for each class", f"{twice}, which both mean {', '.join(classes)}")
-            if len(classes) < len(meant[other]):
+            if other != index and set(rows[other]) == set(classes):
+                both = f"{prompt.phrases[other].text!r} and {prompt.phrases[index].text!r}"
+                raise ConfigError(name, "one phrase for each class", f"{both}, which both mean {', '.join(classes)}")
+            if len(classes) < len(rows[other]):
                 owner[item] = index
-    return tuple(tuple(item for item in classes if owner[item] == index) for index, classes in enumerate(meant))
+    return tuple(tuple(item for item in classes if owner[item] == index) for index, classes in enumerate(rows))
 
 
 def _lookup(phrase: str, known: Mapping[str, list[str]], vocabulary: Vocabulary, name: str) -> list[str]:
@@ -159,12 +160,12 @@ def _lookup(phrase: str, known: Mapping[str, list[str]], vocabulary: Vocabulary,
         if form in known:
             return known[form]
     near = difflib.get_close_matches(singulars(phrase)[-1], known, n=1, cutoff=0.75)
-    remedy = f"did you mean {near[0]}?" if near else "another localizer takes any words"
-    raise ConfigError(name, f"made of what the localizer knows ({', '.join(vocabulary)})", repr(phrase), remedy)
+    remedy = f"did you mean {near[0]}?" if near else "other localizers accept any words"
+    raise ConfigError(name, f"classes that the localizer knows ({', '.join(vocabulary)})", repr(phrase), remedy)
 
 
 def singulars(phrase: str) -> list[str]:
-    """The phrase itself, then the singulars of which it may be the plural.
+    """Return the phrase itself and its possible singular forms.
 
     :param phrase: lower case
     """

@@ -1,4 +1,4 @@
-"""Localizers by name, each imported only when used."""
+"""Localizers by name, imported on demand."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _SETTINGS = {
     "sam3": ("segmenter", "box_threshold", "nms_iou", "localizer_device"),
     "fixed": ("regions",),
 }
-"""What each localizer is made from."""
+"""Parameters that each localizer is built from."""
 
 
 def same_localizer(one: LocalizerConfig, other: LocalizerConfig) -> bool:
-    """Whether two configurations give the same localizer; parameters that it does not use may differ.
+    """Check whether two configurations give the same localizer; parameters that it does not use may differ.
 
     :param one: a configuration
     :param other: another one
@@ -29,9 +29,9 @@ def same_localizer(one: LocalizerConfig, other: LocalizerConfig) -> bool:
 def make_localizer(config: LocalizerConfig) -> Localizer:
     """Load the localizer that a configuration names.
 
-    :param config: names it
-    :raises ConfigError: a parameter is wrong or missing, or a package that this localizer needs
-    :raises CheckpointError, FileError: weights or regions are missing or damaged; the message says what to fetch
+    :param config: its name and parameters
+    :raises ConfigError: a parameter is wrong or missing, or a required package is not installed
+    :raises CheckpointError, FileError: weights or regions are missing or damaged
     :raises DeviceError: the device is absent
     """
     validate(config)
@@ -55,7 +55,7 @@ def make_localizer(config: LocalizerConfig) -> Localizer:
 
 
 def known_words(config: LocalizerConfig) -> Vocabulary | None:
-    """The vocabulary of the localizer that a configuration names, without loading it; None for any words.
+    """Return the vocabulary of a localizer without loading it; None if it accepts any words.
 
     :param config: names the localizer
     """

@@ -1,4 +1,4 @@
-"""SAM 3 through transformers: one model from a phrase to all its masks (Carion et al., 2025)."""
+"""SAM 3 through transformers: one model from a phrase to the masks of all its objects (Carion et al., 2025)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from textdifuse_ros.config.localizer import LocalizerConfig
 from textdifuse_ros.localize.base import Instance, Localization
-from textdifuse_ros.localize.detector import KEPT_TEXTS, DetectedBoxes, suppress
+from textdifuse_ros.localize.detector import CACHED_TEXTS, DetectedBoxes, suppress
 from textdifuse_ros.localize.local_models import (
     find_model,
     import_transformers,
@@ -23,19 +23,18 @@ from textdifuse_ros.localize.prompt import Prompt
 from textdifuse_ros.localize.segmenter import Normalization, read_normalization
 from textdifuse_ros.networks.device import resolve_device
 
-TOKENS = 32  # that the model takes of a phrase
+MAX_TOKENS = 32  # per phrase
 TYPES = ("sam3", "sam3_video")
 
 
 class Sam3Localizer:
     """Locates each phrase in the visible and the infrared image; each image and each phrase is encoded once.
 
+    :param model: ``Sam3Model`` of transformers, for inference
     :param tokenizer: of the phrases
     :param normalization: of the images
-    :param config: device, thresholds
-    :param name: for provenance
-
-    :param model: ``Sam3Model`` of transformers, for inference
+    :param config: device and thresholds
+    :param name: of the weights, for provenance
     """
 
     vocabulary = None
@@ -52,9 +51,9 @@ class Sam3Localizer:
     def from_config(cls, config: LocalizerConfig) -> Sam3Localizer:
         """Load the model that ``segmenter`` names.
 
-        :param config: names it
-        :raises ConfigError: none given, or transformers is not installed
-        :raises CheckpointError: missing, incomplete, or of another type
+        :param config: name of the model, device and thresholds
+        :raises ConfigError: no name, or transformers is not installed
+        :raises CheckpointError: the model is missing, incomplete or of another type
         """
         folder = find_model("segmenter", config.segmenter)
         read_model_type(folder, "segmenter", TYPES)
@@ -82,9 +81,9 @@ class Sam3Localizer:
                         boxes.append(box)
                         scores.append(score)
                         labels.append(phrase.index)
-        together = DetectedBoxes(np.array(boxes).reshape(-1, 4), np.array(scores), np.array(labels, np.int64))
+        detected = DetectedBoxes(np.array(boxes).reshape(-1, 4), np.array(scores), np.array(labels, np.int64))
         instances = []
-        for n in suppress(together, self._config.nms_iou).tolist():
+        for n in suppress(detected, self._config.nms_iou).tolist():
             left, top, right, bottom = boxes[n].tolist()
             instances.append(Instance(masks[n], (left, top, right, bottom), scores[n], labels[n]))
         return Localization(tuple(instances), size, prompt.phrases)
@@ -95,7 +94,7 @@ class Sam3Localizer:
         self._texts.clear()
 
     def _find(self, features: Any, text: str, size: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray, float]]:
-        """Masks, boxes and scores of one phrase in one image, as the model's own processor computes them."""
+        """Compute masks, boxes and scores of one phrase in one image, as the processor of transformers does."""
         height, width = size
         embedded, attention = self._embed(text)
         outputs = self._model(vision_embeds=features, text_embeds=embedded, attention_mask=attention)
@@ -115,11 +114,11 @@ class Sam3Localizer:
     def _embed(self, text: str) -> tuple[Any, torch.Tensor]:
         if text not in self._texts:
             tokens = self._tokenizer(
-                [text], padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"
+                [text], padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
             ).to(self._device)
             attention = tokens["attention_mask"]
             self._texts[text] = self._model.get_text_features(tokens["input_ids"], attention), attention
-            if len(self._texts) > KEPT_TEXTS:
+            if len(self._texts) > CACHED_TEXTS:
                 self._texts.popitem(last=False)
         self._texts.move_to_end(text)
         return self._texts[text]

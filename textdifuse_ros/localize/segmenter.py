@@ -1,4 +1,4 @@
-"""Masks from boxes: SAM and SAM 2 through transformers, or the segment-anything package's own checkpoints.
+"""Masks from boxes: SAM and SAM 2 through transformers, or checkpoints of the segment-anything package.
 
 Kirillov et al., ICCV 2023; Ravi et al., 2024.
 """
@@ -49,12 +49,12 @@ class Segmenter(Protocol):
 
 
 def make_segmenter(name: str, device: str) -> Segmenter:
-    """Load the segmenter.
+    """Load a segmenter.
 
-    :param name: parameter ``segmenter``: a folder, a ``.pth`` file, or empty
+    :param name: parameter ``segmenter``: a folder or ``.pth`` file; empty for :class:`BoxFiller`
     :param device: parameter ``localizer_device``
     :raises ConfigError: a package is not installed
-    :raises CheckpointError: missing, incomplete, damaged, of another type
+    :raises CheckpointError: the model is missing, incomplete, damaged or of another type
     """
     if not name:
         return BoxFiller()
@@ -72,7 +72,7 @@ def make_segmenter(name: str, device: str) -> Segmenter:
 
 
 class BoxFiller:
-    """No segmentation: the boxes themselves."""
+    """Returns the boxes themselves as masks."""
 
     name = "boxes"
 
@@ -85,8 +85,8 @@ class BoxFiller:
 class Sam:
     """SAM in transformers' format.
 
-    :param model: on ``device``
-    :param processor: of its inputs and outputs
+    :param model: ``SamModel``, on ``device``
+    :param processor: of the model, from transformers
     :param device: of the model
     :param name: for provenance
     """
@@ -111,13 +111,13 @@ class Sam:
 
 
 class Normalization:
-    """The preprocessing of a model: resized to a fixed size whatever the shape, then normalized.
+    """Preprocessing of SAM 2 and SAM 3: resize to a fixed size without keeping the aspect ratio, then normalize.
 
-    transformers has no code for SAM 2 and SAM 3 that does this without torchvision.
+    The image processors of transformers require torchvision for this.
 
     :param size: height and width [pixels]
     :param mean: of each channel, in [0, 1]
-    :param std: standard deviation of each channel
+    :param std: standard deviation of each channel, in [0, 1]
     """
 
     def __init__(self, size: tuple[int, int], mean: list[float], std: list[float]) -> None:
@@ -136,7 +136,7 @@ class Normalization:
 
 
 def read_normalization(folder: Path, parameter: str) -> Normalization:
-    """Read ``processor_config.json`` or ``preprocessor_config.json``.
+    """Read the normalization from ``processor_config.json`` or ``preprocessor_config.json``.
 
     :param folder: of the model
     :param parameter: that names the folder, for errors
@@ -151,8 +151,8 @@ def read_normalization(folder: Path, parameter: str) -> Normalization:
             size = config["size"]["height"], config["size"]["width"]
             return Normalization(size, config["image_mean"], config["image_std"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            due = "with size, image_mean and image_std"
-            raise CheckpointError(str(folder / file), due, repr(error), PAGE) from error
+            expected = "a file with size, image_mean and image_std"
+            raise CheckpointError(str(folder / file), expected, repr(error), PAGE) from error
     what = f"the folder {folder} ({parameter})"
     raise CheckpointError(what, "one with preprocessor_config.json", "none", PAGE)
 
@@ -160,7 +160,7 @@ def read_normalization(folder: Path, parameter: str) -> Normalization:
 class Sam2:
     """SAM 2 in transformers' format.
 
-    :param model: on ``device``
+    :param model: ``Sam2Model``, on ``device``
     :param normalization: of its images
     :param device: of the model
     :param name: for provenance
@@ -186,7 +186,7 @@ class Sam2:
 
 
 class OriginalSam:
-    """A checkpoint of the segment-anything package (such as ``sam_vit_b_01ec64.pth``), which needs torchvision.
+    """SAM of the segment-anything package, for its checkpoints (``sam_vit_b_01ec64.pth``); requires torchvision.
 
     :param predictor: ``SamPredictor``
     :param name: for provenance
@@ -198,12 +198,12 @@ class OriginalSam:
 
     @classmethod
     def from_file(cls, path: Path, device: torch.device) -> OriginalSam:
-        """Load the checkpoint; its file name gives the size.
+        """Load a checkpoint; its file name gives the size of the model.
 
         :param path: of the ``.pth`` file
         :param device: of the model
         :raises ConfigError: segment-anything is not installed
-        :raises CheckpointError: a name without vit_b, vit_l or vit_h; damaged
+        :raises CheckpointError: damaged, or a file name without vit_b, vit_l or vit_h
         """
         size = re.search(r"vit_[blh]", path.name)
         if size is None:
@@ -211,7 +211,7 @@ class OriginalSam:
         try:
             from segment_anything import SamPredictor, sam_model_registry
         except ImportError as error:
-            remedy = "install it, or give SAM in transformers' format"
+            remedy = "install it, or use SAM in transformers' format"
             raise ConfigError("segmenter", "used with segment-anything installed", error, remedy) from error
         try:
             # The package unpickles anything; weights_only restricts it to tensors.

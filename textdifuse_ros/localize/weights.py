@@ -20,7 +20,7 @@ def load_localizer(path: str | Path) -> tuple[LocalizerNetwork, Checkpoint]:
     """Build the network that a checkpoint describes and load its weights as float32.
 
     :param path: of the checkpoint
-    :raises CheckpointError: unreadable, of another kind, or tensors that do not fit
+    :raises CheckpointError: unreadable, of another kind, or tensors that do not match the configuration
     """
     checkpoint = load_checkpoint(path, KIND)
     try:
@@ -37,8 +37,8 @@ def save_localizer(path: str | Path, network: LocalizerNetwork, provenance: Mapp
     """Write a network as a checkpoint: convolutions in float16, the statistics of the normalization in float32.
 
     :param path: of the checkpoint to write
-    :param network: the network
-    :param provenance: what made the weights, JSON-able
+    :param network: to save
+    :param provenance: of the weights, JSON-able
     """
     tensors = {
         name: tensor.to(torch.float16) if tensor.is_floating_point() and ".norm." not in name else tensor

@@ -20,7 +20,7 @@ from textdifuse_ros.runtime.text_target import Detections
 
 try:
     from vision_msgs import msg as vision_msgs
-except ImportError:  # not in every installation; ~/objects says the same
+except ImportError:  # optional; ~/objects has the same content
     vision_msgs = None
 
 MASK_TOPIC, INSTANCES_TOPIC, OVERLAY_TOPIC, OBJECTS_TOPIC = "~/mask", "~/instances", "~/overlay", "~/objects"
@@ -30,12 +30,11 @@ Open = Callable[[Any, str, Any], LifecyclePublisher]
 
 
 class TextOutputs:
-    """The publishers that go with a text; every message carries the fused image's header.
+    """Publishes the objects that a text names, with the header of the fused image.
 
-    Nothing is computed without a subscriber. ``~/detections`` and the latched ``~/label_info`` exist where
-    vision_msgs is installed.
+    Nothing is computed without a subscriber. ``~/detections`` and the latched ``~/label_info`` require vision_msgs.
 
-    :param open_publisher: creates a publisher of a message type, topic and profile
+    :param open_publisher: creates a publisher from message type, topic and profile
     :param profile: of the fused images
     :param threshold: minimum score of an object, for the label info
     """
@@ -52,15 +51,15 @@ class TextOutputs:
             self._detections = open_publisher(vision_msgs.Detection2DArray, DETECTIONS_TOPIC, profile)
             self._labels = open_publisher(vision_msgs.LabelInfo, LABELS_TOPIC, latched_profile())
 
-    def publish(self, image: Image, found: Detections) -> None:
+    def publish(self, image: Image, detections: Detections) -> None:
         """Publish the objects of an image, even if there are none.
 
-        :param image: the fused one, ``rgb8``
-        :param found: its objects
+        :param image: the fused image, ``rgb8``
+        :param detections: its objects
         """
-        header, objects = image.header, found.localization
+        header, objects = image.header, detections.localization
         if self._objects.get_subscription_count():
-            self._objects.publish(String(data=json.dumps(objects_document(header, found))))
+            self._objects.publish(String(data=json.dumps(objects_document(header, detections))))
         if self._mask.get_subscription_count():
             self._mask.publish(message_from(objects.label_map(), "mono8", header))
         if self._instances.get_subscription_count():
@@ -77,13 +76,13 @@ class TextOutputs:
             self._overlay.publish(message_from(draw_overlay(pixels, objects), "rgb8", header))
 
 
-def objects_document(header: Header, found: Detections) -> Mapping[str, Any]:
-    """The objects of an image as JSON; names and boxes as in COCO (docs/ros-interface.md).
+def objects_document(header: Header, detections: Detections) -> Mapping[str, Any]:
+    """Convert the objects of an image to JSON-able values; keys and boxes as in COCO (docs/ros-interface.md).
 
     :param header: of the image
-    :param found: its objects
+    :param detections: its objects
     """
-    made, objects = found.provenance, found.localization
+    provenance, objects = detections.provenance, detections.localization
     return {
         "header": {
             "stamp": {"sec": header.stamp.sec, "nanosec": header.stamp.nanosec},
@@ -91,15 +90,15 @@ def objects_document(header: Header, found: Detections) -> Mapping[str, Any]:
         },
         "height": objects.size[0],
         "width": objects.size[1],
-        "text": made.text,
-        "strength": found.strength,
+        "text": provenance.text,
+        "strength": detections.strength,
         "masks": {
-            "state": made.state,
-            "text": made.text if made.stamp is not None else "",
-            "stamp": made.stamp,
-            "localizer": made.localizer,
-            "seconds": made.seconds,
-            "error": made.error,
+            "state": provenance.state,
+            "text": provenance.text if provenance.stamp is not None else "",
+            "stamp": provenance.stamp,
+            "localizer": provenance.localizer,
+            "seconds": provenance.seconds,
+            "error": provenance.error,
         },
         "categories": [
             {"id": phrase.index, "name": phrase.text, "strength": phrase.strength} for phrase in objects.phrases
@@ -119,7 +118,7 @@ def objects_document(header: Header, found: Detections) -> Mapping[str, Any]:
 
 
 def detection_array(messages: Any, header: Header, objects: Localization) -> Any:
-    """The objects as ``vision_msgs/Detection2DArray``.
+    """Convert objects to ``vision_msgs/Detection2DArray``.
 
     :param messages: the module ``vision_msgs.msg``
     :param header: of the image
@@ -141,7 +140,7 @@ def detection_array(messages: Any, header: Header, objects: Localization) -> Any
 
 
 def label_info(messages: Any, header: Header, objects: Localization, threshold: float) -> Any:
-    """The meaning of the numbers in masks and detections, as ``vision_msgs/LabelInfo``.
+    """Describe the class numbers of masks and detections as ``vision_msgs/LabelInfo``.
 
     :param messages: the module ``vision_msgs.msg``
     :param header: of the image

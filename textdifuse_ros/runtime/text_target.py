@@ -1,4 +1,4 @@
-"""The text of a running node: its localizer is loaded, changed and replaced while the fusion goes on."""
+"""The text of a running node: its localizer is loaded, changed and replaced without interrupting the fusion."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from textdifuse_ros.runtime.key_frames import FAILED, STALE, WAITING, KeyframeLo
 T = TypeVar("T")
 
 LOCALIZER, NOT_LOADED = "localizer", "localizer not loaded"
-"""Reasons under which failures are logged."""
+"""Reasons of warnings."""
 ALONE = "alone"
-"""State of the masks of an image that was restored alone: a localizer needs both images."""
+"""State of the masks of an image that was restored from one sensor: a localizer requires both."""
 CLOSE_TIMEOUT = 1.0
 
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """The objects of one image, and what made their masks.
+    """The objects of one image and the provenance of their masks.
 
     :ivar localization: the objects
-    :ivar provenance: of their masks; its ``text`` is that of ``localization``, even before anything was found
-    :ivar strength: the general strength in force for this image
-    :ivar tracked: whether the masks may come from an earlier key frame; False where each image is searched
+    :ivar provenance: of the masks; its ``text`` always belongs to ``localization``
+    :ivar strength: in [-1, 2], multiplies the strength of each phrase
+    :ivar tracked: True if the masks may come from an earlier key frame, False if each image is searched
     """
 
     localization: Localization
@@ -46,12 +46,12 @@ class Detections:
     tracked: bool = True
 
     def emphasis(self) -> Emphasis:
-        """The emphasis of these objects, for a fusion."""
+        """Convert to the emphasis for a fusion."""
         provenance = self.provenance
         return Emphasis.of(self.localization, self.strength, provenance.text, provenance.localizer)
 
     def metadata(self) -> dict[str, Any]:
-        """Plain values for the image's provenance: of which text and key frame tracked masks are."""
+        """Return plain values for the provenance of the image: text and key frame of tracked masks."""
         if not self.tracked:
             return {}
         provenance = self.provenance
@@ -68,14 +68,14 @@ class Detections:
 
 
 class TextTarget:
-    """Finds the objects that ``target_text`` names in consecutive images, without ever blocking the fusion.
+    """Finds the objects that ``target_text`` names in consecutive images, without blocking the fusion.
 
-    :meth:`detect` has one caller; every other method may be called from any thread. Only :meth:`open` waits for
-    weights. What changes later is loaded in a thread; until it is, and until the first result, there are no masks. An
-    empty text has no localizer. A localizer that fails or cannot be loaded is reported, and the fusion goes on
-    without masks.
+    :meth:`detect` is called from one thread, all other methods from any thread. Only :meth:`open` waits for weights;
+    a localizer that changes later is loaded in a thread, and there are no masks until its first result. Without a text
+    no localizer is loaded. A localizer that fails or cannot be loaded is reported, and the fusion continues without
+    masks.
 
-    :param warn: takes a reason and a line for the throttled log, from any thread
+    :param warn: called with a reason and a line for the throttled log, from any thread
     """
 
     def __init__(self, warn: Callable[[str, str], Any]) -> None:
@@ -84,7 +84,7 @@ class TextTarget:
         self._config: FusionNodeConfig | None = None  # None unless open
         self._prompt = Prompt()
         self._keyframes: KeyframeLocalizer | None = None
-        self._serial = 0  # of the current request; a localizer loaded for an older one is discarded
+        self._serial = 0  # number of the current request; a localizer loaded for an older one is discarded
         self._loading = False
         self._error = ""  # why there is no localizer
         self._latest = MaskProvenance()
@@ -93,13 +93,13 @@ class TextTarget:
         self._threads: list[threading.Thread] = []
 
     def check(self, config: FusionNodeConfig) -> None:
-        """Check that the text can be parsed and, once opened, that the localizer knows its words.
+        """Check that the text can be parsed and, after :meth:`open`, that the localizer knows its words.
 
         :param config: the parameters to check
         :raises ConfigError: names ``target_text`` and lists the known words
         """
         prompt = parse_prompt(config.target_text)
-        if prompt and self._knows_words:  # earlier it would import PyTorch
+        if prompt and self._knows_words:  # before open, this would import PyTorch
             words = known_words(_part(LocalizerConfig, config))
             if words is not None:
                 resolve(prompt, words)
@@ -107,8 +107,8 @@ class TextTarget:
     def open(self, config: FusionNodeConfig) -> None:
         """Load the localizer, if there is a text.
 
-        :param config: the parameters in force
-        :raises ConfigError: text, localizer or weights are unusable; names the parameter
+        :param config: the parameters of the node
+        :raises ConfigError: text, localizer or weights are invalid; names the parameter
         """
         self._knows_words = True
         self.check(config)
@@ -119,9 +119,9 @@ class TextTarget:
             self._keyframes = keyframes
 
     def apply(self, config: FusionNodeConfig) -> None:
-        """Apply changed parameters without waiting.
+        """Apply changed parameters without blocking.
 
-        :param config: the parameters in force from now on
+        :param config: the new parameters of the node
         """
         with self._lock:
             before = self._config
@@ -140,7 +140,7 @@ class TextTarget:
     def close(self, timeout: float = CLOSE_TIMEOUT) -> bool:
         """Close the localizer.
 
-        :param timeout: longest wait for a running key frame and for loading weights [s]
+        :param timeout: longest wait for the current key frame and for weights being loaded [s]
         :returns: whether all threads have ended
         """
         with self._lock:
@@ -154,26 +154,27 @@ class TextTarget:
         return not any(thread.is_alive() for thread in threads)
 
     def reset(self) -> None:
-        """Forget all objects; the next image is a key frame."""
+        """Discard all objects; the next image is a key frame."""
         with self._lock:
             if self._keyframes is not None:
                 self._keyframes.set_prompt("")
                 self._configure(self._keyframes)
 
     def detect(self, visible: np.ndarray | None, infrared: np.ndarray | None, stamp: float) -> Detections | None:
-        """Find the objects of the next image; None without a text. Never raises.
+        """Find the objects of the next image. Never raises.
 
-        :param visible: uint8 or uint16 [H, W, 3] RGB, or None; must not be written to afterwards
-        :param infrared: uint8 [H, W], or None; likewise. Without one of them nothing is found
+        :param visible: uint8 or uint16 [H, W, 3] RGB, or None; must not be modified afterwards
+        :param infrared: uint8 or uint16 [H, W], or None; likewise. Nothing is found if one of them is None
         :param stamp: of the image [s]
+        :returns: None without a text
         """
         with self._lock:
             config, prompt = self._config, self._prompt
             if config is None or not prompt:
                 return None
-            whole = infrared if infrared is not None else visible
-            assert whole is not None
-            found = Localization((), (whole.shape[0], whole.shape[1]), prompt.phrases)
+            image = infrared if infrared is not None else visible
+            assert image is not None
+            objects = Localization((), (image.shape[0], image.shape[1]), prompt.phrases)
             if visible is None or infrared is None:
                 provenance = MaskProvenance(prompt.text, ALONE)
             elif self._keyframes is None:
@@ -181,16 +182,16 @@ class TextTarget:
             else:
                 try:
                     tracked = self._keyframes.update(stamp, to_uint8(visible), to_uint8(infrared))
-                    found, provenance = tracked.localization, tracked.provenance
-                except Exception as error:  # any error: the pair must still be published
+                    objects, provenance = tracked.localization, tracked.provenance
+                except Exception as error:  # whatever fails, the pair must still be published
                     line = _line(error)
                     provenance = MaskProvenance(prompt.text, FAILED, error=line)
                     self._warn(LOCALIZER, f"the masks could not be tracked: {line}")
-            self._latest, self._objects = provenance, len(found.instances)
-            return Detections(found, provenance, config.target_strength)
+            self._latest, self._objects = provenance, len(objects.instances)
+            return Detections(objects, provenance, config.target_strength)
 
     def status(self) -> dict[str, Any]:
-        """Plain values for the statistics: the text in force and the state of its masks."""
+        """Return plain values for the statistics: the current text and the state of its masks."""
         with self._lock:
             provenance = self._latest
             strength = None if self._config is None else self._config.target_strength
@@ -217,7 +218,7 @@ class TextTarget:
             return f"the masks of {provenance.text!r} are stale; {remedy}"
         return ""
 
-    # ---- under the lock
+    # ---- These methods require the lock.
 
     def _set_config(self, config: FusionNodeConfig) -> None:
         before = self._prompt
@@ -231,13 +232,13 @@ class TextTarget:
         return MaskProvenance(self._prompt.text, state, error=self._error)
 
     def _configure(self, keyframes: KeyframeLocalizer) -> None:
-        """Pass the current text and tracking parameters on."""
+        """Set the current text and tracking parameters."""
         assert self._config is not None
         keyframes.configure(_part(TrackingConfig, self._config))
         keyframes.set_prompt(self._config.target_text)
 
     def _discard(self) -> None:
-        """Discard the localizer; a thread waits for its running key frame."""
+        """Discard the localizer; a thread waits for its current key frame."""
         self._serial += 1
         self._loading, self._error = False, ""
         keyframes, self._keyframes = self._keyframes, None
@@ -253,11 +254,11 @@ class TextTarget:
 
     def _start(self, work: Callable[[], Any], name: str) -> None:
         self._threads = [thread for thread in self._threads if thread.is_alive()]
-        # A daemon: a localizer that hangs must not keep the process from ending.
+        # A daemon thread: a localizer that hangs must not prevent the process from ending.
         self._threads.append(threading.Thread(target=work, name=name, daemon=True))
         self._threads[-1].start()
 
-    # ---- without it
+    # ---- These methods take the lock themselves.
 
     def _load(self, serial: int, config: FusionNodeConfig) -> None:
         try:
@@ -265,11 +266,11 @@ class TextTarget:
         except Exception as error:
             line = _line(error)
             with self._lock:
-                wanted = serial == self._serial
-                if wanted:
+                is_current = serial == self._serial
+                if is_current:
                     self._loading, self._error = False, line
                     self._latest = self._without_localizer()
-            if wanted:
+            if is_current:
                 self._warn(NOT_LOADED, line)
             return
         with self._lock:
@@ -280,17 +281,15 @@ class TextTarget:
         keyframes.close()
 
     def _load_localizer(self, config: FusionNodeConfig) -> KeyframeLocalizer:
-        """Load the localizer.
-
-        :param config: the parameters in force
+        """Load the localizer and set its prompt.
 
         :raises ConfigError: names the parameter
         """
-        wanted = _part(LocalizerConfig, config)
+        localizer_config = _part(LocalizerConfig, config)
         try:
-            localizer = make_localizer(wanted)
+            localizer = make_localizer(localizer_config)
         except TextDifuseError as error:
-            name = _parameter_to_blame(error, wanted)
+            name = _faulty_parameter(error, localizer_config)
             if not name:
                 raise
             raise ConfigError(f"parameter {name}: {error.what}", error.expected, error.actual, error.remedy) from error
@@ -305,8 +304,8 @@ class TextTarget:
         return keyframes
 
 
-def _parameter_to_blame(error: TextDifuseError, config: LocalizerConfig) -> str:
-    """The parameter to blame; empty where the error names it."""
+def _faulty_parameter(error: TextDifuseError, config: LocalizerConfig) -> str:
+    """Return the parameter that caused an error; empty if the error names it."""
     if isinstance(error, ConfigError):
         return ""
     if isinstance(error, DeviceError):
