@@ -1,4 +1,4 @@
-"""A textured square before a still ground, and masks of it: what objects are followed in."""
+"""A textured square that moves in front of a still ground, and its masks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def texture(seed: int) -> np.ndarray:
 
 
 def frame(left: int, *, night: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """A textured square before a textured ground that stands still; by night only the infrared shows it."""
+    """A textured square in front of a still, textured ground; by night only the infrared shows it."""
     thing = np.roll(texture(2), left, axis=1)
     infrared = np.where(square(left), 180 + 12 * thing, 90 + 12 * texture(1)).clip(0, 255).astype(np.uint8)
     visible = np.repeat(infrared[:, :, None], 3, 2)

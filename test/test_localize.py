@@ -1,4 +1,4 @@
-"""What localizers give back, those that need no weights, and what is made of it."""
+"""Localizations, the localizer without weights, and the files and images made from localizations."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_where_masks_overlap_all_maps_show_the_higher_score() -> None:
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_of_equal_scores_the_smaller_object_is_seen(turned: bool) -> None:
+def test_at_equal_scores_the_smaller_object_is_on_top(turned: bool) -> None:
     pieces = ["person 20 10 30 40", "car 10 5 60 50"]
     found = fixed("; ".join(pieces[::-1] if turned else pieces), "car, person" if turned else "person, car")
     person = 2 if turned else 1
@@ -68,13 +68,13 @@ def test_the_general_strength_multiplies_and_is_clipped() -> None:
     assert not found.strength_map(0.0).any()
 
 
-def test_without_tracks_instances_are_numbered_by_their_place() -> None:
+def test_without_tracks_instances_are_numbered_in_order() -> None:
     found = Localization((instance(disc(10, 10, 5), 1), instance(disc(40, 40, 5), 1)), SIZE, ())
     assert found.instance_map()[10, 10] == 1
     assert found.instance_map()[40, 40] == 2
 
 
-def test_nothing_found_is_an_empty_map() -> None:
+def test_without_objects_all_maps_are_empty() -> None:
     found = Localization((), SIZE, parse_prompt("car").phrases)
     assert not found
     assert not (found.label_map().any() or found.instance_map().any() or found.strength_map().any())
@@ -85,11 +85,11 @@ def test_a_mask_of_another_size_is_refused() -> None:
         Localization((instance(np.ones((20, 20), bool), 1),), SIZE, ())
 
 
-# Objects from classes.
+# Objects from class probabilities.
 
 
 def probabilities(*masks: np.ndarray, certainty: float = 0.9) -> np.ndarray:
-    """A background class and one for each mask."""
+    """Maps of a background class and of one class per mask."""
     values = np.full((len(masks) + 1, *masks[0].shape), (1 - certainty) / len(masks), np.float32)
     background = ~np.logical_or.reduce(masks)
     for part, mask in zip(values, (background, *masks), strict=True):
@@ -97,7 +97,7 @@ def probabilities(*masks: np.ndarray, certainty: float = 0.9) -> np.ndarray:
     return values
 
 
-def test_two_things_that_touch_are_divided_at_their_neck() -> None:
+def test_touching_objects_are_divided_at_the_neck() -> None:
     size = (100, 200)
     touching = disc(50, 50, 25, size) | disc(93, 50, 20, size)
     pieces = split_regions(touching)
@@ -108,13 +108,13 @@ def test_two_things_that_touch_are_divided_at_their_neck() -> None:
     assert np.count_nonzero(pieces[0] & ~disc(50, 50, 25, size)) < 0.02 * touching.sum()
 
 
-def test_a_long_thing_of_even_width_stays_whole() -> None:
+def test_a_long_object_of_even_width_stays_whole() -> None:
     bar = np.zeros((60, 200), bool)
     bar[20:40, 10:190] = True
     assert len(split_regions(bar)) == 1
 
 
-def test_given_centres_divide_what_the_outline_does_not() -> None:
+def test_given_centers_divide_a_region_of_even_width() -> None:
     bar = np.zeros((60, 200), bool)
     bar[20:40, 10:190] = True
     centers = np.zeros(bar.shape, np.float32)
@@ -133,13 +133,13 @@ def test_regions_become_instances_with_score_box_and_phrase() -> None:
     assert all(item.score == pytest.approx(0.9) for item in found)
 
 
-def test_specks_and_doubtful_regions_are_dropped() -> None:
+def test_small_and_uncertain_regions_are_dropped() -> None:
     maps = probabilities(disc(20, 20, 8) | disc(60, 40, 1), certainty=0.6)
     assert len(class_instances(maps, {1: 1})) == 1
     assert class_instances(maps, {1: 1}, threshold=0.7) == []
 
 
-def test_what_cannot_be_counted_is_one_object_and_classes_of_a_phrase_join() -> None:
+def test_an_uncountable_class_is_one_object_and_adjacent_classes_of_a_phrase_join() -> None:
     left, right = disc(20, 20, 8), disc(60, 40, 8)
     (road,) = class_instances(probabilities(left | right), {1: 1}, countable=frozenset())
     assert np.array_equal(road.mask, left | right)
@@ -152,7 +152,7 @@ def test_what_cannot_be_counted_is_one_object_and_classes_of_a_phrase_join() -> 
 # Regions given by hand.
 
 
-def test_boxes_answer_the_phrase_that_names_them() -> None:
+def test_boxes_are_matched_to_phrases_by_name() -> None:
     found = fixed("person 10 20 30 50; red car 40 10 70.4 30; 0 0 5 5", "red car, person, dog")
     assert {(item.phrase, item.box) for item in found.instances} == {
         (1, (40, 10, 70, 30)),
@@ -162,22 +162,22 @@ def test_boxes_answer_the_phrase_that_names_them() -> None:
     assert np.count_nonzero(found.label_map() == 2) == 20 * 30
 
 
-def test_boxes_may_be_asked_for_in_the_plural_and_named_with_an_article() -> None:
+def test_boxes_match_plurals_and_names_with_an_article() -> None:
     found = fixed("person 10 20 30 50; the Car 40 10 70 30; two buses 0 0 5 5", "people, cars, two buses, van")
     assert [(item.phrase, item.box[0]) for item in found.instances] == [(1, 10), (2, 40), (3, 0)]
 
 
-def test_boxes_are_cut_at_the_border_and_those_outside_found_nowhere() -> None:
-    (found,) = fixed("-5 -5 10 10; 100 100 120 120", "car").instances
-    assert found.box == (0, 0, 10, 10)
+def test_boxes_are_clipped_to_the_image_and_those_outside_are_dropped() -> None:
+    (item,) = fixed("-5 -5 10 10; 100 100 120 120", "car").instances
+    assert item.box == (0, 0, 10, 10)
 
 
-def test_boxes_from_a_file(tmp_path: Path) -> None:
+def test_boxes_are_read_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "boxes.txt").write_text("car 1 2 30 40\n\nperson 50 2 60 40\n")
     assert len(fixed(tmp_path / "boxes.txt", "person").instances) == 1
 
 
-def test_an_image_of_labels_is_found_again(tmp_path: Path) -> None:
+def test_a_label_image_gives_its_regions_and_white_the_first_phrase(tmp_path: Path) -> None:
     labels = np.zeros(SIZE, np.uint8)
     labels[disc(20, 20, 8)], labels[disc(60, 40, 8)], labels[disc(20, 50, 4)] = 1, 2, 2
     write_png(tmp_path / "labels.png", labels)
@@ -189,7 +189,7 @@ def test_an_image_of_labels_is_found_again(tmp_path: Path) -> None:
     assert {item.phrase for item in fixed(tmp_path / "white.png", "person, car").instances} == {1}
 
 
-def test_regions_that_are_none_are_refused(tmp_path: Path) -> None:
+def test_invalid_regions_are_refused(tmp_path: Path) -> None:
     for regions in ("person 10 20 30", "10 20 x 50", "50 20 30 50", "1 2 nan 4"):
         with pytest.raises(ConfigError, match="a box in regions must be"):
             fixed(regions, "person")
@@ -204,10 +204,10 @@ def test_regions_that_are_none_are_refused(tmp_path: Path) -> None:
         fixed(tmp_path / "small.png", "person")
 
 
-# The registry, and weights that are not there.
+# The registry, and missing weights.
 
 
-def test_weights_that_are_missing_are_named_before_the_first_image(tmp_path: Path, monkeypatch) -> None:
+def test_missing_weights_are_reported_when_the_localizer_is_created(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("TEXTDIFUSE_MODELS", str(tmp_path))
     with pytest.raises(CheckpointError, match=f"nothing in {tmp_path}"):
         make_localizer(LocalizerConfig(localizer="builtin", localizer_model="nowhere"))
@@ -223,17 +223,17 @@ def test_an_unknown_localizer_is_refused_with_the_known_ones() -> None:
         make_localizer(LocalizerConfig(localizer="yolo"))
 
 
-# What is written.
+# Written files.
 
 
-def test_run_lengths_follow_the_columns_and_begin_with_zeros() -> None:
+def test_run_lengths_are_in_column_order_and_start_with_zeros() -> None:
     mask = np.array([[0, 1, 1], [1, 1, 0]], bool)
     assert run_lengths(mask) == [1, 4, 1]
     assert run_lengths(np.ones((2, 2), bool)) == [0, 4]
     assert run_lengths(np.zeros((2, 2), bool)) == [4]
 
 
-def test_a_document_in_cocos_form_gives_the_masks_back() -> None:
+def test_a_coco_document_round_trips_masks_boxes_and_categories() -> None:
     prompt = parse_prompt("person:0.5, car")
     masks = disc(20, 20, 8), disc(70, 50, 15)
     document = CocoDocument(prompt, {"version": "1"})
@@ -255,15 +255,15 @@ def test_a_document_in_cocos_form_gives_the_masks_back() -> None:
         assert (left, top, left + width, top + height) == mask_box(mask)
 
 
-def test_an_overlay_tints_what_was_found_and_leaves_the_rest() -> None:
+def test_an_overlay_tints_the_objects_and_leaves_the_rest() -> None:
     prompt = parse_prompt("person, car")
     image = np.full((120, 160, 3), 50, np.uint8)
     person, car = disc(40, 60, 20, (120, 160)), disc(120, 60, 20, (120, 160))
     drawn = draw_overlay(image, Localization((instance(person, 1), instance(car, 2)), (120, 160), prompt.phrases))
     assert (image == 50).all()
     for x, phrase in ((40, 1), (120, 2)):
-        due = 0.6 * 50 + 0.4 * np.array(phrase_color(phrase))
-        assert np.abs(drawn[60, x] - due).max() <= 1
+        expected = 0.6 * 50 + 0.4 * np.array(phrase_color(phrase))
+        assert np.abs(drawn[60, x] - expected).max() <= 1
     assert (drawn[90:] == 50).all()
     assert (drawn[20:38] != 50).any()  # captions
     assert np.array_equal(draw_overlay(image, Localization((), (120, 160), prompt.phrases)), image)

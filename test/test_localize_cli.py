@@ -1,4 +1,4 @@
-"""``textdifuse locate`` from files to files."""
+"""``textdifuse locate`` on files and folders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path, Path]:
 
 @pytest.fixture
 def locate(capfd):
-    """Run the verb with the fixed localizer; status, stdout, and the lines of its own on stderr."""
+    """Run the verb, by default with the fixed localizer; returns status, stdout and the program's lines on stderr."""
 
     def run(visible, infrared, output, text, *flags):
         capfd.readouterr()
@@ -39,19 +39,19 @@ def locate(capfd):
 
 def test_folders_give_labels_overlays_and_one_document(folders, locate) -> None:
     visible, infrared, output = folders
-    status, said, errors = locate(visible, infrared, output, "car:0.5, trees, dog")
+    status, printed, errors = locate(visible, infrared, output, "car:0.5, trees, dog")
     assert (status, errors) == (0, [])
-    assert "found 2 car, 0 trees, 0 dog in 2 of 2 pairs" in said
+    assert "found 2 car, 0 trees, 0 dog in 2 of 2 pairs" in printed
     assert sorted(path.name for path in output.iterdir()) == [
         "0_labels.png", "0_overlay.png", "1_labels.png", "1_overlay.png", "instances.json",
     ]  # fmt: skip
-    due = np.zeros((20, 24), np.uint8)
-    due[6:14, 12:22] = 1
-    assert np.array_equal(read_infrared(output / "0_labels.png"), due)
+    expected = np.zeros((20, 24), np.uint8)
+    expected[6:14, 12:22] = 1
+    assert np.array_equal(read_infrared(output / "0_labels.png"), expected)
     drawn = read_visible(output / "0_overlay.png")
     assert (drawn[6:14, 12:22] != read_visible(visible / "0.png")[6:14, 12:22]).any()
-    made_by = json.loads(read_png_metadata(output / "0_labels.png")["textdifuse"])
-    assert (made_by["localizer"], made_by["text"]) == ("fixed", "car:0.5, trees, dog")
+    metadata = json.loads(read_png_metadata(output / "0_labels.png")["textdifuse"])
+    assert (metadata["localizer"], metadata["text"]) == ("fixed", "car:0.5, trees, dog")
     document = json.loads((output / "instances.json").read_text())
     assert [image["file_name"] for image in document["images"]] == ["0.png", "1.png"]
     assert [category["name"] for category in document["categories"]] == ["car", "trees", "dog"]
@@ -60,7 +60,7 @@ def test_folders_give_labels_overlays_and_one_document(folders, locate) -> None:
     assert (first["image_id"], second["image_id"]) == (1, 2)
 
 
-def test_nothing_found_is_no_error(folders, locate) -> None:
+def test_no_objects_are_not_an_error(folders, locate) -> None:
     visible, infrared, output = folders
     status, _, errors = locate(visible / "0.png", infrared / "0.png", output, "dog")
     assert (status, errors) == (0, [])
@@ -68,13 +68,13 @@ def test_nothing_found_is_no_error(folders, locate) -> None:
     assert json.loads((output / "instances.json").read_text())["annotations"] == []
 
 
-def test_a_bad_pair_and_one_without_counterpart_are_said_and_do_not_stop_the_rest(folders, locate) -> None:
+def test_a_failed_pair_and_a_missing_counterpart_are_reported_and_do_not_stop_the_others(folders, locate) -> None:
     visible, infrared, output = folders
     write_png(infrared / "1.png", np.zeros((30, 30), np.uint8))
     write_png(visible / "2.png", np.zeros((20, 24, 3), np.uint8))
-    status, said, errors = locate(visible, infrared, output, "car")
+    status, printed, errors = locate(visible, infrared, output, "car")
     assert status == 1
-    assert "found 1 car in 1 of 2 pairs" in said
+    assert "found 1 car in 1 of 2 pairs" in printed
     assert "1: the infrared image must be as large as the visible one" in errors[0]
     assert "1 visible without an infrared image: 2" in errors[1]
     assert len(json.loads((output / "instances.json").read_text())["images"]) == 1
@@ -91,10 +91,10 @@ def test_a_bad_pair_and_one_without_counterpart_are_said_and_do_not_stop_the_res
         ("car", ("--regions", REGIONS), "--regions must be given with --localizer fixed"),
     ],
 )
-def test_what_is_wrong_is_said_on_one_line_before_anything_is_written(folders, locate, text, flags, message) -> None:
+def test_invalid_arguments_give_one_line_and_write_nothing(folders, locate, text, flags, message) -> None:
     visible, infrared, output = folders
-    status, said, errors = locate(visible, infrared, output, text, *flags)
-    assert (status, said, len(errors)) == (2, "", 1)
+    status, printed, errors = locate(visible, infrared, output, text, *flags)
+    assert (status, printed, len(errors)) == (2, "", 1)
     assert message in errors[0]
     assert not output.exists()
 
@@ -106,13 +106,13 @@ def test_an_input_is_not_overwritten(folders, locate) -> None:
     assert "another folder than the input" in errors[0]
 
 
-def test_labels_given_by_hand_are_not_overwritten(folders, locate) -> None:
+def test_a_given_label_image_is_not_overwritten(folders, locate) -> None:
     visible, infrared, output = folders
-    mine = output / "0_labels.png"
-    write_png(mine, np.full((20, 24), 2, np.uint8))
-    before = mine.read_bytes()
-    flags = ("--localizer", "fixed", "--regions", mine)
+    regions = output / "0_labels.png"
+    write_png(regions, np.full((20, 24), 2, np.uint8))
+    before = regions.read_bytes()
+    flags = ("--localizer", "fixed", "--regions", regions)
     status, _, errors = locate(visible / "0.png", infrared / "0.png", output, "person, car", *flags)
     assert status == 2
     assert "a folder where no input image is overwritten" in errors[0]
-    assert mine.read_bytes() == before
+    assert regions.read_bytes() == before

@@ -1,6 +1,6 @@
-"""Pretrained localizers: the true loading, preprocessing and post-processing, on tiny models saved by the tests.
+"""Pretrained localizers: loading, preprocessing and post-processing, on tiny random models saved by the tests.
 
-What they find means nothing; it must be what transformers' own code makes of the same weights and images.
+The results must equal those of transformers' own code for the same weights and images.
 """
 
 from __future__ import annotations
@@ -23,9 +23,16 @@ transformers = pytest.importorskip("transformers", minversion="5.0", reason="tra
 
 import tiny_models  # noqa: E402
 
-from textdifuse_ros.localize.detector import DetectedBoxes, Detector, box_iou, suppress  # noqa: E402
+from textdifuse_ros.localize.detector import (  # noqa: E402
+    TEXT_ENCODERS,
+    DetectedBoxes,
+    Detector,
+    box_iou,
+    suppress,
+)
 from textdifuse_ros.localize.registry import make_localizer  # noqa: E402
-from textdifuse_ros.localize.segmenter import BoxFiller, make_segmenter  # noqa: E402
+from textdifuse_ros.localize.sam3 import Sam3Localizer  # noqa: E402
+from textdifuse_ros.localize.segmenter import BoxFiller, Sam2, make_segmenter, read_normalization  # noqa: E402
 
 PROMPT = parse_prompt("person, red car")
 BOXES = np.array([[5.0, 4.0, 30.0, 28.0], [20.0, 10.0, 55.0, 36.0]])
@@ -33,9 +40,9 @@ BOXES = np.array([[5.0, 4.0, 30.0, 28.0], [20.0, 10.0, 55.0, 36.0]])
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Folders of tiny models by kind, made when they are first asked for."""
+    """Folders of tiny models by kind, saved on first use."""
     root = tmp_path_factory.mktemp("pretrained")
-    makers = {
+    savers = {
         "owlvit": tiny_models.save_owl,
         "owlv2": lambda folder: tiny_models.save_owl(folder, 2),
         "dino": tiny_models.save_dino,
@@ -46,7 +53,7 @@ def models(tmp_path_factory):
 
     def get(kind: str) -> Path:
         folder = root / kind
-        return folder if folder.exists() else makers[kind](folder)
+        return folder if folder.exists() else savers[kind](folder)
 
     return get
 
@@ -63,7 +70,7 @@ def same(found: DetectedBoxes, boxes: np.ndarray, scores: np.ndarray, labels: np
 
 
 def within(boxes: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes clipped to an image, and which of them are at least a pixel wide and high."""
+    """Clip boxes to an image; also returns which of them are at least one pixel wide and high."""
     clipped = np.clip(boxes, 0, (size[1], size[0], size[1], size[0]))
     return clipped, (clipped[:, 2] - clipped[:, 0] >= 1) & (clipped[:, 3] - clipped[:, 1] >= 1)
 
@@ -76,10 +83,10 @@ def test_owl_finds_what_transformers_finds(kind: str, name: str, models, images)
     inputs = processor(text=[texts], images=images[0], return_tensors="pt", padding="max_length", max_length=32)
     with torch.no_grad():
         outputs = model(**inputs)
-    (due,) = processor.post_process_grounded_object_detection(outputs, threshold=0.3, target_sizes=[(40, 60)])
-    boxes, real = within(due["boxes"].numpy(), (40, 60))
+    (expected,) = processor.post_process_grounded_object_detection(outputs, threshold=0.3, target_sizes=[(40, 60)])
+    boxes, kept = within(expected["boxes"].numpy(), (40, 60))
     found = Detector.from_folder(str(models(kind)), "cpu").detect(images[0], PROMPT.names, 0.3)
-    assert same(found, boxes[real], due["scores"].numpy()[real], due["labels"].numpy()[real])
+    assert same(found, boxes[kept], expected["scores"].numpy()[kept], expected["labels"].numpy()[kept])
 
 
 def test_grounding_dino_scores_a_phrase_by_its_own_tokens(models, images) -> None:
@@ -93,12 +100,12 @@ def test_grounding_dino_scores_a_phrase_by_its_own_tokens(models, images) -> Non
         outputs = model(**inputs)
     scores = outputs.logits[0].sigmoid().numpy()
     by_phrase = np.stack((scores[:, 1], scores[:, 3:5].max(1)), 1)
-    (due,) = processor.post_process_grounded_object_detection(
+    (expected,) = processor.post_process_grounded_object_detection(
         outputs, inputs["input_ids"], threshold=0.0, text_threshold=0.0, target_sizes=[(40, 60)]
     )
     found = Detector.from_folder(str(folder), "cpu").detect(images[0], PROMPT.names, 0.0)
-    boxes, real = within(due["boxes"].numpy(), (40, 60))
-    assert same(found, boxes[real], by_phrase.max(1)[real], by_phrase.argmax(1)[real])
+    boxes, kept = within(expected["boxes"].numpy(), (40, 60))
+    assert same(found, boxes[kept], by_phrase.max(1)[kept], by_phrase.argmax(1)[kept])
 
 
 def test_a_sentence_too_long_for_the_detector_is_refused(models, images) -> None:
@@ -109,10 +116,12 @@ def test_a_sentence_too_long_for_the_detector_is_refused(models, images) -> None
 
 @pytest.mark.parametrize("kind", ["owlvit", "dino"])
 def test_a_repeated_prompt_is_encoded_once(kind: str, models, images) -> None:
-    detector = Detector.from_folder(str(models(kind)), "cpu")
+    model = transformers.AutoModelForZeroShotObjectDetection.from_pretrained(models(kind)).eval()
+    processor = transformers.AutoProcessor.from_pretrained(models(kind))
     calls: list[int] = []
-    (memory,) = (module for module in detector._model.modules() if type(module).__name__ == "CachedModule")
-    memory.inner.register_forward_hook(lambda *_: calls.append(1))
+    text_encoder = model.get_submodule(TEXT_ENCODERS[model.config.model_type])
+    text_encoder.register_forward_hook(lambda *_: calls.append(1))
+    detector = Detector(model, processor, torch.device("cpu"))
     first = detector.detect(images[0], PROMPT.names, 0.0)
     again = detector.detect(images[0], PROMPT.names, 0.0)
     detector.detect(255 - images[0], PROMPT.names, 0.0)
@@ -134,7 +143,7 @@ def test_suppression_keeps_the_best_of_each_phrase() -> None:
     assert suppress(found.take(np.zeros(0, int)), 0.5).tolist() == []
 
 
-def test_sam_outlines_what_transformers_outlines(models, images) -> None:
+def test_sam_gives_the_masks_of_transformers(models, images) -> None:
     model = transformers.SamModel.from_pretrained(models("sam")).eval()
     processor = transformers.SamProcessor.from_pretrained(models("sam"))
     inputs = processor(images=images[0], input_boxes=[BOXES.tolist()], return_tensors="pt")
@@ -142,31 +151,33 @@ def test_sam_outlines_what_transformers_outlines(models, images) -> None:
         outputs = model(
             pixel_values=inputs["pixel_values"], input_boxes=inputs["input_boxes"].float(), multimask_output=False
         )
-    (due,) = processor.post_process_masks(
+    (expected,) = processor.post_process_masks(
         outputs.pred_masks, inputs["original_sizes"], inputs["reshaped_input_sizes"], binarize=True
     )
     masks = make_segmenter(str(models("sam")), "cpu").segment(images[0], BOXES)
     assert (masks.dtype, masks.shape) == (bool, (2, 40, 60))
-    assert np.array_equal(masks, due[:, 0].numpy())
+    assert np.array_equal(masks, expected[:, 0].numpy())
     assert 0 < masks.mean() < 1
     assert not np.array_equal(masks[0], masks[1])
 
 
-def test_sam2_gets_its_images_and_boxes_as_its_processor_makes_them(models, images) -> None:
-    segmenter = make_segmenter(str(models("sam2")), "cpu")
-    seen: dict = {}
-    segmenter._model.register_forward_pre_hook(lambda _, args, kwargs: seen.update(kwargs), with_kwargs=True)
+def test_sam2_receives_normalized_images_and_scaled_boxes(models, images) -> None:
+    model = transformers.Sam2Model.from_pretrained(models("sam2")).eval()
+    inputs: dict = {}
+    model.register_forward_pre_hook(lambda _, args, kwargs: inputs.update(kwargs), with_kwargs=True)
+    segmenter = Sam2(model, read_normalization(models("sam2"), "segmenter"), torch.device("cpu"), "sam2")
     masks = segmenter.segment(images[0], BOXES)
+    assert np.array_equal(masks, make_segmenter(str(models("sam2")), "cpu").segment(images[0], BOXES))
     assert (masks.dtype, masks.shape) == (bool, (2, 40, 60))
     assert 0 < masks.mean() < 1
     assert not np.array_equal(masks[0], masks[1])
-    assert seen["input_boxes"].shape == (1, 2, 4)
-    assert np.allclose(seen["input_boxes"][0], BOXES * (64 / 60, 64 / 40, 64 / 60, 64 / 40))
+    assert inputs["input_boxes"].shape == (1, 2, 4)
+    assert np.allclose(inputs["input_boxes"][0], BOXES * (64 / 60, 64 / 40, 64 / 60, 64 / 40))
     flat = np.full((40, 60, 3), (255, 0, 128), np.uint8)
     segmenter.segment(flat, BOXES)
-    due = (np.array((1, 0, 128 / 255)) - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
-    assert seen["pixel_values"].shape == (1, 3, 64, 64)
-    assert np.allclose(seen["pixel_values"][0].mean((1, 2)), due, atol=1e-4)
+    expected = (np.array((1, 0, 128 / 255)) - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    assert inputs["pixel_values"].shape == (1, 3, 64, 64)
+    assert np.allclose(inputs["pixel_values"][0].mean((1, 2)), expected, atol=1e-4)
 
 
 def config(models, segmenter: str = "", **options) -> LocalizerConfig:
@@ -176,7 +187,7 @@ def config(models, segmenter: str = "", **options) -> LocalizerConfig:
 
 
 @pytest.mark.parametrize("segmenter", ["", "sam", "sam2"])
-def test_the_pair_of_models_answers_a_prompt(segmenter: str, models, images) -> None:
+def test_detector_and_segmenter_locate_a_prompt(segmenter: str, models, images) -> None:
     localizer = make_localizer(config(models, segmenter))
     assert localizer.vocabulary is None
     assert localizer.name == f"detect_segment owlvit {segmenter or 'boxes'}"
@@ -189,33 +200,33 @@ def test_the_pair_of_models_answers_a_prompt(segmenter: str, models, images) -> 
     localizer.close()
 
 
-def test_both_views_are_searched_and_each_box_is_outlined_where_it_was_found(models, images, monkeypatch) -> None:
+def test_both_images_are_searched_and_each_box_is_segmented_in_its_own_image(models, images, monkeypatch) -> None:
     localizer = make_localizer(config(models))
     views = {"visible": images[0], "infrared": np.repeat(images[1][:, :, None], 3, 2)}
     boxes = {"visible": [[0, 0, 20, 20]], "infrared": [[0, 0, 20, 19.0], [30, 10, 50, 30]]}
     scores = {"visible": [0.5], "infrared": [0.4, 0.8]}
 
-    def which(image):
+    def name_of(image):
         return next(name for name, view in views.items() if np.array_equal(view, image))
 
     def detect(self, image, phrases, threshold):
-        name = which(image)
+        name = name_of(image)
         return DetectedBoxes(np.array(boxes[name], float), np.array(scores[name]), np.zeros(len(scores[name]), int))
 
-    outlined = []
+    segmented = []
 
     def segment(self, image, given):
-        outlined.append((which(image), given.tolist()))
+        segmented.append((name_of(image), given.tolist()))
         return np.ones((len(given), 40, 60), bool)
 
     monkeypatch.setattr(Detector, "detect", detect)
     monkeypatch.setattr(BoxFiller, "segment", segment)
     found = localizer.locate(*images, PROMPT)
-    assert sorted(outlined) == [("infrared", [[30, 10, 50, 30]]), ("visible", [[0, 0, 20, 20]])]
+    assert sorted(segmented) == [("infrared", [[30, 10, 50, 30]]), ("visible", [[0, 0, 20, 20]])]
     assert sorted(item.score for item in found.instances) == [0.5, 0.8]
 
 
-def test_the_threshold_decides_what_is_reported(models, images) -> None:
+def test_objects_below_the_threshold_are_dropped(models, images) -> None:
     every = make_localizer(config(models, nms_iou=1.0)).locate(*images, PROMPT).instances
     scores = sorted(item.score for item in every)
     middle = (scores[0] + scores[-1]) / 2
@@ -224,20 +235,24 @@ def test_the_threshold_decides_what_is_reported(models, images) -> None:
     assert all(item.score >= middle for item in some)
 
 
-def test_sam3_finds_masks_by_text_alone_and_remembers_the_phrases(models, images) -> None:
-    localizer = make_localizer(
-        LocalizerConfig(localizer="sam3", segmenter=str(models("sam3")), box_threshold=0.0, nms_iou=1.0)
-    )
+def test_sam3_locates_objects_by_text_and_encodes_each_phrase_once(models, images) -> None:
+    settings = LocalizerConfig(localizer="sam3", segmenter=str(models("sam3")), box_threshold=0.0, nms_iou=1.0)
+    model = transformers.Sam3Model.from_pretrained(models("sam3")).eval()
     calls: list[int] = []
-    localizer._model.text_encoder.register_forward_hook(lambda *_: calls.append(1))
+    model.text_encoder.register_forward_hook(lambda *_: calls.append(1))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(models("sam3"))
+    localizer = Sam3Localizer(model, tokenizer, read_normalization(models("sam3"), "segmenter"), settings)
     first = localizer.locate(*images, PROMPT)
     assert {item.phrase for item in first.instances} == {1, 2}
     assert all(item.mask.shape == (40, 60) and 0 <= item.score <= 1 for item in first.instances)
     again = localizer.locate(*images, PROMPT)
-    assert len(calls) == 2  # one for each phrase
+    assert len(calls) == 2  # one per phrase
     assert [item.score for item in first.instances] == [item.score for item in again.instances]
     assert not localizer.locate(*images, Prompt())
     localizer.close()
+    loaded = make_localizer(settings)
+    assert loaded.name == "sam3 sam3"
+    assert np.array_equal(loaded.locate(*images, PROMPT).label_map(), first.label_map())
 
 
 def copy_without(folder: Path, target: Path, *names: str) -> Path:
@@ -248,7 +263,7 @@ def copy_without(folder: Path, target: Path, *names: str) -> Path:
     return target
 
 
-def test_a_folder_that_is_not_what_it_must_be_is_refused(models, tmp_path: Path) -> None:
+def test_an_incomplete_folder_or_another_model_is_refused(models, tmp_path: Path) -> None:
     cases = {
         "config": (("config.json",), "without config.json"),
         "weights": (("model.safetensors",), "model.safetensors"),
@@ -268,7 +283,7 @@ def test_a_folder_that_is_not_what_it_must_be_is_refused(models, tmp_path: Path)
         make_segmenter(str(folder), "cpu")
 
 
-def test_weights_of_which_a_part_is_missing_are_refused_not_left_random(models, tmp_path: Path) -> None:
+def test_incomplete_weights_are_refused_not_initialized_randomly(models, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     folder = copy_without(models("sam"), tmp_path / "part")
@@ -294,7 +309,7 @@ def test_an_absent_device_is_refused(models) -> None:
         Detector.from_folder(str(models("owlvit")), "tpu")
 
 
-def test_without_the_package_the_message_says_what_to_install(models, monkeypatch, tmp_path: Path) -> None:
+def test_a_missing_package_is_refused_with_the_command_to_install_it(models, monkeypatch, tmp_path: Path) -> None:
     folder = models("owlvit")
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ConfigError, match="pip install 'transformers>=5'"):
@@ -307,15 +322,17 @@ def test_without_the_package_the_message_says_what_to_install(models, monkeypatc
 
 
 class Original(torch.nn.Module):
-    """Stands in for a model of segment-anything, which needs torchvision."""
+    """Replaces a model of segment-anything, which requires torchvision."""
 
     def __init__(self) -> None:
         super().__init__()
         self.bias = torch.nn.Parameter(torch.zeros(1))
 
 
-def test_a_checkpoint_of_segment_anything_is_loaded_strictly_and_asked_by_box(monkeypatch, tmp_path, images) -> None:
-    asked = []
+def test_a_checkpoint_of_segment_anything_is_loaded_strictly_and_prompted_by_boxes(
+    monkeypatch, tmp_path, images
+) -> None:
+    calls = []
 
     class Predictor:
         def __init__(self, model) -> None:
@@ -323,11 +340,11 @@ def test_a_checkpoint_of_segment_anything_is_loaded_strictly_and_asked_by_box(mo
             assert not model.training
 
         def set_image(self, image) -> None:
-            asked.append(image.shape)
+            calls.append(image.shape)
 
         def predict(self, box, multimask_output):
             assert not multimask_output
-            asked.append(box.tolist())
+            calls.append(box.tolist())
             mask = np.zeros((1, 40, 60), bool)
             mask[0, int(box[1]) : int(box[3]), int(box[0]) : int(box[2])] = True
             return mask, np.ones(1), None
@@ -338,7 +355,7 @@ def test_a_checkpoint_of_segment_anything_is_loaded_strictly_and_asked_by_box(mo
     torch.save({"bias": torch.full((1,), 3.0)}, path)
     segmenter = make_segmenter(str(path), "cpu")
     masks = segmenter.segment(images[0], BOXES)
-    assert asked == [(40, 60, 3), *BOXES.tolist()]
+    assert calls == [(40, 60, 3), *BOXES.tolist()]
     assert masks.sum((1, 2)).tolist() == [25 * 24, 35 * 26]
     assert segmenter.name == "sam_vit_b_01ec64"
     torch.save({"other": torch.zeros(1)}, path)
@@ -350,9 +367,7 @@ def test_a_checkpoint_of_segment_anything_is_loaded_strictly_and_asked_by_box(mo
         make_segmenter(str(odd), "cpu")
 
 
-def test_settings_of_a_processor_are_read_in_either_form(models, tmp_path: Path) -> None:
-    from textdifuse_ros.localize.segmenter import read_normalization
-
+def test_the_normalization_is_read_from_either_file_of_a_processor(models, tmp_path: Path) -> None:
     (tmp_path / "processor_config.json").write_text(
         json.dumps({"image_processor": json.loads((models("sam2") / "preprocessor_config.json").read_text())})
     )

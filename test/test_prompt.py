@@ -1,4 +1,4 @@
-"""What a user may write, and what it means."""
+"""Parsing of prompts, and their classes in a closed vocabulary."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ def read(text: str) -> list[tuple[str, float]]:
         "Please highlight : the person and the car",
     ],
 )
-def test_many_ways_of_writing_mean_the_same(text: str) -> None:
+def test_equivalent_texts_give_the_same_phrases(text: str) -> None:
     assert read(text) == [("person", 1.0), ("car", 1.0)]
 
 
 @pytest.mark.parametrize("text", ["", "  ", " , ; \n", "please", "Please highlight."])
-def test_a_text_that_names_nothing_is_no_prompt(text: str) -> None:
+def test_a_text_without_phrases_is_an_empty_prompt(text: str) -> None:
     prompt = parse_prompt(text)
     assert not prompt
     assert prompt.phrases == ()
 
 
-def test_strengths_stand_behind_their_phrase() -> None:
-    due = [("person", 1.5), ("car", 0.5), ("sky", -1.0), ("tree", 1.0)]
-    assert read("person:1.5, car: 0.5; sky :-1 and tree") == due
+def test_a_strength_follows_its_phrase() -> None:
+    expected = [("person", 1.5), ("car", 0.5), ("sky", -1.0), ("tree", 1.0)]
+    assert read("person:1.5, car: 0.5; sky :-1 and tree") == expected
 
 
-def test_phrases_are_numbered_from_one_and_said_twice_they_count_once() -> None:
+def test_phrases_are_numbered_from_one_and_repeated_ones_count_once() -> None:
     prompt = parse_prompt("car, the car, red car, person")
     assert [(phrase.text, phrase.index) for phrase in prompt.phrases] == [("car", 1), ("red car", 2), ("person", 3)]
     assert prompt.names == ("car", "red car", "person")
@@ -81,12 +81,12 @@ def test_words_that_contain_a_separator_stay_whole() -> None:
         (",".join(f"thing{n}" for n in range(255)), "at most 254 phrases, got 255"),
     ],
 )
-def test_what_cannot_be_read_is_refused_by_name(text: str, message: str) -> None:
+def test_an_invalid_text_is_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_prompt(text)
 
 
-def test_the_name_of_the_parameter_is_the_callers() -> None:
+def test_errors_name_the_callers_parameter() -> None:
     with pytest.raises(ConfigError, match="--text must be"):
         parse_prompt("car:", "--text")
 
@@ -103,7 +103,7 @@ def test_the_name_of_the_parameter_is_the_callers() -> None:
         ("cyclist", (("person", "bicycle"),)),
     ],
 )
-def test_plurals_and_other_names_are_understood(text: str, classes: tuple) -> None:
+def test_plurals_and_synonyms_are_understood(text: str, classes: tuple) -> None:
     assert resolve(parse_prompt(text), VOCABULARY) == classes
 
 
@@ -114,7 +114,7 @@ def test_a_class_belongs_to_the_narrower_phrase(text: str, classes: tuple) -> No
     assert resolve(parse_prompt(text), VOCABULARY) == classes
 
 
-def test_an_unknown_word_is_answered_with_what_is_known() -> None:
+def test_an_unknown_word_is_refused_with_the_known_ones() -> None:
     known = r"the localizer knows \(person, bicycle, car, bus, traffic light, body\), got 'zebra'; other localizers"
     with pytest.raises(ConfigError, match=known):
         resolve(parse_prompt("car, zebra"), VOCABULARY)

@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros] brings it)")
@@ -14,12 +13,9 @@ pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseWithCovariance
 from std_msgs.msg import Header
+from text_objects import square_detections
 
-from textdifuse_ros.localize.base import Instance, Localization, mask_box
-from textdifuse_ros.localize.prompt import parse_prompt
 from textdifuse_ros.nodes.text_outputs import detection_array, label_info, objects_document
-from textdifuse_ros.runtime.key_frames import MaskProvenance
-from textdifuse_ros.runtime.text_target import Detections
 
 DEFINITIONS = {
     "Detection2DArray": "std_msgs/Header header|Detection2D[] detections",
@@ -32,7 +28,7 @@ DEFINITIONS = {
     "LabelInfo": "std_msgs/Header header|vision_msgs/VisionClass[] class_map|float32 threshold",
     "VisionClass": "uint16 class_id|string class_name",
 }
-"""The fields of vision_msgs 4.1 (Jazzy), as its .msg files have them: the package itself has no wheel."""
+"""The fields of the messages of vision_msgs 4.1 (Jazzy), from its .msg files: the package has no wheel."""
 
 
 KNOWN = {
@@ -45,16 +41,8 @@ KNOWN = {
 }
 
 
-def found_square(shape: tuple[int, int], strength: float = 1.0) -> Detections:
-    mask = np.zeros(shape, bool)
-    mask[8:30, 10:40] = True
-    phrases = parse_prompt("person, car").phrases
-    objects = Localization((Instance(mask, mask_box(mask), 0.75, 2, track=7, stamp=12.5),), shape, phrases)
-    return Detections(objects, MaskProvenance("person, car", "located", 12.5, "gate", 0.1), strength)
-
-
 class Definitions:
-    """Stands for ``vision_msgs.msg``: classes that take the defined fields, of the defined types, and no others."""
+    """Replaces ``vision_msgs.msg`` with classes that accept exactly the defined fields and types."""
 
     def __getattr__(self, name: str) -> Any:
         kinds = dict(reversed(line.split()) for line in DEFINITIONS[name].split("|"))  # type: ignore[misc]
@@ -70,7 +58,7 @@ class Definitions:
                 setattr(self, field, value)
 
         def check(self: Any, field: str, value: Any) -> None:
-            kind = kinds[field]  # a field that the definition lacks is a KeyError
+            kind = kinds[field]  # KeyError for an undefined field
             items = value if kind.endswith("[]") else [value]
             for item in items:
                 expected = kind.removesuffix("[]").removeprefix("vision_msgs/")
@@ -85,7 +73,7 @@ class Definitions:
 
 def test_detections_and_label_info_fill_the_fields_that_vision_msgs_defines():
     header = Header(stamp=Time(sec=12, nanosec=5), frame_id="color_frame")
-    objects = found_square((45, 70)).localization
+    objects = square_detections((45, 70)).localization
     array = detection_array(Definitions(), header, objects)
     assert array.header == header
     (detection,) = array.detections
@@ -100,9 +88,9 @@ def test_detections_and_label_info_fill_the_fields_that_vision_msgs_defines():
     assert detection_array(Definitions(), header, replace(objects, instances=())).detections == []
 
 
-def test_the_objects_as_text_say_what_made_them():
+def test_the_json_of_the_objects_has_their_provenance():
     header = Header(stamp=Time(sec=13, nanosec=500), frame_id="color_frame")
-    report = json.loads(json.dumps(objects_document(header, found_square((45, 70), 0.5))))
+    report = json.loads(json.dumps(objects_document(header, square_detections((45, 70), 0.5))))
     assert report["header"] == {"stamp": {"sec": 13, "nanosec": 500}, "frame_id": "color_frame"}
     assert (report["text"], report["strength"], report["height"], report["width"]) == ("person, car", 0.5, 45, 70)
     assert report["masks"] == {
