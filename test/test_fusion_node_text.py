@@ -281,7 +281,7 @@ def warned(rig: Rig, text: str) -> bool:
 
 def test_a_text_that_was_wrong_at_the_start_does_not_stand_in_the_way_of_its_cure(start, tiny_text_checkpoint):
     process, rig = start(f"model:={tiny_text_checkpoint}", "warm_up_size:=[48,64]", "target_text:=dragon")
-    assert rig.wait_for(lambda: "target_text must be made of" in process.text())
+    assert rig.wait_for(lambda: "target_text must be classes" in process.text())
     assert rig.set("steps", 2).successful
     refused = rig.set("target_text", "griffin")
     assert not refused.successful and "'griffin'" in refused.reason
