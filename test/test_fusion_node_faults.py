@@ -116,10 +116,10 @@ def test_log_of_one_reason_do_not_flood_the_log(monkeypatch):
 
 
 def test_a_fusion_that_fails_is_counted_and_reported_and_the_next_pair_is_fused(
-    domain, tiny_checkpoint, pair, monkeypatch
+    tiny_checkpoint, pair, monkeypatch
 ):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    with node_in_process(domain + 9, f"model:={tiny_checkpoint}", "steps:=1") as (node, rig):
+    with node_in_process(f"model:={tiny_checkpoint}", "steps:=1") as (node, rig):
         assert node.autostart()
         rig.wait_until_active()
 
@@ -286,12 +286,12 @@ def test_an_infrared_camera_that_is_twice_as_fast_is_no_fault(reason):
 
 
 def test_after_an_error_in_a_transition_the_node_says_that_it_needs_to_be_configured(
-    tiny_checkpoint, pair, monkeypatch, domain
+    tiny_checkpoint, pair, monkeypatch
 ):
     """In this process: the time that a fusion has to end is made shorter than any fusion."""
     monkeypatch.setattr(fusion_node, "STOP_TIMEOUT", 0.0)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    with node_in_process(domain + 9, f"model:={tiny_checkpoint}", "steps:=100") as (node, rig):
+    with node_in_process(f"model:={tiny_checkpoint}", "steps:=100") as (node, rig):
         assert node.autostart()
         rig.wait_until_active()
         large = np.full((240, 320), 90, np.uint8)

@@ -345,7 +345,7 @@ def test_a_stock_policy_pairs_where_message_filters_is_installed_and_is_else_ref
     assert numbers["fused"] == 1 and numbers["dropped"] == {"partner_missing": 1}
 
 
-def test_the_result_of_an_abandoned_fusion_is_discarded(domain, tiny_checkpoint, pair, monkeypatch):
+def test_the_result_of_an_abandoned_fusion_is_discarded(tiny_checkpoint, pair, monkeypatch):
     """A fusion that outlives its session is published by no later one."""
     monkeypatch.setattr(fusion_node, "STOP_TIMEOUT", 0.0)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -360,7 +360,7 @@ def test_the_result_of_an_abandoned_fusion_is_discarded(domain, tiny_checkpoint,
         finally:
             ended.set()
 
-    with node_in_process(domain + 9, f"model:={tiny_checkpoint}", "steps:=1") as (node, rig):
+    with node_in_process(f"model:={tiny_checkpoint}", "steps:=1") as (node, rig):
         assert node.autostart()
         rig.wait_until_active()
         with monkeypatch.context() as patch:

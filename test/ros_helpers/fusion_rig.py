@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -32,12 +31,14 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 import textdifuse_ros
+from textdifuse_ros.demo.domain import free_domain
 from textdifuse_ros.nodes.fusion_node import FusionNode
 from textdifuse_ros.nodes.qos import input_profile, output_profile
 from textdifuse_ros.sensors import INFRARED, SENSORS, VISIBLE
 
 FAST = ("statistics_period:=0.2", "silence_after:=0.5", "pairing_wait:=0.2", "warm_up_size:=[48, 64]")
 START_TIMEOUT = 120.0
+RESEND_AFTER = 5.0  # seconds
 
 
 def environment_in(domain: int, **more: str) -> dict[str, str]:
@@ -84,6 +85,7 @@ class Rig:
     """Two cameras, a listener and clients of the node's services, in a domain of their own."""
 
     def __init__(self, domain: int) -> None:
+        self.domain = domain
         self.context = Context()
         rclpy.init(args=[], context=self.context, domain_id=domain)
         self.node = rclpy.create_node("rig", context=self.context, use_global_arguments=False)
@@ -105,7 +107,9 @@ class Rig:
         self.node.create_subscription(
             DiagnosticArray, "/diagnostics", lambda array: self.statuses.extend(array.status), 10
         )
-        self._clients: dict[str, Any] = {}
+        # Created together, so that a server which answers one has discovered the other.
+        kinds = {"get_state": GetState, "change_state": ChangeState}
+        self._clients = {name: self.node.create_client(kind, f"/fusion_node/{name}") for name, kind in kinds.items()}
         self.now_ns = 1_000_000_000_000
 
     def wait_for(self, condition: Callable[[], Any], seconds: float = 60.0) -> bool:
@@ -124,9 +128,15 @@ class Rig:
         if client is None:
             client = self._clients[name] = self.node.create_client(kind, f"/fusion_node/{name}")
         assert self.wait_for(client.service_is_ready, seconds), f"no service {name}"
-        future = client.call_async(request)
-        assert self.wait_for(future.done, seconds), f"{name} did not answer"
-        return future.result()
+        # A server that has not discovered the client's reader yet drops its response. Sending again is harmless except
+        # for a transition; `change` is therefore preceded by a request that was answered.
+        deadline = time.monotonic() + seconds
+        while True:
+            future = client.call_async(request)
+            once = kind is ChangeState
+            if self.wait_for(future.done, seconds if once else RESEND_AFTER):
+                return future.result()
+            assert not once and time.monotonic() < deadline, f"{name} did not answer"
 
     def wait_until_active(self) -> None:
         def heard() -> bool:
@@ -143,12 +153,13 @@ class Rig:
         return str(self.call(GetState, "get_state", GetState.Request()).current_state.label)
 
     def change(self, transition: int) -> bool:
+        self.state()
         request = ChangeState.Request(transition=Transition(id=transition))
         return bool(self.call(ChangeState, "change_state", request).success)
 
     def begin_change(self, transition: int) -> None:
         """Request a transition without waiting for the response."""
-        client = self.node.create_client(ChangeState, "/fusion_node/change_state")
+        client = self._clients["change_state"]
         assert self.wait_for(client.service_is_ready, START_TIMEOUT)
         client.call_async(ChangeState.Request(transition=Transition(id=transition)))
 
@@ -213,7 +224,7 @@ def pixels(message: Image) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def domain() -> int:
-    return random.SystemRandom().randint(20, 90)
+    return free_domain()
 
 
 @pytest.fixture(scope="module")
@@ -244,12 +255,12 @@ def rig(running) -> Iterator[Rig]:
 
 
 @pytest.fixture
-def start(tmp_path, domain) -> Iterator[Callable[..., tuple[Process, Rig]]]:
-    """Starts a separate node in another domain."""
+def start(tmp_path) -> Iterator[Callable[..., tuple[Process, Rig]]]:
+    """Starts a separate node in a domain of its own."""
     opened: list[Any] = []
 
     def begin(*parameters: str, namespace: str = "/") -> tuple[Process, Rig]:
-        own = domain + 1 + len(opened)
+        own = free_domain()
         opened.append(Rig(own))
         opened.append(Process(tmp_path, own, *parameters, namespace=namespace))
         return opened[-1], opened[-2]
@@ -265,9 +276,9 @@ def dropped_since(before: dict[str, Any], after: dict[str, Any]) -> dict[str, in
 
 
 @contextmanager
-def node_in_process(domain: int, *parameters: str) -> Iterator[tuple[FusionNode, Rig]]:
+def node_in_process(*parameters: str) -> Iterator[tuple[FusionNode, Rig]]:
     """A ``fusion_node`` in this process, for tests that patch it; spun by its rig."""
-    rig = Rig(domain)
+    rig = Rig(free_domain())
     arguments = ["--ros-args", *(part for item in (*parameters, *FAST) for part in ("-p", item))]
     node = FusionNode(context=rig.context, cli_args=arguments)
     rig.executor.add_node(node)
