@@ -14,27 +14,29 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-# Beside the launch folder in the source tree as well as where the package is installed.
+# Beside the launch folder, both in the source tree and in an installation.
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
-# Launch arguments that become a parameter where they are given; else the parameter file decides.
+# Launch arguments that override the parameter file if they are given.
 OVERRIDES = {
-    "model": (str, "Checkpoint"),
-    "device": (str, "Device"),
-    "steps": (int, "Steps"),
-    "target_text": (str, "What is to stand out"),
-    "target_strength": (float, "How much it stands out"),
-    "autostart": (bool, "Configure and activate at start, or false where a lifecycle manager does"),
-    "use_sim_time": (bool, "Take the time from /clock"),
+    "model": (str, "Checkpoint: a name or a path"),
+    "device": (str, "Compute device"),
+    "steps": (int, "Reverse diffusion steps per image"),
+    "target_text": (str, "Objects to emphasize"),
+    "target_strength": (float, "Strength of the emphasis, in [-1, 2]"),
+    "autostart": (bool, "Configure and activate at startup; false leaves this to a lifecycle manager"),
+    "use_sim_time": (bool, "Use the time of /clock"),
 }
 WORDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def generate_launch_description() -> LaunchDescription:
-    """The arguments and the node."""
+    """Declare the arguments and start the node."""
     return LaunchDescription(
         [
-            DeclareLaunchArgument("params_file", default_value=str(CONFIG / "fusion.yaml"), description="Parameters."),
+            DeclareLaunchArgument(
+                "params_file", default_value=str(CONFIG / "fusion.yaml"), description="Parameter file."
+            ),
             DeclareLaunchArgument("name", default_value="fusion_node", description="Name of the node."),
             DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node."),
             DeclareLaunchArgument("visible", default_value="visible/image", description="Topic of the visible camera."),
@@ -43,14 +45,16 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument("fused", default_value="~/fused", description="Topic of the fused images."),
             *(
-                DeclareLaunchArgument(name, default_value="", description=f"{what}; empty: the parameter file's.")
+                DeclareLaunchArgument(name, default_value="", description=f"{what}. Empty: as in params_file.")
                 for name, (_, what) in OVERRIDES.items()
             ),
-            DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal."),
+            DeclareLaunchArgument(
+                "log_level", default_value="info", description="Log level: debug, info, warn, error or fatal."
+            ),
             DeclareLaunchArgument(
                 "dds_profile",
                 default_value=os.environ.get(PROFILE_VARIABLE, str(CONFIG / "fastdds_shm.xml")),
-                description="Fast DDS profile; the default one has room for images in shared memory.",
+                description="Fast DDS profile; the default has enough shared memory for images.",
             ),
             OpaqueFunction(function=_node),
         ]
@@ -59,9 +63,9 @@ def generate_launch_description() -> LaunchDescription:
 
 def _node(context: LaunchContext) -> list[Node]:
     params_file = LaunchConfiguration("params_file").perform(context)
-    # launch_ros only warns, and the node would run with its defaults.
+    # launch_ros would only warn and run the node with its defaults.
     if not Path(params_file).is_file():
-        raise ValueError(f"params_file must be a file with parameters, got '{params_file}', and no such file is there")
+        raise ValueError(f"params_file must be a file with parameters, got '{params_file}', which does not exist")
     parameters: dict[str, object] = {
         name: _typed(context, name, kind)
         for name, (kind, _) in OVERRIDES.items()
@@ -87,7 +91,7 @@ def _node(context: LaunchContext) -> list[Node]:
 
 
 def _typed(context: LaunchContext, name: str, kind: type) -> ParameterValue:
-    """The value of an argument, of its parameter's type; launch's own error does not name the argument."""
+    """Convert an argument to its parameter's type; launch's own error does not name the argument."""
     value = ParameterValue(LaunchConfiguration(name), value_type=kind)
     try:
         value.evaluate(context)

@@ -1,4 +1,4 @@
-"""Play a recording, or a folder with vis/ and ir/, through fusion_node; all ends a moment after the player.
+"""Play a recording, or a folder with vis/ and ir/, through fusion_node; the node ends shortly after the player.
 
 ros2 launch textdifuse_ros playback.launch.py source:=/data/drive rate:=0.5
 """
@@ -29,7 +29,7 @@ FOLDER = Path(__file__).resolve().parent
 PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 TYPES = {"rate": (float, "a number"), "drain": (float, "seconds"), "loop": (bool, "true or false")}
 
-# Parameters of the player that are handed on where they are given.
+# Parameters of the player that are passed on if they are given.
 CHOICES = {
     "visible_topic": "Topic of the visible images in the recording",
     "infrared_topic": "Topic of the infrared images in the recording",
@@ -38,25 +38,27 @@ CHOICES = {
 
 
 def generate_launch_description() -> LaunchDescription:
-    """The arguments of the player, fusion.launch.py, whose arguments may be given as well, and the player."""
+    """Declare the arguments of the player, include fusion.launch.py with its arguments, and start the player."""
     profile = os.environ.get(PROFILE_VARIABLE, str(FOLDER.parent / "config" / "fastdds_shm.xml"))
     return LaunchDescription(
         [
             DeclareLaunchArgument("source", description="A rosbag2 recording, or a folder with vis/ and ir/."),
-            DeclareLaunchArgument("rate", default_value="1.0", description="Speed of playing."),
-            DeclareLaunchArgument("loop", default_value="false", description="Start again at the end."),
+            DeclareLaunchArgument(
+                "rate", default_value="1.0", description="Playback speed; 2 is twice as fast as recorded."
+            ),
+            DeclareLaunchArgument("loop", default_value="false", description="Restart at the end."),
             *(
-                DeclareLaunchArgument(name, default_value="", description=f"{what}; empty: the player's default.")
+                DeclareLaunchArgument(name, default_value="", description=f"{what}. Empty: the player's default.")
                 for name, what in CHOICES.items()
             ),
             DeclareLaunchArgument(
-                "use_sim_time", default_value="", description="true: the player sends /clock, the node goes by it."
+                "use_sim_time", default_value="", description="true: the player publishes /clock, and the node uses it."
             ),
             DeclareLaunchArgument(
-                "drain", default_value="2.0", description="Seconds that the node has for the last pairs at the end."
+                "drain", default_value="2.0", description="Time for the last pairs after the player has ended [s]."
             ),
             DeclareLaunchArgument(
-                "dds_profile", default_value=profile, description="Fast DDS profile, for player and node."
+                "dds_profile", default_value=profile, description="Fast DDS profile of player and node."
             ),
             SetEnvironmentVariable(PROFILE_VARIABLE, LaunchConfiguration("dds_profile")),
             OpaqueFunction(function=_check),
@@ -67,7 +69,7 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _check(context: LaunchContext) -> None:
-    """What the player would refuse is refused before anything runs: launch would leave the node running."""
+    """Check the player's arguments before anything runs; after a failed player launch would leave the node running."""
     for name, (kind, expected) in TYPES.items():
         found = LaunchConfiguration(name).perform(context)
         try:
@@ -77,7 +79,7 @@ def _check(context: LaunchContext) -> None:
 
 
 def _player(context: LaunchContext) -> list[Node | RegisterEventHandler]:
-    """After the inclusion: it plays to the topics and into the namespace that are that file's arguments."""
+    """Start the player; it uses topics and namespace of fusion.launch.py, so that file is included first."""
     parameters: dict[str, object] = {
         "source": ParameterValue(LaunchConfiguration("source"), value_type=str),
         "rate": ParameterValue(LaunchConfiguration("rate"), value_type=float),
@@ -101,6 +103,6 @@ def _player(context: LaunchContext) -> list[Node | RegisterEventHandler]:
         ],
         output="screen",
     )
-    # Not at once: the node may have a pair in work and another waiting.
+    # Delayed: the node may be fusing a pair while another one waits.
     end = TimerAction(period=LaunchConfiguration("drain"), actions=[EmitEvent(event=Shutdown())])
     return [player, RegisterEventHandler(OnProcessExit(target_action=player, on_exit=[end]))]

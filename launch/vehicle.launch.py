@@ -1,10 +1,10 @@
-"""Fuse the two cameras of a vehicle: everything in one namespace, the cameras' places in tf, a view where asked for.
+"""Fuse the two cameras of a vehicle in one namespace, publish the cameras' transforms, and optionally start a view.
 
 ros2 launch textdifuse_ros vehicle.launch.py namespace:=front visible:=color/image_raw infrared:=thermal/image_raw \
     visible_pose:="1.9 0.06 1.3 -1.571 0 -1.571" infrared_pose:="1.9 -0.06 1.3 -1.571 0 -1.571" view:=rviz
 
-The drivers of the cameras are not started here: each brand has its own launch file. Start them under the same
-namespace, with the same dds_profile. All arguments of fusion.launch.py may be given as well.
+The camera drivers are not started here: each brand has its own launch file. Start them in the same namespace, with the
+same dds_profile. All arguments of fusion.launch.py are accepted as well.
 """
 
 from __future__ import annotations
@@ -30,18 +30,20 @@ POSE = ("--x", "--y", "--z", "--roll", "--pitch", "--yaw")
 
 
 def generate_launch_description() -> LaunchDescription:
-    """fusion.launch.py with names for a vehicle, a static transform for each camera with a pose, and a view."""
+    """Declare the arguments; include fusion.launch.py; start static transforms and the view."""
     profile = os.environ.get(PROFILE_VARIABLE, str(CONFIG / "fastdds_shm.xml"))
     return LaunchDescription(
         [
-            DeclareLaunchArgument("namespace", default_value="vehicle", description="Of the node and of all topics."),
             DeclareLaunchArgument(
-                "visible", default_value="color/image_raw", description="Images of the visible camera."
+                "namespace", default_value="vehicle", description="Namespace of the node and of all topics."
             ),
             DeclareLaunchArgument(
-                "infrared", default_value="thermal/image_raw", description="Images of the infrared camera."
+                "visible", default_value="color/image_raw", description="Topic of the visible camera."
             ),
-            DeclareLaunchArgument("base_frame", default_value="base_link", description="Frame of the poses."),
+            DeclareLaunchArgument(
+                "infrared", default_value="thermal/image_raw", description="Topic of the infrared camera."
+            ),
+            DeclareLaunchArgument("base_frame", default_value="base_link", description="Parent frame of the poses."),
             *(
                 argument
                 for camera in CAMERAS
@@ -49,12 +51,12 @@ def generate_launch_description() -> LaunchDescription:
                     DeclareLaunchArgument(
                         f"{camera}_frame",
                         default_value=f"{camera}_camera",
-                        description=f"Optical frame of the {camera} camera, as its images name it.",
+                        description=f"Optical frame of the {camera} camera, as in the headers of its images.",
                     ),
                     DeclareLaunchArgument(
                         f"{camera}_pose",
                         default_value="",
-                        description="'x y z roll pitch yaw' [m, rad] of that frame; empty: its transform is elsewhere.",
+                        description="Pose 'x y z roll pitch yaw' [m, rad] of that frame. Empty: no transform.",
                     ),
                 )
             ),
@@ -62,10 +64,10 @@ def generate_launch_description() -> LaunchDescription:
                 "view",
                 default_value="none",
                 choices=["none", "rviz", "foxglove"],
-                description="rviz: rviz2 with all images. foxglove: a bridge for config/fusion.foxglove.json.",
+                description="rviz starts rviz2 with all images, foxglove a bridge for config/fusion.foxglove.json.",
             ),
             DeclareLaunchArgument(
-                "dds_profile", default_value=profile, description="Fast DDS profile, for all that is started here."
+                "dds_profile", default_value=profile, description="Fast DDS profile of everything that is started here."
             ),
             SetEnvironmentVariable(PROFILE_VARIABLE, LaunchConfiguration("dds_profile")),
             OpaqueFunction(function=_check),
@@ -77,7 +79,7 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _check(context: LaunchContext) -> None:
-    """What would be found wrong later is refused before anything runs: launch would leave the node running."""
+    """Check poses and programs before anything runs; after a later error launch would leave the node running."""
     needed = [(f"{camera}_pose", *TRANSFORM) for camera in CAMERAS if _pose(context, camera)]
     view = LaunchConfiguration("view").perform(context)
     if view in VIEWS:
@@ -91,7 +93,7 @@ def _check(context: LaunchContext) -> None:
 
 
 def _pose(context: LaunchContext, camera: str) -> list[str]:
-    """The six numbers of a camera's pose, or none where none is given."""
+    """Split a camera's pose into its six numbers; an empty list if none is given."""
     name = f"{camera}_pose"
     text = LaunchConfiguration(name).perform(context)
     numbers = text.split()
@@ -105,7 +107,7 @@ def _pose(context: LaunchContext, camera: str) -> list[str]:
 
 
 def _places(context: LaunchContext) -> list[Node]:
-    """A static transform for each camera with a pose."""
+    """Start a static transform publisher for each camera with a pose."""
     found = []
     for camera in CAMERAS:
         numbers = _pose(context, camera)
@@ -131,11 +133,11 @@ def _places(context: LaunchContext) -> list[Node]:
 
 
 def _view(context: LaunchContext) -> list[Node]:
-    """Neither is a dependency of the package: a vehicle's computer has no screen."""
+    """Start the view; neither program is a dependency of the package, since a vehicle's computer has no screen."""
     namespace = LaunchConfiguration("namespace")
     view = LaunchConfiguration("view").perform(context)
     if view == "rviz":
-        # The layout has the names of a node without a namespace; here the images are the vehicle's.
+        # The layout uses the topics of a node without a namespace.
         name, fused = (LaunchConfiguration(argument).perform(context) for argument in ("name", "fused"))
         topics = [
             ("/visible/image", LaunchConfiguration("visible")),
