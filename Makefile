@@ -1,19 +1,19 @@
-# make demo [OUT=build/demo] [DATA=folder]   set up, then run the whole job on a synthetic night drive (or on vis/ and ir/ of DATA)
+# make demo [OUT=build/demo] [DATA=folder]   set up, then fuse a synthetic night drive (or DATA/vis and DATA/ir) through the node
 # make test [PYTEST_ARGS=...]                set up, then run the tests
-# make check                                 set up, then lint, types, import rules and tests
+# make check                                 set up, then check lint, types, import rules, words and tests
 #
 # Needs make, git and Python 3.11 or 3.12 with its venv module (Debian and Ubuntu: python3-venv).
 
 PYTHON ?= python3
 VENV ?= .venv
-# Installed first. Any pip arguments, for example an index that holds the build for your GPU or a CPU-only build.
+# Installed first. Any pip arguments, for example the index of a build for your GPU or of a CPU-only build.
 TORCH ?= torch==2.13.0
 OUT ?= build/demo
 DATA ?=
 PYTEST_ARGS ?=
 
-# The ROS wheels leave this mark in the environment of whatever they start; inherited by another virtual environment
-# it would keep that one from finding its libraries.
+# The ROS wheels set this variable for their child processes; another virtual environment that inherits it does not find
+# its libraries.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 # Libraries of a sourced ROS installation must not mix with those of the virtual environment.
 ifdef AMENT_PREFIX_PATH
