@@ -6,7 +6,7 @@
 # For a GPU: --build-arg TORCH="torch" and `docker run --gpus all` with the NVIDIA container toolkit.
 FROM ros:jazzy-ros-base
 
-# pip arguments: by default the build for processors only, which is a tenth of the size of the one with CUDA.
+# pip arguments; the default is the CPU build, a tenth of the size of the CUDA build.
 ARG TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
 
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
@@ -17,8 +17,8 @@ ENV DEBIAN_FRONTEND=noninteractive \
 
 WORKDIR /ws
 
-# What package.xml names comes from apt. What has no key there comes from pip: PyTorch wants a newer setuptools than
-# Ubuntu's, which pip cannot remove, and colcon an older one than 80; numpy stays the one that cv_bridge is built against.
+# The dependencies in package.xml come from apt, the others from pip. PyTorch needs a newer setuptools than Ubuntu's, which
+# pip cannot uninstall, and colcon one before 80; numpy must stay the version that cv_bridge is built against.
 COPY package.xml src/textdifuse_ros/package.xml
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3-pip \
@@ -33,6 +33,6 @@ RUN python3 -c 'import numpy; print(f"numpy=={numpy.__version__}")' > constraint
 COPY . src/textdifuse_ros
 RUN source "/opt/ros/$ROS_DISTRO/setup.bash" && colcon build --packages-select textdifuse_ros
 
-# ros_entrypoint.sh of the image sources /opt/ros; this one the workspace as well.
+# The base image's ros_entrypoint.sh sources only /opt/ros; this one also sources the workspace.
 COPY docker/entrypoint.sh /textdifuse_entrypoint.sh
 ENTRYPOINT ["/textdifuse_entrypoint.sh"]
