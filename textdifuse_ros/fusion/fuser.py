@@ -26,6 +26,7 @@ from textdifuse_ros.fusion.modulation import FullFrameModulation
 from textdifuse_ros.fusion.pipeline import Fusion, Pipeline
 from textdifuse_ros.fusion.result import FusionResult
 from textdifuse_ros.fusion.weights import load_networks
+from textdifuse_ros.image.grey import is_grey
 from textdifuse_ros.image.ranges import upload
 from textdifuse_ros.image.thermal import to_uint8
 from textdifuse_ros.networks.blocks import channels_last
@@ -126,7 +127,7 @@ class Fuser:
     ) -> FusionResult:
         """Fuse one aligned pair.
 
-        :param visible: uint8 or uint16 [H, W, 3] RGB
+        :param visible: uint8 or uint16 [H, W, 3] RGB; if it is grey everywhere, so is the result
         :param infrared: uint8 or uint16 [H, W]; 16 bits are stretched to 8 by percentiles (:mod:`image.thermal`)
         :param steps: reverse steps; ``steps``, ``sampler`` and ``seed`` default to the configuration
         :param emphasis: the objects to emphasize; where the strength is 0 the bytes are those of the plain fusion
@@ -159,7 +160,7 @@ class Fuser:
     ) -> FusionResult:
         """Restore one source alone, when the other camera is missing (equation 1).
 
-        A visible image keeps its restored color, an infrared one comes out grey. The provenance key ``sources`` is
+        A visible image keeps its restored color; an infrared one, or a grey visible one, comes out grey. The provenance key ``sources`` is
         ``visible`` or ``infrared``.
 
         :param visible: uint8 or uint16 [H, W, 3] RGB, or None
@@ -251,8 +252,9 @@ class Fuser:
             fusion, image = self._replayed(graphs, pipeline, images, settings, emphasis, clock)
         if fusion is None:
             fusion = pipeline.run(*images, settings.generator(), emphasis, lap=clock.lap)
-        fused = (fusion.image() if image is None else image).cpu().numpy()
-        plain = fusion.image(fusion.plain_luma).cpu().numpy() if keep_plain and emphasis else None
+        grey = is_grey(visible)
+        fused = (fusion.image(grey=grey) if image is None or grey else image).cpu().numpy()
+        plain = fusion.image(fusion.plain_luma, grey=grey).cpu().numpy() if keep_plain and emphasis else None
         clock.lap("finish")
         mask = None if emphasis is None else emphasis.mask()
         return FusionResult(fused, self._provenance(settings, emphasis), clock.laps(), mask, plain)
@@ -295,7 +297,8 @@ class Fuser:
         clock = _Stopwatch(self._device)
         pipeline = Pipeline(networks, self.schedule, settings.steps, settings.rule)
         stored = upload(image, self._device)
-        restored = pipeline.restore(stored, sensor, settings.generator(), lap=clock.lap).cpu().numpy()
+        grey = sensor == INFRARED or is_grey(image)
+        restored = pipeline.restore(stored, sensor, settings.generator(), grey=grey, lap=clock.lap).cpu().numpy()
         clock.lap("finish")
         return FusionResult(restored, {**self._provenance(settings), "sources": sensor}, clock.laps())
 

@@ -81,13 +81,15 @@ class Fusion:
     noise: Noise
     estimates: tuple[tuple[Tensor, Tensor | None], ...]
 
-    def image(self, luma: Tensor | None = None) -> Tensor:
+    def image(self, luma: Tensor | None = None, *, grey: bool = False) -> Tensor:
         """Join luma and chroma into a color image.
 
         :param luma: like the field ``luma``, which is the default
+        :param grey: leave the chroma out; all channels are then equal
         :returns: uint8 [height, width, 3] RGB
         """
-        return join(self.luma if luma is None else luma, self.chroma, self.size)
+        luma = self.luma if luma is None else luma
+        return join_grey(luma, self.size) if grey else join(luma, self.chroma, self.size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,12 +204,13 @@ class Pipeline:
             plain.estimates,
         )
 
-    def restore(self, image: Tensor, sensor: str, noise: Noise, *, lap: Lap = no_lap) -> Tensor:
+    def restore(self, image: Tensor, sensor: str, noise: Noise, *, grey: bool = False, lap: Lap = no_lap) -> Tensor:
         """Restore one source alone (equation 1): its own features stand in for Phi^f.
 
         :param image: uint8 or uint16 [height, width, 3] RGB; an infrared image has three equal channels
-        :param sensor: ``visible`` or ``infrared``; an infrared image stays grey
+        :param sensor: ``visible`` or ``infrared``
         :param noise: source of the noise
+        :param grey: leave the chroma out; all channels are then equal
         :param lap: called with the name of each stage at its end
         :returns: uint8 [height, width, 3] RGB
         """
@@ -220,9 +223,11 @@ class Pipeline:
         start = start_noise(x.luma.shape, noise, x.luma.device)
         *_, last = self._reverse_luma(phi, start, noise)
         lap("steps")
-        chroma = torch.zeros_like(x.chroma) if sensor == INFRARED else self._restored_chroma(x, noise)
+        size = image.shape[0], image.shape[1]
+        chroma = None if grey else self._restored_chroma(x, noise)
         lap("chroma")
-        return join(last.z.clamp(-1, 1), chroma, (image.shape[0], image.shape[1]))
+        luma = last.z.clamp(-1, 1)
+        return join_grey(luma, size) if chroma is None else join(luma, chroma, size)
 
     def _respaced(self) -> NoiseSchedule:
         return respace(self.schedule, space_timesteps(len(self.schedule), self.steps))
@@ -285,6 +290,16 @@ def join(luma: Tensor, chroma: Tensor, size: tuple[int, int]) -> Tensor:
     :returns: uint8 [height, width, 3] RGB
     """
     return to_levels(crop_to(ycbcr_to_rgb(signed_to_unit(luma), chroma), *size))
+
+
+def join_grey(luma: Tensor, size: tuple[int, int]) -> Tensor:
+    """Repeat luma in all channels, and crop the padding.
+
+    :param luma: float32 [1, 1, H, W] in [-1, 1]
+    :param size: height and width of the result [pixels]
+    :returns: uint8 [height, width, 3] RGB
+    """
+    return to_levels(crop_to(signed_to_unit(luma), *size)).repeat(1, 1, 3)
 
 
 def _half_size(image: YCbCrImage) -> Tensor:

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from textdifuse_ros.fusion.result import FusionResult
+from textdifuse_ros.image.grey import is_grey
 from textdifuse_ros.image.thermal import to_uint8
 
 LEAST_SIDE = 64
@@ -120,8 +121,11 @@ class VideoState:
         result = dataclasses.replace(result, provenance={**result.provenance, "video": round(self.trust, 3)})
         if correction is None:
             return result
+        if is_grey(visible):  # the image before may have had color
+            correction = correction.mean(2, keepdims=True)
         self._before = dataclasses.replace(now, fused=now.fused + correction)
-        whole = cv2.resize(correction, (width, height), interpolation=cv2.INTER_LINEAR)
+        whole = np.asarray(cv2.resize(correction, (width, height), interpolation=cv2.INTER_LINEAR))
+        whole = whole if whole.ndim == 3 else np.repeat(whole[..., None], 3, 2)
         plain = None if result.plain is None else _added(result.plain, whole)
         return dataclasses.replace(result, image=_added(result.image, whole), plain=plain)
 
