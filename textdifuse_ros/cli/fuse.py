@@ -33,21 +33,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="OUT",
         type=Path,
         required=True,
-        help="Folder for the fused images OUT/STEM.png, STEM being the visible file's name without suffix; "
-        "made where it is missing, existing images of these names are overwritten.",
+        help="Folder for the fused images OUT/STEM.png, with STEM the visible file's name without suffix; created if "
+        "missing, existing files of these names are overwritten.",
     )
-    add("--text", default="", metavar="T", help="What is to stand out, as in 'person, car:0.5'. Default: nothing.")
+    add("--text", default="", metavar="T", help="Objects to emphasize, as in 'person, car:0.5'. Default: none.")
     add(
         "--strength",
         type=float,
         default=1.0,
         metavar="S",
-        help="How much it stands out, in [-1, 2]; 0 leaves it alone, negative plays it down. Default: 1.",
+        help="Strength of the emphasis, in [-1, 2]; 0 has no effect, negative values suppress the objects. Default: 1.",
     )
     add(
         "--save-mask",
         action="store_true",
-        help=f"Also write OUT/STEM{MASK}, 8 bit: 0 where nothing was changed.",
+        help=f"Also write OUT/STEM{MASK}, 8-bit grey: 0 where the text has no effect.",
     )
     add_arguments(parser, FuserConfig)
     add_arguments(parser, LocalizerConfig)
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_masks(listing: PairListing) -> None:
-    """Refuse names of which the mask of one pair would be the fused image of another."""
+    """Refuse names for which the mask of one pair would overwrite the fused image of another."""
     names = {f"{pair.stem}{FUSED}" for pair in listing}
     for pair in listing:
         if f"{pair.stem}{MASK}" in names:
@@ -110,7 +110,7 @@ def _check_masks(listing: PairListing) -> None:
 def _fuse_all(
     processor: PairProcessor, request: FusionRequest, listing: PairListing, output: Path, *, save_mask: bool
 ) -> list[str]:
-    """Fuse the pairs one by one; the failures, a line each."""
+    """Fuse the pairs one by one; returns a line for each failure."""
     from tqdm import tqdm
 
     failures = []
