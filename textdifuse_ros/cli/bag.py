@@ -1,4 +1,4 @@
-"""``textdifuse bag IN OUT``: fuse whole recordings, without ROS and without losing a pair."""
+"""``textdifuse bag IN OUT``: fuse whole recordings without ROS and without dropping pairs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 NAME = "bag"
 HELP = "Fuse whole recordings (rosbag2: mcap, sqlite3) without ROS: every pair, resumable, several at once."
 
-_TRANSPORTS = ("visible_transport", "infrared_transport")  # the type of the topic tells
+_TRANSPORTS = ("visible_transport", "infrared_transport")  # derived from the type of the topic
 _PAIRING = ("tolerance", "infrared_offset", "visible_offset")
 _FUSION = (item.name for kind in (FuserConfig, VideoConfig) for item in parameters(kind))
 _TAKEN = {*_FUSION, *NAMES, *_PAIRING} - set(_TRANSPORTS)
@@ -36,20 +36,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "output",
         metavar="OUT",
         type=Path,
-        help="The recording to make; of several inputs the folder for OUT/NAME of each. What a run that was killed has "
-        "finished lies in OUT.partial, and the same command goes on with it.",
+        help="Output recording; with several inputs, the folder for OUT/NAME of each. An interrupted run leaves "
+        "OUT.partial, from which the same command resumes.",
     )
-    add("--visible", default="", metavar="TOPIC", help="The visible images; looked for by default.")
-    add("--infrared", default="", metavar="TOPIC", help="The infrared images; looked for by default.")
-    add("--copy-topics", action="store_true", help="Copy all topics of the input beside the fused ones.")
-    add("--storage", choices=("mcap", "sqlite3"), default="mcap", help="Storage of the output. Default: mcap.")
-    add("--name", default="fusion_node", help="Topics are /NAME/fused and so on. Default: fusion_node.")
-    add("--restart", action="store_true", help="Throw away the unfinished work of another command at this output.")
-    add("--params-file", type=Path, metavar="FILE", help="Parameters of fusion_node; flags go before them.")
-    add("--text", default="", metavar="T", help="What is to stand out, as in 'person, car:0.5'. Default: nothing.")
-    add("--strength", type=float, default=1.0, metavar="S", help="How much it stands out, in [-1, 2]. Default: 1.")
-    add("--workers", type=int, default=1, metavar="N", help="Recordings at work at the same time, by Ray. Default: 1.")
-    add("--ray-address", default="", metavar="ADDRESS", help="Of a Ray cluster; by default Ray runs here alone.")
+    add("--visible", default="", metavar="TOPIC", help="Topic of the visible images; detected by default.")
+    add("--infrared", default="", metavar="TOPIC", help="Topic of the infrared images; detected by default.")
+    add("--copy-topics", action="store_true", help="Also copy all topics of the input.")
+    add("--storage", choices=("mcap", "sqlite3"), default="mcap", help="Storage format. Default: mcap.")
+    add("--name", default="fusion_node", help="The topics are /NAME/fused and so on. Default: fusion_node.")
+    add("--restart", action="store_true", help="Discard the unfinished work of a different command.")
+    add("--params-file", type=Path, metavar="FILE", help="Parameters of fusion_node; flags override them.")
+    add("--text", default="", metavar="T", help="Objects to emphasize, as in 'person, car:0.5'. Default: none.")
+    add("--strength", type=float, default=1.0, metavar="S", help="Strength of the emphasis, in [-1, 2]. Default: 1.")
+    add("--workers", type=int, default=1, metavar="N", help="Recordings fused at the same time, with Ray. Default: 1.")
+    add("--ray-address", default="", metavar="ADDRESS", help="Ray cluster. Default: this machine alone.")
     skipped = tuple(item.name for item in parameters(FusionNodeConfig) if item.name not in _TAKEN)
     add_arguments(parser, FusionNodeConfig, skip=skipped)
     add_arguments(parser, LocalizerConfig)
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
                 errors[number] = news
                 continue
             if not done[number] and not totals[number]:
-                bar.initial += news.done  # of an earlier run: it took no time now
+                bar.initial += news.done  # from an earlier run
             done[number], totals[number] = news.done, news.total
             bar.total = sum(totals)
             bar.update(sum(done) - bar.n)
@@ -95,9 +95,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _jobs(arguments: argparse.Namespace) -> list[RecordingJob]:
-    """A job for each input.
+    """Create one job per input.
 
-    :raises ConfigError: a parameter, or two inputs of one name
+    :raises ConfigError: invalid parameter, or two inputs of the same name
     """
     from textdifuse_ros.checkpoint import SUFFIX
     from textdifuse_ros.offline.plan import RecordingJob
@@ -107,7 +107,7 @@ def _jobs(arguments: argparse.Namespace) -> list[RecordingJob]:
         before = to_mapping(load_config(FusionNodeConfig, arguments.params_file))
         given = {**{name: value for name, value in before.items() if name in _TAKEN}, **given}
     config = from_arguments(FusionNodeConfig, argparse.Namespace(**given))
-    if config.model.endswith(SUFFIX):  # another process may stand in another folder
+    if config.model.endswith(SUFFIX):  # workers may have another working directory
         config = dataclasses.replace(config, model=str(Path(config.model).resolve()))
     sources = [source.resolve() for source in arguments.inputs]
     output = arguments.output.resolve()
@@ -116,7 +116,7 @@ def _jobs(arguments: argparse.Namespace) -> list[RecordingJob]:
         names = [source.stem if source.is_file() else source.name for source in sources]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ConfigError("the inputs", "of different names", ", ".join(twice), "rename one, or fuse them apart")
+            raise ConfigError("the inputs", "of different names", ", ".join(twice), "rename one, or fuse each alone")
         outputs = [output / name for name in names]
     fixed = {
         "config": config,
@@ -134,7 +134,7 @@ def _jobs(arguments: argparse.Namespace) -> list[RecordingJob]:
 
 
 def _tell(job: RecordingJob, summary: dict[str, Any]) -> None:
-    """One line of what was made, and one of each thing that was not."""
+    """Print one line about the fused pairs, and one for each reason of the others."""
     print(f"fused {summary['fused']} of {summary['pairs']} pairs of {job.source.name} into {job.output}")
     for reason, what in summary["failed"].items():
         print(f"textdifuse: {job.source.name}: {what['count']} {reason}: {what['first']}", file=sys.stderr)
