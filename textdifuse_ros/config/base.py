@@ -175,7 +175,8 @@ def add_arguments(parser: argparse.ArgumentParser, kind: type, *, skip: tuple[st
     for item in parameters(kind):
         if item.name in skip:
             continue
-        text = item.help + (f" [{item.unit}]" if item.unit else "") + f" Default: {item.default}."
+        default = "empty" if item.default == "" else item.default
+        text = item.help + (f" [{item.unit}]" if item.unit else "") + f" Default: {default}."
         flag = "--" + item.name.replace("_", "-")
         options: dict[str, Any] = {"dest": item.name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
         if item.type is bool:
