@@ -56,11 +56,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     join.set_defaults(train=_join)
     text = "Average the weights of checkpoints of one run."
     average = what.add_parser("average", help=text, description=text, allow_abbrev=False)
-    average.add_argument("weights", type=Path, nargs="+", metavar="CHECKPOINT", help="Two or more, of any kind.")
+    average.add_argument("weights", type=Path, nargs="+", metavar="CHECKPOINT", help="Two or more, of one run.")
     average.add_argument(
-        "--shares", type=float, nargs="+", metavar="S", help="One per checkpoint. Default: equal shares."
+        "--shares", type=float, nargs="+", metavar="S", help="Share of each checkpoint. Default: equal shares."
     )
-    average.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="The average.")
+    average.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="The averaged checkpoint.")
     average.set_defaults(train=_average)
     ablate = what.add_parser("ablate", help=train_ablate.HELP, description=train_ablate.HELP, allow_abbrev=False)
     train_ablate.configure(ablate)
@@ -83,7 +83,7 @@ def _configure_pack(parser: argparse.ArgumentParser) -> None:
     add("--pairs", type=Path, nargs=2, action="append", default=[], metavar=pair, help=_PAIRS)
     add("--clean", type=Path, action="append", default=[], metavar="DIR", help="Clean visible images; repeatable.")
     add("--harvard", type=Path, metavar="DIR", help="Medical pairs: folder with some of ct-mri, pet-mri, spect-mri.")
-    add("--config", type=Path, metavar="FILE", help="Run file whose data and pack apply where no flag is given.")
+    add("--config", type=Path, metavar="FILE", help="Run file (YAML) with data and pack; flags override it.")
     add("-o", "--output", type=Path, metavar="FILE", help="The pack.")
     parser.set_defaults(train=_pack)
 

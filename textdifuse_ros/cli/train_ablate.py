@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from textdifuse_ros.evaluate.results import Evaluation
     from textdifuse_ros.evaluate.sets import PairSet
 
-HELP = "Train variants that each lack one part of the method for a few steps, and evaluate them beside it."
+HELP = "Train variants that each lack one part of the method for a few steps, and evaluate them."
 INTERRUPTED = 130
 
 
@@ -40,8 +40,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--infrared", type=Path, metavar="DIR", help="Folder of infrared images with equal names.")
     add("--limit", type=int, default=0, metavar="N", help="Evaluate on N evenly spaced pairs. Default: all.")
     add("--jobs", type=int, default=0, metavar="N", help="Processes for the metrics. Default: one per core.")
-    add("--fuse-steps", type=int, default=4, metavar="N", help="Steps of fusing with the variants (one without "
-        "diffusion). Default: 4.")  # fmt: skip
+    add("--fuse-steps", type=int, default=4, metavar="N", help="Reverse steps to fuse with (without diffusion "
+        "always one). Default: 4.")  # fmt: skip
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N. Default: auto.")
     add_arguments(parser, AblationConfig, skip=("stage", "look"))
 
