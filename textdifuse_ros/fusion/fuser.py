@@ -160,8 +160,8 @@ class Fuser:
     ) -> FusionResult:
         """Restore one source alone, when the other camera is missing (equation 1).
 
-        A visible image keeps its restored color; an infrared one, or a grey visible one, comes out grey. The provenance key ``sources`` is
-        ``visible`` or ``infrared``.
+        A visible image keeps its restored color; an infrared one, or a grey visible one, comes out grey. The provenance
+        key ``sources`` is ``visible`` or ``infrared``.
 
         :param visible: uint8 or uint16 [H, W, 3] RGB, or None
         :param infrared: uint8 or uint16 [H, W], or None; exactly one of the two is given
