@@ -49,14 +49,14 @@ class TestRoundTrip:
             visible, infrared = list(bag.images("/visible/image")), list(bag.images("/infrared/image"))
         assert len(visible) == len(infrared) == 5
         for index, (color, grey) in enumerate(zip(visible, infrared, strict=True)):
-            expected_colour, expected_grey = _images(index)
+            expected_color, expected_grey = _images(index)
             now = START + index * STEP
             assert (color.log_ns, color.stamp_ns, color.frame_id) == (now, now - 7, "visible_camera")
             assert (color.height, color.width, color.step, color.encoding) == (12, 16, 48, "rgb8")
             assert (grey.height, grey.width, grey.step, grey.encoding) == (10, 14, 14, "mono8")
             assert grey.stamp_ns == grey.log_ns == now + 3_000_000
             assert not color.is_bigendian
-            np.testing.assert_array_equal(color.data.reshape(12, 16, 3), expected_colour)
+            np.testing.assert_array_equal(color.data.reshape(12, 16, 3), expected_color)
             np.testing.assert_array_equal(grey.data.reshape(10, 14), expected_grey)
             assert not color.data.flags.owndata, "the pixels must be a view of the message"
 
