@@ -1,4 +1,4 @@
-"""The command line, and ``textdifuse fuse`` with the real Fuser on a tiny, randomly initialised checkpoint."""
+"""The command line, and ``textdifuse fuse`` with the real Fuser on a tiny, randomly initialized checkpoint."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def test_what_is_played_down_never_stands_out_more_nor_the_other_way(fuser: Fuse
         assert (np.abs(faint[-1]) < np.abs(plain) - 0.5).any()
 
 
-def test_a_neighbour_does_not_jump_when_the_strength_of_another_leaves_nothing(fuser: Fuser, street: Pair) -> None:
+def test_a_neighbor_does_not_jump_when_the_strength_of_another_leaves_nothing(fuser: Fuser, street: Pair) -> None:
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     near = (x >= 20) & (x < 43) & (y >= 20) & (y < 50)
     other = (x >= 43) & (x < 64) & (y >= 20) & (y < 50)

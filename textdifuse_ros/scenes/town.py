@@ -134,8 +134,8 @@ class Town:
         speed = self.config.speed
         ahead = Car("hatch", LANE, 0.0, 1.0, PAINTS[0], self._next(), 1.0, True)
         found = [(_Mover(LANE - 0.05, 33.0, 0.0, speed, wander=3.0), ahead)]
-        z, travelled = 62.0, self.length - VIEW
-        while z < travelled * 2.2 + VIEW:
+        z, traveled = 62.0, self.length - VIEW
+        while z < traveled * 2.2 + VIEW:
             kind, paint = _KINDS[random.integers(len(_KINDS))], PAINTS[random.integers(len(PAINTS))]
             car = Car(kind, -LANE, 0.0, -1.0, paint, self._next(), 1.0, True)
             found.append((_Mover(-LANE - 0.1, z, 0.0, -max(speed, 6.0) * 1.1), car))

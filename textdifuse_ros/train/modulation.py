@@ -114,7 +114,7 @@ class _Objects:
         """Mean error over the objects of an image, [N, 1, H, W] to [N].
 
         It adds the errors of pixels, of gradients, and of each object's mean, on which its measured contrast depends:
-        the pixel error alone favours small changes where the direction is uncertain.
+        the pixel error alone favors small changes where the direction is uncertain.
         """
         estimate, target = signed_to_unit(x0), signed_to_unit(self.target)
         apart = (estimate - target).abs() + GRADIENT_WEIGHT * (sobel(estimate) - sobel(target)).abs()
