@@ -29,12 +29,15 @@ ROS = [
 TEXT = ["transformers>=5"]
 TRAIN = ["tensorboard>=2.16"]
 RAY = ["ray>=2.30"]
+DETECT = ["onnxruntime>=1.17"]
 TEST = [
+    *DETECT,
     *RAY,
     *TEXT,
     *TRAIN,
     "pytest>=8,<9",
     "hypothesis>=6.100",
+    "onnx>=1.16",
     "scikit-image>=0.24",
     "colcon-common-extensions",
     "catkin-pkg",
@@ -66,10 +69,11 @@ setup(
         "pyyaml>=6",
         "rosbags>=0.11",
         "safetensors>=0.4.3",
+        "tifffile>=2023.8.30",
         "torch>=2.5",
         "tqdm>=4.60",
     ],
-    extras_require={"ros": ROS, "text": TEXT, "train": TRAIN, "ray": RAY, "test": TEST, "dev": DEVELOP},
+    extras_require={"ros": ROS, "text": TEXT, "train": TRAIN, "ray": RAY, "detect": DETECT, "test": TEST, "dev": DEVELOP},
     entry_points={
         "console_scripts": [
             f"textdifuse = {NAME}.cli.main:main",

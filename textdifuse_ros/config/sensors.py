@@ -12,9 +12,29 @@ TRANSPORTS = ("raw", "compressed")
 POLARITIES = ("white_hot", "black_hot")
 REGISTRATIONS = ("none", "homography", "extrinsics")
 
+MAX_MEGAPIXELS = 64.0
+
 
 @dataclass(frozen=True)
-class SensorConfig:
+class ImageConfig:
+    """Limits of the images that are decoded."""
+
+    max_megapixels: float = parameter(
+        MAX_MEGAPIXELS,
+        "Largest image that is decoded, from a file or a compressed message; larger ones are rejected by their header.",
+        unit="megapixel",
+        low=0.0001,
+        high=1024.0,
+    )
+
+    @property
+    def max_pixels(self) -> int:
+        """``max_megapixels`` in pixels."""
+        return round(self.max_megapixels * 1e6)
+
+
+@dataclass(frozen=True)
+class SensorConfig(ImageConfig):
     """Parameters of the conversion of two messages to an aligned pair of images; see docs/sensors.md."""
 
     visible_transport: str = parameter(

@@ -13,11 +13,6 @@ give only the codec (``jpeg``). It determines
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import cv2
 import numpy as np
 
@@ -25,6 +20,9 @@ from textdifuse_ros.checks import describe
 from textdifuse_ros.errors import EncodingError, FileError
 from textdifuse_ros.image import png_text
 from textdifuse_ros.image.encodings import ENCODINGS, Bytes
+from textdifuse_ros.image.headers import MAX_PIXELS, bmp_header, check_pixels, jpeg_header, png_header
+from textdifuse_ros.image.opencv import decode_with_opencv
+from textdifuse_ros.image.tiff import decode_tiff
 
 _SIGNATURES = {
     png_text.SIGNATURE: "PNG",
@@ -38,50 +36,61 @@ _SIGNATURES = {
 _COLOR_FORMATS = ("rgb", "bgr", "rgba", "bgra")
 
 
-def decode_file(data: bytes, what: str, remedy: str = "copy it again") -> np.ndarray:
+def decode_file(data: bytes, what: str, remedy: str = "copy it again", *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode the content of an image file.
 
     - Alpha is dropped, without blending.
-    - EXIF orientation is ignored, so that a pair stays aligned.
-    - Of a multi-page file the first page is read.
+    - EXIF orientation and that of TIFF are ignored, so that a pair stays aligned.
+    - Of a multi-page file the first page is read that is no thumbnail.
+    - The size is taken from the header and checked before anything is decoded.
 
     :param data: content of the file
     :param what: name of the file in error messages
     :param remedy: remedy for damaged data in error messages
-    :returns: uint8 or uint16 [H, W] or [H, W, 3] RGB, or float [H, W] or [H, W, C]
-    :raises FileError: not a supported image, truncated, damaged, or not of 8 or 16 bits
+    :param max_pixels: largest accepted image [pixel]
+    :returns: uint8 or uint16 [H, W] or [H, W, 3] RGB, or float [H, W] or [H, W, 3]
+    :raises FileError: not an image, of an unsupported kind (which is named), too large, truncated or damaged
     """
     kind = _file_format(data)
     if kind is None:
         found = f"data that start with {data[:4]!r}" if data else "an empty file"
         raise FileError(what, "a PNG, JPEG, TIFF or BMP image", found)
+    if kind == "TIFF":
+        return decode_tiff(data, what, remedy, max_pixels)
+    ends = True
+    if kind == "JPEG":
+        header, ends = jpeg_header(data)
+    else:
+        header = png_header(data) if kind == "PNG" else bmp_header(data)
+    if header is not None:
+        check_pixels(header.width, header.height, max_pixels, what)
     # Some releases of OpenCV return partly decoded images for truncated PNG and JPEG files.
     if kind == "PNG":
         for _ in png_text.chunks(data, what):
             pass
-    elif kind == "JPEG" and not _jpeg_ends(data):
-        raise FileError(what, "a whole JPEG file", f"a file truncated after {len(data)} bytes", remedy)
-    image = _decode(data)
+    elif not ends or header is None or len(data) < header.least_bytes:
+        raise FileError(what, f"a whole {kind} file", f"a file truncated after {len(data)} bytes", remedy)
+    image = decode_with_opencv(data)
+    stored = f"{kind}, {header.kind}" if header else kind
     if image is None:
-        raise FileError(what, f"a readable {kind} image", "damaged or truncated data", remedy)
+        raise FileError(what, "an image that can be decoded", f"{stored}: damaged, or not supported", "save it as PNG")
     channels = image.shape[2] if image.ndim == 3 else 1
-    if image.dtype.name not in ("uint8", "uint16", "float32", "float64") or channels not in (1, 3, 4):
-        raise FileError(what, "an image of 8 or 16 bits with 1, 3 or 4 channels", describe(image))
-    if image.dtype.kind == "f":
-        return image
+    if image.dtype.name not in ("uint8", "uint16") or channels not in (1, 3, 4):
+        raise FileError(what, "an image of 8 or 16 bits with 1, 3 or 4 channels", f"{stored}, {describe(image)}")
     if channels == 1:
         return image.reshape(image.shape[:2])
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB if channels == 3 else cv2.COLOR_BGRA2RGB)
 
 
-def decode_compressed(data: Bytes, form: str) -> np.ndarray:
+def decode_compressed(data: Bytes, form: str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode a ``sensor_msgs/CompressedImage``.
 
     :param data: the message's ``data``
     :param form: the message's ``format``
+    :param max_pixels: largest accepted image [pixel]
     :returns: uint8 or uint16 [H, W] or [H, W, 3] RGB, or float32 [H, W]
-    :raises EncodingError: truncated, damaged, not an image, compressedDepth, 16-bit counts as JPEG, or a mosaic of the
-        wrong type
+    :raises EncodingError: truncated, damaged, too large, not an image, compressedDepth, 16-bit counts as JPEG, or a
+        mosaic of the wrong type
     """
     encoding, _, codec = (part.strip() for part in form.partition(";"))
     if "compressedDepth" in form:
@@ -92,7 +101,8 @@ def decode_compressed(data: Bytes, form: str) -> np.ndarray:
         remedy = "set the format of its publisher to png, or use the raw topic"
         raise EncodingError("a 16-bit image", "compressed as PNG", f"{form!r} (8 bits)", remedy)
     try:
-        image = decode_file(content, "the compressed image", "check its publisher and the network")
+        remedy = "check its publisher and the network"
+        image = decode_file(content, "the compressed image", remedy, max_pixels=max_pixels)
     except FileError as error:
         raise EncodingError(error.what, error.expected, error.actual, error.remedy) from error
     if image.ndim == 3:
@@ -115,39 +125,3 @@ def _demosaic(image: np.ndarray, encoding: str) -> np.ndarray:
         expected = f"of {bits} bits and at least {layout.min_side} x {layout.min_side} pixels"
         raise EncodingError(f"an image in {encoding}", expected, describe(image))
     return layout.convert(image)
-
-
-def _decode(data: bytes) -> np.ndarray | None:
-    try:
-        with _quiet_opencv():
-            return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        return None
-
-
-_LEVEL_LOCK = threading.Lock()
-_SILENT = 0  # LOG_LEVEL_SILENT of every release
-
-
-@contextmanager
-def _quiet_opencv() -> Iterator[None]:
-    """Silence OpenCV's own messages about damaged files, which are reported by an exception."""
-    # Debian 12 and Ubuntu 24.04 have OpenCV 4.6, without cv2.utils.logging; OpenCV 5 has no cv2.setLogLevel.
-    logging: Any = getattr(cv2.utils, "logging", cv2)
-    with _LEVEL_LOCK:  # the level is global: concurrent threads would restore each other's
-        level = logging.setLogLevel(_SILENT)
-        try:
-            yield
-        finally:
-            logging.setLogLevel(level)
-
-
-def _jpeg_ends(data: bytes) -> bool:
-    """Whether an end marker follows the image data; that of an embedded thumbnail does not count."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        mark = data[at + 1]
-        if mark == 0xDA:  # start of scan: 0xFF is escaped from here on, so the end marker cannot occur by chance
-            return data.find(b"\xff\xd9", at) >= 0
-        at += 1 if mark == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return False

@@ -20,6 +20,7 @@ from textdifuse_ros.image.camera import Camera, camera_from_info, read_camera
 from textdifuse_ros.image.coded import decode_compressed
 from textdifuse_ros.image.encodings import decode_image, to_visible
 from textdifuse_ros.image.gain import ThermalGain
+from textdifuse_ros.image.headers import MAX_PIXELS
 from textdifuse_ros.image.registration import compute_alignment, compute_rectification, require_calibration
 from textdifuse_ros.image.thermal import to_uint8
 from textdifuse_ros.sensors import INFRARED, SENSORS, VISIBLE, stamp_of
@@ -148,13 +149,15 @@ class SensorIntake:
         visible_image = infrared_image = None
         try:
             if visible is not None:
-                visible_image = _scale_bits(to_visible(decode_message(visible)), self._config.visible_bits)
+                decoded = decode_message(visible, max_pixels=self._config.max_pixels)
+                visible_image = _scale_bits(to_visible(decoded), self._config.visible_bits)
                 check_visible(visible_image)
         except Exception as error:  # OpenCV raises its own errors on malformed images
             raise IntakeError(BAD_VISIBLE, error) from error
         try:
             if infrared is not None:
-                infrared_image = self._gain.apply(_grey(decode_message(infrared)), stamp_of(infrared.header))
+                decoded = decode_message(infrared, max_pixels=self._config.max_pixels)
+                infrared_image = self._gain.apply(_grey(decoded), stamp_of(infrared.header))
                 check_infrared(infrared_image)
                 if self._config.infrared_polarity == "black_hot":
                     infrared_image = 255 - infrared_image
@@ -193,17 +196,18 @@ class SensorIntake:
         return AlignedPair(visible, infrared)
 
 
-def decode_message(message: Any) -> np.ndarray:
+def decode_message(message: Any, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode a raw or compressed image message.
 
     :param message: a ``sensor_msgs/Image`` or ``sensor_msgs/CompressedImage``
+    :param max_pixels: largest accepted compressed image [pixel]
     :returns: uint8 or uint16 [H, W] or [H, W, 3] RGB, or float [H, W]
     :raises EncodingError: the message cannot be decoded
     """
     # rclpy gives an array('B'), rosbags a uint8 array: neither is copied here.
     data = np.frombuffer(message.data, np.uint8)
     if hasattr(message, "format"):
-        return decode_compressed(data, message.format)
+        return decode_compressed(data, message.format, max_pixels=max_pixels)
     return decode_image(data, message.height, message.width, message.step, message.encoding, bool(message.is_bigendian))
 
 
