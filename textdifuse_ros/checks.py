@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from textdifuse_ros.errors import ConfigError, ImageError
+from textdifuse_ros.errors import ConfigError, ImageError, quote
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,9 +88,11 @@ def check_number(
         bounds += f" of at most {high:g}"
     if unit:
         bounds += f" [{unit}]"
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ConfigError(name, bounds, repr(value))
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(name, bounds, quote(value))
+    if not math.isfinite(value) if isinstance(value, float) else abs(value) >= 2**63:
+        raise ConfigError(name, bounds, quote(value))
     if integer and not isinstance(value, int):
-        raise ConfigError(name, bounds, repr(value))
+        raise ConfigError(name, bounds, quote(value))
     if (low is not None and value < low) or (high is not None and value > high):
-        raise ConfigError(name, bounds, repr(value))
+        raise ConfigError(name, bounds, quote(value))

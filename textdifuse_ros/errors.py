@@ -11,10 +11,43 @@
     +-- CheckpointError                   weights missing, damaged, of the wrong kind or version
     +-- DeviceError                       compute device missing or out of memory
 
-Every message has the form: *what* must be *expected*, got *actual*; *remedy*.
+Every message is one line of the form: *what* must be *expected*, got *actual*; *remedy*. Values from outside are
+shortened.
 """
 
 from __future__ import annotations
+
+import reprlib
+
+MAX_PART = 1000
+"""Longest part of an error message, in characters; longer ones are shortened."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 120, 120
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 16
+
+
+def shorten(text: str, limit: int = MAX_PART) -> str:
+    """Fit a text of any length into one line, for messages and logs.
+
+    :param text: any text
+    :param limit: longest result, at least 40 [characters]
+    :returns: the text with its line breaks replaced by blanks; where it is too long, its beginning and its length
+    """
+    if len(text) > limit:
+        text = f"{text[: limit - 32]}... ({len(text)} characters)"
+    return " ".join(text.splitlines()) if text.splitlines()[1:] else text
+
+
+def quote(value: object) -> str:
+    """Represent a value of any size in one line, in bounded time: ``repr`` with the inner parts left out.
+
+    :param value: of a parameter, from a file or a message
+    """
+    try:
+        return shorten(_SHORT.repr(value), 240)
+    except ValueError:  # Python does not write integers of more than 4300 digits
+        return "a value that cannot be written out"
 
 
 class TextDifuseError(Exception):
@@ -24,15 +57,17 @@ class TextDifuseError(Exception):
     :param expected: what it must be, with its unit
     :param actual: what it is
     :param remedy: how to fix it; may be empty
+
+    Each part is cut to :data:`MAX_PART` characters.
     """
 
     def __init__(self, what: str, expected: str, actual: object, remedy: str = "") -> None:
-        self.what = what
-        self.expected = expected
-        self.actual = str(actual)
-        self.remedy = remedy
-        text = f"{what} must be {expected}, got {self.actual}"
-        super().__init__(f"{text}; {remedy}" if remedy else text)
+        self.what = shorten(what)
+        self.expected = shorten(expected)
+        self.actual = shorten(quote(actual) if isinstance(actual, (list, tuple, dict, int, float)) else str(actual))
+        self.remedy = shorten(remedy)
+        text = f"{self.what} must be {self.expected}, got {self.actual}"
+        super().__init__(f"{text}; {self.remedy}" if remedy else text)
 
     def __reduce__(self) -> tuple[type[TextDifuseError], tuple[str, str, str, str]]:
         return type(self), (self.what, self.expected, self.actual, self.remedy)

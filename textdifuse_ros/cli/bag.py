@@ -45,7 +45,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--storage", choices=("mcap", "sqlite3"), default="mcap", help="Storage format. Default: mcap.")
     add("--name", default="fusion_node", help="The topics are /NAME/fused and so on. Default: fusion_node.")
     add("--restart", action="store_true", help="Discard the unfinished work of a different command.")
-    add("--params-file", type=Path, metavar="FILE", help="Parameters of fusion_node; flags override them.")
+    add(
+        "--params-file",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="Parameters of the node --name, as ROS reads them; flags override them. Repeatable: later files override "
+        "earlier ones.",
+    )
     add("--text", default="", metavar="T", help="Objects to emphasize, as in 'person, car:0.5'. Default: none.")
     add("--strength", type=float, default=1.0, metavar="S", help="Strength of the emphasis, in [-1, 2]. Default: 1.")
     add("--workers", type=int, default=1, metavar="N", help="Recordings fused at the same time, with Ray. Default: 1.")
@@ -104,7 +111,8 @@ def _jobs(arguments: argparse.Namespace) -> list[RecordingJob]:
 
     given = {name: value for name, value in vars(arguments).items() if name in _TAKEN}
     if arguments.params_file:
-        before = to_mapping(load_config(FusionNodeConfig, arguments.params_file))
+        node = f"/{arguments.name.strip('/')}"
+        before = to_mapping(load_config(FusionNodeConfig, *arguments.params_file, node=node, warn=_warn))
         given = {**{name: value for name, value in before.items() if name in _TAKEN}, **given}
     config = from_arguments(FusionNodeConfig, argparse.Namespace(**given))
     if config.model.endswith(SUFFIX):  # workers may have another working directory
@@ -133,9 +141,16 @@ def _jobs(arguments: argparse.Namespace) -> list[RecordingJob]:
     return [RecordingJob(source, target, **fixed) for source, target in zip(sources, outputs, strict=True)]
 
 
+def _warn(text: str) -> None:
+    print(f"textdifuse: warning: {text}", file=sys.stderr)
+
+
 def _tell(job: RecordingJob, summary: dict[str, Any]) -> None:
     """Print one line about the fused pairs, and one for each reason of the others."""
     print(f"fused {summary['fused']} of {summary['pairs']} pairs of {job.source.name} into {job.output}")
+    print("  " + ", ".join(f"{stream} {summary[stream]['topic']}" for stream in ("visible", "infrared")))
+    for remark in summary.get("remarks", ()):
+        print(f"textdifuse: {job.source.name}: {remark}", file=sys.stderr)
     for reason, what in summary["failed"].items():
         print(f"textdifuse: {job.source.name}: {what['count']} {reason}: {what['first']}", file=sys.stderr)
     for stream in ("visible", "infrared"):

@@ -17,7 +17,7 @@ from dataclasses import MISSING, dataclass, field
 from typing import Any, TypeVar
 
 from textdifuse_ros.checks import check_number
-from textdifuse_ros.errors import ConfigError
+from textdifuse_ros.errors import ConfigError, quote
 
 T = TypeVar("T")
 
@@ -57,13 +57,13 @@ class Parameter:
         :raises ConfigError: wrong type or out of range
         """
         if self.choices and value not in self.choices:
-            raise ConfigError(self.name, f"one of {', '.join(map(str, self.choices))}", repr(value))
+            raise ConfigError(self.name, f"one of {', '.join(map(str, self.choices))}", quote(value))
         if self.type in (int, float):
             check_number(self.name, value, self.low, self.high, self.unit, integer=self.type is int)
         elif self.type is tuple:
             if not isinstance(value, (tuple, list)) or not value:
                 elements = "integers" if self.element is int else "numbers"
-                raise ConfigError(self.name, f"a list of {elements}", repr(value))
+                raise ConfigError(self.name, f"a list of {elements}", quote(value))
             for item in value:
                 check_number(self.name, item, self.low, self.high, self.unit, integer=self.element is int)
         elif not isinstance(value, self.type):
@@ -71,7 +71,7 @@ class Parameter:
             remedy = ""
             if self.accept_numbers:
                 remedy = "put it in quotes, since YAML reads on, off, yes and no as true and false"
-            raise ConfigError(self.name, names[self.type], f"{value!r} ({type(value).__name__})", remedy)
+            raise ConfigError(self.name, names[self.type], f"{quote(value)} ({type(value).__name__})", remedy)
 
     def coerce(self, value: Any) -> Any:
         """Convert a ``value`` from YAML, ROS or JSON to the parameter's type where this is unambiguous.
@@ -79,13 +79,16 @@ class Parameter:
         Integers become floats, lists tuples, and with ``accept_numbers`` numbers and lists text. Other values are
         returned unchanged.
         """
-        if self.accept_numbers and all(type(item) in (str, int, float) for item in _items(value)):
-            return ", ".join(map(str, _items(value)))
-        if self.type is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        if self.type is tuple and isinstance(value, (list, tuple)):
-            floats = self.element is float and all(type(item) in (int, float) for item in value)
-            return tuple(map(float, value)) if floats else tuple(value)
+        try:
+            if self.accept_numbers and all(type(item) in (str, int, float) for item in _items(value)):
+                return ", ".join(map(str, _items(value)))
+            if self.type is float and isinstance(value, int) and not isinstance(value, bool):
+                return float(value)
+            if self.type is tuple and isinstance(value, (list, tuple)):
+                floats = self.element is float and all(type(item) in (int, float) for item in value)
+                return tuple(map(float, value)) if floats else tuple(value)
+        except (ValueError, OverflowError):  # an integer of hundreds of digits; the check refuses it
+            pass
         return value
 
 
@@ -148,9 +151,9 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], where: str = "the con
     known = {item.name: item for item in parameters(kind)}
     for name in values:
         if name not in known:
-            similar = difflib.get_close_matches(name, known, n=1)
+            similar = difflib.get_close_matches(str(name)[:80], known, n=1)
             remedy = f"did you mean {similar[0]}?" if similar else "see docs/parameters.md"
-            raise ConfigError(f"a parameter in {where}", "a known name", repr(name), remedy)
+            raise ConfigError(f"a parameter in {where}", "a known name", quote(name), remedy)
     coerced = {name: known[name].coerce(value) for name, value in values.items()}
     # Checked before the dataclass is created, whose __post_init__ relies on valid values.
     for name, value in coerced.items():

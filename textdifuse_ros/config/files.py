@@ -2,50 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
 from textdifuse_ros.config.base import from_mapping, to_mapping
-from textdifuse_ros.errors import ConfigError, FileError
+from textdifuse_ros.config.ros_files import node_parameters
+from textdifuse_ros.config.yaml_text import read_yaml
+from textdifuse_ros.errors import ConfigError
 
 T = TypeVar("T")
 
 
-class _Loader(yaml.SafeLoader):
-    """Rejects duplicate keys, which the YAML specification forbids but PyYAML accepts."""
+def load_config(
+    kind: type[T], *paths: str | Path, node: str = "", warn: Callable[[str], object] = lambda text: None
+) -> T:
+    """Read and check a configuration from YAML files.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key.value}", key.start_mark)
-            seen.add(key.value)
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        return mapping
-
-
-def load_config(kind: type[T], path: str | Path) -> T:
-    """Read and check a configuration from a YAML file.
+    Several files add up as after ``--ros-args``: a later one goes before an earlier one, a later section before an
+    earlier one.
 
     :param kind: configuration dataclass
-    :param path: file with a mapping of parameters, or ROS 2 parameter file (``NODE: ros__parameters: {...}``) of a
-        single node
-    :raises FileError: the file is missing or not valid YAML
-    :raises ConfigError: a parameter is unknown, of the wrong type, or out of range
+    :param paths: each a plain mapping of parameters, or a ROS 2 parameter file (``NODE: ros__parameters: {...}``), see
+        :func:`.node_parameters`
+    :param node: name of the node with its namespace, as ``/front/fusion_node``, whose sections count
+    :param warn: takes a line about sections that might have been meant for this node
+    :raises FileError: a file is missing or not valid YAML
+    :raises ConfigError: a parameter is unknown, of the wrong type, or out of range; no section is for this node
     """
-    content = read_mapping(path)
-    if len(content) == 1:
-        (inner,) = content.values()
-        if isinstance(inner, dict) and set(inner) == {"ros__parameters"}:
-            content = inner["ros__parameters"]
-            if not isinstance(content, dict):
-                raise ConfigError(str(path), "a mapping of parameter names to values", type(content).__name__)
-    return from_mapping(kind, content, str(path))
+    contents = {str(path): read_mapping(path) for path in paths}
+    values = node_parameters(contents, node, warn)
+    return from_mapping(kind, values, " and ".join(contents))
 
 
-def read_mapping(path: str | Path) -> dict[Any, Any]:
+def read_mapping(path: str | Path) -> dict[str, Any]:
     """Read a YAML file that contains a mapping.
 
     :param path: file to read
@@ -53,13 +45,7 @@ def read_mapping(path: str | Path) -> dict[Any, Any]:
     :raises FileError: the file is missing or not valid YAML
     :raises ConfigError: the content is not a mapping
     """
-    path = Path(path)
-    try:
-        content: Any = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except OSError as error:
-        raise FileError(str(path), "a readable configuration file", error.strerror or error) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise FileError(str(path), "YAML", str(error).replace("\n", " ")) from error
+    content = read_yaml(path)
     if content is None:
         content = {}
     if not isinstance(content, dict):

@@ -29,7 +29,7 @@ from textdifuse_ros.config.base import from_mapping, parameters
 from textdifuse_ros.config.files import read_mapping
 from textdifuse_ros.config.training import STAGES, TrainConfig
 from textdifuse_ros.data.pairs import Source, clean_sources, harvard_sources, pair_sources, road_sources
-from textdifuse_ros.errors import ConfigError
+from textdifuse_ros.errors import ConfigError, quote
 from textdifuse_ros.networks.drive import DriveConfig
 
 
@@ -115,7 +115,7 @@ def load_run_file(path: Path) -> RunFile:
     known = {"data", "pack", "runs", "device", "networks", *STAGES, *names}
     for name in content:
         if name not in known:
-            raise ConfigError(f"a key in {path}", f"one of {', '.join(sorted(known))}", repr(name))
+            raise ConfigError(f"a key in {path}", f"one of {', '.join(sorted(known))}", quote(name))
     stages, starts = {}, {}
     for stage in STAGES:
         section = _mapping(content, stage)
@@ -127,7 +127,7 @@ def load_run_file(path: Path) -> RunFile:
         stages[stage] = section
     device = content.get("device", "auto")
     if not isinstance(device, str):
-        raise ConfigError("device", "text", repr(device))
+        raise ConfigError("device", "text", quote(device))
     networks = from_mapping(DriveConfig, _mapping(content, "networks"), str(path)) if "networks" in content else None
     file = RunFile(
         _images(_mapping(content, "data"), path),
@@ -148,14 +148,14 @@ def _images(data: dict[str, Any], path: Path) -> Images:
     known = ("pairs", "clean", "folder", "harvard")
     for name in data:
         if name not in known:
-            raise ConfigError(f"a key in data of {path}", f"one of {', '.join(known)}", repr(name))
+            raise ConfigError(f"a key in data of {path}", f"one of {', '.join(known)}", quote(name))
     pairs = []
     for pair in _list(data, "pairs"):
         if not isinstance(pair, dict) or set(pair) != {"visible", "infrared"}:
-            raise ConfigError("data: pairs", "a list of {visible: DIR, infrared: DIR}", repr(pair))
+            raise ConfigError("data: pairs", "a list of {visible: DIR, infrared: DIR}", quote(pair))
         both = [_path(pair[name], f"data: pairs: {name}") for name in ("visible", "infrared")]
         if not both[0] or not both[1]:
-            raise ConfigError("data: pairs", "two folders each", repr(pair))
+            raise ConfigError("data: pairs", "two folders each", quote(pair))
         pairs.append((both[0], both[1]))
     clean = [_path(folder, "data: clean") for folder in _list(data, "clean")]
     folder, harvard = _path(data.get("folder"), "data: folder"), _path(data.get("harvard"), "data: harvard")
@@ -176,14 +176,14 @@ def _with_floats(values: Mapping[str, Any]) -> dict[str, Any]:
 def _mapping(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     value = content.get(name)
     if value is not None and not isinstance(value, dict):
-        raise ConfigError(name, "a mapping", f"{value!r} ({type(value).__name__})")
+        raise ConfigError(name, "a mapping", f"{quote(value)} ({type(value).__name__})")
     return dict(value or {})
 
 
 def _list(content: Mapping[str, Any], name: str) -> list[Any]:
     value = content.get(name)
     if value is not None and not isinstance(value, list):
-        raise ConfigError(f"data: {name}", "a list", f"{value!r} ({type(value).__name__})")
+        raise ConfigError(f"data: {name}", "a list", f"{quote(value)} ({type(value).__name__})")
     return value or []
 
 
@@ -191,5 +191,5 @@ def _path(value: object, name: str) -> Path | None:
     if value is None:
         return None
     if not isinstance(value, str) or not value:
-        raise ConfigError(name, "a path", repr(value))
+        raise ConfigError(name, "a path", quote(value))
     return Path(value)
