@@ -36,9 +36,11 @@ def compressed(image: np.ndarray, form: str, like) -> CompressedImage:
     return message
 
 
-def calibration(width: int, height: int) -> CameraInfo:
+def calibration(width: int, height: int, zeros: int = 0) -> CameraInfo:
+    """A camera_info, with zeros beyond the coefficients of its model as some drivers send them."""
     k = [80.0, 0.0, width / 2, 0.0, 80.0, height / 2, 0.0, 0.0, 1.0]
-    info = CameraInfo(width=width, height=height, distortion_model="plumb_bob", d=[-0.2, 0.05, 0.0, 0.0, 0.0], k=k)
+    info = CameraInfo(width=width, height=height, distortion_model="plumb_bob", k=k)
+    info.d = [-0.2, 0.05, 0.0, 0.0, 0.0, *[0.0] * zeros]
     info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
     info.p = [*k[0:3], 0.0, *k[3:6], 0.0, *k[6:9], 0.0]
     return info
@@ -81,8 +83,8 @@ def test_compressed_cameras_of_different_size_are_rectified_registered_and_fused
     assert rig.wait_for(lambda: "publish visible/camera_info" in process.text())
     report: list[CameraInfo] = []
     rig.node.create_subscription(CameraInfo, "/fusion_node/fused/camera_info", report.append, output_profile(5))
-    infos[VISIBLE].publish(calibration(96, 72))
-    infos[INFRARED].publish(calibration(50, 40))
+    infos[VISIBLE].publish(calibration(96, 72, zeros=3))
+    infos[INFRARED].publish(calibration(50, 40, zeros=9))
     rig.spin(0.5)
     sent = send()
     assert rig.wait_for(lambda: rig.fused), process.text()

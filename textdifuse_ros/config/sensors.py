@@ -117,10 +117,14 @@ class SensorConfig(ImageConfig):
         False, "Rectify both images by their calibrations; a camera without distortion is left unchanged."
     )
     visible_calibration: str = parameter(
-        "", "Calibration file of the visible camera, in the format of camera_calibration; empty uses its camera_info."
+        "",
+        "Calibration file of the visible camera: of camera_calibration, `ros2 topic echo` or OpenCV; empty uses its "
+        "camera_info.",
     )
     infrared_calibration: str = parameter(
-        "", "Calibration file of the infrared camera, in the format of camera_calibration; empty uses its camera_info."
+        "",
+        "Calibration file of the infrared camera: of camera_calibration, `ros2 topic echo` or OpenCV; empty uses its "
+        "camera_info.",
     )
     registration: str = parameter(
         "none",
@@ -151,8 +155,9 @@ class SensorConfig(ImageConfig):
         30.0, "Distance at which registration by extrinsics is exact.", unit="m", low=0.01, high=1e6
     )
     registration_feather: int = parameter(
-        24,
-        "Width of the transition from the extended border of the infrared image to the visible image's luma.",
+        1000,
+        "Where the infrared image has no value the visible image stands in at its level; distance over which it returns "
+        "to its own level, 0 at once.",
         unit="pixel",
         low=0,
         high=1000,

@@ -1,4 +1,4 @@
-"""Camera calibration, from ``sensor_msgs/CameraInfo`` or a camera_calibration YAML file, and projection with it."""
+"""Camera calibration, from ``sensor_msgs/CameraInfo`` or a calibration file, and projection with it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-import yaml
 
-from textdifuse_ros.errors import CalibrationError, FileError
+from textdifuse_ros.errors import CalibrationError, quote
+from textdifuse_ros.image.camera_files import read_calibration
 
 PLUMB_BOB, RATIONAL, FISHEYE = "plumb_bob", "rational_polynomial", "equidistant"
 _COEFFICIENTS = {PLUMB_BOB: (4, 5), RATIONAL: (8, 12, 14), FISHEYE: (4,)}
@@ -179,29 +179,15 @@ def camera_from_info(info: Any, what: str) -> Camera:
 
 
 def read_camera(path: str | Path, what: str) -> Camera:
-    """Read a camera from a YAML file of camera_calibration or camera_info_manager.
+    """Read a camera from a calibration file, see :func:`.read_calibration`.
 
     :param path: file to read
     :param what: name of the camera in error messages, ``the visible camera``
     :raises FileError: missing, not YAML, or not a calibration file
     :raises CalibrationError: see :func:`camera_from_info`
     """
-    try:
-        content: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileError(str(path), "a readable calibration file", error.strerror or error) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise FileError(str(path), "YAML", str(error).replace("\n", " ")) from error
-    try:
-        data = {name: tuple(map(float, content[f"{name}_matrix"]["data"])) for name in ("camera", "rectification",
-                "projection")}  # fmt: skip
-        distortion = tuple(map(float, content["distortion_coefficients"]["data"]))
-        size = (int(content["image_width"]), int(content["image_height"]))
-        model = str(content["distortion_model"])
-    except (KeyError, TypeError, ValueError) as error:
-        found = f"a file without {error}" if isinstance(error, KeyError) else str(error)
-        raise FileError(str(path), "a calibration file of camera_calibration", found) from error
-    return _camera(what, size, model, distortion, data["camera"], data["rectification"], data["projection"])
+    file = read_calibration(path)
+    return _camera(what, file.size, file.model, file.d, file.k, file.r, file.p, file.binning, file.roi)
 
 
 def _camera(
@@ -255,8 +241,12 @@ def _coefficients(what: str, model: str, distortion: tuple[float, ...]) -> tuple
     if not distortion or (name != FISHEYE and not any(distortion)):
         return ()
     if name not in _COEFFICIENTS:
-        raise CalibrationError(f"the distortion model of {what}", f"one of {', '.join(_COEFFICIENTS)}", repr(model))
-    if len(distortion) not in _COEFFICIENTS[name]:
-        expected = f"{' or '.join(map(str, _COEFFICIENTS[name]))} coefficients for {name}"
-        raise CalibrationError(what, f"one of {expected}", len(distortion))
-    return distortion
+        raise CalibrationError(f"the distortion model of {what}", f"one of {', '.join(_COEFFICIENTS)}", quote(model))
+    lengths = _COEFFICIENTS[name]
+    if len(distortion) in lengths:
+        return distortion
+    for length in sorted(lengths, reverse=True):
+        if length < len(distortion) and not any(distortion[length:]):
+            return distortion[:length]  # drivers fill D with zeros, which add nothing
+    expected = f"one of {' or '.join(map(str, lengths))} coefficients for {name}"
+    raise CalibrationError(what, expected, len(distortion), "more of them must be zero")
