@@ -36,7 +36,7 @@ class LocalizerNetworkConfig:
     classes: int = parameter(11, "Number of classes.", low=2, high=255)
     widths: tuple[int, ...] = parameter((48, 80, 160), "Channels at 1/4, 1/8 and 1/16.", low=8, high=512)
     blocks: tuple[int, ...] = parameter((1, 2, 3), "Residual blocks of the levels.", low=1, high=16)
-    neck: int = parameter(64, "Channels on the way up.", low=8, high=512)
+    neck: int = parameter(64, "Channels of the top-down path.", low=8, high=512)
 
     def __post_init__(self) -> None:
         for name in ("widths", "blocks"):
