@@ -156,8 +156,8 @@ class SensorConfig(ImageConfig):
     )
     registration_feather: int = parameter(
         1000,
-        "Where the infrared image has no value the visible image stands in at its level; distance over which it returns "
-        "to its own level, 0 at once.",
+        "Pixels without infrared values show the visible image's luma, shifted to the infrared level at their border; "
+        "distance over which the shift fades out, 0 for no shift.",
         unit="pixel",
         low=0,
         high=1000,
