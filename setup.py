@@ -67,6 +67,8 @@ setup(
         "numpy>=1.26",
         "opencv-python-headless>=4.6",
         "pyyaml>=6",
+        "backports.zstd; python_version < '3.14'",
+        "lz4>=4",
         "rosbags>=0.11",
         "safetensors>=0.4.3",
         "tifffile>=2023.8.30",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rosbags.interfaces import Nodetype
+from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat, Nodetype
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from textdifuse_ros.errors import BagError
@@ -46,6 +47,21 @@ def add_installed_type(store: Typestore, name: str) -> None:
             raise BagError(f"the definition {path.name} of {kind}", "readable", reason) from error
     if found:
         store.register(found)
+
+
+def add_recorded_type(store: Typestore, name: str, definition: MessageDefinition) -> bool:
+    """Register a type and its nested types from the definition that a recording has.
+
+    :param store: the type store to extend; types that it knows are skipped
+    :param name: type, for example ``sensor_msgs/msg/Image``
+    :param definition: as recorded
+    :returns: whether the store knows the type now
+    """
+    if name not in store.fielddefs and definition.format == MessageDefinitionFormat.MSG:
+        with suppress(Exception):  # the parser raises many kinds of errors; the installed packages may have the type
+            found = get_types_from_msg(definition.data, name)
+            store.register({kind: fields for kind, fields in found.items() if kind not in store.fielddefs})
+    return name in store.fielddefs
 
 
 def _message_file(kind: str, outer: str) -> Path:

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-import os
-import sqlite3
+import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from rosbags.interfaces import ConnectionExtRosbag2, QosDurability
-from rosbags.rosbag2 import Reader
+from rosbags.interfaces import Connection, ConnectionExtRosbag2, QosDurability
 
+from textdifuse_ros.bags import mcap_storage, sqlite_storage
 from textdifuse_ros.bags.definitions import IMAGE_TYPE, common_types
+from textdifuse_ros.bags.metadata import (
+    METADATA,
+    Metadata,
+    find_files,
+    parse_metadata,
+    read_information,
+)
+from textdifuse_ros.bags.refusals import ANY_RECORDING, check_kind, damaged, without_metadata
+from textdifuse_ros.bags.storage import CDR, ZSTD_MAGIC, Storage, StoredTopic, definition_of, quoted, unpack_file
 from textdifuse_ros.errors import BagError
 from textdifuse_ros.sensors import stamp_of
 
-if TYPE_CHECKING:
-    from rosbags.interfaces import Connection
-
-_WHOLE = "a complete rosbag2 recording (mcap or sqlite3)"
-_DAMAGED = "it may have been cut short: record it again, or repair it with `ros2 bag reindex` or `mcap recover`"
-_MCAP_END = b"\x89MCAP0\r\n"
+_MAX_LISTED = 20  # topics in one remark
+_SPARE = 2**28  # bytes to leave free on the disk of temporary files
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,9 @@ class BagImage:
 class BagReader:
     """Reader of a rosbag2 recording: a folder with metadata.yaml, or a single .mcap or .db3 file.
 
+    The first bytes of a file tell its format. Files that were compressed as a whole (zstd) are decompressed into a
+    temporary folder. Topics whose messages are not CDR are passed over; :meth:`remarks` names them.
+
     Use it as a context manager::
 
         with BagReader("drive") as bag:
@@ -81,39 +90,128 @@ class BagReader:
                 ...
 
     :param path: the folder or file
-    :raises BagError: nothing there, no metadata.yaml, damaged, cut short, or without a single message
+    :raises BagError: nothing there, no metadata.yaml, files missing, damaged, cut short, of ROS 1, or without a single
+        message
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._reader = self._open()
-        if not self._reader.message_count:
-            self.close()
-            raise BagError(str(self.path), "a recording with messages", "an empty one")
-
-    def _open(self) -> Reader:
-        if not self.path.exists():
-            raise BagError(str(self.path), "a rosbag2 folder, or an .mcap or .db3 file", "nothing there")
-        if self.path.is_dir() and not (self.path / "metadata.yaml").is_file():
-            inside = next((item for item in sorted(self.path.iterdir()) if item.suffix in (".mcap", ".db3")), None)
-            remedy = "restore it with `ros2 bag reindex`, or name the .mcap or .db3 file inside"
-            if inside is not None:
-                remedy = _recovery(inside) or f"name the file inside, {inside}, or restore it with `ros2 bag reindex`"
-            raise BagError(str(self.path), "a rosbag2 folder with a metadata.yaml", "a folder without one", remedy)
-        if self.path.is_file() and self.path.suffix not in (".mcap", ".db3"):
-            raise BagError(str(self.path), "a rosbag2 folder, or an .mcap or .db3 file", f"a file {self.path.name!r}")
+        self._stack: ExitStack | None = ExitStack()
+        self._storages: list[Storage] = []
+        self._remarks: list[str] = []
+        self._differences: dict[str, str] = {}
         try:
-            _roll_back(self.path)
-            reader = Reader(self.path)
-            reader.open()
-        except Exception as error:  # damaged files make rosbags raise struct, type, assertion and database errors
-            raise self._damaged(error) from error
-        return reader
+            self._metadata = self._open()
+            self._known = self._find_topics()
+            if all(storage.times is None for storage in self._storages):
+                raise BagError(str(self.path), "a recording with messages", "an empty one")
+        except BaseException:
+            self.close()
+            raise
 
-    def _damaged(self, error: Exception) -> BagError:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        found = f"a damaged one ({reason.rstrip('.')})"
-        return BagError(str(self.path), _WHOLE, found, _recovery(self.path) or _DAMAGED)
+    def _open(self) -> Metadata | None:
+        """Open the storage files; returns the metadata of a folder."""
+        if not self.path.exists():
+            raise BagError(str(self.path), ANY_RECORDING, "nothing there")
+        if not self.path.is_dir():
+            self._storages.append(self._open_file(self.path))
+            return None
+        if not (self.path / METADATA).is_file():
+            raise without_metadata(self.path)
+        try:
+            metadata = parse_metadata(read_information(self.path))
+        except (OSError, ValueError) as error:
+            raise damaged(self.path, error) from error
+        files, remarks = find_files(self.path, metadata.files)
+        self._remarks += remarks
+        self._storages += [self._open_file(file) for file in files]
+        return metadata
+
+    def _open_file(self, file: Path) -> Storage:
+        """Open a storage file as its first bytes say."""
+        assert self._stack is not None
+        check_kind(file)
+        try:
+            plain = self._unpacked(file)
+            storage: Storage
+            with plain.open("rb") as content:
+                start = content.read(16)
+            if start.startswith(mcap_storage.MAGIC):
+                storage = mcap_storage.McapStorage(plain, file)
+            elif start == sqlite_storage.MAGIC:
+                storage = sqlite_storage.SqliteStorage(plain)
+            else:
+                raise ValueError("neither an mcap file nor a database")
+        except BagError:
+            raise
+        except Exception as error:  # damaged content raises struct, value and database errors
+            raise damaged(file, error) from error
+        self._stack.callback(storage.close)
+        self._remarks += storage.remarks
+        return storage
+
+    def _unpacked(self, file: Path) -> Path:
+        """Return the file, or its content in a temporary folder if it is compressed as a whole."""
+        with file.open("rb") as content:
+            if content.read(4) != ZSTD_MAGIC:
+                return file
+            content.seek(0)
+            assert self._stack is not None
+            folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="textdifuse-")))
+            try:
+                unpack_file(content, folder / "recording", shutil.disk_usage(folder).free - _SPARE)
+            except BagError as error:
+                remedy = f"decompress it by `zstd -d {file}` where there is room"
+                raise BagError(error.what, error.expected, error.actual, remedy) from error
+            return folder / "recording"
+
+    def _find_topics(self) -> dict[str, Connection]:
+        """Return the topics that can be read, sorted by name, and remark on all others."""
+        stored: dict[str, list[StoredTopic]] = {}
+        faults: dict[str, str] = {}
+        for storage in self._storages:
+            for topic in storage.topics:
+                if topic.fault:
+                    faults[topic.topic] = topic.fault
+                else:
+                    stored.setdefault(topic.topic, []).append(topic)
+        listed = self._metadata.topics if self._metadata else {}
+        for name, entry in listed.items():
+            if name not in stored and name not in faults and entry.encoding != CDR:
+                faults[name] = quoted(entry.encoding)
+        if faults:
+            names = [f"{quoted(name)} ({fault})" for name, fault in sorted(faults.items())]
+            more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+            self._remarks.append(f"left out, not CDR messages of ROS 2: {', '.join(names[:_MAX_LISTED])}{more}")
+        names = sorted(stored.keys() | (listed.keys() - faults.keys()))
+        if not names and faults:
+            remedy = "a bag of ROS 1 is converted by `rosbags-convert --src IN.bag --dst OUT`"
+            raise BagError(str(self.path), "a recording of ROS 2 messages (CDR)", self._remarks[-1], remedy)
+        self._faults = faults
+        return {name: self._connection(number, name, stored.get(name, [])) for number, name in enumerate(names, 1)}
+
+    def _connection(self, number: int, name: str, stored: list[StoredTopic]) -> Connection:
+        """Return what is known of a topic: the QoS of metadata.yaml, else the stored one; definitions as stored."""
+        listed = self._metadata.topics.get(name) if self._metadata else None
+        kind = stored[0].type if stored else listed.type if listed else ""
+        digest = next((topic.digest for topic in stored if topic.digest), "")
+        if not digest and listed and listed.type == kind:
+            digest = listed.digest
+        offers = listed.qos if listed and listed.qos else [offer for topic in stored[:1] for offer in topic.qos]
+        definitions = [topic.definition for topic in stored if topic.type == kind and topic.definition.data]
+        none = definition_of("", "")
+        count = self._indexed_count(name)
+        definition = definitions[0] if definitions else none
+        return Connection(number, name, kind, definition, digest, count, ConnectionExtRosbag2(CDR, offers), self)
+
+    def _indexed_count(self, name: str) -> int:
+        """Return the number of messages of a topic, as the index of each file tells."""
+        return sum(
+            storage.counts.get(topic.id, 0)
+            for storage in self._storages
+            for topic in storage.topics
+            if topic.topic == name and not topic.fault
+        )
 
     def __enter__(self) -> BagReader:
         return self
@@ -125,22 +223,19 @@ class BagReader:
 
     def close(self) -> None:
         """Close the files. A second call does nothing."""
-        if self._reader.is_open:
-            self._reader.close()
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            stack.close()
 
     def topics(self) -> dict[str, str]:
-        """Return the message type of each topic, sorted by topic."""
-        return {connection.topic: connection.msgtype for connection in self._connections(None)}
+        """Return the message type of each topic that can be read, sorted by topic."""
+        return {name: connection.msgtype for name, connection in self.connections().items()}
 
     def connections(self) -> dict[str, Connection]:
-        """Return type, message definition and offered QoS of each topic, sorted by topic.
-
-        For a topic with several publishers, those of the first.
-        """
-        found: dict[str, Connection] = {}
-        for connection in self._connections(None):
-            found.setdefault(connection.topic, connection)
-        return found
+        """Return type, message definition and offered QoS of each topic that can be read, sorted by topic."""
+        if self._stack is None:
+            raise BagError(str(self.path), "open", "a closed bag", "read inside its `with` block")
+        return dict(self._known)
 
     def latched(self) -> dict[str, int]:
         """Return the total history depth of the publishers of each topic whose publishers are all transient local."""
@@ -154,32 +249,38 @@ class BagReader:
 
     def counts(self) -> dict[str, int]:
         """Return the number of messages of each topic, sorted by topic."""
-        counts: dict[str, int] = {}
-        for connection in self._connections(None):
-            counts[connection.topic] = counts.get(connection.topic, 0) + connection.msgcount
-        return counts
+        return {name: connection.msgcount for name, connection in self.connections().items()}
+
+    def remarks(self) -> list[str]:
+        """Return what is left out, and where counts differ from the messages that were read, a line each."""
+        return [*self._remarks, *(self._differences[topic] for topic in sorted(self._differences))]
 
     @property
     def start_ns(self) -> int:
         """Log time of the first message [ns]."""
-        return int(self._reader.start_time)
+        return min(storage.times[0] for storage in self._storages if storage.times)
 
     @property
     def duration_ns(self) -> int:
         """Time between the first and the last message [ns]."""
-        return max(int(self._reader.duration) - 1, 0)  # rosbags adds 1 ns after the last message
+        return max(storage.times[1] for storage in self._storages if storage.times) - self.start_ns
 
-    def _connections(self, topics: Iterable[str] | None) -> list[Connection]:
-        if not self._reader.is_open:
-            raise BagError(str(self.path), "open", "a closed bag", "read inside its `with` block")
-        known = sorted(self._reader.connections, key=lambda connection: connection.topic)
-        if topics is None:
-            return known
-        requested = set(topics)
-        names = {connection.topic for connection in known}
-        for topic in sorted(requested - names):
-            raise BagError(f"a topic of {self.path}", f"one of {', '.join(sorted(names))}", repr(topic))
-        return [connection for connection in known if connection.topic in requested]
+    def check_readable(self, topic: str) -> None:
+        """Check that a topic is not one of those that are left out.
+
+        :param topic: its name
+        :raises BagError: names the reason
+        """
+        if topic in self._faults:
+            raise BagError(f"the topic {topic} of {self.path}", "CDR messages of ROS 2", self._faults[topic])
+
+    def _check_topics(self, topics: Iterable[str]) -> set[str]:
+        known = self.connections()
+        wanted = set(topics)
+        for topic in sorted(wanted - known.keys()):
+            self.check_readable(topic)
+            raise BagError(f"a topic of {self.path}", f"one of {', '.join(known)}", repr(topic))
+        return wanted
 
     def messages(self, topics: Iterable[str] | None = None) -> Iterator[BagMessage]:
         """Yield the messages in the order of their log times.
@@ -189,25 +290,42 @@ class BagReader:
         :param topics: topics to read; None for all
         :raises BagError: a topic is not in the bag, or the bag is damaged
         """
-        connections = self._connections(topics)
-        if not connections:
-            return
-        source = self._reader.messages(connections)
-        while True:
-            try:
-                connection, stamp, data = next(source)
-            except StopIteration:
-                return
-            except Exception as error:
-                raise self._damaged(error) from error
-            yield BagMessage(connection.topic, connection.msgtype, stamp, data)
+        wanted = self._check_topics(self.connections() if topics is None else topics)
+        read: Counter[str] = Counter()
+        for storage in self._storages:
+            chosen = {topic.id: topic for topic in storage.topics if topic.topic in wanted and not topic.fault}
+            source = storage.messages(set(chosen)) if chosen else iter(())
+            while True:
+                try:
+                    number, stamp, data = next(source)
+                except StopIteration:
+                    break
+                except BagError:
+                    raise
+                except Exception as error:
+                    raise damaged(self.path, error) from error
+                topic = chosen[number]
+                read[topic.topic] += 1
+                yield BagMessage(topic.topic, topic.type, stamp, data)
+        self._compare(wanted, read)
+
+    def _compare(self, topics: set[str], read: Counter[str]) -> None:
+        """Hold what metadata.yaml and the index of the files count against what was read to its end."""
+        for topic in topics:
+            claims = {"the index of the file": self._known[topic].msgcount}
+            if self._metadata and topic in self._metadata.topics:
+                claims[METADATA] = self._metadata.topics[topic].count
+            for source, count in claims.items():
+                if count != read[topic]:
+                    self._differences[topic] = f"{source} counts {count} messages of {topic}, {read[topic]} were read"
 
     def images(self, topic: str) -> Iterator[BagImage]:
         """Yield the images of ``topic`` in the order of their log times.
 
         :raises BagError: no such topic, one of another type, or a damaged message
         """
-        kind = self._connections([topic])[0].msgtype
+        self._check_topics([topic])
+        kind = self._known[topic].msgtype
         if kind != IMAGE_TYPE:
             raise BagError(f"the topic {topic} of {self.path}", f"of type {IMAGE_TYPE}", kind)
         for message in self.messages([topic]):
@@ -218,35 +336,6 @@ class BagReader:
 
 
 _STORE = common_types()
-
-
-def _recovery(path: Path) -> str:
-    """Return how to recover an .mcap file, or one in a folder, that was cut short; '' if none was."""
-    for file in sorted(path.glob("*.mcap")) if path.is_dir() else [path]:
-        with suppress(OSError):
-            if file.suffix == ".mcap" and not _was_closed(file):
-                whole = file.with_name(f"{file.stem}_whole.mcap")
-                return f"it was cut short; recover it with `mcap recover {file} -o {whole}`"
-    return ""
-
-
-def _was_closed(file: Path) -> bool:
-    """Return whether an .mcap file ends with the closing magic bytes."""
-    with file.open("rb") as content:
-        content.seek(-min(len(_MCAP_END), file.stat().st_size), os.SEEK_END)
-        return content.read() == _MCAP_END
-
-
-def _roll_back(path: Path) -> None:
-    """Roll back the incomplete transaction of a killed recorder.
-
-    rosbags opens databases as immutable and would read incomplete data. Opened normally, SQLite finds the journal and
-    rolls back. If that fails (a recorder is active, the disk is read-only), the database is read as it is.
-    """
-    for file in path.glob("*.db3") if path.is_dir() else [path]:
-        if file.suffix == ".db3" and any(file.with_name(f"{file.name}-{log}").is_file() for log in ("journal", "wal")):
-            with suppress(sqlite3.OperationalError), closing(sqlite3.connect(file, timeout=0)) as database:
-                database.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 def decode_image_message(message: BagMessage) -> BagImage:

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
@@ -16,12 +17,33 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
-from textdifuse_ros.bags.definitions import IMAGE_TYPE, add_installed_type, common_types
+from textdifuse_ros.bags.definitions import IMAGE_TYPE, add_installed_type, add_recorded_type, common_types
 from textdifuse_ros.checks import describe
 from textdifuse_ros.errors import BagError, ImageError
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection
+
+_CHUNK_CRC = 9 + 24
+"""Where the checksum of a chunk is, from the beginning of its record [bytes]."""
+
+
+class _CheckedMcapWriter(McapWriter):
+    """Writes the checksum of each chunk, which the writer of rosbags leaves 0, for not known."""
+
+    def close_chunk(self) -> None:
+        """Close the pending chunk."""
+        begin, checksum = self.bio.tell(), crc32(self.chunk.bio.getbuffer())
+        super().close_chunk()
+        end = self.bio.tell()
+        self.bio.seek(begin + _CHUNK_CRC)
+        self.bio.write(checksum.to_bytes(4, "little"))
+        self.bio.seek(end)
+
+
+class _CheckedWriter(Writer):
+    STORAGE_PLUGINS = {**Writer.STORAGE_PLUGINS, StoragePlugin.MCAP: _CheckedMcapWriter}  # noqa: RUF012
+
 
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 _STORE = common_types()
@@ -55,7 +77,7 @@ class BagWriter:
         self._failure: BagError | None = None
         self._store = common_types()
         # Version 9 of the metadata is what Jazzy writes; older distributions read 8 at most, but name QoS by numbers.
-        self._writer: Writer | None = Writer(self.path, version=9, storage_plugin=STORAGES[storage])
+        self._writer: Writer | None = _CheckedWriter(self.path, version=9, storage_plugin=STORAGES[storage])
         with self._disk("a folder that can be created"):
             self._writer.open()
 
@@ -147,7 +169,8 @@ class BagWriter:
         if like is not None and like.msgdef.data and like.digest:
             known.update(msgdef=like.msgdef.data, rihs01=like.digest)
         else:
-            add_installed_type(self._store, type)
+            if like is None or not add_recorded_type(self._store, type, like.msgdef):
+                add_installed_type(self._store, type)
             known["typestore"] = self._store
         with self._disk():
             self._topics[topic] = writer.add_connection(topic, type, **known)

@@ -68,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         topics=(arguments.visible_topic, arguments.infrared_topic),
         tolerance=arguments.tolerance,
         calibrations=(arguments.visible_calibration, arguments.infrared_calibration),
+        report=lambda line: print(f"textdifuse: {line}", file=sys.stderr),
     )
     if arguments.check:
         return _check(arguments, pairs)

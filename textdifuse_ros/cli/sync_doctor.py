@@ -38,7 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
     with BagReader(arguments.bag) as bag:
         topics = find_cameras(bag, arguments.visible, arguments.infrared)
         series, short = read_stamps(bag, topics)
+        remarks = bag.remarks()
     found = diagnose(*series)
+    found.remarks.extend(remarks)
     found.remarks.extend(
         f"{count} messages of {topic} are cut short, and count as without stamp" for topic, count in short.items()
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from textdifuse_ros.bags.cameras import COMPRESSED_TYPE, find_cameras
+from textdifuse_ros.bags.cameras import COMPRESSED_TYPE, find_cameras, topics_line
 from textdifuse_ros.bags.reader import BagReader
 from textdifuse_ros.bags.writer import BagWriter
 from textdifuse_ros.config.base import from_mapping
@@ -119,6 +119,7 @@ def recorded_hz(source: Path) -> float:
     """
     with BagReader(source) as bag:
         cameras = find_cameras(bag, remedy="leave one {camera} camera in it")  # as the player does
+        print(f"playing {topics_line(cameras)}")
         kinds, counts = bag.topics(), bag.counts()
         images = max(counts[topic] for topic in cameras)
         if images < 2 or bag.duration_ns <= 0:

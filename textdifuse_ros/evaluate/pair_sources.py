@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from textdifuse_ros.bags.cameras import find_cameras, header_stamp
+from textdifuse_ros.bags.cameras import find_cameras, header_stamp, topics_line
 from textdifuse_ros.bags.definitions import common_types
+from textdifuse_ros.bags.metadata import is_recording
 from textdifuse_ros.bags.reader import BagReader
 from textdifuse_ros.config.sensors import SensorConfig
 from textdifuse_ros.errors import BagError, ConfigError
@@ -19,6 +20,7 @@ from textdifuse_ros.image.files import find_pairs, read_infrared, read_visible
 from textdifuse_ros.image.gain import ThermalGain
 from textdifuse_ros.image.intake import decode_message
 from textdifuse_ros.image.registration import compute_rectification
+from textdifuse_ros.image.swapped import swap_warning
 from textdifuse_ros.image.thermal import to_uint8
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -33,6 +35,7 @@ def read_pairs(
     topics: tuple[str, str] = ("", ""),
     tolerance: float = 0.05,
     calibrations: tuple[Path | None, Path | None] = (None, None),
+    report: Callable[[str], object] = lambda line: None,
 ) -> list[Pair]:
     """Read pairs, evenly spread over the source.
 
@@ -42,12 +45,13 @@ def read_pairs(
     :param topics: visible and infrared topic of a recording; "" detects the topic
     :param tolerance: largest difference of the header stamps of a pair in a recording [s]
     :param calibrations: visible and infrared camera calibration, to undistort the images; None leaves them as they are
+    :param report: called with a line about the topics of a recording, and about what is left out
     :raises TextDifuseError: the source is missing or not readable, or has no pair
     """
     if infrared is not None:
-        pairs = _from_files(source, infrared, limit)
+        pairs = _from_files(source, infrared, limit, report)
     else:
-        pairs = _from_recording(source, limit, topics, round(1e9 * tolerance))
+        pairs = _from_recording(source, limit, topics, round(1e9 * tolerance), report)
     for side, (path, name) in enumerate(zip(calibrations, ("visible", "infrared"), strict=True)):
         if path is not None:
             pairs = _rectify(pairs, side, path, f"the {name} camera")
@@ -59,22 +63,29 @@ def _evenly_spaced(count: int, limit: int) -> list[int]:
     return [round(float(index)) for index in np.linspace(0, count - 1, number)]
 
 
-def _from_files(visible: Path, infrared: Path, limit: int) -> list[Pair]:
+def _from_files(visible: Path, infrared: Path, limit: int, report: Callable[[str], object]) -> list[Pair]:
     listing = find_pairs(visible, infrared)
+    if line := swap_warning(visible, infrared, listing):
+        report(f"warning: {line}")
     chosen = [listing.pairs[index] for index in _evenly_spaced(len(listing), limit)]
     return [(to_uint8(read_visible(pair.visible)), to_uint8(read_infrared(pair.infrared))) for pair in chosen]
 
 
-def _from_recording(path: Path, limit: int, topics: tuple[str, str], tolerance_ns: int) -> list[Pair]:
-    if path.is_dir() and not (path / "metadata.yaml").is_file():
+def _from_recording(
+    path: Path, limit: int, topics: tuple[str, str], tolerance_ns: int, report: Callable[[str], object]
+) -> list[Pair]:
+    if path.is_dir() and not is_recording(path):
         remedy = "give two folders, or a rosbag2 recording"
         raise ConfigError("the infrared images", "given together with a folder of visible ones", "nothing", remedy)
     store = common_types()
     with BagReader(path) as bag:
-        names = find_cameras(bag, *topics)
+        names = find_cameras(bag, *topics, remedy="name it by --{camera}-topic")
+        report(topics_line(names))
         stamps: dict[str, list[int]] = {name: [] for name in names}
         for message in bag.messages(names):
             stamps[message.topic].append(header_stamp(message))
+        for remark in bag.remarks():
+            report(remark)
         matches = _match_nearest(stamps[names[0]], stamps[names[1]], tolerance_ns)
         if not matches:
             remedy = "textdifuse sync-doctor shows how far they are apart"

@@ -66,6 +66,8 @@ class PlayerNode(Node):
             others=self.config.topics,
             report=self.get_logger().error,
         )
+        self._reported: set[str] = set()
+        self._report_remarks()
         clock = self.config.clock
         self._cameras = self._source.cameras
         kinds = {name: kind for name, kind in self._source.topics().items() if not (clock and name == CLOCK_TOPIC)}
@@ -122,9 +124,11 @@ class PlayerNode(Node):
         :raises InputError: not enough subscribers in time
         """
         self._await_subscribers()
+        self.get_logger().info(f"playing {self._source.origin()}")
         begin = time.monotonic()
         while not self._finished():
             self._play_lap(begin)
+            self._report_remarks()
             self._laps += 1
             if not self.config.loop or not sum(self._counts.values()):
                 break
@@ -145,6 +149,13 @@ class PlayerNode(Node):
         self._source.close()
         self._executor.shutdown()
         self.destroy_node()
+
+    def _report_remarks(self) -> None:
+        """Log each remark of the source once."""
+        for remark in self._source.remarks():
+            if remark not in self._reported:
+                self._reported.add(remark)
+                self.get_logger().warning(remark)
 
     def _play_lap(self, begin: float) -> None:
         lap_begin = begin + self._laps * self._source.lap_ns / 1e9 / self.config.rate

@@ -12,8 +12,9 @@ from typing import Protocol
 
 import numpy as np
 
-from textdifuse_ros.bags.cameras import COMPRESSED, COMPRESSED_TYPE, find_calibrations, find_cameras
+from textdifuse_ros.bags.cameras import COMPRESSED, COMPRESSED_TYPE, find_calibrations, find_cameras, topics_line
 from textdifuse_ros.bags.definitions import IMAGE_TYPE
+from textdifuse_ros.bags.metadata import is_recording
 from textdifuse_ros.bags.reader import BagReader
 from textdifuse_ros.errors import BagError, ConfigError, TextDifuseError
 from textdifuse_ros.image.files import find_pairs, read_infrared, read_visible
@@ -95,6 +96,14 @@ class Source(Protocol):
         ...
 
     def lap(self, number: int) -> Iterator[PlaybackEntry]:
+    def origin(self) -> str:
+        """Return a line that tells what is played."""
+        ...
+
+    def remarks(self) -> list[str]:
+        """Return what is left out, and which counts differ from what was read so far, a line each."""
+        ...
+
         """Yield all messages of a lap in order of time.
 
         :param number: number of the lap, from 0
@@ -149,6 +158,8 @@ class BagSource:
             names.update({topic: f"{camera}/camera_info" for camera, topic in calibrations.items()})
         listed = [item.strip() for item in others.split(",") if item.strip()]
         for topic in known if others.strip() in ALL else listed:
+        for topic in listed:
+            self._bag.check_readable(topic)
             if topic not in known:
                 raise BagError(f"a topic of {path}", f"one of {', '.join(known)}", repr(topic))
             names.setdefault(topic, topic)
@@ -172,6 +183,14 @@ class BagSource:
         return {self._names[topic]: depth for topic, depth in self._bag.latched().items() if topic in self._names}
 
     def lap(self, number: int) -> Iterator[PlaybackEntry]:
+    def origin(self) -> str:
+        """Return a line that tells which recorded topics are the cameras'."""
+        return topics_line(self._topics)
+
+    def remarks(self) -> list[str]:
+        """Return what is left out, and which counts differ from what was read so far, a line each."""
+        return self._bag.remarks()
+
         """Yield all messages once, with the recorded stamps whatever the ``number`` of the lap.
 
         :raises BagError: the recording is damaged
@@ -228,6 +247,14 @@ class FolderSource:
         for index, pair in enumerate(self._pairs):
             offset = index * self._period_ns
             stamp = self._start_ns + number * self.lap_ns + offset
+    def origin(self) -> str:
+        """Return a line with the number of pairs."""
+        return f"{len(self._pairs)} pairs of a folder"
+
+    def remarks(self) -> list[str]:
+        """Return nothing: pairs that cannot be read are reported one by one."""
+        return []
+
             try:
                 images = {VISIBLE_IMAGE: read_visible(pair.visible), INFRARED_IMAGE: read_infrared(pair.infrared)}
             except TextDifuseError as error:
@@ -263,6 +290,6 @@ def open_source(
     folder = Path(path).expanduser()
     if (folder / "vis").is_dir():
         return FolderSource(folder, fps, report)
-    if folder.is_dir() and not any(item.suffix in (".yaml", ".mcap", ".db3") for item in folder.iterdir()):
+    if folder.is_dir() and not is_recording(folder):
         raise BagError(str(folder), "a rosbag2 recording, or a folder with vis/ and ir/", "a folder with neither")
     return BagSource(folder, visible, infrared, others, report)

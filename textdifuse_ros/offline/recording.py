@@ -54,7 +54,8 @@ class RecordingProgress:
     :ivar done: pairs that were fused or have failed
     :ivar total: pairs in all
     :ivar summary: None until the end: ``pairs``, ``fused``, ``failed`` (by reason, with the first error of each) and
-        of each stream ``topic``, ``received``, ``paired``, ``dropped`` (by reason)
+        of each stream ``topic``, ``received``, ``paired``, ``dropped`` (by reason); ``remarks`` if there are any on
+        what is left out or miscounted
     """
 
     done: int
@@ -221,6 +222,8 @@ def _finish(bag: BagReader, job: RecordingJob, plan: RecordingPlan, pieces: Piec
         for message in heapq.merge(bag.messages(), fused, key=_log_time) if kept else fused:
             writer.add_topic(message.topic, message.type)
             writer.write_raw(message.topic, message.stamp_ns, message.data)
+        if remarks := bag.remarks():
+            summary["remarks"] = remarks
         writer.note(NOTE, json.dumps({"job": json.loads(pieces.job), "summary": summary}, sort_keys=True))
     return summary
 
