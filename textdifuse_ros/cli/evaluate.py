@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from textdifuse_ros.cli.outputs import try_outputs
 from textdifuse_ros.config.base import FuserConfig, add_arguments, from_arguments, parameters
+from textdifuse_ros.config.localizer import LocalizerConfig
 from textdifuse_ros.errors import ConfigError, FileError
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ _METHOD = """Fused images of a method, DIR/STEM.png; repeatable. Panel degraded:
 DIR/CONDITION/STEM.png, fused from the images of --save-inputs; name it NAME+pre if the pre-processed images were
 fused. Panel text: NAME=DIR with the text and NAME_plain=DIR without it."""
 
+_DETECTOR = """Panel detection: the detector, an ONNX file exported from YOLOX or Ultralytics. ONNX Runtime runs it if
+installed, OpenCV otherwise."""
+_LOCALIZER = ("localizer_model", "localizer_threshold", "localizer_device")
 _PRE = """Add the row NAME+pre: the images denoised, white-balanced and brightened by OpenCV, then fused by NAME, a
 control or textdifuse; repeatable. Default: max in the panel degraded, none in the others."""
 
@@ -36,6 +40,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _add_inputs(parser)
     _add_outputs(parser)
     add_arguments(parser, FuserConfig, skip=("model",))
+    add_arguments(
+        parser,
+        LocalizerConfig,
+        skip=tuple(item.name for item in parameters(LocalizerConfig) if item.name not in _LOCALIZER),
+    )
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
@@ -46,15 +55,20 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add("--data", type=Path, metavar="DIR", help=f"Data folder of --set. Default: ${DATA}.")
     add("--method", action="append", default=[], metavar="NAME=DIR", help=_METHOD)
     add("--model", metavar="CHECKPOINT", help="Also fuse with this checkpoint: a name, a path, or default.")
-    add("--panel", default="clean", metavar="{clean,degraded,video,text}", help="What to measure. Default: clean.")
+    add("--panel", default="clean", metavar="{clean,degraded,video,text,detection}", help="What to measure. "
+        "Default: clean.")  # fmt: skip
     add("--condition", action="append", default=[], metavar="NAME", help="Measure only this degradation; repeatable.")
     add("--pre", action="append", metavar="NAME", help=_PRE)
-    add("--boxes", type=Path, metavar="DIR", help="Panel text: STEM.txt, lines 'class left top right bottom'.")
+    add("--boxes", type=Path, metavar="DIR", help="Panels text and detection: STEM.txt, lines 'class left top right "
+        "bottom'.")  # fmt: skip
     add("--masks", type=Path, metavar="DIR", help="Panel text: STEM.png, one grey level per object, 0 background.")
-    add("--strength", type=float, metavar="S", help="Panel text: strength of the objects for the model, "
+    add("--detector", type=Path, metavar="FILE", help=_DETECTOR)
+    add("--text", metavar="T", help="Panel detection: what stands out in the row textdifuse_text; AP50 and AP are "
+        "means over its classes. Default: 'person, car'.")  # fmt: skip
+    add("--strength", type=float, metavar="S", help="Panels text and detection: strength of the objects for the model, "
         "in [-1, 2]. Default: 1.")  # fmt: skip
     add("--limit", type=int, default=0, metavar="N", help="Measure only N pairs, evenly spread over the names; panel "
-        "video: the first N frames; panel text: N pairs with objects. Default: all.")  # fmt: skip
+        "video: the first N frames; panels text and detection: N pairs with objects. Default: all.")  # fmt: skip
     add("--jobs", type=int, default=0, metavar="N", help="Processes for the metrics. Default: one per processor core.")
 
 
@@ -130,7 +144,10 @@ def _print_summary(evaluation: Evaluation) -> None:
 
     print(_title(evaluation))
     print(markdown_table(evaluation.table, intervals=False))
-    print(verdict(evaluation.table))
+    print(verdict(evaluation))
+    for name, part in evaluation.parts.items():
+        print(f"{name}: {part.pairs} pairs")
+        print(markdown_table(part.table, intervals=False))
     if evaluation.partly_undefined:
         print(UNDEFINED)
     for note in evaluation.notes:
@@ -140,19 +157,23 @@ def _print_summary(evaluation: Evaluation) -> None:
 def _request(arguments: argparse.Namespace) -> Request:
     from textdifuse_ros.evaluate.methods import parse_method
     from textdifuse_ros.evaluate.pool import available_cores
-    from textdifuse_ros.evaluate.run import Request
+    from textdifuse_ros.evaluate.run import TEXT_DEFAULT, Request
 
     model_options = [item.name for item in parameters(FuserConfig) if item.name != "model"]
+    detection = arguments.panel == "detection"
     for option, value, requirement, is_given in (
         ("--examples", arguments.examples, "--report", arguments.report),
-        ("--strength", arguments.strength, "--panel text", arguments.panel == "text"),
+        ("--strength", arguments.strength, "--panel text or detection", detection or arguments.panel == "text"),
+        ("--text", arguments.text, "--panel detection", detection),
         ("--data", arguments.data, "--set", arguments.set),
         ("--strength", arguments.strength, "--model", arguments.model),
         *(
             (f"--{name.replace('_', '-')}", getattr(arguments, name, None), "--model", arguments.model)
-            for name in model_options
+            for name in (*model_options, *_LOCALIZER)
         ),
-    ):
+        *((f"--{name.replace('_', '-')}", getattr(arguments, name, None), "--panel detection", detection)
+          for name in _LOCALIZER),
+    ):  # fmt: skip
         if value is not None and not is_given:
             raise ConfigError(option, f"given with {requirement}", "without it")
     degraded = arguments.panel == "degraded"
@@ -168,8 +189,11 @@ def _request(arguments: argparse.Namespace) -> Request:
         arguments.save_inputs,
         _objects(arguments),
         _strength(arguments),
-        arguments.report,
-        _examples(arguments),
+        detector=arguments.detector,
+        text=TEXT_DEFAULT if arguments.text is None else arguments.text,
+        localizer=from_arguments(LocalizerConfig, arguments, detector=""),  # another detector
+        report=arguments.report,
+        examples=_examples(arguments),
     )
 
 

@@ -23,10 +23,11 @@ from textdifuse_ros.evaluate.preprocess import SUFFIX as PRE
 from textdifuse_ros.evaluate.preprocess import preprocess
 from textdifuse_ros.evaluate.sets import read_result
 from textdifuse_ros.fusion.result import FusionResult, png_texts
-from textdifuse_ros.image.files import SUFFIXES, Pair, write_png
+from textdifuse_ros.image.files import Pair, find_image, write_png
 
 if TYPE_CHECKING:
     from textdifuse_ros.fusion.fuser import Fuser
+    from textdifuse_ros.runtime.processor import ProcessedPair
 
 CLEAN = "clean"
 MODEL = "textdifuse"
@@ -39,15 +40,17 @@ class Row:
 
     :ivar name: name in the tables; ends in ``+pre`` if the pre-processed pair is fused
     :ivar folder: folder of the results; None for a control
+    :ivar baseline: whether the row counts as a control without being one of :data:`CONTROLS`
     """
 
     name: str
     folder: Path | None = None
+    baseline: bool = False
 
     @property
     def is_control(self) -> bool:
         """Whether this row is a control, with or without pre-processing."""
-        return self.name.removesuffix(PRE) in CONTROLS
+        return self.baseline or self.name.removesuffix(PRE) in CONTROLS
 
     @property
     def preprocessed(self) -> bool:
@@ -116,10 +119,9 @@ def result_path(row: Row, stem: str, condition: str = "") -> Path:
     """
     assert row.folder is not None
     folder = row.folder / condition
-    for suffix in (".png", *SUFFIXES, *(suffix.upper() for suffix in SUFFIXES)):
-        path = folder / f"{stem}{suffix}"
-        if path.is_file():
-            return path
+    path = find_image(folder, stem)
+    if path is not None:
+        return path
     raise FileError(f"the result of {row.name} for {stem}", f"the file {folder / stem}.png", "no such file")
 
 
@@ -175,7 +177,7 @@ def fuse_into(row: Row, fuser: Fuser, inputs: InputPair, pair: Pair) -> None:
     save_fused(row, pair, fuser.fuse(*inputs.inputs_of(row)), part=inputs.condition, **more)
 
 
-def save_fused(row: Row, pair: Pair, result: FusionResult, *, part: str = "", **more: str) -> None:
+def save_fused(row: Row, pair: Pair, result: FusionResult | ProcessedPair, *, part: str = "", **more: str) -> None:
     """Save a fused image of the model in the folder of its row.
 
     :param row: a row of the model

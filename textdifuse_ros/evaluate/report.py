@@ -9,10 +9,11 @@ from pathlib import Path
 
 from textdifuse_ros.data.conditions import CONDITIONS
 from textdifuse_ros.evaluate import page
+from textdifuse_ros.evaluate.detection_images import count_caption, legend
 from textdifuse_ros.evaluate.images import SHEETS, Example, embed_detail, embed_image, make_sheets
 from textdifuse_ros.evaluate.methods import Row
 from textdifuse_ros.evaluate.plots import Mark, Point, interval_plot, scatter_plot
-from textdifuse_ros.evaluate.results import METRICS, REFERENCES, UNDEFINED, Evaluation, Table, best_row, differences
+from textdifuse_ros.evaluate.results import UNDEFINED, Differences, Evaluation, Table, best_row, metric_of
 from textdifuse_ros.evaluate.statistics import Interval
 from textdifuse_ros.evaluate.tables import format_coverage, format_figure, to_csv, to_json, to_markdown, write_text
 from textdifuse_ros.image.files import write_png
@@ -54,6 +55,7 @@ def to_html(evaluation: Evaluation, examples: Sequence[Example]) -> str:
     sections = [_verdict(evaluation), _main_table(evaluation)]
     if evaluation.conditions:
         sections.append(_heat_tables(evaluation))
+    sections += [_part_tables(evaluation)] if evaluation.parts else []
     if examples:
         sections.append(_images(evaluation, examples))
     sections += [_against(evaluation), _plots(evaluation)]
@@ -67,12 +69,12 @@ def to_html(evaluation: Evaluation, examples: Sequence[Example]) -> str:
 
 
 def _verdict(evaluation: Evaluation) -> str:
-    table = evaluation.table
+    table, detection = evaluation.table, evaluation.panel == "detection"
     methods = [row for row in evaluation.rows if not row.is_control]
     tiles = []
     for name in table.metrics:
         best = best_row(table.rows, methods, name)
-        if not METRICS[name].better or not (best or name in table.leaders):
+        if not metric_of(name).better or not (best or name in table.leaders):
             continue
         leader = table.leaders.get(name, best)
         if name not in table.leaders:
@@ -80,7 +82,7 @@ def _verdict(evaluation: Evaluation) -> str:
         elif name not in table.proves_nothing:
             kind, what = "telling", "a method ranks first"
         else:
-            kind, what = "nothing", "a control ranks first: proves nothing here"
+            kind, what = "nothing", f"a control ranks first{'' if detection else ': proves nothing here'}"
             if best:
                 what += f"; best method {escape(best)} {format_figure(table.rows[best][name], name)}"
         tiles.append(
@@ -91,13 +93,18 @@ def _verdict(evaluation: Evaluation) -> str:
         "The best row of each metric. Where a control, a few lines of code without learning, ranks first, the metric "
         "does not show which method fuses better on this set; use the other metrics, and look at the images."
     )
+    if detection:
+        lead = (
+            "The best row of each figure. Where a control ranks first, this detector finds more objects on one sensor, "
+            "on their maximum, or in both sensors' joined boxes (late) than on any fused image."
+        )
     return page.section("What the metrics show", lead, f'<div class="verdict">{"".join(tiles)}</div>')
 
 
 def _main_table(evaluation: Evaluation) -> str:
     over = " and all conditions" if evaluation.conditions else ""
     lead = (
-        f"Mean over the {evaluation.mean_over}{over}; below it the bootstrap 95 % interval over images. The best row "
+        f"{evaluation.figures}{over}; below it the bootstrap 95 % interval over images. The best row "
         "of each column is marked: blue for a method, yellow if a control reaches the same value. Arrows show which "
         "direction is better."
     )
@@ -122,7 +129,7 @@ def _table(table: Table, rows: Sequence[Row], *, intervals: bool) -> str:
 def _head(metrics: Sequence[str], nothing: Sequence[str] = ()) -> list[str]:
     cells = ["<th>row</th>"]
     for name in metrics:
-        metric = METRICS[name]
+        metric = metric_of(name)
         kind = "nothing" if name in nothing else ""
         cells.append(
             f'<th class="{kind}" title="{escape(metric.meaning)}">{escape(name).replace("_", "_<wbr>")}'
@@ -135,12 +142,12 @@ def _figure(interval: Interval | None, name: str, intervals: bool) -> str:
     text = format_figure(interval, name)
     if not intervals or interval is None or math.isnan(interval.mean) or math.isnan(interval.low):
         return text
-    digits = METRICS[name].digits
+    digits = metric_of(name).digits
     return f"{text}<small>{interval.low:.{digits}f} to {interval.high:.{digits}f}</small>"
 
 
 def _arrow(name: str) -> str:
-    return {1: "&uarr;", -1: "&darr;", 0: ""}[METRICS[name].better]
+    return {1: "&uarr;", -1: "&darr;", 0: ""}[metric_of(name).better]
 
 
 def _ordered(rows: Sequence[Row]) -> list[tuple[Row, str]]:
@@ -161,8 +168,8 @@ def _plots(evaluation: Evaluation) -> str:
             for row, _ in _ordered(evaluation.rows)
             if name in table.rows[row.name]
         ]
-        hint = {1: "higher is better \u2192", -1: "\u2190 lower is better", 0: ""}[METRICS[name].better]
-        plots.append(interval_plot(name, hint, marks, METRICS[name].digits))
+        hint = {1: "higher is better \u2192", -1: "\u2190 lower is better", 0: ""}[metric_of(name).better]
+        plots.append(interval_plot(name, hint, marks, metric_of(name).digits))
     if evaluation.panel == "video":
         points = [
             Point(row.name, table.rows[row.name]["AG"].mean, table.rows[row.name]["flicker"].mean, kind.split()[0])
@@ -177,31 +184,54 @@ def _plots(evaluation: Evaluation) -> str:
 
 
 def _against(evaluation: Evaluation) -> str:
-    """Render the paired differences of the methods to the reference controls; "" if the panel has none."""
-    lines = []
-    methods = [row for row in evaluation.rows if not row.is_control]
-    metrics = evaluation.table.metrics
-    for row in methods:
-        for reference in REFERENCES:
-            paired = differences(evaluation.records, row.name, reference)
-            metrics = tuple(name for name in metrics if name in paired)
-            name = f"<td>{escape(row.name)}<small>minus {escape(reference)}</small></td>"
-            lines.append(("method", [name, *(_difference(paired[metric], metric) for metric in metrics)]))
-    if not methods or not metrics:
+    """Render the paired differences of the methods to other rows; "" if the panel has none."""
+    table = _difference_table(evaluation.against, evaluation.table.metrics)
+    if not table:
         return ""
     lead = (
         f"Mean difference on the same {'objects' if evaluation.panel == 'text' else 'images'} and its bootstrap 95 % "
         "interval over images: green if the method is significantly better, red if significantly worse, grey if the "
-        "interval contains zero. A metric in which max+noise15 beats max rewards noise."
+        "interval contains zero."
     )
-    return page.section("Against max, image by image", lead, page.table(_head(metrics), lines))
+    if evaluation.panel == "detection":
+        lead += " better_sensor is the visible or the infrared image, whichever is better in that figure."
+        return page.section("Against the sensors", lead, table)
+    lead += " A metric in which max+noise15 beats max rewards noise."
+    return page.section("Against max, image by image", lead, table)
+
+
+def _difference_table(against: Differences, metrics: Sequence[str]) -> str:
+    """Render differences; "" if no row has one in any of the ``metrics``."""
+    by_row: dict[str, dict[str, dict[str, Interval]]] = {}
+    for other, rows in against.items():
+        for row, paired in rows.items():
+            by_row.setdefault(row, {})[other] = paired
+    every = [paired for others in by_row.values() for paired in others.values()]
+    shown = tuple(name for name in metrics if all(name in paired for paired in every))
+    if not by_row or not shown:
+        return ""
+    lines = []
+    for row, others in by_row.items():
+        for other, paired in others.items():
+            name = f"<td>{escape(row)}<small>minus {escape(other)}</small></td>"
+            lines.append(("method", [name, *(_difference(paired[metric], metric) for metric in shown)]))
+    return page.table(_head(shown), lines)
+
+
+def _part_tables(evaluation: Evaluation) -> str:
+    parts = [
+        f"<h3>{escape(name)}, {part.pairs} pairs</h3>"
+        f"{_table(part.table, evaluation.rows, intervals=True)}{_difference_table(part.against, part.table.metrics)}"
+        for name, part in evaluation.parts.items()
+    ]
+    return page.section("Part by part", "The same figures over a part of the images.", "".join(parts))
 
 
 def _difference(interval: Interval, name: str) -> str:
-    better = METRICS[name].better
+    better = metric_of(name).better
     ends = sorted((interval.low * better, interval.high * better))
     kind = "ahead" if ends[0] > 0 else "behind" if ends[1] < 0 else "even"
-    digits = METRICS[name].digits
+    digits = metric_of(name).digits
     text = f"{interval.mean:+.{digits}f}{format_coverage(interval)}" if not math.isnan(interval.mean) else "NaN"
     if not math.isnan(interval.low):
         text += f"<small>{interval.low:+.{digits}f} to {interval.high:+.{digits}f}</small>"
@@ -228,7 +258,7 @@ def _heat_tables(evaluation: Evaluation) -> str:
 
 
 def _heat_cells(table: Table, rows: Sequence[Row], name: str) -> list[str]:
-    better = METRICS[name].better
+    better = metric_of(name).better
     means = {row.name: table.rows[row.name][name].mean * better for row, _ in _ordered(rows)}
     defined = [value for value in means.values() if not math.isnan(value)]
     cells = []
@@ -258,13 +288,16 @@ def _images(evaluation: Evaluation, examples: Sequence[Example]) -> str:
 
     def caption(example: Example, row: str) -> str:
         of_row = values.get((example.condition, row, example.stem), {})
-        return " · ".join(f"{name} {of_row[name]:.{METRICS[name].digits}f}" for name in _CAPTIONED if name in of_row)
+        if evaluation.panel == "detection":
+            return count_caption(of_row)
+        return " · ".join(f"{name} {of_row[name]:.{metric_of(name).digits}f}" for name in _CAPTIONED if name in of_row)
 
     parts = [_example(example, caption) for example in examples]
     lead = (
         "The same pair by every method; below each image the detail in the yellow frame, where the infrared image "
-        "shows the most that is not in the visible one. All controls are in the tables, some are shown here."
+        "shows the most that is not in the visible one. "
     )
+    lead += legend() if evaluation.panel == "detection" else "All controls are in the tables, some are shown here."
     return page.section("Images", lead, "".join(parts))
 
 
@@ -290,7 +323,7 @@ def _example(example: Example, caption: Callable[[Example, str], str]) -> str:
 
 def _definitions(evaluation: Evaluation) -> str:
     lines = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(METRICS[name].meaning)}</dd>" for name in evaluation.table.metrics
+        f"<dt>{escape(name)}</dt><dd>{escape(metric_of(name).meaning)}</dd>" for name in evaluation.table.metrics
     )
     notes = "".join(f"<p>{escape(note)}</p>" for note in evaluation.notes)
     lead = (

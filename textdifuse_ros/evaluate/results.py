@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from textdifuse_ros.evaluate.methods import Row
 from textdifuse_ros.evaluate.statistics import Interval, bootstrap_interval
@@ -61,9 +61,32 @@ _METRICS = (
     Metric("gain", "Contrast of the objects with the text divided by that without, minus 1."),
     Metric("changed_outside", "Share of the pixels outside the objects that differ with the text. Must be 0.", -1, 6),
     Metric("largest_outside", "Largest change outside the objects [levels]. Must be 0.", -1, 0),
+    Metric("AP50", "Average precision of the detector at an intersection over union of 0.5, 0 to 1."),
+    Metric("AP", "Average precision of the detector, mean over intersections over union of 0.5 to 0.95."),
+    Metric("objects", "Number of labeled objects.", 0, 0),
+    Metric("found", "Number of labeled objects that the detector finds, at a score of at least 0.3.", 1, 0),
+    Metric("false", "Number of boxes without a labeled object, at a score of at least 0.3.", -1, 0),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
-"""Every metric that a panel may report, in the order of the tables."""
+"""Every metric that a panel may report, in the order of the tables; see also :func:`metric_of`."""
+
+
+def metric_of(name: str) -> Metric:
+    """Return a metric by its ``name``: one of :data:`METRICS`, or one of them for a class, as in ``AP50_person``."""
+    if name in METRICS:
+        return METRICS[name]
+    base, _, kind = name.partition("_")
+    return replace(METRICS[base], name=name, meaning=f"{METRICS[base].meaning} Class {kind}.")
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Sort ``names`` of metrics in the order of the tables, each once; those of classes follow the metric itself."""
+    places = {name: place for place, name in enumerate(METRICS)}
+
+    def place(name: str) -> tuple[int, bool]:
+        return places[name if name in places else name.partition("_")[0]], name not in places
+
+    return tuple(sorted(dict.fromkeys(names), key=place))
 
 
 @dataclass(frozen=True)
@@ -105,7 +128,25 @@ class Table:
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the metrics that some row has, in the order of the tables."""
-        return tuple(name for name in METRICS if any(name in row for row in self.rows.values()))
+        return in_order(name for row in self.rows.values() for name in row)
+
+
+Differences = dict[str, dict[str, dict[str, Interval]]]
+"""Mean paired differences, by the row that is subtracted, row and metric."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The figures of a part of the images, as of those by night.
+
+    :ivar pairs: number of pairs
+    :ivar table: the figures
+    :ivar against: differences to other rows
+    """
+
+    pairs: int
+    table: Table
+    against: Differences
 
 
 @dataclass(frozen=True)
@@ -121,6 +162,8 @@ class Evaluation:
     :ivar conditions: one table per condition of the degraded panel
     :ivar about: what was measured, for readers: names and values
     :ivar notes: sentences printed beside the tables
+    :ivar parts: parts of the images by name
+    :ivar paired: differences to other rows; None for those of :data:`REFERENCES`
     """
 
     panel: str
@@ -132,16 +175,36 @@ class Evaluation:
     conditions: dict[str, Table] = field(default_factory=dict)
     about: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    parts: dict[str, Part] = field(default_factory=dict)
+    paired: Differences | None = None
 
     @property
-    def mean_over(self) -> str:
-        """What a mean is taken over, in words; the interval is always over images."""
-        return "objects (what is outside them: over the images)" if self.panel == "text" else "images"
+    def against(self) -> Differences:
+        """The mean paired differences of the methods to other rows."""
+        if self.paired is not None:
+            return self.paired
+        methods = [row.name for row in self.rows if not row.is_control]
+        return {other: {name: differences(self.records, name, other) for name in methods} for other in REFERENCES}
+
+    @property
+    def figures(self) -> str:
+        """What the figures are, in words; the interval is always over images."""
+        if self.panel == "detection":
+            return "Average precision over all images"
+        over = "objects (what is outside them: over the images)" if self.panel == "text" else "images"
+        return f"Mean over the {over}"
+
+    @property
+    def led_by_control(self) -> str:
+        """What it means that a control ranks first, in words before the names of the metrics."""
+        if self.panel == "detection":
+            return ", so for this detector no method replaces it in these:"
+        return ", so these prove nothing for this set:"
 
     @property
     def partly_undefined(self) -> bool:
         """Whether some mean leaves out undefined values."""
-        tables = (self.table, *self.conditions.values())
+        tables = (self.table, *self.conditions.values(), *(part.table for part in self.parts.values()))
         return any(figure.undefined for table in tables for row in table.rows.values() for figure in row.values())
 
 
@@ -181,7 +244,7 @@ def differences(records: Sequence[Record], row: str, reference: str) -> dict[str
             for metric in record.values.keys() & other.keys():
                 difference = record.values[metric] - other[metric]
                 paired.setdefault(metric, {}).setdefault((record.stem, record.number), []).append(difference)
-    return {metric: _interval(paired[metric]) for metric in METRICS if metric in paired}
+    return {metric: _interval(paired[metric]) for metric in in_order(paired)}
 
 
 def rank(table: dict[str, dict[str, Interval]], rows: Sequence[Row]) -> Table:
@@ -192,7 +255,7 @@ def rank(table: dict[str, dict[str, Interval]], rows: Sequence[Row]) -> Table:
     """
     leaders: dict[str, str] = {}
     proves_nothing = []
-    for metric in METRICS.values():
+    for metric in map(metric_of, in_order(name for row in table.values() for name in row)):
         having = [row for row in rows if not math.isnan(_mean_of(table, row, metric.name))]
         if not metric.better or len(having) < 2:  # a single row does not lead
             continue
@@ -221,7 +284,7 @@ def best_row(table: dict[str, dict[str, Interval]], rows: Sequence[Row], metric:
     having = [name for name, mean in means.items() if not math.isnan(mean)]
     fewest = min((table[name][metric].undefined for name in having), default=0)
     competing = [name for name in having if table[name][metric].undefined == fewest]
-    return max(competing, key=lambda name: means[name] * METRICS[metric].better, default="")
+    return max(competing, key=lambda name: means[name] * metric_of(metric).better, default="")
 
 
 _Values = dict[tuple[str, int], list[float]]

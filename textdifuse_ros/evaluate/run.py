@@ -5,13 +5,16 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textdifuse_ros import __version__
+from textdifuse_ros.config.localizer import LocalizerConfig
 from textdifuse_ros.data.conditions import CONDITIONS
 from textdifuse_ros.errors import ConfigError, FileError
+from textdifuse_ros.evaluate.detection import TEXT, Judge, detection_rows, run_detection
+from textdifuse_ros.evaluate.detection_images import make_detection_example
 from textdifuse_ros.evaluate.highlight import PLAIN, Objects, run_text, select_labeled
 from textdifuse_ros.evaluate.images import Example, choose_examples, make_example
 from textdifuse_ros.evaluate.methods import MODEL, PRE, Row, control_rows, input_folders
@@ -20,11 +23,16 @@ from textdifuse_ros.evaluate.report import write_report
 from textdifuse_ros.evaluate.results import Evaluation
 from textdifuse_ros.evaluate.sequence import EACH, apply_gain, run_video
 from textdifuse_ros.evaluate.sets import PairSet, limit_pairs
+from textdifuse_ros.localize.prompt import parse_prompt
 
 if TYPE_CHECKING:
     from textdifuse_ros.fusion.fuser import Fuser
+    from textdifuse_ros.runtime.image_target import ImageTarget
 
-PANELS = ("clean", "degraded", "video", "text")
+PANELS = ("clean", "degraded", "video", "text", "detection")
+_LABELED = ("text", "detection")
+TEXT_DEFAULT = "person, car"
+"""The text of the detection panel, and the classes of its means."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +48,11 @@ class Request:
     :ivar workers: number of processes for the metrics
     :ivar fused: folder for the images of the model, one sub-folder per row; None for a temporary one
     :ivar inputs: folder for the input images of the methods (clean and degraded panel), or None
-    :ivar objects: labeled objects, for the text panel
-    :ivar strength: strength of the objects for the model, in [-1, 2], for the text panel
+    :ivar objects: labeled objects, for the text and the detection panel
+    :ivar strength: strength of the objects for the model, in [-1, 2], for the text and the detection panel
+    :ivar detector: ONNX file of the detection panel
+    :ivar text: the text of the detection panel
+    :ivar localizer: finds the objects of the text
     :ivar report: folder of the report, or None
     :ivar examples: number of scenes in the report; in the degraded panel one per condition, unless this is 0
     :ivar about: further names and values for the report
@@ -58,19 +69,28 @@ class Request:
     inputs: Path | None = None
     objects: Objects | None = None
     strength: float = 1.0
+    detector: Path | None = None
+    text: str = TEXT_DEFAULT
+    localizer: LocalizerConfig = field(default_factory=LocalizerConfig)
     report: Path | None = None
     examples: int = 6
     about: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def judge(self) -> Judge:
+        """What judges the images of the detection panel."""
+        assert self.detector is not None and self.objects is not None
+        return Judge(self.detector, self.objects.folder, self.text)
+
 
 def select_pairs(request: Request) -> PairSet:
-    """Select the pairs to measure: in the text panel those with objects, in the video panel the first ones.
+    """Select the pairs to measure: with --boxes or --masks those with objects, in the video panel the first ones.
 
     :param request: what to measure
     :raises FileError: the folder of the objects is missing, or no pair has objects
     """
     pairs = request.pairs
-    if request.panel == "text" and request.objects is not None:
+    if request.panel in _LABELED and request.objects is not None:
         pairs = select_labeled(pairs, request.objects)
     # A sequence consists of consecutive frames.
     return limit_pairs(pairs, request.limit, first=request.panel == "video")
@@ -112,6 +132,9 @@ def run(
         elif request.panel == "text":
             assert request.objects is not None
             evaluation = run_text(plan, request.objects, fuser, request.strength, request.workers, progress)
+        elif request.panel == "detection":
+            target = _target(request, stack) if fuser is not None else None
+            evaluation = run_detection(plan, request.judge, fuser, target, request.workers, progress)
         else:
             evaluation = run_pairs(plan, fuser, request.workers, progress)
         if unlabeled:
@@ -121,7 +144,7 @@ def run(
         evaluation = replace(evaluation, about=_about(request, evaluation, fuser))
         measured(evaluation)
         if request.report:
-            write_report(request.report, evaluation, _examples(request, plan))
+            write_report(request.report, evaluation, _examples(request, plan, evaluation))
     return evaluation
 
 
@@ -133,7 +156,7 @@ def _check(request: Request, fuser: Fuser | None) -> None:
             raise ConfigError("--condition", f"one of {', '.join(CONDITIONS)}", repr(name))
     if request.conditions and request.panel != "degraded":
         raise ConfigError("--condition", "given with --panel degraded", f"--panel {request.panel}")
-    if request.panel in ("video", "text"):
+    if request.panel in ("video", *_LABELED):
         for option, value in (("--pre", request.preprocessed), ("--save-inputs", request.inputs)):
             if value:
                 raise ConfigError(option, "given with --panel clean or degraded", f"--panel {request.panel}")
@@ -145,8 +168,13 @@ def _check(request: Request, fuser: Fuser | None) -> None:
     if request.panel == "text":
         if request.objects is None:
             raise ConfigError("--panel text", "given with --boxes or --masks", "neither")
+    elif request.panel == "detection":
+        if request.objects is None or request.objects.masks or request.detector is None:
+            raise ConfigError("--panel detection", "given with --detector and --boxes", "an incomplete input")
     elif request.objects is not None:
-        raise ConfigError("--boxes or --masks", "given with --panel text", f"--panel {request.panel}")
+        raise ConfigError("--boxes or --masks", "given with --panel text or detection", f"--panel {request.panel}")
+    if request.detector is not None and request.panel != "detection":
+        raise ConfigError("--detector", "given with --panel detection", f"--panel {request.panel}")
 
 
 def _check_targets(request: Request, plan: PanelPlan) -> None:
@@ -171,17 +199,23 @@ def _check_targets(request: Request, plan: PanelPlan) -> None:
 
 
 def _plan(request: Request, model_folder: Path | None) -> PanelPlan:
-    rows = control_rows([name for name in request.preprocessed if name != MODEL])
     model_rows: tuple[Row, ...] = ()
     if model_folder is not None:
         names = [MODEL, *([MODEL + PRE] if MODEL in request.preprocessed else [])]
         if request.panel == "text":
             names.append(MODEL + PLAIN)
+        if request.panel == "detection" and parse_prompt(request.text, "--text"):
+            names.append(MODEL + TEXT)
         if request.panel == "video":
             names.append(MODEL + EACH)
         model_rows = tuple(Row(name, model_folder / name) for name in names)
     conditions = (request.conditions or tuple(CONDITIONS)) if request.panel == "degraded" else ()
-    plan = PanelPlan(request.pairs, (*rows, *request.methods, *model_rows), conditions, model_rows, request.inputs)
+    if request.panel == "detection":
+        rows = detection_rows(model_rows, request.methods)
+    else:
+        controls = control_rows([name for name in request.preprocessed if name != MODEL])
+        rows = (*controls, *request.methods, *model_rows)
+    plan = PanelPlan(request.pairs, rows, conditions, model_rows, request.inputs)
     names = [row.name for row in plan.rows]
     for row in request.methods:
         if names.count(row.name) > 1:
@@ -190,8 +224,21 @@ def _plan(request: Request, model_folder: Path | None) -> PanelPlan:
     return plan
 
 
-def _examples(request: Request, plan: PanelPlan) -> list[Example]:
+def _target(request: Request, stack: ExitStack) -> ImageTarget | None:
+    """Load the localizer of the text; it is closed at the end of ``stack``."""
+    from textdifuse_ros.runtime.image_target import ImageTarget
+
+    target = ImageTarget.from_config(request.text, request.strength, request.localizer)
+    if target is not None:
+        stack.callback(target.localizer.close)
+    return target
+
+
+def _examples(request: Request, plan: PanelPlan, evaluation: Evaluation) -> list[Example]:
     chosen = choose_examples(plan.pairs, plan.conditions, request.examples)
+    if request.panel == "detection":
+        kinds = [name.partition("_")[2] for name in evaluation.table.metrics if name.startswith("AP50_")]
+        return [make_detection_example(pair, plan.rows, request.judge, kinds) for pair, _ in chosen]
     return [make_example(pair, condition, plan.rows) for pair, condition in chosen]
 
 
@@ -208,6 +255,6 @@ def _about(request: Request, evaluation: Evaluation, fuser: Fuser | None) -> dic
             f"{Path(config.model).stem}, {config.steps} steps ({config.sampler}), seed {config.seed}, {fuser.device}, "
             f"{str(fuser.dtype).removeprefix('torch.')}, weights sha256 {fuser.weights[:16]}"
         )
-        if request.panel == "text":
+        if request.panel in _LABELED:
             about["strength"] = f"{request.strength:g}"
-    return {**about, **dict(request.about)}
+    return {**about, **evaluation.about, **dict(request.about)}

@@ -90,7 +90,32 @@ def bootstrap_ratio(
         drawn = rng.integers(0, count, (len(part), count))
         total = below[drawn].sum(1).astype(np.float64)
         part[:] = above[drawn].sum(1) / np.where(total > 0, total, np.nan)
+    return central_part(ratios, level)
+
+
+def draw_images(count: int, *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """Resample images for figures that are no means over images, see :func:`bootstrap_interval`.
+
+    :param count: number of images
+    :param resamples: number of resampled sets, at least 1
+    :param seed: seed of the resampling
+    :returns: int64 [resamples, count], how often each image is in each set
+    """
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(count, np.full(count, 1 / count), resamples)
+
+
+def central_part(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    """Return the ends of the central ``level`` of resampled ``values``, float64 [R]; NaN is left out.
+
+    :param values: the figure of each resampled set
+    :param level: share of the values inside, in (0, 1)
+    :returns: lower and upper end; both NaN without a defined value
+    """
+    defined = values[~np.isnan(values)]
+    if not len(defined):
+        return float("nan"), float("nan")
     # Nearest rank: interpolating between two infinite means would give NaN.
     tail = (1 - level) / 2
-    low, high = np.quantile(ratios[~np.isnan(ratios)], (tail, 1 - tail), method="inverted_cdf")
+    low, high = np.quantile(defined, (tail, 1 - tail), method="inverted_cdf")
     return float(low), float(high)

@@ -12,7 +12,7 @@ from typing import Any
 
 from textdifuse_ros.data.conditions import CONDITIONS
 from textdifuse_ros.errors import FileError
-from textdifuse_ros.evaluate.results import METRICS, REFERENCES, UNDEFINED, Evaluation, Table, differences
+from textdifuse_ros.evaluate.results import UNDEFINED, Differences, Evaluation, Table, in_order, metric_of
 from textdifuse_ros.evaluate.statistics import Interval
 from textdifuse_ros.image.files import write_atomic
 
@@ -21,8 +21,9 @@ def to_json(evaluation: Evaluation) -> str:
     """Format means and intervals of an ``evaluation`` by row and metric; an undefined figure is null.
 
     ``{"rows": {ROW: {METRIC: {"mean", "low", "high"}}}, "pairs": N, ...}``; ``"undefined"`` is the number of images
-    for which a metric is undefined, if any. ``"against"`` contains the mean paired differences of the methods to two
-    controls. The degraded panel adds ``"conditions": {NAME: {"rows": ...}}``; its ``rows`` are over all conditions.
+    for which a metric is undefined, if any. ``"against"`` contains the mean paired differences of the methods to other
+    rows. The degraded panel adds ``"conditions": {NAME: {"rows": ...}}``; its ``rows`` are over all conditions. Parts
+    of the images are in ``"parts": {NAME: {"pairs": N, "rows": ..., "against": ...}}``.
     """
     content: dict[str, Any] = {
         "panel": evaluation.panel,
@@ -31,22 +32,20 @@ def to_json(evaluation: Evaluation) -> str:
         "about": evaluation.about,
         **_plain(evaluation.table),
     }
-    content["against"] = {
-        reference: {
-            row.name: _row(differences(evaluation.records, row.name, reference))
-            for row in evaluation.rows
-            if not row.is_control
-        }
-        for reference in REFERENCES
-    }
+    content["against"] = _differences(evaluation.against)
     if evaluation.conditions:
         content["conditions"] = {name: _plain(table) for name, table in evaluation.conditions.items()}
+    if evaluation.parts:
+        content["parts"] = {
+            name: {"pairs": part.pairs, **_plain(part.table), "against": _differences(part.against)}
+            for name, part in evaluation.parts.items()
+        }
     return json_text(content)
 
 
 def to_csv(evaluation: Evaluation) -> str:
     """Format an ``evaluation``, one line per image or object (``STEM#NUMBER``), row and condition; NaN is ``nan``."""
-    metrics = [name for name in METRICS if any(name in record.values for record in evaluation.records)]
+    metrics = in_order(name for record in evaluation.records for name in record.values)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     # The column "picture" keeps its published name: users' scripts read it.
@@ -62,11 +61,17 @@ def to_markdown(evaluation: Evaluation) -> str:
     conditions = f", mean over {len(evaluation.conditions)} conditions" if evaluation.conditions else ""
     title = f"# {evaluation.set_name}, panel {evaluation.panel}: {evaluation.pairs} pairs{conditions}"
     parts = [title, *(f"- {name}: {text}" for name, text in evaluation.about.items())]
-    over = f"Mean over the {evaluation.mean_over} [bootstrap 95 % interval over images]"
+    over = f"{evaluation.figures} [bootstrap 95 % interval over images]"
     parts += ["", f"{over}; the best of a column is bold.", *([UNDEFINED] if evaluation.partly_undefined else [])]
-    parts += ["", markdown_table(evaluation.table, intervals=True), "", verdict(evaluation.table)]
+    parts += ["", markdown_table(evaluation.table, intervals=True), "", verdict(evaluation)]
+    if evaluation.paired:
+        parts += ["", "Differences:", "", *_difference_lines(evaluation.paired)]
     for name, table in evaluation.conditions.items():
-        parts += ["", f"## {name}", "", CONDITIONS[name].meaning, "", markdown_table(table), "", verdict(table)]
+        meaning = CONDITIONS[name].meaning
+        parts += ["", f"## {name}", "", meaning, "", markdown_table(table), "", verdict(evaluation, table)]
+    for name, part in evaluation.parts.items():
+        parts += ["", f"## {name}: {part.pairs} pairs", "", markdown_table(part.table, intervals=True)]
+        parts += ["", verdict(evaluation, part.table), "", "Differences:", "", *_difference_lines(part.against)]
     if evaluation.notes:
         parts += ["", *(f"- {note}" for note in evaluation.notes)]
     return "\n".join(parts) + "\n"
@@ -92,13 +97,18 @@ def markdown_table(table: Table, *, intervals: bool = False) -> str:
     return "\n".join("| " + " | ".join(_pad(line, widths)) + " |" for line in lines)
 
 
-def verdict(table: Table) -> str:
-    """Summarize what a ``table`` proves, in one or two sentences."""
+def verdict(evaluation: Evaluation, table: Table | None = None) -> str:
+    """Summarize what a table proves, in one or two sentences.
+
+    :param evaluation: the results
+    :param table: one of its tables; None for the main one
+    """
+    table = table or evaluation.table
     led_by_control = ", ".join(table.proves_nothing)
     led_by_method = [f"{name} ({table.leaders[name]})" for name in table.leaders if name not in table.proves_nothing]
     sentences = []
     if led_by_control:
-        sentences.append(f"A control ranks first, so these prove nothing for this set: {led_by_control}.")
+        sentences.append(f"A control ranks first{evaluation.led_by_control} {led_by_control}.")
     if led_by_method:
         sentences.append(f"A method ranks first in: {', '.join(led_by_method)}.")
     return " ".join(sentences)
@@ -114,7 +124,7 @@ def format_figure(interval: Interval | None, metric: str, *, intervals: bool = F
     """
     if interval is None:
         return "-"
-    digits = METRICS[metric].digits
+    digits = metric_of(metric).digits
     if math.isnan(interval.mean):
         return "NaN"
     text = f"{interval.mean:.{digits}f}"
@@ -168,6 +178,20 @@ def _plain(table: Table) -> dict[str, Any]:
         "leaders": table.leaders,
         "proves_nothing": list(table.proves_nothing),
     }
+
+
+def _differences(against: Differences) -> dict[str, Any]:
+    return {other: {row: _row(metrics) for row, metrics in rows.items()} for other, rows in against.items()}
+
+
+def _difference_lines(against: Differences) -> list[str]:
+    """Format differences as a list, a line for each pair of rows."""
+    return [
+        f"- {row} minus {other}: "
+        + ", ".join(f"{name} {format_figure(figure, name, intervals=True)}" for name, figure in metrics.items())
+        for other, rows in against.items()
+        for row, metrics in rows.items()
+    ]
 
 
 def _row(metrics: dict[str, Interval]) -> dict[str, dict[str, float]]:
