@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from textdifuse_ros.errors import ConfigError
-from textdifuse_ros.localize.prompt import parse_prompt, resolve
+from textdifuse_ros.localize.prompt import MAX_LENGTH, parse_prompt, resolve
 
 VOCABULARY = {
     "person": ("pedestrian", "man", "woman", "child", "cyclist"),
@@ -39,6 +41,36 @@ def read(text: str) -> list[tuple[str, float]]:
         "Please, focus on the person and the car!",
         "Highlight: person, car",
         "Please highlight : the person and the car",
+        # Grounding DINO
+        "person . car .",
+        "person. car.",
+        "a person. a car.",
+        "Person . Car . ",
+        "person.\ncar.",
+        "person .. car",
+        "person. And the car",
+        # Chinese and Japanese keyboards: full width, ideographic, half width
+        "person\uff0ccar",
+        "person\u3001car",
+        "person\uff64 car",
+        "person\uff1bcar",
+        "person\uff0ecar\uff0e",
+        "person\u3002car\u3002",
+        "person\uff61car\uff61",
+        "person\uff06car",
+        "Highlight\uff1aperson\uff0ccar\uff01",
+        "person\u3000and\u3000car\uff1f",
+        # Arabic, Urdu, Armenian, Hindi, Amharic
+        "person\u060c car",
+        "person\u061b car\u061f",
+        "person\u06d4 car",
+        "person\u055d car",
+        "person\u0964 car\u0964",
+        "person\u1363 car\u1362",
+        # line ends of other systems
+        "person\r\ncar\r\n",
+        "person\rcar",
+        "person\u2028car",
     ],
 )
 def test_equivalent_texts_give_the_same_phrases(text: str) -> None:
@@ -55,6 +87,56 @@ def test_a_text_without_phrases_is_an_empty_prompt(text: str) -> None:
 def test_a_strength_follows_its_phrase() -> None:
     expected = [("person", 1.5), ("car", 0.5), ("sky", -1.0), ("tree", 1.0)]
     assert read("person:1.5, car: 0.5; sky :-1 and tree") == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "person:0.5, car:1",
+        "person:0.5. car:1.",
+        "person:.5 . car:1.",
+        "person\uff1a0.5\uff0ccar\uff1a1",
+        "person\uff1a\uff10\uff0e\uff15\u3001car",
+        "person: 0\uff0e5\uff0ecar\uff0e",
+    ],
+)
+def test_a_point_within_a_number_separates_nothing(text: str) -> None:
+    assert read(text) == [("person", 0.5), ("car", 1.0)]
+
+
+def test_a_point_within_a_word_separates_nothing() -> None:
+    assert read("no.5 bus, st.john") == [("no.5 bus", 1.0), ("st.john", 1.0)]
+
+
+def test_phrases_in_other_scripts_are_kept() -> None:
+    assert read("\u884c\u4eba\u3001\u8eca\uff1a0.5\u3002") == [("\u884c\u4eba", 1.0), ("\u8eca", 0.5)]
+
+
+UNITS = ["?", "? ", "please ", "please, ", "please , ", "can you ", "the ", "an", "and ", ":", "a:1,", ".", ". ", ", ",
+         "in the image ", "stand out! ", "highlight ", "\uff0c", "\uff0e", "1\uff0e", "\n", " ", "x", "\x00", "\ud800"]  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("length", [MAX_LENGTH, 1_000_000])
+def test_a_long_text_of_any_kind_is_read_or_refused_in_one_line(unit: str, length: int) -> None:
+    """With patterns that go back over the text, 30,000 characters took 34 s; here the limit is far from any machine's."""
+    begin = time.perf_counter()
+    for before, after in (("", ""), ("x", "x"), ("", "x"), ("x:", ":0.5")):
+        filling = unit * (length // len(unit))
+        text = before + filling[: length - len(before) - len(after)] + after
+        try:
+            resolve(parse_prompt(text), VOCABULARY)
+        except ConfigError as error:
+            assert len(str(error)) < 600 and "\n" not in str(error)
+        else:
+            assert length <= MAX_LENGTH
+    assert time.perf_counter() - begin < 20
+
+
+def test_the_longest_text_is_told() -> None:
+    assert not parse_prompt(" " * MAX_LENGTH)
+    with pytest.raises(ConfigError, match="target_text must be at most 4000 characters, got 4001: 'xxx"):
+        parse_prompt("x" * (MAX_LENGTH + 1))
 
 
 def test_phrases_are_numbered_from_one_and_repeated_ones_count_once() -> None:

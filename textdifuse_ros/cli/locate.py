@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from textdifuse_ros import __version__
-from textdifuse_ros.cli.outputs import check_output, prepare_output, regions_files, unmatched
+from textdifuse_ros.cli.outputs import check_output, prepare_output, regions_files, unmatched, warn_if_swapped
 from textdifuse_ros.config.base import add_arguments, from_arguments
 from textdifuse_ros.config.localizer import LocalizerConfig
-from textdifuse_ros.errors import ConfigError, FileError, TextDifuseError
+from textdifuse_ros.config.sensors import ImageConfig
+from textdifuse_ros.errors import ConfigError, FileError, TextDifuseError, quote
 
 if TYPE_CHECKING:
     from textdifuse_ros.image.files import Pair, PairListing
@@ -44,6 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         f"and {INSTANCES} (COCO); created if missing, existing files of these names are overwritten.",
     )
     add_arguments(parser, LocalizerConfig)
+    add_arguments(parser, ImageConfig)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     :raises TextDifuseError: invalid text, configuration, folders or weights; nothing was written
     """
     config = from_arguments(LocalizerConfig, arguments)
+    max_pixels = from_arguments(ImageConfig, arguments).max_pixels
 
     from textdifuse_ros.image.files import find_pairs
     from textdifuse_ros.localize.coco import CocoDocument
@@ -61,10 +64,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     prompt = parse_prompt(arguments.text, "--text")
     if not prompt:
-        raise ConfigError("--text", "at least one phrase", repr(arguments.text))
+        raise ConfigError("--text", "at least one phrase", quote(arguments.text))
     listing = find_pairs(arguments.visible, arguments.infrared)
     folders, endings = (arguments.visible, arguments.infrared), (OVERLAY, LABELS)
     check_output(arguments.output, folders, listing, endings, regions_files(config))
+    warn_if_swapped(*folders, listing, max_pixels)
     localizer = make_localizer(config)
     try:
         if localizer.vocabulary is not None:
@@ -73,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         document = CocoDocument(
             prompt, {"description": prompt.text, "localizer": localizer.name, "version": __version__}
         )
-        failures = _locate_all(localizer, prompt, listing, arguments.output, document)
+        failures = _locate_all(localizer, prompt, listing, arguments.output, document, max_pixels)
     finally:
         localizer.close()
     _write(arguments.output / INSTANCES, document)
@@ -85,7 +89,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _locate_all(
-    localizer: Localizer, prompt: Prompt, listing: PairListing, output: Path, document: CocoDocument
+    localizer: Localizer,
+    prompt: Prompt,
+    listing: PairListing,
+    output: Path,
+    document: CocoDocument,
+    max_pixels: int,
 ) -> list[str]:
     """Process the pairs one by one; returns a line for each failure."""
     from tqdm import tqdm
@@ -93,25 +102,28 @@ def _locate_all(
     failures = []
     for pair in tqdm(listing.pairs, desc="locating", unit="pair", file=sys.stderr):
         try:
-            document.add(pair.visible.name, pair.infrared.name, _locate_one(localizer, prompt, pair, output))
+            objects = _locate_one(localizer, prompt, pair, output, max_pixels)
+            document.add(pair.visible.name, pair.infrared.name, objects)
         except TextDifuseError as error:
             failures.append(f"{pair.stem}: {error}")
     return failures
 
 
-def _locate_one(localizer: Localizer, prompt: Prompt, pair: Pair, output: Path) -> Localization:
+def _locate_one(localizer: Localizer, prompt: Prompt, pair: Pair, output: Path, max_pixels: int) -> Localization:
     from textdifuse_ros.checks import check_infrared, check_same_size, check_visible
-    from textdifuse_ros.image.files import read_infrared, read_visible, write_png
-    from textdifuse_ros.image.thermal import to_uint8
+    from textdifuse_ros.image.files import read_infrared_levels, read_visible, write_png
+    from textdifuse_ros.image.intake import AlignedPair
     from textdifuse_ros.localize.overlay import draw_overlay
 
-    visible, infrared = read_visible(pair.visible), read_infrared(pair.infrared)
+    infrared, valid = read_infrared_levels(pair.infrared, max_pixels=max_pixels)
+    aligned = AlignedPair.of(read_visible(pair.visible, max_pixels=max_pixels), infrared, valid)
+    assert aligned.visible is not None and aligned.infrared is not None
+    visible, infrared = aligned.visible, aligned.infrared
     check_visible(visible)
     check_infrared(infrared)
     check_same_size(visible, infrared)
     if visible.dtype == np.uint16:
         visible = (visible >> 8).astype(np.uint8)
-    infrared = to_uint8(infrared)
     objects = localizer.locate(visible, infrared, prompt)
     metadata = {
         "Software": f"textdifuse_ros {__version__}",

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from textdifuse_ros.checks import describe
-from textdifuse_ros.errors import EncodingError, FileError
+from textdifuse_ros.errors import EncodingError, FileError, quote
 from textdifuse_ros.image import png_text
 from textdifuse_ros.image.encodings import ENCODINGS, Bytes
 from textdifuse_ros.image.headers import MAX_PIXELS, bmp_header, check_pixels, jpeg_header, png_header
@@ -119,7 +119,7 @@ def _file_format(data: bytes) -> str | None:
 def _demosaic(image: np.ndarray, encoding: str) -> np.ndarray:
     layout = ENCODINGS.get(encoding)
     if layout is None:
-        raise EncodingError("the encoding of a compressed mosaic", "a supported one", repr(encoding))
+        raise EncodingError("the encoding of a compressed mosaic", "a supported one", quote(encoding))
     if min(image.shape) < layout.min_side or image.dtype != np.dtype(layout.dtype):
         bits = 8 * np.dtype(layout.dtype).itemsize
         expected = f"of {bits} bits and at least {layout.min_side} x {layout.min_side} pixels"

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from textdifuse_ros.checks import describe
-from textdifuse_ros.errors import EncodingError
+from textdifuse_ros.errors import EncodingError, quote
 from textdifuse_ros.image.thermal import to_uint8
 
 Bytes = Any  # any object with a contiguous buffer: bytes, bytearray, memoryview, array('B'), uint8 array
@@ -100,7 +100,7 @@ def decode_image(data: Bytes, height: int, width: int, step: int, encoding: str,
     """
     layout = ENCODINGS.get(encoding)
     if layout is None:
-        raise EncodingError("the encoding", f"one of {', '.join(sorted(ENCODINGS))}", repr(encoding))
+        raise EncodingError("the encoding", f"one of {', '.join(sorted(ENCODINGS))}", quote(encoding))
     _check_layout(layout, height, width, step, encoding)
     rows = height * 3 // 2 if layout.two_planes else height
     required, actual = step * rows, memoryview(data).nbytes
@@ -166,7 +166,7 @@ def encode_image(image: np.ndarray, encoding: str) -> tuple[memoryview, int]:
     """
     channels = {"rgb8": 3, "bgr8": 3, "mono8": 1, "mono16": 1}.get(encoding)
     if channels is None:
-        raise EncodingError("the encoding", "one of rgb8, bgr8, mono8, mono16", repr(encoding))
+        raise EncodingError("the encoding", "one of rgb8, bgr8, mono8, mono16", quote(encoding))
     expected = (3, 3) if channels == 3 else (2, None)
     dtype = np.dtype(np.uint16 if encoding == "mono16" else np.uint8)
     if image.dtype != dtype or (image.ndim, image.shape[2] if image.ndim == 3 else None) != expected:

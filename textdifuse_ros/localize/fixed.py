@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from textdifuse_ros.config.localizer import LocalizerConfig
-from textdifuse_ros.errors import ConfigError, FileError, ImageError
+from textdifuse_ros.errors import ConfigError, FileError, ImageError, quote
 from textdifuse_ros.image.files import SUFFIXES, read_infrared
 from textdifuse_ros.localize.base import Box, Instance, Localization, mask_box
 from textdifuse_ros.localize.instances import split_regions
 from textdifuse_ros.localize.prompt import Phrase, Prompt, bare_words, singulars
 
+MAX_BOXES = 1000
 WHITE = 255  # in a black-and-white mask: the first phrase
 
 
@@ -63,13 +64,13 @@ class FixedLocalizer:
                 lines = path.read_text(encoding="utf-8").splitlines()
             except (OSError, UnicodeDecodeError) as error:
                 raise FileError(str(path), "a readable text file", error) from error
-            return cls([_read_box(line, str(path)) for line in lines if line.strip()])
+            return cls(_read_boxes(lines, str(path)))
         if path.suffix.lower() in SUFFIXES:
             labels = read_infrared(path)
             if labels.dtype != np.uint8:
                 raise FileError(str(path), "an image of 8 bits, level k for phrase k", labels.dtype)
             return cls(labels=labels)
-        return cls([_read_box(piece, "regions") for piece in regions.split(";") if piece.strip()])
+        return cls(_read_boxes(regions.split(";"), "regions"))
 
     def locate(self, visible: np.ndarray, infrared: np.ndarray, prompt: Prompt) -> Localization:
         """See :meth:`.Localizer.locate`."""
@@ -125,6 +126,12 @@ def fill_box(box: Box, size: tuple[int, int]) -> np.ndarray:
     return mask
 
 
+def _read_boxes(lines: Sequence[str], where: str) -> list[NamedBox]:
+    if len(lines) > MAX_BOXES:
+        raise ConfigError(where, f"at most {MAX_BOXES} boxes", len(lines))
+    return [_read_box(line, where) for line in lines if line.strip()]
+
+
 def _read_box(line: str, where: str) -> NamedBox:
     *words, left, top, right, bottom = line.split() if len(line.split()) >= 4 else ["", *"abcd"]
     try:
@@ -132,5 +139,5 @@ def _read_box(line: str, where: str) -> NamedBox:
     except ValueError:
         box = (0.0, 0.0, 0.0, 0.0)
     if not (np.isfinite(box).all() and box[0] < box[2] and box[1] < box[3]):
-        raise ConfigError(f"a box in {where}", "'[phrase] left top right bottom' [pixels]", repr(line.strip()))
+        raise ConfigError(f"a box in {where}", "'[phrase] left top right bottom' [pixels]", quote(line.strip()))
     return NamedBox(bare_words(" ".join(words).lower()), box)

@@ -12,6 +12,8 @@ from typing import Any
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from textdifuse_ros.errors import shorten
+
 LATENCIES_KEPT = 1000
 WARNING_PERIOD = 5.0
 LOSS_REPORTS = 10
@@ -116,7 +118,7 @@ class ThrottledLog:
         :param reason: short name, the beginning of the line
         :param text: the rest of it
         """
-        now = time.monotonic()
+        now, text = time.monotonic(), shorten(text)
         with self._lock:
             self._latest[reason] = text
             last, withheld = self._logged.get(reason, (float("-inf"), 0))

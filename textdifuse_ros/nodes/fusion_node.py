@@ -30,7 +30,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from textdifuse_ros.config.nodes import FusionNodeConfig
-from textdifuse_ros.errors import CheckpointError, DeviceError, TextDifuseError
+from textdifuse_ros.errors import CheckpointError, DeviceError, TextDifuseError, shorten
 from textdifuse_ros.nodes.diagnostics import Arrivals, ThrottledLog, diagnostic_array
 from textdifuse_ros.nodes.health import ERROR, OK, WARN
 from textdifuse_ros.nodes.parameters import NodeParameters
@@ -147,7 +147,7 @@ class FusionNode(LifecycleNode):
             session.start()
             self._poll_timer = self.create_timer(POLL_PERIOD, session.subscriptions.poll, clock=self._steady)
         except Exception as error:
-            self._problem = f"cannot activate: {type(error).__name__}: {error}"
+            self._problem = f"cannot activate: {type(error).__name__}: {shorten(str(error))}"
             return TransitionCallbackReturn.ERROR
         self.get_logger().info(
             f"active: {session.subscriptions.topic(VISIBLE)} + {session.subscriptions.topic(INFRARED)} -> "
@@ -205,7 +205,7 @@ class FusionNode(LifecycleNode):
             cause = "parameter device: "
         else:
             cause = "" if isinstance(error, TextDifuseError) else f"{type(error).__name__}: "
-        self._problem = f"cannot {transition}: {cause}{error}"
+        self._problem = f"cannot {transition}: {cause}{shorten(str(error), 2000)}"
         self.get_logger().error(self._problem)
         return FAILURE
 

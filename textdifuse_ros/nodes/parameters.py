@@ -18,12 +18,10 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
 from textdifuse_ros.config.base import Parameter, from_mapping, parameters
-from textdifuse_ros.errors import ConfigError
+from textdifuse_ros.config.ros_files import is_own_of_ros
+from textdifuse_ros.errors import ConfigError, quote
 
 T = TypeVar("T")
-
-FOREIGN_PREFIXES = ("qos_overrides.",)
-"""Names that rclpy declares itself, after the node's construction."""
 
 
 class NodeParameters(Generic[T]):
@@ -88,11 +86,11 @@ class NodeParameters(Generic[T]):
         for name, item in given.items():
             if name in self._known:
                 values[name] = _plain(item.value)
-            elif not node.has_parameter(name) and not name.startswith(FOREIGN_PREFIXES):
-                near = difflib.get_close_matches(name, self._known, n=1)
+            elif not node.has_parameter(name) and not is_own_of_ros(name):
+                near = difflib.get_close_matches(name[:80], self._known, n=1)
                 remedy = f"did you mean {near[0]}?" if near else "docs/parameters.md lists them all"
                 what = f"a parameter of {node.get_name()}"
-                self._faults[name] = ConfigError(what, "a known name", repr(name), remedy)
+                self._faults[name] = ConfigError(what, "a known name", quote(name), remedy)
         return values
 
     def _declare(self, node: Node, item: Parameter, overrides: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from rclpy.utilities import remove_ros_args
 
-from textdifuse_ros.errors import ConfigError, FileError, TextDifuseError
+from textdifuse_ros.errors import ConfigError, FileError, TextDifuseError, quote
 
 
 class StopRequest:
@@ -76,14 +76,14 @@ def _run(name: str, usage: str | None, body: Callable[[Sequence[str] | None], in
     try:
         others = remove_ros_args(argv)[1:]
     except Exception as error:  # rcl has several types: an unreadable parameter file, a bad remapping
-        detail = str(error).replace("\n", " ")
+        detail = " ".join(str(error).split())
         print(f"{name}: {ConfigError('the ROS arguments', 'readable', detail)}", file=sys.stderr)
         return 2
     if others in (["-h"], ["--help"]):
         print((usage or "").strip())
         return 0
     if others:
-        print(f"{name}: arguments must be ROS arguments, got {others[0]!r}; see {name} --help", file=sys.stderr)
+        print(f"{name}: arguments must be ROS arguments, got {quote(others[0])}; see {name} --help", file=sys.stderr)
         return 2
     try:
         return body(argv)

@@ -12,6 +12,8 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
+from textdifuse_ros.errors import shorten
+
 if TYPE_CHECKING:
     from textdifuse_ros.nodes.fusion_node import FusionNode
 
@@ -61,7 +63,7 @@ class Services:
             try:
                 done.set_result((True, f"weights {self._node.reload_weights()}"))
             except Exception as error:
-                done.set_result((False, " ".join(str(error).split())))
+                done.set_result((False, shorten(" ".join(str(error).split()))))
             executor.wake()
 
         threading.Thread(target=load, name="reload", daemon=True).start()

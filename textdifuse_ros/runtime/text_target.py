@@ -13,7 +13,7 @@ import numpy as np
 
 from textdifuse_ros.config.localizer import LocalizerConfig, TrackingConfig
 from textdifuse_ros.config.nodes import FusionNodeConfig
-from textdifuse_ros.errors import CheckpointError, ConfigError, DeviceError, TextDifuseError
+from textdifuse_ros.errors import CheckpointError, ConfigError, DeviceError, TextDifuseError, quote, shorten
 from textdifuse_ros.fusion.emphasis import Emphasis
 from textdifuse_ros.image.thermal import to_uint8
 from textdifuse_ros.localize.base import Localization
@@ -212,10 +212,10 @@ class TextTarget:
         with self._lock:
             provenance = self._latest
         if provenance.error:
-            return f"no new masks of {provenance.text!r}: {provenance.error}"
+            return f"no new masks of {quote(provenance.text)}: {provenance.error}"
         if provenance.state == STALE:
             remedy = "raise mask_lifetime above the time between two images and the localizer's"
-            return f"the masks of {provenance.text!r} are stale; {remedy}"
+            return f"the masks of {quote(provenance.text)} are stale; {remedy}"
         return ""
 
     # ---- These methods require the lock.
@@ -323,5 +323,5 @@ def _part(kind: type[T], config: FusionNodeConfig) -> T:
 
 
 def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = shorten(" ".join(str(error).split()))
     return text if isinstance(error, TextDifuseError) else f"{type(error).__name__}: {text}"
