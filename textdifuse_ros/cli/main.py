@@ -15,10 +15,10 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from textdifuse_ros import __version__
-from textdifuse_ros.errors import TextDifuseError
+from textdifuse_ros.errors import TextDifuseError, shorten
 
 # The modules of the verbs, in the order in which --help lists them.
 VERBS = (
@@ -27,15 +27,43 @@ VERBS = (
 )  # fmt: skip
 
 
+_GIVEN = "_flags_given"
+
+
+class _StoreOnce(argparse._StoreAction):
+    """Stores the value of a flag, and refuses a second one, of which argparse would take the last silently."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        given: set[str] = vars(namespace).setdefault(_GIVEN, set())
+        if option_string and self.dest in given:
+            raise argparse.ArgumentError(None, f"{option_string} must be given once, got it twice")
+        given.add(self.dest)
+        super().__call__(parser, namespace, values, option_string)
+
+
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reports errors in one line, like the rest of the project."""
+    """An argument parser that reports errors in one line, like the rest of the project; a flag may be given once."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for name in (None, "store"):
+            self.register("action", name, _StoreOnce)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, see :meth:`argparse.ArgumentParser.parse_known_args`."""
+        found, others = super().parse_known_args(args, namespace)
+        if hasattr(found, _GIVEN):
+            delattr(found, _GIVEN)
+        return found, others
 
     def error(self, message: str) -> NoReturn:
         """Print the error on stderr and exit with status 2.
 
         :param message: the message of argparse
         """
-        self.exit(2, f"textdifuse: {message}; see {self.prog} --help\n")
+        self.exit(2, f"textdifuse: {shorten(message, 400)}; see {self.prog} --help\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -79,7 +107,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not error.filename:
             raise
         found = (error.strerror or str(error)).lower()
-        print(f"textdifuse: {error.filename} must be a path that can be read or written, got {found}", file=sys.stderr)
+        print(
+            f"textdifuse: {shorten(str(error.filename), 200)} must be a path that can be read or written, got {found}",
+            file=sys.stderr,
+        )
         return 2
 
 

@@ -168,6 +168,19 @@ def to_mapping(config: Any) -> dict[str, Any]:
     }
 
 
+class _Switch(argparse.BooleanOptionalAction):
+    """``--name`` or ``--no-name``; refuses both together, of which argparse would take the last silently."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        before = getattr(namespace, self.dest, None)
+        super().__call__(parser, namespace, values, option_string)
+        if before is not None and before != getattr(namespace, self.dest):
+            flags = " and ".join(self.option_strings)
+            raise argparse.ArgumentError(None, f"one of {flags} must be given, got both")
+
+
 def add_arguments(parser: argparse.ArgumentParser, kind: type, *, skip: tuple[str, ...] = ()) -> None:
     """Add a command-line flag for each parameter; flags that are not given stay absent from the namespace.
 
@@ -183,7 +196,7 @@ def add_arguments(parser: argparse.ArgumentParser, kind: type, *, skip: tuple[st
         flag = "--" + item.name.replace("_", "-")
         options: dict[str, Any] = {"dest": item.name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
         if item.type is bool:
-            options["action"] = argparse.BooleanOptionalAction
+            options["action"] = _Switch
         elif item.type is tuple:
             options.update(type=item.element, nargs="+")
         else:
