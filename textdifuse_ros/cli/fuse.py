@@ -7,13 +7,22 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from textdifuse_ros.cli.outputs import check_output, prepare_output, regions_files, unmatched
+from textdifuse_ros.cli.outputs import (
+    check_output,
+    output_of_one,
+    prepare_output,
+    regions_files,
+    unmatched,
+    warn_if_swapped,
+)
 from textdifuse_ros.config.base import FuserConfig, add_arguments, from_arguments
 from textdifuse_ros.config.localizer import LocalizerConfig
+from textdifuse_ros.config.sensors import ImageConfig
 from textdifuse_ros.errors import FileError, TextDifuseError
 
 if TYPE_CHECKING:
     from textdifuse_ros.image.files import Pair, PairListing
+    from textdifuse_ros.image.intake import AlignedPair
     from textdifuse_ros.runtime.engine import FusionRequest
     from textdifuse_ros.runtime.processor import PairProcessor
 
@@ -34,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         help="Folder for the fused images OUT/STEM.png, with STEM the visible file's name without suffix; created if "
-        "missing, existing files of these names are overwritten.",
+        "missing, existing files of these names are overwritten. For one pair also a file, OUT.png.",
     )
     add("--text", default="", metavar="T", help="Objects to emphasize, as in 'person, car:0.5'. Default: none.")
     add(
@@ -51,6 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_arguments(parser, FuserConfig)
     add_arguments(parser, LocalizerConfig)
+    add_arguments(parser, ImageConfig)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,13 +71,16 @@ def run(arguments: argparse.Namespace) -> int:
     """
     config = from_arguments(FuserConfig, arguments)
     localize = from_arguments(LocalizerConfig, arguments)
+    max_pixels = from_arguments(ImageConfig, arguments).max_pixels
 
     from textdifuse_ros.image.files import find_pairs
 
     listing = find_pairs(arguments.visible, arguments.infrared)
     endings = (FUSED, MASK) if arguments.save_mask else (FUSED,)
     folders = (arguments.visible, arguments.infrared)
-    check_output(arguments.output, folders, listing, endings, regions_files(localize))
+    output, listing = output_of_one(arguments.output, listing)
+    check_output(output, folders, listing, endings, regions_files(localize))
+    warn_if_swapped(*folders, listing, max_pixels)
     if arguments.save_mask:
         _check_masks(listing)
 
@@ -82,10 +95,10 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if target:
             fuser.require_modulation()
-        prepare_output(arguments.output)
+        prepare_output(output)
         processor = PairProcessor(DirectBackend(fuser), target)
         request = FusionRequest(config.steps, config.sampler, config.seed)
-        failures = _fuse_all(processor, request, listing, arguments.output, save_mask=arguments.save_mask)
+        failures = _fuse_all(processor, request, listing, output, max_pixels, save_mask=arguments.save_mask)
     finally:
         fuser.close()
         if target:
@@ -108,7 +121,13 @@ def _check_masks(listing: PairListing) -> None:
 
 
 def _fuse_all(
-    processor: PairProcessor, request: FusionRequest, listing: PairListing, output: Path, *, save_mask: bool
+    processor: PairProcessor,
+    request: FusionRequest,
+    listing: PairListing,
+    output: Path,
+    max_pixels: int,
+    *,
+    save_mask: bool,
 ) -> list[str]:
     """Fuse the pairs one by one; returns a line for each failure."""
     from tqdm import tqdm
@@ -116,20 +135,35 @@ def _fuse_all(
     failures = []
     for pair in tqdm(listing.pairs, desc="fusing", unit="pair", file=sys.stderr):
         try:
-            _fuse_one(processor, request, pair, output, save_mask=save_mask)
+            aligned = _read(pair, max_pixels)
+            _fuse_one(processor, request, aligned, pair, output, save_mask=save_mask)
         except TextDifuseError as error:
             failures.append(f"{pair.stem}: {error}")
     return failures
 
 
-def _fuse_one(processor: PairProcessor, request: FusionRequest, pair: Pair, output: Path, *, save_mask: bool) -> None:
+def _read(pair: Pair, max_pixels: int) -> AlignedPair:
+    from textdifuse_ros.image.files import read_infrared, read_visible
+    from textdifuse_ros.image.intake import AlignedPair
+
+    infrared = read_infrared(pair.infrared, max_pixels=max_pixels)
+    return AlignedPair(read_visible(pair.visible, max_pixels=max_pixels), infrared)
+
+
+def _fuse_one(
+    processor: PairProcessor,
+    request: FusionRequest,
+    aligned: AlignedPair,
+    pair: Pair,
+    output: Path,
+    *,
+    save_mask: bool,
+) -> None:
     import numpy as np
 
     from textdifuse_ros.fusion.result import png_texts
-    from textdifuse_ros.image.files import read_infrared, read_visible, write_png
-    from textdifuse_ros.image.intake import AlignedPair
+    from textdifuse_ros.image.files import write_png
 
-    aligned = AlignedPair(read_visible(pair.visible), read_infrared(pair.infrared))
     processed = processor.process(aligned, request)
     metadata = png_texts(processed.provenance, pair)
     write_png(output / f"{pair.stem}{FUSED}", processed.image, metadata)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +45,42 @@ def check_output(
             sources = (pair.visible, pair.infrared, *(path for path in others if path.exists()))
             if target.exists() and any(target.samefile(source) for source in sources):
                 raise FileError(what, "a folder where no input image is overwritten", target)
+
+
+def output_of_one(output: Path, listing: PairListing) -> tuple[Path, PairListing]:
+    """Let ``-o x.png`` name the fused image of a single pair.
+
+    :param output: folder, or file ending in ``.png``; an existing folder of any name is a folder
+    :param listing: the pairs
+    :returns: folder to write to, and the pairs with the stems to write
+    :raises FileError: a file is named for several pairs, or one of another format
+    """
+    from textdifuse_ros.image.files import SUFFIXES
+
+    if output.is_dir() or output.suffix.lower() not in SUFFIXES:
+        return output, listing
+    found = "a file" if output.exists() else "the name of an image file"
+    if len(listing) > 1:
+        raise FileError(f"the output {output}", "a folder", f"{found} for {len(listing)} pairs")
+    if output.suffix != ".png":
+        raise FileError(f"the output {output}", "a folder, or a file that ends in .png", found)
+    return output.parent, replace(listing, pairs=(replace(listing.pairs[0], stem=output.stem),))
+
+
+def warn_if_swapped(visible: Path, infrared: Path, listing: PairListing, max_pixels: int | None = None) -> None:
+    """Print a line to stderr if visible and infrared images seem to be exchanged.
+
+    :param visible: file or folder given as visible
+    :param infrared: file or folder given as infrared
+    :param listing: their pairs
+    :param max_pixels: largest accepted image [pixel]; None for the default
+    """
+    from textdifuse_ros.image.headers import MAX_PIXELS
+    from textdifuse_ros.image.swapped import swap_warning
+
+    line = swap_warning(visible, infrared, listing, max_pixels or MAX_PIXELS)
+    if line:
+        print(f"textdifuse: warning: {line}", file=sys.stderr)
 
 
 def regions_files(config: LocalizerConfig) -> tuple[Path, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textdifuse_ros.cli import train_ablate, train_localizer
+from textdifuse_ros.cli.outputs import warn_if_swapped
 from textdifuse_ros.config.base import add_arguments, parameters
 from textdifuse_ros.errors import ConfigError
 
@@ -99,6 +100,7 @@ def _pack(arguments: argparse.Namespace) -> int:
 
     from textdifuse_ros.data.pack import write_pack
     from textdifuse_ros.data.pairs import load_shuffled
+    from textdifuse_ros.image.files import find_pairs
     from textdifuse_ros.train.run_file import Images
 
     file = _run_file(arguments)
@@ -108,6 +110,8 @@ def _pack(arguments: argparse.Namespace) -> int:
     if output is None:
         raise ConfigError("the pack to write", "given by --output, or by pack in --config", "none")
     sources = images.sources()
+    for visible, infrared in images.pairs:
+        warn_if_swapped(visible, infrared, find_pairs(visible, infrared))
     count = write_pack(output, tqdm(load_shuffled(sources), total=len(sources), unit="image"))
     pairs = sum(source.infrared is not None for source in sources)
     print(f"packed {count} images, {pairs} of them pairs, into {output}")

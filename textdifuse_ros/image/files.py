@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,52 +23,81 @@ from textdifuse_ros.errors import FileError, ImageError
 from textdifuse_ros.image import png_text
 from textdifuse_ros.image.coded import decode_file
 from textdifuse_ros.image.encodings import to_infrared, to_visible
+from textdifuse_ros.image.headers import LIMIT_REMEDY, MAX_PIXEL_BYTES, MAX_PIXELS
 
+_MORE_BYTES = 1 << 26  # beyond the pixels, for metadata and the directory of many pages
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 
 
-def read_visible(path: str | Path) -> np.ndarray:
+def read_visible(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read a visible image; grey is repeated to three channels.
 
     :param path: file to read
+    :param max_pixels: largest accepted image [pixel]
     :returns: uint8 or uint16 [H, W, 3] RGB
     :raises FileError: missing, not an image, truncated, damaged, or not of 8 or 16 bits
     """
-    image = read_image(path)
+    image = read_image(path, max_pixels=max_pixels)
     if image.dtype.kind == "f":
         raise FileError(str(path), "an image of 8 or 16 bits", describe(image), "convert it to 16 bits")
     return to_visible(image)
 
 
-def read_infrared(path: str | Path) -> np.ndarray:
+def read_infrared(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read an infrared image; color is reduced to BT.601 luma.
 
     :param path: file to read
+    :param max_pixels: largest accepted image [pixel]
     :returns: uint8 or uint16 [H, W]; uint8 for a float TIFF, see :func:`.thermal.to_uint8`
     :raises FileError: missing, not an image, truncated, damaged, of an unsupported data type, or with NaN
     """
-    image = read_image(path)
+    image = read_image(path, max_pixels=max_pixels)
     try:
         return to_infrared(image)
     except ImageError as error:
         raise FileError(str(path), error.expected, error.actual, error.remedy) from error
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read an image with the values stored in the file.
 
     :param path: file to read
+    :param max_pixels: largest accepted image [pixel]
     :returns: uint8 or uint16 [H, W] or [H, W, 3] RGB, or float [H, W] or [H, W, C]
     :raises FileError: missing, not an image, truncated, damaged, or of an unsupported data type
     """
-    return decode_file(_read_bytes(path), str(path))
+    return decode_file(_read_bytes(path, max_pixels), str(path), max_pixels=max_pixels)
 
 
-def _read_bytes(path: str | Path) -> bytes:
+def _read_bytes(path: str | Path, max_pixels: int = MAX_PIXELS) -> bytes:
+    path = Path(path)
     try:
-        return Path(path).read_bytes()
+        check_regular(path)
+        size = path.stat().st_size
+        if size > MAX_PIXEL_BYTES * max_pixels + _MORE_BYTES:
+            expected = f"a file of at most {(MAX_PIXEL_BYTES * max_pixels + _MORE_BYTES) / 1e6:.4g} MB"
+            raise FileError(str(path), expected, f"{size / 1e6:.4g} MB", LIMIT_REMEDY)
+        return path.read_bytes()
     except OSError as error:
         raise FileError(str(path), "a readable image file", error.strerror or error) from error
+
+
+def check_regular(path: Path) -> None:
+    """Check that a path, or what a link leads to, is a regular file, since reading a pipe or device may never end.
+
+    :param path: path to check
+    :raises FileError: something else
+    :raises OSError: nothing is there
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kinds = (
+            (stat.S_ISDIR, "a directory"),
+            (stat.S_ISFIFO, "a named pipe"),
+            (stat.S_ISSOCK, "a socket"),
+            (lambda _: True, "a device"),
+        )
+        raise FileError(str(path), "a regular file", next(kind for test, kind in kinds if test(mode)))
 
 
 def write_png(path: str | Path, image: np.ndarray, metadata: Mapping[str, str] | None = None) -> None:
@@ -155,13 +186,14 @@ class PairListing:
 def find_pairs(visible: str | Path, infrared: str | Path) -> PairListing:
     """Pair two files, or the images of two folders by stem.
 
+    Stems are compared in Unicode's composed form (NFC): macOS writes names decomposed (NFD), other systems as typed.
     Two files form one pair regardless of their names; its stem is that of the visible file. In folders, files with a
     suffix in :data:`SUFFIXES` (any case) are images; subfolders and hidden files are skipped.
 
     :param visible: file or folder
     :param infrared: likewise
-    :raises FileError: a path is missing, one is a file and the other a folder, a folder has no images or two with the
-        same stem, or the folders have no stem in common
+    :raises FileError: a path is missing or neither file nor folder, one is a file and the other a folder, a folder has
+        no images or two with the same stem, or the folders have no stem in common
     """
     visible, infrared = Path(visible), Path(infrared)
     for path in (visible, infrared):
@@ -176,9 +208,11 @@ def find_pairs(visible: str | Path, infrared: str | Path) -> PairListing:
             "give two files or two folders",
         )
     if not visible.is_dir():
+        check_regular(visible)
+        check_regular(infrared)
         return PairListing((Pair(visible.stem, visible, infrared),))
     left, right = _images(visible), _images(infrared)
-    pairs = tuple(Pair(stem, left[stem], right[stem]) for stem in sorted(left.keys() & right.keys()))
+    pairs = tuple(Pair(left[stem].stem, left[stem], right[stem]) for stem in sorted(left.keys() & right.keys()))
     visible_only, infrared_only = sorted(left.keys() - right.keys()), sorted(right.keys() - left.keys())
     if not pairs:
         raise FileError(
@@ -190,22 +224,42 @@ def find_pairs(visible: str | Path, infrared: str | Path) -> PairListing:
 
 
 def _images(folder: Path) -> dict[str, Path]:
-    """Map the stems of a folder's image files to their paths."""
+    """Map the stems of a folder's image files, in NFC, to their paths."""
     found: dict[str, Path] = {}
     try:
-        files = sorted(path for path in folder.iterdir() if path.is_file())
+        # Pipes and devices are kept: reading them gives an error with their name.
+        files = sorted(path for path in folder.iterdir() if path.exists() and not path.is_dir())
     except OSError as error:
         raise FileError(str(folder), "a readable folder", error.strerror or error) from error
     for path in files:
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
             continue
-        if path.stem in found:
-            names = f"{found[path.stem].name} and {path.name}"
-            raise FileError(f"the folder {folder}", "one image for each name", names, "remove one of them")
-        found[path.stem] = path
+        stem = unicodedata.normalize("NFC", path.stem)
+        if stem in found:
+            names, remedy = f"{found[stem].name} and {path.name}", "remove one of them"
+            if found[stem].stem != path.stem:
+                names += f", the same name in two Unicode forms ({found[stem].name!a} and {path.name!a})"
+            raise FileError(f"the folder {folder}", "one image for each name", names, remedy)
+        found[stem] = path
     if not found:
         raise FileError(f"the folder {folder}", f"one with images ({', '.join(SUFFIXES)})", "no images")
     return found
+
+
+def find_image(folder: Path, stem: str) -> Path | None:
+    """Find an image by its stem, in whichever Unicode form the folder has it; PNG is preferred.
+
+    :param folder: folder to search
+    :param stem: name without suffix
+    :returns: None if there is none
+    """
+    suffixes = (".png", *SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))
+    for name in (stem, *(unicodedata.normalize(form, stem) for form in ("NFC", "NFD"))):
+        for suffix in suffixes:
+            path = folder / f"{name}{suffix}"
+            if path.is_file():
+                return path
+    return None
 
 
 def _some(stems: list[str], most: int = 5) -> str:

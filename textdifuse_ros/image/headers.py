@@ -14,6 +14,9 @@ from textdifuse_ros.errors import FileError
 
 MAX_PIXELS = round(MAX_MEGAPIXELS * 1e6)
 """Default of the largest image that is decoded [pixel]."""
+MAX_PIXEL_BYTES = 8
+"""Most bytes per pixel, stored and decoded: four channels of 16 bits, or a float of 64."""
+LIMIT_REMEDY = "if its source is trusted, raise max_megapixels of fuse, locate, bag or fusion_node"
 
 _PNG_COLORS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
 _JPEG_PROCESSES = {0: "baseline", 1: "extended", 2: "progressive", 3: "lossless"}
@@ -46,8 +49,7 @@ def check_pixels(width: int, height: int, max_pixels: int, what: str) -> None:
     """
     if width * height > max_pixels:
         found = f"{width} x {height} pixels ({width * height / 1e6:.4g} megapixels)"
-        remedy = "raise max_megapixels if you trust its source"
-        raise FileError(what, f"an image of at most {max_pixels / 1e6:.4g} megapixels", found, remedy)
+        raise FileError(what, f"an image of at most {max_pixels / 1e6:.4g} megapixels", found, LIMIT_REMEDY)
 
 
 def png_header(data: bytes) -> Header | None:

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from textdifuse_ros.errors import FileError
-from textdifuse_ros.image.headers import check_pixels
+from textdifuse_ros.image.headers import LIMIT_REMEDY, MAX_PIXEL_BYTES, check_pixels
 from textdifuse_ros.image.opencv import decode_with_opencv
 
 _MAX_EXTRA = 13  # channels beyond those of RGB
@@ -40,7 +40,6 @@ _MAX_PAGES = 16  # thumbnails before the image itself
 _MAX_ROW = 1 << 20  # bytes, OpenCV's widest image
 _SPARE = 1 << 26  # bytes by which a compressed strip may be longer than needed
 _PRIVATE = 32768  # tags from here on are not TIFF's own
-_MAX_PIXEL_BYTES = 8  # four channels of 16 bits
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
 _CHANNELS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3, _LAB: 3}
 _NONE, _FAX, _LZW, _JPEG, _DEFLATE, _PACKBITS, _LZMA = 1, (2, 3, 4), 5, 7, (8, 32946), 32773, 34925
@@ -147,10 +146,10 @@ def _check_memory(width: int, height: int, page: Any, max_pixels: int, what: str
     """Check the size of the image or of a tile, in pixels and in bytes."""
     check_pixels(width, height, max_pixels, what)
     size = width * height * page.samplesperpixel * page.bitspersample / 8
-    if size > _MAX_PIXEL_BYTES * max_pixels:
-        expected = f"an image of at most {_MAX_PIXEL_BYTES * max_pixels / 1e6:.4g} MB"
+    if size > MAX_PIXEL_BYTES * max_pixels:
+        expected = f"an image of at most {MAX_PIXEL_BYTES * max_pixels / 1e6:.4g} MB"
         found = f"{size / 1e6:.4g} MB ({width} x {height} pixels, {page.samplesperpixel} channels)"
-        raise FileError(what, expected, found, "raise max_megapixels if you trust its source")
+        raise FileError(what, expected, found, LIMIT_REMEDY)
 
 
 def _unsupported(page: Any) -> Iterator[str]:

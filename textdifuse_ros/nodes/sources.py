@@ -18,6 +18,7 @@ from textdifuse_ros.bags.metadata import is_recording
 from textdifuse_ros.bags.reader import BagReader
 from textdifuse_ros.errors import BagError, ConfigError, TextDifuseError
 from textdifuse_ros.image.files import find_pairs, read_infrared, read_visible
+from textdifuse_ros.image.swapped import swap_warning
 
 VISIBLE_IMAGE, INFRARED_IMAGE = "visible/image", "infrared/image"
 """Names of the published images, relative and hence remappable; compressed images have a suffix."""
@@ -95,7 +96,6 @@ class Source(Protocol):
         """Return the history depth of each latched name."""
         ...
 
-    def lap(self, number: int) -> Iterator[PlaybackEntry]:
     def origin(self) -> str:
         """Return a line that tells what is played."""
         ...
@@ -104,6 +104,7 @@ class Source(Protocol):
         """Return what is left out, and which counts differ from what was read so far, a line each."""
         ...
 
+    def lap(self, number: int) -> Iterator[PlaybackEntry]:
         """Yield all messages of a lap in order of time.
 
         :param number: number of the lap, from 0
@@ -157,9 +158,9 @@ class BagSource:
         else:
             names.update({topic: f"{camera}/camera_info" for camera, topic in calibrations.items()})
         listed = [item.strip() for item in others.split(",") if item.strip()]
-        for topic in known if others.strip() in ALL else listed:
         for topic in listed:
             self._bag.check_readable(topic)
+        for topic in known if others.strip() in ALL else listed:
             if topic not in known:
                 raise BagError(f"a topic of {path}", f"one of {', '.join(known)}", repr(topic))
             names.setdefault(topic, topic)
@@ -182,7 +183,6 @@ class BagSource:
         # The player has one publisher in place of several recorded ones (for example of /tf_static): depths are summed.
         return {self._names[topic]: depth for topic, depth in self._bag.latched().items() if topic in self._names}
 
-    def lap(self, number: int) -> Iterator[PlaybackEntry]:
     def origin(self) -> str:
         """Return a line that tells which recorded topics are the cameras'."""
         return topics_line(self._topics)
@@ -191,6 +191,7 @@ class BagSource:
         """Return what is left out, and which counts differ from what was read so far, a line each."""
         return self._bag.remarks()
 
+    def lap(self, number: int) -> Iterator[PlaybackEntry]:
         """Yield all messages once, with the recorded stamps whatever the ``number`` of the lap.
 
         :raises BagError: the recording is damaged
@@ -215,7 +216,8 @@ class BagSource:
 class FolderSource:
     """A folder with ``vis/`` and ``ir/``, images paired by name.
 
-    A pair that cannot be read is reported and left out. Stamps start at the time of opening and increase over the laps.
+    A pair that cannot be read is reported and left out; folders that seem to be exchanged are reported and played.
+    Stamps start at the time of opening and increase over the laps.
 
     :param path: the folder
     :param fps: rate of the pairs [Hz]
@@ -224,7 +226,10 @@ class FolderSource:
     """
 
     def __init__(self, path: Path, fps: float, report: Callable[[str], object]) -> None:
-        self._pairs = find_pairs(path / "vis", path / "ir").pairs
+        listing = find_pairs(path / "vis", path / "ir")
+        if line := swap_warning(path / "vis", path / "ir", listing):
+            report(line)
+        self._pairs = listing.pairs
         self._period_ns = round(1e9 / fps)
         self._report = report
         self._start_ns = time.time_ns()
@@ -242,11 +247,6 @@ class FolderSource:
         """Return nothing: images are not latched."""
         return {}
 
-    def lap(self, number: int) -> Iterator[PlaybackEntry]:
-        """Yield every pair of the lap ``number``, both images with the same stamp."""
-        for index, pair in enumerate(self._pairs):
-            offset = index * self._period_ns
-            stamp = self._start_ns + number * self.lap_ns + offset
     def origin(self) -> str:
         """Return a line with the number of pairs."""
         return f"{len(self._pairs)} pairs of a folder"
@@ -255,6 +255,11 @@ class FolderSource:
         """Return nothing: pairs that cannot be read are reported one by one."""
         return []
 
+    def lap(self, number: int) -> Iterator[PlaybackEntry]:
+        """Yield every pair of the lap ``number``, both images with the same stamp."""
+        for index, pair in enumerate(self._pairs):
+            offset = index * self._period_ns
+            stamp = self._start_ns + number * self.lap_ns + offset
             try:
                 images = {VISIBLE_IMAGE: read_visible(pair.visible), INFRARED_IMAGE: read_infrared(pair.infrared)}
             except TextDifuseError as error:
