@@ -40,7 +40,7 @@ def interrupted(folder: Path, module: str, command: list[str]) -> tuple[int, str
 @pytest.mark.parametrize("module", ["numpy", "torch"])
 def test_the_command_line_ends_quietly(module: str, tmp_path: Path) -> None:
     """NumPy is imported with the verbs, PyTorch by a verb at work."""
-    command = [sys.executable, "-m", "textdifuse_ros.cli.main", "info", "drive"]
+    command = [sys.executable, "-m", "textdifuse_ros.cli.main", "info"]
     assert interrupted(tmp_path, module, command) == (130, "textdifuse: interrupted\n")
 
 
@@ -50,8 +50,7 @@ def test_a_node_ends_quietly(node: str, tmp_path: Path) -> None:
     assert interrupted(tmp_path, "rclpy", command) == (0, "")
 
 
-def test_a_process_that_only_imports_the_package_keeps_its_own_handler(tmp_path: Path) -> None:
-    code = (
-        "import signal, textdifuse_ros.cli.main; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
-    )
+def test_a_process_that_only_imports_the_package_keeps_its_own_handler() -> None:
+    code = "import signal; import textdifuse_ros.cli.main; "
+    code += "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from textdifuse_ros.cli.main import build_parser, main
@@ -36,8 +38,8 @@ def test_each_parameter_file_counts() -> None:
 
 def test_a_value_of_any_length_is_refused_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["--steps", "9" * 100_000], ["--sampler", "x" * 100_000], ["--unknown" * 10_000]):
-        with pytest.raises(SystemExit):
-            main(["bag", "in", "out", *arguments])
-        assert len(capsys.readouterr().err) < 600
+        with contextlib.suppress(SystemExit):
+            assert main(["bag", "in", "out", *arguments]) == 2
+        assert 0 < len(capsys.readouterr().err) < 600
     assert main(["fuse", "a.png", "b.png", "-o", "out", "--model", "x" * 100_000]) == 2
     assert len(capsys.readouterr().err) < 600
