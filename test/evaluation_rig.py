@@ -12,7 +12,20 @@ from textdifuse_ros.cli.main import main
 from textdifuse_ros.evaluate.controls import CONTROLS
 from textdifuse_ros.image.files import read_infrared, read_visible, write_png
 
-CLEAN_KEYS = ["EN", "AG", "SD", "SCD", "VIF", "VIF_visible", "VIF_infrared", "VIF_min", "Qabf", "SSIM", "dE00"]
+CLEAN_KEYS = [
+    "EN",
+    "AG",
+    "SD",
+    "SCD",
+    "VIF",
+    "VIF_visible",
+    "VIF_infrared",
+    "VIF_min",
+    "Qabf",
+    "SSIM",
+    "SSIM_day",
+    "dE00",
+]
 
 
 def scene(number: int, height: int = 60, width: int = 80) -> tuple[np.ndarray, np.ndarray]:

@@ -179,10 +179,11 @@ class TestReport:
             assert (np.abs(sheet - color).max(1) < 60).any()
 
     def test_found_false_and_missed_boxes_have_their_colors(self) -> None:
-        image = np.zeros((96, 96, 3), np.uint8)
-        detected = {"person": Boxes(np.array([[10.0, 40, 30, 60], [60, 10, 80, 30]]), np.array([0.9, 0.8]))}
-        drawn = draw_boxes(image, detected, {"person": np.array([[10.0, 40, 30, 60], [60, 60, 90, 90]])}, ["person"])
-        for (x, y), color in (((20, 40), FOUND), ((70, 10), FALSE), ((75, 60), MISSED)):
+        image = np.zeros((300, 300, 3), np.uint8)
+        found, false, missed = [10.0, 40, 50, 60], [160.0, 50, 190, 90], [160.0, 160, 190, 190]
+        detected = {"person": Boxes(np.array([found, false]), np.array([0.9, 0.8]))}
+        drawn = draw_boxes(image, detected, {"person": np.array([found, missed])}, ["person"])
+        for (x, y), color in (((20, 59), FOUND), ((175, 89), FALSE), ((175, 189), MISSED)):
             assert np.abs(drawn[y, x].astype(int) - color).max() < 40
         assert not image.any()
 

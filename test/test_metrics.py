@@ -14,7 +14,7 @@ from textdifuse_ros.metrics.color import delta_e_2000
 from textdifuse_ros.metrics.detail import average_gradient, qabf
 from textdifuse_ros.metrics.images import to_grey
 from textdifuse_ros.metrics.information import entropy, standard_deviation
-from textdifuse_ros.metrics.similarity import psnr, scd, ssim, vif, vif_moments
+from textdifuse_ros.metrics.similarity import psnr, scd, ssim, ssim_day, vif, vif_moments
 from textdifuse_ros.metrics.table import CLEAN_METRICS, clean_metrics
 
 CONSTANT = np.full((48, 52), 37, np.uint8)
@@ -226,6 +226,27 @@ def test_ssim_agrees_with_scikit_image(grey: tuple[np.ndarray, ...]) -> None:
         assert ssim(fused, source) == pytest.approx(expected, abs=1e-9)
 
 
+def test_ssim_by_day_ignores_what_is_too_dark_or_too_bright() -> None:
+    """Changes far from the well exposed part change nothing; changes inside do."""
+    visible = np.full((60, 120), 20, np.uint8)
+    visible[:, 40:80] = 100 + 40 * (np.indices((60, 40)).sum(0) % 2)
+    visible[:, 80:] = 240
+    outside, inside = visible.copy(), visible.copy()
+    outside[:, :20] += 60
+    outside[:, 100:] -= 60
+    inside[20:40, 55:65] = 60
+    assert ssim_day(visible, visible) == pytest.approx(1)
+    assert ssim_day(outside, visible) == pytest.approx(1)
+    assert ssim(outside, visible) < 0.95
+    assert ssim_day(inside, visible) < 0.95
+
+
+def test_ssim_by_day_is_the_ssim_of_a_well_exposed_image(grey: tuple[np.ndarray, ...]) -> None:
+    fused, visible, _ = grey
+    visible = (60 + visible.astype(int) // 3).astype(np.uint8)
+    assert ssim_day(fused, visible) == pytest.approx(ssim(fused, visible))
+
+
 def test_psnr_of_a_difference_of_one_level() -> None:
     assert psnr(CONSTANT, CONSTANT + 1) == pytest.approx(20 * math.log10(255))
     assert psnr(CONSTANT + 1, CONSTANT) == pytest.approx(48.1308, abs=1e-4)
@@ -262,6 +283,7 @@ def test_the_table_agrees_with_the_single_metrics(pair: tuple[np.ndarray, np.nda
         "VIF_min": min(vif(f, a), vif(f, infrared)),
         "Qabf": qabf(f, a, infrared),
         "SSIM": (ssim(f, a) + ssim(f, infrared)) / 2,
+        "SSIM_day": ssim_day(f, a),
         "dE00": delta_e_2000(fused, visible),
     }
     values = clean_metrics(fused, visible, infrared)
@@ -279,9 +301,10 @@ def test_undefined_metrics_of_constant_images_are_nan_without_warnings() -> None
     def undefined(fused: np.ndarray, visible: np.ndarray, infrared: np.ndarray) -> set[str]:
         return {name for name, value in clean_metrics(fused, visible, infrared).items() if math.isnan(value)}
 
-    assert undefined(image, dark, to_grey(image)) == {"SCD", "VIF", "VIF_visible", "VIF_min"}
+    assert undefined(image, dark, to_grey(image)) == {"SCD", "VIF", "VIF_visible", "VIF_min", "SSIM_day"}
     assert undefined(image, image[::-1], CONSTANT) == {"SCD", "VIF", "VIF_infrared", "VIF_min"}
-    assert undefined(dark, dark, WHITE) == {"SCD", "VIF", "VIF_visible", "VIF_infrared", "VIF_min", "Qabf"}
+    nothing = {"SCD", "VIF", "VIF_visible", "VIF_infrared", "VIF_min", "Qabf", "SSIM_day"}
+    assert undefined(dark, dark, WHITE) == nothing
     assert undefined(dark, image, to_grey(image[::-1])) == set()
 
 

@@ -1,7 +1,7 @@
 """Tiny ONNX detectors: each cell of 8 x 8 pixels that is white is a person, blue a car, green a truck.
 
-A person's score rises from 0 at a mean of 127.5 to 1 at white, the other ones are differences of two channels: the padding
-and all darker grey levels score 0. The cells of strides 16 and 32 never find anything.
+A person's score rises from 0 at a mean of 127.5 to 1 at white, the other ones are differences of two channels: the
+padding and all darker grey levels score 0. The cells of strides 16 and 32 never find anything.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _color(rows: np.ndarray, bias: np.ndarray, channels: np.ndarray) -> None:
 def _cells() -> list[onnx.NodeProto]:
     return [
         helper.make_node("AveragePool", ["image"], ["mean"], kernel_shape=[8, 8], strides=[8, 8]),
-        helper.make_node("Conv", ["mean", "rows", "bias"], ["raw"]),
+        helper.make_node("Conv", ["mean", "rows", "bias"], ["raw"], kernel_shape=[1, 1]),
         helper.make_node("Relu", ["raw"], ["cells"]),
         helper.make_node("Reshape", ["cells", "shape"], ["near"]),
         helper.make_node("Concat", ["near", "far"], ["all"], axis=2),

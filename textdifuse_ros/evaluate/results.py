@@ -48,6 +48,7 @@ _METRICS = (
     Metric("VIF_min", "The smaller of the two terms, per image. A copy of one source gains nothing."),
     Metric("Qabf", "Edges transferred from either source (Xydeas and Petrovic), 0 to 1."),
     Metric("SSIM", "Structural similarity to the clean sources, mean of both, at most 1."),
+    Metric("SSIM_day", "Structural similarity to the clean visible image where that is well exposed, at most 1."),
     Metric(
         "PSNR_consistency",
         "PSNR of the fusion of the degraded pair against the same method's fusion of the clean one [dB]; equal "

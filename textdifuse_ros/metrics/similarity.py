@@ -15,6 +15,9 @@ VIF_MIN_SIZE = 41  # [pixel]; smaller images have no window at the fourth scale
 _TINY = 1e-10
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 SSIM_C1, SSIM_C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+WELL_EXPOSED = (40, 215)
+"""Levels of the smoothed visible luma at which the visible image is well exposed."""
+EXPOSURE_SIGMA = 3.0  # of the Gaussian that smooths it [pixel]
 
 
 def scd(fused: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
@@ -158,12 +161,50 @@ def ssim_from_moments(fused: LocalMoments, source: LocalMoments) -> float:
     :param fused: moments of the fused image
     :param source: moments of the source
     """
+    return float(np.mean(ssim_map(fused, source)))
+
+
+def ssim_map(fused: LocalMoments, source: LocalMoments) -> np.ndarray:
+    """Compute the similarity of every window, see :func:`ssim`.
+
+    :param fused: moments of the fused image
+    :param source: moments of the source
+    :returns: float64 [H - 10, W - 10], for the pixel in the middle of each window
+    """
     kernel = cv2.getGaussianKernel(SSIM_WINDOW, SSIM_SIGMA, cv2.CV_64F)
     means = fused.mean * source.mean
     covariance = _filter_valid(fused.values * source.values, kernel) - means
     brightness = fused.mean * fused.mean + source.mean * source.mean + SSIM_C1
     contrast = fused.variance + source.variance + SSIM_C2
-    return float(np.mean((2 * means + SSIM_C1) * (2 * covariance + SSIM_C2) / (brightness * contrast)))
+    return np.asarray((2 * means + SSIM_C1) * (2 * covariance + SSIM_C2) / (brightness * contrast))
+
+
+def ssim_day(fused: np.ndarray, visible: np.ndarray) -> float:
+    """SSIM with the visible image where that is well exposed: there a fused image should look like it.
+
+    The mean of :func:`ssim_map` over the windows around the pixels whose visible luma, smoothed by a Gaussian of
+    sigma 3, lies in 40 .. 215.
+
+    :param fused: uint8 or float64 [H, W] in 0 .. 255, at least 11 x 11
+    :param visible: uint8 or float64 [H, W] in 0 .. 255, the visible luma, of the same size
+    :returns: NaN if no pixel is well exposed
+    :raises ImageError: wrong type or shape, different shapes, or too small
+    """
+    check_same_shape("the fused image", fused, visible)
+    moments = ssim_moments(visible, "the visible image")
+    return ssim_day_from_map(ssim_map(ssim_moments(fused, "the fused image"), moments), moments)
+
+
+def ssim_day_from_map(similarity: np.ndarray, visible: LocalMoments) -> float:
+    """Compute :func:`ssim_day` from the similarity of every window.
+
+    :param similarity: float64 [H - 10, W - 10], from :func:`ssim_map`
+    :param visible: moments of the visible luma
+    """
+    border = SSIM_WINDOW // 2
+    smooth = cv2.GaussianBlur(visible.values, (0, 0), EXPOSURE_SIGMA)[border:-border, border:-border]
+    exposed = (smooth >= WELL_EXPOSED[0]) & (smooth <= WELL_EXPOSED[1])
+    return float(similarity[exposed].mean()) if exposed.any() else float("nan")
 
 
 def _filter_valid(values: np.ndarray, kernel: np.ndarray) -> np.ndarray:

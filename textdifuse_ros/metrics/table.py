@@ -10,10 +10,18 @@ from textdifuse_ros.metrics.color import delta_e_2000
 from textdifuse_ros.metrics.detail import average_gradient, qabf
 from textdifuse_ros.metrics.images import check_color, check_same_shape, to_grey
 from textdifuse_ros.metrics.information import entropy, standard_deviation
-from textdifuse_ros.metrics.similarity import scd, ssim_from_moments, ssim_moments, vif_from_moments, vif_moments
+from textdifuse_ros.metrics.similarity import (
+    scd,
+    ssim_day_from_map,
+    ssim_from_moments,
+    ssim_map,
+    ssim_moments,
+    vif_from_moments,
+    vif_moments,
+)
 
 CLEAN_METRICS = (
-    "EN", "AG", "SD", "SCD", "VIF", "VIF_visible", "VIF_infrared", "VIF_min", "Qabf", "SSIM", "dE00",
+    "EN", "AG", "SD", "SCD", "VIF", "VIF_visible", "VIF_infrared", "VIF_min", "Qabf", "SSIM", "SSIM_day", "dE00",
 )  # fmt: skip
 
 
@@ -21,8 +29,8 @@ def clean_metrics(fused_rgb: np.ndarray, visible_rgb: np.ndarray, infrared: np.n
     """Compute all metrics of a fused image against its clean sources, in the order of :data:`CLEAN_METRICS`.
 
     Source A is the luma of the visible image (:func:`.images.to_grey`), source B the infrared image. ``VIF`` is the sum
-    over both sources, ``VIF_min`` the smaller one, ``SSIM`` the mean over both; ``dE00`` compares with the visible
-    image. Higher is better, except for ``dE00``.
+    over both sources, ``VIF_min`` the smaller one, ``SSIM`` the mean over both; ``SSIM_day`` and ``dE00`` compare with
+    the visible image. Higher is better, except for ``dE00``.
 
     :param fused_rgb: uint8 [H, W, 3] RGB, the image as saved; H and W at least 41
     :param visible_rgb: uint8 [H, W, 3] RGB
@@ -39,7 +47,9 @@ def clean_metrics(fused_rgb: np.ndarray, visible_rgb: np.ndarray, infrared: np.n
     fused, visible = to_grey(fused_rgb), to_grey(visible_rgb)
     vif_fused, ssim_fused = vif_moments(fused, "the fused image"), ssim_moments(fused)
     vifs = [vif_from_moments(vif_fused, vif_moments(source)) for source in (visible, infrared)]
-    ssims = [ssim_from_moments(ssim_fused, ssim_moments(source)) for source in (visible, infrared)]
+    ssim_visible = ssim_moments(visible)
+    similarity = ssim_map(ssim_fused, ssim_visible)
+    ssims = [float(np.mean(similarity)), ssim_from_moments(ssim_fused, ssim_moments(infrared))]
     values = (
         entropy(fused),
         average_gradient(fused),
@@ -51,6 +61,7 @@ def clean_metrics(fused_rgb: np.ndarray, visible_rgb: np.ndarray, infrared: np.n
         float(np.minimum(vifs[0], vifs[1])),  # NaN where either is
         qabf(fused, visible, infrared),
         (ssims[0] + ssims[1]) / 2,
+        ssim_day_from_map(similarity, ssim_visible),
         delta_e_2000(fused_rgb, visible_rgb),
     )
     return dict(zip(CLEAN_METRICS, values, strict=True))
