@@ -252,6 +252,30 @@ def test_reload_weights_reads_the_file_again_while_images_come_out(start, tiny_c
     rig.fuse(*pair)
 
 
+def test_a_reload_of_weights_that_are_no_numbers_is_refused_and_the_good_ones_fuse_the_same_bytes(
+    start, tiny_checkpoint, tmp_path, pair
+):
+    from textdifuse_ros.checkpoint import load_checkpoint, save_checkpoint
+
+    path = tmp_path / "own.safetensors"
+    shutil.copy(tiny_checkpoint, path)
+    _, rig = start(f"model:={path}", *FAST, "video:=false")
+    rig.wait_until_active()
+    before = pixels(rig.fuse(*pair))
+    good = load_checkpoint(path)
+    name = next(iter(good.tensors))
+    for broken in (
+        {"tensors": {**good.tensors, name: good.tensors[name] * float("nan")}},
+        {"config": {**good.config, "luma_widths": [1024, 1024, 1024]}},
+    ):
+        parts = {"config": good.config, "tensors": good.tensors, **broken}
+        save_checkpoint(path, good.kind, parts["config"], parts["tensors"], good.provenance)
+        answer = rig.call(Trigger, "reload_weights", Trigger.Request())
+        assert not answer.success and "own.safetensors must be" in answer.message and len(answer.message) < 1000
+        np.testing.assert_array_equal(pixels(rig.fuse(*pair)), before)
+        assert rig.counters()["weights"] == good.sha256
+
+
 def test_the_live_doctor_tells_rates_and_the_offset_to_set(rigged, pair):
     visible, infrared = (image[:8, :8] for image in pair)
     assert rigged.call(Trigger, "reset", Trigger.Request()).success  # forgets the stamps of the tests before

@@ -15,12 +15,12 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from textdifuse_ros.errors import CheckpointError, ConfigError
+from textdifuse_ros.errors import CheckpointError, ConfigError, quote, shorten
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -118,42 +118,114 @@ def average_checkpoints(paths: Sequence[str | Path], shares: Sequence[float], ou
     save_checkpoint(output, last.kind, last.config, tensors, provenance)
 
 
-def load_checkpoint(path: str | Path, kind: str = "") -> Checkpoint:
+def load_checkpoint(
+    path: str | Path, kind: str = "", shapes: Callable[[dict[str, Any]], Mapping[str, Sequence[int]]] | None = None
+) -> Checkpoint:
     """Read and verify a checkpoint.
 
     :param path: file to read
     :param kind: required kind; empty accepts any
-    :raises CheckpointError: missing, damaged, not a checkpoint of this project, or of another kind or version
+    :param shapes: returns the shapes by name that the tensors of a configuration have, and takes little memory for it;
+        they are compared before any tensor is read. Its ConfigError refuses the configuration
+    :raises CheckpointError: missing, damaged, not a checkpoint of this project, or of another kind or version; the
+        tensors do not match the configuration; weights that are not finite in every precision of use
     """
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
-    if not path.is_file():
+    if not _is_file(path):
         raise CheckpointError(str(path), "a checkpoint file", "no such file")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, ValueError) as error:
+            config, provenance = _read_metadata(path, metadata, kind)
+            if shapes is not None:
+                found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (no mapping)
+                _check_shapes(path, found, shapes, config)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        digest = _digest(metadata, tensors)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(str(path), "a readable safetensors file", error, "copy it again") from error
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(str(path), f"a checkpoint of {FORMAT}", f"format {metadata.get('format')!r}")
-    if metadata.get("version") != str(VERSION):
-        raise CheckpointError(
-            str(path), f"of format version {VERSION}", metadata.get("version"), "use the release that wrote it"
-        )
-    if kind and metadata.get("kind") != kind:
-        raise CheckpointError(str(path), f"a checkpoint of kind {kind!r}", repr(metadata.get("kind")))
-    digest = _digest(metadata, tensors)
     if metadata.get("sha256") != digest:
         raise CheckpointError(
             str(path), f"undamaged (sha256 {metadata.get('sha256', '')[:12]}...)", f"{digest[:12]}...", "copy it again"
         )
-    try:
-        config, provenance = json.loads(metadata["config"]), json.loads(metadata["provenance"])
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(str(path), "a checkpoint with readable metadata", error, "copy it again") from error
+    check_finite(tensors, path)
     return Checkpoint(metadata["kind"], config, provenance, tensors, digest)
+
+
+def check_finite(tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Check that all weights are finite numbers, also in float32 and bfloat16.
+
+    :param tensors: tensors by name; those of integers are not checked
+    :param path: of their file, for the error
+    :raises CheckpointError: NaN, infinity, or too large for bfloat16; names the tensor
+    """
+    import torch
+
+    largest = torch.finfo(torch.bfloat16).max
+    for name, tensor in tensors.items():
+        if tensor.is_complex():
+            raise CheckpointError(str(path), "a checkpoint of real weights", f"complex numbers in {name}")
+        if tensor.is_floating_point():
+            bad = int((~(tensor.to(torch.float32).abs() <= largest)).sum())
+            if bad:
+                found = f"NaN, infinite or too large numbers in {name} ({bad} of {tensor.numel()})"
+                remedy = "the training that made it may have diverged; use an earlier checkpoint"
+                raise CheckpointError(str(path), "a checkpoint with finite weights", found, remedy)
+
+
+def _read_metadata(path: Path, metadata: Mapping[str, str], kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Check format, version and kind; return the configuration and the provenance."""
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(str(path), f"a checkpoint of {FORMAT}", f"format {quote(metadata.get('format'))}")
+    if metadata.get("version") != str(VERSION):
+        found = quote(metadata.get("version")).strip("'")
+        raise CheckpointError(str(path), f"of format version {VERSION}", found, "use the release that wrote it")
+    if kind and metadata.get("kind") != kind:
+        raise CheckpointError(str(path), f"a checkpoint of kind {kind!r}", quote(metadata.get("kind")))
+    if "kind" not in metadata:
+        raise CheckpointError(str(path), "a checkpoint of some kind", "one without")
+    return _read_json(path, metadata, "config"), _read_json(path, metadata, "provenance")
+
+
+def _read_json(path: Path, metadata: Mapping[str, str], name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(metadata[name])
+    except (KeyError, ValueError, RecursionError) as error:
+        found = f"{name}: {type(error).__name__} {shorten(str(error), 200)}"
+        raise CheckpointError(str(path), "a checkpoint with readable metadata", found, "copy it again") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{name} of {path}", "a mapping", f"{quote(value)} ({type(value).__name__})")
+    return value
+
+
+def _check_shapes(
+    path: Path,
+    found: Mapping[str, Sequence[int]],
+    shapes: Callable[[dict[str, Any]], Mapping[str, Sequence[int]]],
+    config: dict[str, Any],
+) -> None:
+    expected_text = "weights that fit their own configuration"
+    try:
+        expected = {name: list(shape) for name, shape in shapes(config).items()}
+    except ConfigError as error:
+        raise CheckpointError(str(path), expected_text, error) from error
+    problems = [f"Missing key {quote(name)}" for name in expected if name not in found]
+    problems += [f"Unexpected key {quote(name)}" for name in found if name not in expected]
+    for name, shape in expected.items():
+        if name in found and list(found[name]) != shape:
+            problems.append(f"size mismatch of {quote(name)}: {quote(list(found[name]))} instead of {shape}")
+    if problems:
+        more = f" and {len(problems) - 2} more" if len(problems) > 2 else ""
+        raise CheckpointError(str(path), expected_text, "; ".join(problems[:2]) + more)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def model_folders() -> list[Path]:
@@ -179,16 +251,16 @@ def find_checkpoint(name: str | Path) -> Path:
     """
     path = Path(name)
     if path.suffix == SUFFIX or path.parent != Path("."):
-        if path.is_file():
+        if _is_file(path):
             return path
-        raise CheckpointError(f"the model {str(name)!r}", "a checkpoint file", "no such file")
+        raise CheckpointError(f"the model {quote(str(name))}", "a checkpoint file", "no such file")
     candidates = [folder / f"{name}{SUFFIX}" for folder in model_folders()]
     for candidate in candidates:
-        if candidate.is_file():
+        if _is_file(candidate):
             return candidate
     searched = "nothing in " + ", ".join(str(candidate.parent) for candidate in candidates)
     raise CheckpointError(
-        f"the model {str(name)!r}",
+        f"the model {quote(str(name))}",
         "in a model folder",
         searched,
         "give a path or set TEXTDIFUSE_MODELS",

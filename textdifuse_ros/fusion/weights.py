@@ -11,13 +11,14 @@ import torch
 
 from textdifuse_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from textdifuse_ros.config.base import from_mapping, to_mapping
-from textdifuse_ros.errors import CheckpointError, ConfigError
+from textdifuse_ros.errors import CheckpointError, ConfigError, quote
+from textdifuse_ros.networks.blocks import shapes_of
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
 from textdifuse_ros.networks.widening import can_widen, widen
 
 KIND = "fusion"
 FAMILIES = {"drive": (DriveConfig, DriveNetworks)}
-OPTIONAL: dict[str, Any] = {"modulation_width": 0, "light_width": 0, "luma_fine": 0}
+OPTIONAL: dict[str, Any] = {"modulation_width": 0, "light_width": 0, "luma_fine": 0, "luma_prior": 0.0}
 """Sizes of optional parts, and their values where a checkpoint lacks them."""
 
 
@@ -27,18 +28,18 @@ def load_networks(path: str | Path) -> tuple[DriveNetworks, Checkpoint]:
     :param path: of the checkpoint
     :raises CheckpointError: unreadable, of another kind or family, or tensors that do not match
     """
-    checkpoint = load_checkpoint(path, KIND)
-    config = dict(checkpoint.config)
-    family = config.pop("family", None)
-    if family not in FAMILIES:
-        raise CheckpointError(str(path), f"of family {' or '.join(FAMILIES)}", repr(family))
-    config_class, networks_class = FAMILIES[family]
-    try:
-        networks = networks_class(from_mapping(config_class, config, str(path)))
-        networks.load_state_dict({name: t.to(torch.float32) for name, t in checkpoint.tensors.items()}, strict=True)
-    except (ConfigError, RuntimeError) as error:
-        reason = str(error).replace("\n", " ")
-        raise CheckpointError(str(path), "weights that fit their own configuration", reason) from error
+
+    def build(config: dict[str, Any]) -> DriveNetworks:
+        values = dict(config)
+        family = values.pop("family", None)
+        if not isinstance(family, str) or family not in FAMILIES:
+            raise CheckpointError(str(path), f"of family {' or '.join(FAMILIES)}", quote(family))
+        config_class, networks_class = FAMILIES[family]
+        return networks_class(from_mapping(config_class, values, str(path)))
+
+    checkpoint = load_checkpoint(path, KIND, lambda config: shapes_of(lambda: build(config)))
+    networks = build(checkpoint.config)
+    networks.load_state_dict({name: t.to(torch.float32) for name, t in checkpoint.tensors.items()}, strict=True)
     return networks, checkpoint
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from textdifuse_ros.checkpoint import find_checkpoint
+from textdifuse_ros.checkpoint import check_finite, find_checkpoint
 from textdifuse_ros.checks import describe
 from textdifuse_ros.config.localizer import LocalizerConfig
 from textdifuse_ros.errors import ImageError
@@ -85,7 +85,9 @@ class BuiltinLocalizer:
         self.vocabulary: Vocabulary | None = VOCABULARY
         self.score, self.min_area, self.pixels = score, min_area, pixels
         self._device = torch.device(device)
-        self._network = channels_last(fold_norms(network).to(self._device))
+        folded = fold_norms(network)
+        check_finite(folded.state_dict(), model)  # a variance may have been negative
+        self._network = channels_last(folded.to(self._device))
 
     @classmethod
     def from_config(cls, config: LocalizerConfig) -> BuiltinLocalizer:

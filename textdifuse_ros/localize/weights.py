@@ -10,7 +10,7 @@ import torch
 
 from textdifuse_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from textdifuse_ros.config.base import from_mapping, to_mapping
-from textdifuse_ros.errors import CheckpointError, ConfigError
+from textdifuse_ros.networks.blocks import shapes_of
 from textdifuse_ros.networks.localizer import LocalizerNetwork, LocalizerNetworkConfig
 
 KIND = "localizer"
@@ -22,14 +22,14 @@ def load_localizer(path: str | Path) -> tuple[LocalizerNetwork, Checkpoint]:
     :param path: of the checkpoint
     :raises CheckpointError: unreadable, of another kind, or tensors that do not match the configuration
     """
-    checkpoint = load_checkpoint(path, KIND)
-    try:
-        network = LocalizerNetwork(from_mapping(LocalizerNetworkConfig, checkpoint.config, str(path)))
-        tensors = {name: t.to(torch.float32) if t.is_floating_point() else t for name, t in checkpoint.tensors.items()}
-        network.load_state_dict(tensors, strict=True)
-    except (ConfigError, RuntimeError) as error:
-        reason = str(error).replace("\n", " ")
-        raise CheckpointError(str(path), "weights that fit their own configuration", reason) from error
+
+    def build(config: dict[str, Any]) -> LocalizerNetwork:
+        return LocalizerNetwork(from_mapping(LocalizerNetworkConfig, config, str(path)))
+
+    checkpoint = load_checkpoint(path, KIND, lambda config: shapes_of(lambda: build(config)))
+    network = build(checkpoint.config)
+    tensors = {name: t.to(torch.float32) if t.is_floating_point() else t for name, t in checkpoint.tensors.items()}
+    network.load_state_dict(tensors, strict=True)
     return network, checkpoint
 
 

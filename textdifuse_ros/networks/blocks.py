@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -29,6 +30,15 @@ def channels_last(module: _Module) -> _Module:
     :param module: converted in place
     """
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def shapes_of(build: Callable[[], nn.Module]) -> dict[str, tuple[int, ...]]:
+    """Compute the shapes of the tensors of a module, without memory for them.
+
+    :param build: creates the module
+    """
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in build().state_dict().items()}
 
 
 class ResidualBlock(nn.Module):
