@@ -143,11 +143,11 @@ def _fuse_all(
 
 
 def _read(pair: Pair, max_pixels: int) -> AlignedPair:
-    from textdifuse_ros.image.files import read_infrared, read_visible
+    from textdifuse_ros.image.files import read_infrared_levels, read_visible
     from textdifuse_ros.image.intake import AlignedPair
 
-    infrared = read_infrared(pair.infrared, max_pixels=max_pixels)
-    return AlignedPair(read_visible(pair.visible, max_pixels=max_pixels), infrared)
+    infrared, valid = read_infrared_levels(pair.infrared, max_pixels=max_pixels)
+    return AlignedPair.of(read_visible(pair.visible, max_pixels=max_pixels), infrared, valid)
 
 
 def _fuse_one(

@@ -24,6 +24,9 @@ from textdifuse_ros.image import png_text
 from textdifuse_ros.image.coded import decode_file
 from textdifuse_ros.image.encodings import to_infrared, to_visible
 from textdifuse_ros.image.headers import LIMIT_REMEDY, MAX_PIXEL_BYTES, MAX_PIXELS
+from textdifuse_ros.image.nodata import declared_nodata
+from textdifuse_ros.image.thermal import to_uint8
+from textdifuse_ros.image.validity import extend, find_valid
 
 _MORE_BYTES = 1 << 26  # beyond the pixels, for metadata and the directory of many pages
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
@@ -48,12 +51,34 @@ def read_infrared(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarr
 
     :param path: file to read
     :param max_pixels: largest accepted image [pixel]
-    :returns: uint8 or uint16 [H, W]; uint8 for a float TIFF, see :func:`.thermal.to_uint8`
-    :raises FileError: missing, not an image, truncated, damaged, of an unsupported data type, or with NaN
+    :returns: uint8 or uint16 [H, W]; uint8 for a float TIFF, see :func:`read_infrared_levels`
+    :raises FileError: missing, not an image, truncated, damaged, of an unsupported data type, or without any value
     """
     image = read_image(path, max_pixels=max_pixels)
+    return _to_levels(image, None, path)[0] if image.dtype.kind == "f" else to_infrared(image)
+
+
+def read_infrared_levels(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read an infrared image as 8 bits, and which of its pixels have a value (:mod:`.validity`).
+
+    :param path: file to read
+    :param max_pixels: largest accepted image [pixel]
+    :returns: uint8 [H, W], see :func:`.thermal.to_uint8`, pixels without a value filled from those beside them; and
+        bool [H, W], the pixels with a value, or None for all
+    :raises FileError: missing, not an image, truncated, damaged, of an unsupported data type, or without any value
+    """
+    data = _read_bytes(path, max_pixels)
+    image = decode_file(data, str(path), max_pixels=max_pixels)
+    return _to_levels(image, declared_nodata(data) if image.ndim == 2 else None, path)
+
+
+def _to_levels(image: np.ndarray, nodata: float | None, path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
     try:
-        return to_infrared(image)
+        if image.ndim == 3:  # color has no counts
+            return to_uint8(to_infrared(image)), None
+        valid = find_valid(image, nodata)
+        levels = to_uint8(image, valid=valid)
+        return (levels, None) if valid is None else (extend(levels, valid), valid)
     except ImageError as error:
         raise FileError(str(path), error.expected, error.actual, error.remedy) from error
 

@@ -9,7 +9,8 @@ of the span (a cut, or the offset after a flat-field correction), or time goes b
 the image is sky, a limit alone with every hot object. The uniform image of a closed shutter leaves the mapping
 unchanged.
 
-Noise is not stretched: the span is at least 25 standard deviations of the image's noise.
+Noise is not stretched: the span is at least 25 standard deviations of the image's noise. Pixels without a value
+(:mod:`.validity`) take no part in any of this.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from textdifuse_ros.checks import describe
 from textdifuse_ros.config.sensors import SensorConfig
 from textdifuse_ros.errors import ImageError
 from textdifuse_ros.image.thermal import check_finite, percentile_values, stretch
+from textdifuse_ros.image.validity import extend
 
 COUNTS = 65536
 CELSIUS = 273.15
@@ -32,8 +34,6 @@ UNIFORM_SPAN = 0.25
 """An image of pure noise with less than this share of the scene's span shows a closed shutter."""
 SHUTTER_NS = 2_000_000_000
 """Maximum time that a shutter stays closed [ns]; a uniform image that persists is the scene."""
-MAX_DEAD = 0.01
-"""Maximum share of dead pixels (NaN or infinite), which are replaced by the median of the others."""
 
 
 class ThermalGain:
@@ -54,20 +54,29 @@ class ThermalGain:
         self._limits = np.zeros(4)  # low, high, median, noise
         self._curve = np.zeros(0, np.float32)
 
-    def apply(self, image: np.ndarray, stamp_ns: int, what: str = "the infrared image") -> np.ndarray:
+    def apply(
+        self, image: np.ndarray, stamp_ns: int, what: str = "the infrared image", valid: np.ndarray | None = None
+    ) -> np.ndarray:
         """Map one image to 8 bits.
 
         :param image: uint8, uint16 or float [H, W]; uint8 is returned unchanged (its camera applies a gain itself)
         :param stamp_ns: stamp of the image [ns]; going back in time resets the mapping
         :param what: name of the image in error messages
-        :returns: uint8 [H, W]
-        :raises ImageError: wrong type or shape; more than 1 % of the pixels NaN or infinite
+        :param valid: bool [H, W], the pixels with a value, from :func:`.find_valid`; None for all
+        :returns: uint8 [H, W]; pixels without a value are filled from those beside them
+        :raises ImageError: wrong type or shape; a pixel NaN or infinite that is said to have a value
         """
         if image.ndim != 2 or not image.size or image.dtype.name not in ("uint8", "uint16", "float32", "float64"):
             raise ImageError(what, "uint8, uint16 or float [H, W]", describe(image))
-        if image.dtype == np.uint8:
-            return image
-        image = _fill_dead_pixels(image)
+        if valid is None:
+            return image if image.dtype == np.uint8 else self._mapped(image, None, stamp_ns, what)
+        if image.dtype != np.uint8:
+            # Any value will do: these pixels are filled below.
+            image = self._mapped(np.where(valid, image, image[valid][0]), valid, stamp_ns, what)
+        return extend(image, valid)
+
+    def _mapped(self, image: np.ndarray, valid: np.ndarray | None, stamp_ns: int, what: str) -> np.ndarray:
+        """Update the smoothed mapping by the valid pixels, and apply it."""
         check_finite(image, what)
         config = self.config
         if config.gain == "fixed":
@@ -77,13 +86,14 @@ class ThermalGain:
             self.reset()
         if config.gain == "plateau":
             image = self._as_counts(image)
-        current = self._image_limits(image)
+        values = image if valid is None else image[valid]
+        current = self._image_limits(values, estimate_noise(image, valid))
         weight = self._update_weight(current, stamp_ns, self._min_span(image))
         self._limits += weight * (current - self._limits)
         self._last_ns = stamp_ns
         min_span = self._min_span(image)
         if config.gain == "plateau":
-            curve = plateau_curve(image, current[0], current[1], config.gain_plateau, min_span)
+            curve = plateau_curve(values, current[0], current[1], config.gain_plateau, min_span)
             if weight >= 1 or not self._curve.size:
                 self._curve = curve
             else:
@@ -99,14 +109,14 @@ class ThermalGain:
         unit = 1.0 if image.dtype == np.uint16 else self.config.kelvin_per_count
         return max(self.config.gain_least_span * unit, NOISE_SPAN * float(self._limits[3]))
 
-    def _image_limits(self, image: np.ndarray) -> np.ndarray:
+    def _image_limits(self, values: np.ndarray, noise: float) -> np.ndarray:
         """Low limit, high limit, median and noise of one image, float64 [4]."""
         config = self.config
         shares = (0.0, 100.0) if config.gain == "minmax" else (config.gain_low_percentile, config.gain_high_percentile)
-        low, high, median = percentile_values(image, (*shares, 50.0))
+        low, high, median = percentile_values(values, (*shares, 50.0))
         if low == high:  # a small warm object in front of a uniform background
-            low, high = image.min(), image.max()
-        return np.array((low, high, median, estimate_noise(image)), np.float64)
+            low, high = values.min(), values.max()
+        return np.array((low, high, median, noise), np.float64)
 
     def _update_weight(self, current: np.ndarray, stamp_ns: int, min_span: float) -> float:
         """Weight of the current image in the smoothed mapping: 0 keeps the mapping, 1 resets it."""
@@ -154,7 +164,7 @@ def plateau_curve(image: np.ndarray, low: float, high: float, plateau: float, mi
     Vickers, "Plateau equalization algorithm for real-time display of high-quality infrared imagery", Optical
     Engineering 35(7), 1996.
 
-    :param image: uint16 [H, W]
+    :param image: uint16 [H, W] or [N]
     :param low: count at the lower percentile
     :param high: count at the upper percentile
     :param plateau: multiple of the uniform bin height
@@ -171,26 +181,21 @@ def plateau_curve(image: np.ndarray, low: float, high: float, plateau: float, mi
     return np.clip(0.5 + middle / max(total, limit * min_span), 0.0, 1.0).astype(np.float32)
 
 
-def estimate_noise(image: np.ndarray) -> float:
+def estimate_noise(image: np.ndarray, valid: np.ndarray | None = None) -> float:
     """Estimate the standard deviation of an image's noise from second differences along some of its rows.
 
     Their median is robust against edges (Immerkaer, "Fast noise variance estimation", CVIU 1996, uses the mean).
 
     :param image: uint16 or float [H, W]
-    :returns: in the image's unit; 0 for fewer than three columns
+    :param valid: bool [H, W], the pixels to use; None for all
+    :returns: in the image's unit; 0 without three neighboring columns
     """
-    rows = image[:: max(1, len(image) // 32)].astype(np.float32)
+    step = max(1, len(image) // 32)
+    rows = image[::step].astype(np.float32)
     if rows.shape[1] < 3:
         return 0.0
-    return float(np.median(np.abs(rows[:, :-2] - 2 * rows[:, 1:-1] + rows[:, 2:]))) / 0.6745 / math.sqrt(6)
-
-
-def _fill_dead_pixels(image: np.ndarray) -> np.ndarray:
-    """Replace NaN and infinite pixels by the median of the others, unless there are too many."""
-    if image.dtype.kind != "f":
-        return image
-    good = np.isfinite(image)
-    dead = image.size - int(np.count_nonzero(good))
-    if not 0 < dead <= MAX_DEAD * image.size:
-        return image
-    return np.where(good, image, np.median(image[good])).astype(image.dtype)
+    differences = np.abs(rows[:, :-2] - 2 * rows[:, 1:-1] + rows[:, 2:])
+    if valid is not None:
+        used = valid[::step]
+        differences = differences[used[:, :-2] & used[:, 1:-1] & used[:, 2:]]
+    return float(np.median(differences)) / 0.6745 / math.sqrt(6) if differences.size else 0.0

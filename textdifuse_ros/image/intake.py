@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from textdifuse_ros.checks import check_infrared, check_visible
+from textdifuse_ros.checks import check_infrared, check_same_size, check_visible
 from textdifuse_ros.config.sensors import NAMES, SensorConfig, check_sensors
 from textdifuse_ros.errors import CalibrationError, ImageError, InputError, TextDifuseError
 from textdifuse_ros.image.camera import Camera, camera_from_info, read_camera
@@ -21,18 +21,22 @@ from textdifuse_ros.image.coded import decode_compressed
 from textdifuse_ros.image.encodings import decode_image, to_visible
 from textdifuse_ros.image.gain import ThermalGain
 from textdifuse_ros.image.headers import MAX_PIXELS
+from textdifuse_ros.image.nodata import declared_nodata
 from textdifuse_ros.image.registration import compute_alignment, compute_rectification, require_calibration
 from textdifuse_ros.image.thermal import to_uint8
+from textdifuse_ros.image.validity import find_valid, stand_in
 from textdifuse_ros.sensors import INFRARED, SENSORS, VISIBLE, stamp_of
 
 BAD_VISIBLE = "bad_visible"
 """The visible message cannot be decoded."""
 BAD_INFRARED = "bad_infrared"
-"""The infrared message cannot be decoded, or has too many NaN or infinite pixels."""
+"""The infrared message cannot be decoded, or no pixel has a value."""
 SIZE_MISMATCH = "size_mismatch"
 """The images differ in size and are not registered, or do not match ``homography_sizes``."""
 NO_CALIBRATION = "no_calibration"
 """Rectification or registration needs a calibration that is missing or does not fit the images."""
+
+_FEATHER = SensorConfig().registration_feather
 
 
 class IntakeError(InputError):
@@ -56,11 +60,30 @@ class AlignedPair:
     """Aligned images of one moment; one of them is None if that sensor is missing.
 
     :ivar visible: uint8 or uint16 [H, W, 3] RGB
-    :ivar infrared: uint8 [H, W], of the visible image's size if both are present
+    :ivar infrared: uint8 [H, W], of the visible image's size if both are present; where it has no value the visible
+        image stands in
+    :ivar no_value: share of the infrared camera's pixels without a value, 0 .. 1
     """
 
     visible: np.ndarray | None
     infrared: np.ndarray | None
+    no_value: float = 0.0
+
+    @classmethod
+    def of(cls, visible: np.ndarray, infrared: np.ndarray, valid: np.ndarray | None) -> AlignedPair:
+        """Make a pair of images that are aligned as they are, such as those of files.
+
+        :param visible: uint8 or uint16 [H, W, 3] RGB
+        :param infrared: uint8 [H, W]
+        :param valid: bool [H, W], the pixels of the infrared image that have a value; None for all
+        :raises ImageError: wrong type, or the sizes differ
+        """
+        if valid is None:
+            return cls(visible, infrared)
+        check_visible(visible)
+        check_infrared(infrared)
+        check_same_size(visible, infrared)
+        return cls(visible, stand_in(infrared, valid, visible, _FEATHER), _share(valid))
 
 
 class SensorIntake:
@@ -146,7 +169,7 @@ class SensorIntake:
         if self._reset_pending:
             self._reset_pending = False
             self._gain.reset()
-        visible_image = infrared_image = None
+        visible_image = infrared_image = valid = None
         try:
             if visible is not None:
                 decoded = decode_message(visible, max_pixels=self._config.max_pixels)
@@ -157,20 +180,24 @@ class SensorIntake:
         try:
             if infrared is not None:
                 decoded = decode_message(infrared, max_pixels=self._config.max_pixels)
-                infrared_image = self._gain.apply(_grey(decoded), stamp_of(infrared.header))
+                grey = _grey(decoded)
+                valid = find_valid(grey, _nodata(infrared, decoded))
+                infrared_image = self._gain.apply(grey, stamp_of(infrared.header), valid=valid)
                 check_infrared(infrared_image)
                 if self._config.infrared_polarity == "black_hot":
                     infrared_image = 255 - infrared_image
         except Exception as error:
             raise IntakeError(BAD_INFRARED, error) from error
         try:
-            return self._align_images(visible_image, infrared_image)
+            return AlignedPair(*self._align_images(visible_image, infrared_image, valid), _share(valid))
         except ImageError as error:
             raise IntakeError(SIZE_MISMATCH, error) from error
         except Exception as error:  # CalibrationError, or an OpenCV error on an unusual calibration
             raise IntakeError(NO_CALIBRATION, error) from error
 
-    def _align_images(self, visible: np.ndarray | None, infrared: np.ndarray | None) -> AlignedPair:
+    def _align_images(
+        self, visible: np.ndarray | None, infrared: np.ndarray | None, valid: np.ndarray | None
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
         cameras: dict[str, Camera | None] = {VISIBLE: None, INFRARED: None}
         if self._config.rectify or (self._config.registration == "extrinsics" and visible is not None):
             for sensor, image in ((VISIBLE, visible), (INFRARED, infrared)):
@@ -185,7 +212,7 @@ class SensorIntake:
         if visible is not None and infrared is not None:
             sizes = [(image.shape[1], image.shape[0]) for image in (visible, infrared)]
             alignment = compute_alignment(self._config, sizes[0], sizes[1], cameras[VISIBLE], cameras[INFRARED])
-            return AlignedPair(*alignment.apply(visible, infrared))
+            return alignment.apply(visible, infrared, valid)
         if self._config.rectify:
             sensor = VISIBLE if visible is not None else INFRARED
             warp = compute_rectification(require_calibration(cameras[sensor], sensor))
@@ -193,7 +220,7 @@ class SensorIntake:
                 visible = warp.apply(visible)
             elif warp is not None and infrared is not None:
                 infrared = warp.apply(infrared)
-        return AlignedPair(visible, infrared)
+        return visible, infrared
 
 
 def decode_message(message: Any, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -214,6 +241,18 @@ def decode_message(message: Any, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 def _grey(decoded: np.ndarray) -> np.ndarray:
     """Reduce color, which has no counts, to 8-bit BT.601 luma; return counts and temperatures unchanged."""
     return decoded if decoded.ndim == 2 else cv2.cvtColor(to_uint8(decoded), cv2.COLOR_RGB2GRAY)
+
+
+def _nodata(message: Any, decoded: np.ndarray) -> float | None:
+    """The value that a compressed grey image declares as no data."""
+    if decoded.ndim != 2 or not hasattr(message, "format"):
+        return None
+    return declared_nodata(np.frombuffer(message.data, np.uint8).tobytes())
+
+
+def _share(valid: np.ndarray | None) -> float:
+    """Share of the pixels without a value, 0 .. 1."""
+    return 0.0 if valid is None else float(1 - valid.mean())
 
 
 def _scale_bits(visible: np.ndarray, bits: int) -> np.ndarray:

@@ -3,14 +3,12 @@
 The aligned pair has the frame of the visible camera, rectified if configured. Rectification and registration of the
 infrared image are combined in one mapping, so that it is interpolated only once.
 
-Outside the infrared camera's view the visible image's luma replaces the missing infrared, so that the fusion sees the
-visible image only. The border pixels of the infrared image are extended outwards and fade into that luma; otherwise
-the border would look like an edge of the scene.
+Outside the infrared camera's view, and where the infrared image has no value, the visible image stands in for it
+(:func:`.validity.stand_in`).
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,6 +18,7 @@ import numpy as np
 from textdifuse_ros.config.sensors import SensorConfig
 from textdifuse_ros.errors import CalibrationError, ImageError
 from textdifuse_ros.image.camera import Camera, pinhole_rays
+from textdifuse_ros.image.validity import stand_in
 from textdifuse_ros.sensors import INFRARED, VISIBLE
 
 Size = tuple[int, int]
@@ -44,25 +43,32 @@ class Warp:
 
     :ivar x: float32 [H, W], source column of each target pixel
     :ivar y: float32 [H, W], source row of each target pixel
-    :ivar weight: float32 [H, W], 1 inside the source's view, falling to 0 outside; None if the view covers the frame
+    :ivar covered: bool [H, W], the source's view; None if it covers the frame
     """
 
     x: np.ndarray
     y: np.ndarray
-    weight: np.ndarray | None
+    covered: np.ndarray | None
 
-    def apply(self, image: np.ndarray, outside: np.ndarray | None = None) -> np.ndarray:
-        """Map an image to the target frame.
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Map an image to the target frame; outside the source's view its border is replicated.
 
         :param image: uint8 or uint16 [h, w] or [h, w, 3]
-        :param outside: [H, W], same data type, shown outside the source's view; None replicates the border
         :returns: [H, W] or [H, W, 3], same data type
         """
-        warped = cv2.remap(image, self.x, self.y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        if self.weight is None or outside is None:
-            return warped
-        blended = self.weight * warped + (1 - self.weight) * outside
-        return np.rint(blended).astype(warped.dtype)
+        return cv2.remap(image, self.x, self.y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+
+    def apply_mask(self, valid: np.ndarray | None) -> np.ndarray | None:
+        """Map the pixels that have a value to the target frame.
+
+        :param valid: bool [h, w], or None for all
+        :returns: bool [H, W], False also outside the source's view; None if all have a value
+        """
+        if valid is None:
+            return self.covered
+        share = cv2.remap(valid.astype(np.float32), self.x, self.y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        whole = share > 0.99
+        return whole if self.covered is None else whole & self.covered
 
 
 @dataclass(frozen=True)
@@ -71,22 +77,29 @@ class Alignment:
 
     :ivar visible: mapping of the visible image; None leaves it unchanged
     :ivar infrared: mapping of the infrared image; None leaves it unchanged
+    :ivar feather: distance over which the visible image that stands in fades to its own level [pixel]
     """
 
     visible: Warp | None
     infrared: Warp | None
+    feather: int
 
-    def apply(self, visible: np.ndarray, infrared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Align a pair.
+    def apply(
+        self, visible: np.ndarray, infrared: np.ndarray, valid: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Align a pair; where the infrared image has no value, the visible one stands in.
 
         :param visible: uint8 or uint16 [H, W, 3] RGB
-        :param infrared: uint8 [h, w]
+        :param infrared: uint8 [h, w], with its pixels without a value filled
+        :param valid: bool [h, w], the infrared pixels with a value; None for all
         :returns: visible image of the same type and shape, infrared image uint8 [H, W]
         """
         if self.visible is not None:
             visible = self.visible.apply(visible)
         if self.infrared is not None:
-            infrared = self.infrared.apply(infrared, None if self.infrared.weight is None else _luma(visible))
+            infrared, valid = self.infrared.apply(infrared), self.infrared.apply_mask(valid)
+        if valid is not None:
+            infrared = stand_in(infrared, valid, visible, self.feather)
         return visible, infrared
 
 
@@ -136,9 +149,9 @@ def _compute_alignment(
         cameras = require_calibration(visible_camera, VISIBLE), require_calibration(infrared_camera, INFRARED)
         return _calibrated(config, visible, infrared, *cameras)
     if config.registration == "none":
-        return Alignment(None, None)
+        return Alignment(None, None, config.registration_feather)
     pixels = apply_homography(np.linalg.inv(_square(config.infrared_homography)), _grid(visible))
-    return Alignment(None, _warp(pixels, visible, infrared, config.registration_feather))
+    return Alignment(None, _warp(pixels, visible, infrared), config.registration_feather)
 
 
 def require_calibration(camera: Camera | None, sensor: str) -> Camera:
@@ -162,7 +175,7 @@ def compute_rectification(camera: Camera) -> Warp | None:
     :returns: None if rectification would leave the images unchanged
     """
     size = (camera.width, camera.height)
-    return None if camera.is_plain else _warp(camera.distort(_grid(size)), size, size, 0)
+    return None if camera.is_plain else _warp(camera.distort(_grid(size)), size, size)
 
 
 def _calibrated(
@@ -179,8 +192,8 @@ def _calibrated(
         if not infrared_camera.is_plain:
             pixels = infrared_camera.distort(pixels)
         elif config.registration == "none":
-            return Alignment(rectified, None)
-    return Alignment(rectified, _warp(pixels, visible, infrared, config.registration_feather))
+            return Alignment(rectified, None, config.registration_feather)
+    return Alignment(rectified, _warp(pixels, visible, infrared), config.registration_feather)
 
 
 def _by_extrinsics(config: SensorConfig, grid: np.ndarray, visible: Camera, infrared: Camera) -> np.ndarray:
@@ -218,7 +231,7 @@ def _grid(size: Size) -> np.ndarray:
     return np.column_stack((x.reshape(-1), y.reshape(-1))).astype(np.float64)
 
 
-def _warp(pixels: np.ndarray, frame: Size, source: Size, feather: int) -> Warp:
+def _warp(pixels: np.ndarray, frame: Size, source: Size) -> Warp:
     """Create the mapping from source ``pixels`` [H * W, 2], one for each pixel of the frame."""
     width, height = frame
     with np.errstate(invalid="ignore"):
@@ -226,18 +239,5 @@ def _warp(pixels: np.ndarray, frame: Size, source: Size, feather: int) -> Warp:
     if not covered.any():
         raise CalibrationError("the registration", "one with overlapping views", "no overlap", "calibrate again")
     pixels = np.nan_to_num(pixels, nan=-1.0).clip(-1e4, 3e4).astype(np.float32).reshape(height, width, 2)
-    weight = None if covered.all() else _feathered(covered, feather)
-    return Warp(np.ascontiguousarray(pixels[..., 0]), np.ascontiguousarray(pixels[..., 1]), weight)
-
-
-def _feathered(covered: np.ndarray, feather: int) -> np.ndarray:
-    """1 where covered, falling to 0 over ``feather`` pixels outside."""
-    distance = cv2.distanceTransform((~covered).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    share = np.clip(distance / (feather + 1), 0, 1)
-    return (0.5 + 0.5 * np.cos(math.pi * share)).astype(np.float32)
-
-
-def _luma(visible: np.ndarray) -> np.ndarray:
-    """BT.601 luma of uint8 or uint16 [H, W, 3] RGB, uint8 [H, W]."""
-    luma = cv2.cvtColor(visible, cv2.COLOR_RGB2GRAY)
-    return luma if luma.dtype == np.uint8 else ((luma.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    part = None if covered.all() else covered
+    return Warp(np.ascontiguousarray(pixels[..., 0]), np.ascontiguousarray(pixels[..., 1]), part)

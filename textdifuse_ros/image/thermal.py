@@ -17,7 +17,7 @@ HIGH_PERCENTILE = 99.5
 MID_GREY = 128
 
 
-def to_uint8(image: np.ndarray, what: str = "the image") -> np.ndarray:
+def to_uint8(image: np.ndarray, what: str = "the image", valid: np.ndarray | None = None) -> np.ndarray:
     """Convert an image to 8 bits.
 
     - uint8 [H, W] or [H, W, 3] is returned unchanged (no copy).
@@ -27,8 +27,10 @@ def to_uint8(image: np.ndarray, what: str = "the image") -> np.ndarray:
 
     :param image: image of one of these types
     :param what: name of the image in error messages
+    :param valid: bool [H, W], the pixels with a value, of which the limits are taken; the others become black. None for
+        all
     :returns: uint8, of the same shape
-    :raises ImageError: unsupported type or shape; NaN or infinite values
+    :raises ImageError: unsupported type or shape; NaN or infinite values that are said to be valid
     """
     grey, color = image.ndim == 2, image.ndim == 3 and image.shape[2] == 3
     if image.dtype == np.uint8 and (grey or color):
@@ -36,7 +38,10 @@ def to_uint8(image: np.ndarray, what: str = "the image") -> np.ndarray:
     if image.dtype == np.uint16 and color:
         return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if grey and image.size and image.dtype.name in ("uint16", "float32", "float64"):
-        return stretch(image, *stretch_limits(image, what))
+        if valid is None:
+            return stretch(image, *stretch_limits(image, what))
+        low, high = stretch_limits(image[valid], what)
+        return stretch(np.where(valid, image, np.array(low, image.dtype)), low, high)
     raise ImageError(what, "uint8 or uint16 [H, W, 3], or uint8, uint16 or float [H, W]", describe(image))
 
 
@@ -46,7 +51,7 @@ def stretch_limits(image: np.ndarray, what: str = "the image") -> tuple[float, f
     If these coincide (a small warm object in front of a uniform background), the minimum and maximum replace them so
     that the object stays visible. The limits are equal only for a constant image.
 
-    :param image: uint16 or float [H, W], not empty
+    :param image: uint16 or float [H, W] or [N], not empty
     :param what: name of the image in error messages
     :returns: low and high limit; percentiles by nearest rank
     :raises ImageError: NaN or infinite values
