@@ -7,8 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite("ros_helpers", "evaluation_rig")
+
+# The same examples in every run, and no deadline: durations say nothing on a busy machine. `--hypothesis-profile fuzz`
+# searches longer and at random, in the tests that do not set a number of examples.
+settings.register_profile("bounded", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fuzz", settings.get_profile("bounded"), max_examples=20_000, derandomize=False)
+settings.load_profile("bounded")
 
 TINY = {
     "luma_widths": (16, 16, 16),

@@ -51,7 +51,7 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _CONVERT = "convert it to 8 or 16 bits, grey or RGB"
 
 # tifffile logs what is wrong in a file, which is reported by an exception here.
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 class _ShortError(Exception):
@@ -123,13 +123,24 @@ def _read_page(data: bytes, what: str, remedy: str) -> Any:
         page = next((page for page in first if not (page.is_reduced or page.is_mask)), pages[0])
         sizes = (page.imagewidth, page.imagelength, page.samplesperpixel)
         tags = (page.compression, page.photometric, page.planarconfig, page.predictor, page.fillorder)
-        numbers = (*sizes, page.tilewidth, page.tilelength, page.rowsperstrip, *tags)
-        if not all(isinstance(value, int) and value >= 0 for value in numbers) or 0 in sizes:
+        layers = (page.imagedepth, page.tiledepth)
+        numbers = (*sizes, *layers, page.tilewidth, page.tilelength, page.rowsperstrip, *tags, *_places(page))
+        kinds = (page.bitspersample, page.sampleformat)  # a tuple if the channels differ
+        if (
+            not all(isinstance(value, int) and value >= 0 for value in numbers)
+            or not all(isinstance(value, (int, tuple)) for value in kinds)
+            or 0 in sizes
+        ):
             raise ValueError("tags of the wrong type")
         _check_entries(page, data)
         return page
     except Exception as error:
         raise FileError(what, "a readable TIFF image", "a damaged or truncated directory", remedy) from error
+
+
+def _places(page: Any) -> list[int]:
+    """Offsets of all strips or tiles, then their numbers of bytes."""
+    return [*np.atleast_1d(page.dataoffsets).tolist(), *np.atleast_1d(page.databytecounts).tolist()]
 
 
 def _check_entries(page: Any, data: bytes) -> None:
@@ -205,9 +216,10 @@ def _for_opencv(page: Any) -> bool:
 
 def _colors(page: Any) -> np.ndarray | None:
     """The palette, uint16 [colors, 3]; None if it is missing or too short."""
-    colors = page.tags.valueof(320)
-    size = 2**page.bitspersample
-    return None if colors is None or np.size(colors) != 3 * size else np.asarray(colors, np.uint16).reshape(3, size).T
+    colors, size = np.asarray(page.tags.valueof(320)), 2**page.bitspersample
+    if colors.dtype.kind not in "iu" or colors.size != 3 * size:
+        return None
+    return colors.astype(np.uint16).reshape(3, size).T
 
 
 def _segments(page: Any, data: bytes) -> Iterator[tuple[bytes, int, int, int, int, int]]:
