@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from textdifuse_ros.data import degradations as d
-from textdifuse_ros.data.conditions import CONDITIONS, degrade_pair
+from textdifuse_ros.data.conditions import CONDITIONS, SUITE, degrade_pair, saturated_part
 from textdifuse_ros.errors import ConfigError, ImageError
 
 
@@ -39,6 +39,8 @@ VISIBLE = {
     "motion_blur": lambda v, g: d.motion_blur(v, 9, 0.4),
     "haze": lambda v, g: d.haze(v, 1.5, 0.8, g),
     "rain_streaks": lambda v, g: d.rain_streaks(v, 0.01, 15, 1.4, g),
+    "smoke": lambda v, g: d.smoke(v, 3, 0.5, g),
+    "glare": lambda v, g: d.glare(v, np.array([[30, 20, 1]]), 0.05),
     "quantize": lambda v, g: d.quantize(v),
 }
 INFRARED = {
@@ -48,6 +50,8 @@ INFRARED = {
     "stripe_noise": lambda i, g: d.stripe_noise(i, 0.05, g),
     "low_contrast": lambda i, g: d.low_contrast(i, 0.3, 0.5),
     "haze": lambda i, g: d.haze(i, 1.5, 0.8, g),
+    "smoke": lambda i, g: d.smoke(i, 3, 0.5, g),
+    "glare": lambda i, g: d.glare(i, np.array([[30, 20, 1]]), 0.05),
 }
 
 
@@ -68,7 +72,9 @@ class TestEveryDegradation:
         assert after.min() >= 0 and after.max() <= 1
         assert np.array_equal(infrared, before) and not np.array_equal(after, before)
 
-    @pytest.mark.parametrize("name", ["gaussian_noise", "poisson_noise", "haze", "rain_streaks", "low_light field"])
+    @pytest.mark.parametrize(
+        "name", ["gaussian_noise", "poisson_noise", "haze", "rain_streaks", "smoke", "low_light field"]
+    )
     def test_depends_only_on_the_given_generator(self, name, visible) -> None:
         np.random.seed(1)
         first = VISIBLE[name](visible, rng(5))
@@ -118,6 +124,41 @@ class TestMeaning:
         assert haze[:10].mean() > haze[-10:].mean() + 0.1
         assert haze.max() < 0.8 ** (1 / 2.2)
 
+    def test_smoke_is_opaque_in_patches_and_clear_between_them(self) -> None:
+        """Of a black scene only the smoke itself is seen, of a white one what it covers."""
+        black, white = np.zeros((120, 160, 3), np.float32), np.ones((120, 160, 3), np.float32)
+        smoke, covered = d.smoke(black, 3.5, 0.5, rng()), d.smoke(white, 3.5, 0.5, rng())
+        contrast = (covered - smoke).mean(2)
+        assert (contrast > 0.99).mean() > 0.1 and (contrast < 0.1).mean() > 0.2
+        assert smoke.max() <= 0.5 ** (1 / 2.2) + 1e-6
+
+    @pytest.mark.parametrize("share", [0.02, 0.05, 0.10])
+    @pytest.mark.parametrize("size", [(64, 96), (240, 320)])
+    def test_glare_saturates_the_given_share_around_the_lamps(self, share, size) -> None:
+        grey = np.full((*size, 3), 0.3, np.float32)
+        lamps = np.array([[size[1] * 0.25, size[0] / 2, 1], [size[1] * 0.75, size[0] / 2, 0.5]])
+        bright = d.glare(grey, lamps, share)
+        white = bright.min(2) >= 250 / 255
+        assert white.mean() == pytest.approx(share, rel=0.1)
+        for x, y, _ in lamps:
+            assert white[int(y), int(x)]
+        left, right = np.hsplit(white, 2)
+        assert left.sum() > 2.5 * right.sum() > 0
+
+    def test_glare_has_bloom_and_a_veil(self) -> None:
+        grey = np.full((120, 160, 3), 0.3, np.float32)
+        bright = d.glare(grey, np.array([[80, 60, 1]]), 0.05)[..., 0]
+        row = bright[60, 80:]
+        assert (np.diff(row) <= 1e-6).all() and row[0] == 1
+        assert ((row > 0.5) & (row < 0.98)).sum() >= 3  # bloom
+        assert 0.3 < row[-1] < 0.5  # veil
+
+    def test_glare_of_colored_lamps_saturates_all_channels_and_tints_the_veil(self) -> None:
+        grey = np.full((120, 160, 3), 0.3, np.float32)
+        bright = d.glare(grey, np.array([[80, 60, 1]]), 0.05, (1, 0.93, 0.8))
+        assert (bright.min(2) >= 250 / 255).mean() == pytest.approx(0.05, rel=0.1)
+        assert bright[0, 0, 0] > bright[0, 0, 1] > bright[0, 0, 2] > 0.3
+
     def test_rain_only_brightens(self, visible) -> None:
         wet = d.rain_streaks(visible, 0.01, 15, np.pi / 2, rng())
         assert (wet >= visible - 1e-6).all() and (wet > visible + 0.05).mean() > 0.02
@@ -140,12 +181,13 @@ class TestSuite:
     def clean(self, visible, infrared) -> tuple[np.ndarray, np.ndarray]:
         return np.rint(visible * 255).astype(np.uint8), np.rint(infrared * 255).astype(np.uint8)
 
-    def test_consists_of_these_thirteen_conditions(self) -> None:
-        assert tuple(CONDITIONS) == (
+    def test_means_are_over_these_thirteen_conditions_and_two_stand_apart(self) -> None:
+        assert SUITE == (
             "low_light", "low_light_strong", "over_exposure", "color_cast", "gaussian_noise", "poisson_noise", "blur",
             "haze", "rain", "thermal_stripes", "thermal_low_contrast", "low_light_noise",
             "low_light_cast_noise_stripes",
         )  # fmt: skip
+        assert tuple(CONDITIONS) == (*SUITE, "glare", "smoke")
         assert all(condition.meaning.endswith(".") for condition in CONDITIONS.values())
 
     @pytest.mark.parametrize("name", CONDITIONS)
@@ -161,6 +203,27 @@ class TestSuite:
     def test_a_condition_is_reproducible(self, name, clean) -> None:
         first, again = degrade_pair(name, *clean, "0001"), degrade_pair(name, *clean, "0001")
         assert np.array_equal(first[0], again[0]) and np.array_equal(first[1], again[1])
+
+    @pytest.mark.parametrize("stem", [f"{n:04d}" for n in range(8)])
+    def test_glare_saturates_2_to_10_percent(self, clean, stem) -> None:
+        visible, _ = degrade_pair("glare", *clean, stem)
+        share = saturated_part(visible, clean[0]).mean()
+        assert 0.018 <= share <= 0.11
+
+    def test_glare_covers_what_the_infrared_shows(self, clean) -> None:
+        """The only warm objects lie on the left; most lamps are in front of them."""
+        infrared = np.full_like(clean[1], 40)
+        infrared[:, 8:24:6] = 230
+        left = []
+        for n in range(20):
+            part = saturated_part(degrade_pair("glare", clean[0], infrared, str(n))[0], clean[0])
+            left.append(part[:, :40].sum() / part.sum())
+        assert np.mean(left) > 0.7
+
+    def test_a_part_that_was_white_before_does_not_count_as_saturated(self) -> None:
+        clean = np.full((4, 4, 3), 255, np.uint8)
+        clean[0] = 100
+        assert saturated_part(np.full_like(clean, 252), clean).tolist() == [[True] * 4, *[[False] * 4] * 3]
 
     def test_noise_differs_between_images_and_between_conditions(self, clean) -> None:
         here, there = (degrade_pair("gaussian_noise", *clean, stem)[0].astype(int) for stem in ("0001", "0002"))

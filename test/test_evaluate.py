@@ -6,12 +6,13 @@ import csv
 import json
 import os
 
+import cv2
 import numpy as np
 import pytest
 from evaluation_rig import CLEAN_KEYS, save_row, scene
 
 from textdifuse_ros.cli.main import main
-from textdifuse_ros.data.conditions import CONDITIONS, degrade_pair
+from textdifuse_ros.data.conditions import CONDITIONS, SUITE, degrade_pair, saturated_part
 from textdifuse_ros.errors import FileError
 from textdifuse_ros.evaluate.controls import CONTROLS
 from textdifuse_ros.evaluate.preprocess import preprocess
@@ -140,6 +141,7 @@ class TestDegradedPanel:
     def test_all_conditions_are_measured_against_the_clean_sources(self, evaluate, tmp_path) -> None:
         content = evaluate("--panel", "degraded", "--limit", 1, "--csv", tmp_path / "t.csv")
         assert list(content["conditions"]) == list(CONDITIONS)
+        assert content["averaged"] == list(SUITE)
         keys = [*CLEAN_KEYS[:-1], "PSNR_consistency", "dE00"]
         for name in ("low_light", "thermal_stripes"):
             fused = CONTROLS["max"](*degrade_pair(name, *scene(0), "0"))
@@ -147,6 +149,30 @@ class TestDegradedPanel:
             figures = content["conditions"][name]["rows"]["max"]
             assert sorted(figures) == sorted(keys)
             assert figures["VIF_min"]["mean"] == pytest.approx(expected["VIF_min"], rel=1e-9)
+
+    def test_glare_and_smoke_stand_apart_from_the_means(self, evaluate, capfd) -> None:
+        content = evaluate(*self.CHOSEN, "--condition", "glare", "--condition", "smoke")
+        by_condition = content["conditions"]
+        assert list(by_condition) == ["low_light", "thermal_stripes", "glare", "smoke"]
+        figures = [by_condition[name]["rows"]["max"]["Qabf"]["mean"] for name in by_condition]
+        assert content["rows"]["max"]["Qabf"]["mean"] == pytest.approx(np.mean(figures[:2]), rel=1e-9)
+        assert "Not in the means over conditions: glare, smoke." in capfd.readouterr().out
+        content = evaluate("--panel", "degraded", "--condition", "smoke")
+        assert content["averaged"] == ["smoke"]
+        assert content["rows"] == content["conditions"]["smoke"]["rows"]
+
+    def test_under_glare_the_saturated_part_is_compared_with_the_infrared(self, evaluate) -> None:
+        rows = evaluate("--panel", "degraded", "--condition", "glare", "--condition", "smoke")["conditions"]
+        expected = []
+        for number in range(3):
+            visible, infrared = scene(number)
+            degraded = degrade_pair("glare", visible, infrared, str(number))
+            part = saturated_part(degraded[0], visible)
+            grey = cv2.cvtColor(CONTROLS["mean"](*degraded), cv2.COLOR_RGB2GRAY)
+            expected.append(np.corrcoef(grey[part], infrared[part])[0, 1])
+        assert rows["glare"]["rows"]["mean"]["corr_saturated"]["mean"] == pytest.approx(np.mean(expected))
+        assert rows["glare"]["rows"]["infrared"]["corr_saturated"]["mean"] > 0.99
+        assert "corr_saturated" not in rows["smoke"]["rows"]["mean"]
 
     def test_max_is_also_measured_with_preprocessing(self, evaluate) -> None:
         content = evaluate(*self.CHOSEN)

@@ -14,7 +14,7 @@ from textdifuse_ros.metrics.color import delta_e_2000
 from textdifuse_ros.metrics.detail import average_gradient, qabf
 from textdifuse_ros.metrics.images import to_grey
 from textdifuse_ros.metrics.information import entropy, standard_deviation
-from textdifuse_ros.metrics.similarity import psnr, scd, ssim, ssim_day, vif, vif_moments
+from textdifuse_ros.metrics.similarity import correlation_inside, psnr, scd, ssim, ssim_day, vif, vif_moments
 from textdifuse_ros.metrics.table import CLEAN_METRICS, clean_metrics
 
 CONSTANT = np.full((48, 52), 37, np.uint8)
@@ -224,6 +224,19 @@ def test_ssim_agrees_with_scikit_image(grey: tuple[np.ndarray, ...]) -> None:
             fused, source, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
         )
         assert ssim(fused, source) == pytest.approx(expected, abs=1e-9)
+
+
+def test_correlation_inside_a_mask_ignores_the_rest() -> None:
+    rng = np.random.default_rng(0)
+    source = rng.integers(0, 256, (20, 30)).astype(np.uint8)
+    mask = np.zeros((20, 30), bool)
+    mask[5:15, 5:20] = True
+    fused = np.where(mask, 255 - source // 2, 7).astype(np.uint8)
+    assert correlation_inside(fused, source, mask) == pytest.approx(-1, abs=1e-4)
+    noisy = source[::-1].copy()
+    assert correlation_inside(noisy, source, mask) == pytest.approx(np.corrcoef(noisy[mask], source[mask])[0, 1])
+    assert math.isnan(correlation_inside(fused, source, np.zeros_like(mask)))
+    assert math.isnan(correlation_inside(fused, source, ~mask))
 
 
 def test_ssim_by_day_ignores_what_is_too_dark_or_too_bright() -> None:

@@ -94,7 +94,7 @@ class TestReport:
             assert word in page.words, word
         # Visible, infrared, the method and three controls, whole and in detail, for two pairs.
         assert page.tags.count("img") == 2 * 2 * 6
-        assert page.tags.count("svg") == 11
+        assert page.tags.count("svg") == 12
         image = base64.b64decode(page.urls[0].split(",")[1])
         assert cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR).shape == (64, 96, 3)
 

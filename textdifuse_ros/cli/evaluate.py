@@ -264,5 +264,5 @@ def _bar(request: Request) -> Any:
 
 
 def _title(evaluation: Evaluation) -> str:
-    conditions = f", {len(evaluation.conditions)} conditions" if evaluation.conditions else ""
+    conditions = f", {len(evaluation.averaged)} conditions" if evaluation.conditions else ""
     return f"{evaluation.set_name}, panel {evaluation.panel}: {evaluation.pairs} pairs{conditions}"

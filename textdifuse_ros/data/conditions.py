@@ -1,9 +1,9 @@
-"""The degraded suite: thirteen fixed conditions under which fusion is evaluated.
+"""The degraded suite: fixed conditions under which fusion is evaluated.
 
 A condition has a name, a description and fixed parameters. Its random parts are drawn from a generator seeded by the
 names of the condition and the image, so that an image gets the same noise in every run, alone or among others.
 
-Each condition degrades one source only, except for the last one, so that a loss can be attributed to a source.
+Each condition degrades one source only, except for one, so that a loss can be attributed to a source.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from textdifuse_ros.checks import check_infrared, check_same_size, check_visible, describe
@@ -19,6 +20,7 @@ from textdifuse_ros.data import degradations as d
 from textdifuse_ros.errors import ConfigError, ImageError
 
 Degradation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+PairDegradation = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 SODIUM = (1.0, 0.72, 0.36)
 """Gains of red, green and blue under a sodium lamp, linear RGB."""
 
@@ -31,12 +33,15 @@ class Condition:
     :ivar meaning: description with the parameters
     :ivar visible: takes float32 [H, W, 3] in [0, 1] and a generator, returns the degraded image; None for no change
     :ivar infrared: likewise for [H, W]
+    :ivar before_objects: instead of ``visible``, degrades the visible image depending on the infrared one, float32
+        [H, W], which is given second
     """
 
     name: str
     meaning: str
     visible: Degradation | None = None
     infrared: Degradation | None = None
+    before_objects: PairDegradation | None = None
 
 
 _SUITE = (
@@ -107,8 +112,29 @@ _SUITE = (
         lambda i, rng: d.stripe_noise(i, 0.05, rng),
     ),
 )
-CONDITIONS: dict[str, Condition] = {condition.name: condition for condition in _SUITE}
+_FURTHER = (
+    Condition(
+        "glare",
+        "Headlights or a low sun in front of what the infrared shows: discs with bloom, 2 to 10 % of the visible image "
+        "saturated.",
+        before_objects=lambda v, i, rng: glare_before(v, i, rng),
+    ),
+    Condition(
+        "smoke",
+        "Smoke in the visible image, dense and in patches: optical depth 3.5, airlight 0.5.",
+        lambda v, rng: d.smoke(v, 3.5, 0.5, rng),
+    ),
+)
+CONDITIONS: dict[str, Condition] = {condition.name: condition for condition in (*_SUITE, *_FURTHER)}
 """All conditions by name, in the order of the tables."""
+
+SUITE = tuple(condition.name for condition in _SUITE)
+"""The thirteen conditions that means are taken over; the other ones came later and stand apart."""
+
+SATURATED = "glare"
+"""The condition that saturates a part of the visible image, see :func:`saturated_part`."""
+
+_WHITE = 250  # level from which a channel counts as saturated
 
 
 def degrade_pair(name: str, visible: np.ndarray, infrared: np.ndarray, stem: str) -> tuple[np.ndarray, np.ndarray]:
@@ -129,7 +155,62 @@ def degrade_pair(name: str, visible: np.ndarray, infrared: np.ndarray, stem: str
     check_same_size(visible, infrared)
     condition = CONDITIONS[name]
     rng = np.random.default_rng((zlib.crc32(name.encode()), zlib.crc32(stem.encode())))
-    return _apply(condition.visible, visible, rng), _apply(condition.infrared, infrared, rng)
+    degradation, pair_degradation = condition.visible, condition.before_objects
+    if pair_degradation is not None:
+        scene = infrared.astype(np.float32) / np.float32(255)
+
+        def degradation(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+            return pair_degradation(image, scene, rng)
+
+    return _apply(degradation, visible, rng), _apply(condition.infrared, infrared, rng)
+
+
+def saturated_part(degraded: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    """Find the part that a degradation saturates: white in the degraded image and not in the clean one.
+
+    :param degraded: uint8 [H, W, 3] RGB
+    :param clean: uint8 [H, W, 3] RGB
+    :returns: bool [H, W]
+    """
+    return np.asarray((degraded.min(2) >= _WHITE) & (clean.min(2) < _WHITE))
+
+
+def glare_before(visible: np.ndarray, infrared: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Add headlights or a low sun in front of objects, see :func:`.degradations.glare`.
+
+    :param visible: float32 [H, W, 3] in [0, 1], sRGB-coded
+    :param infrared: float32 [H, W] in [0, 1]; lamps are more likely where it has structure
+    :param rng: source of places, sizes and kind
+    :returns: the degraded visible image
+    """
+    width = infrared.shape[1]
+    share = rng.uniform(0.02, 0.10)
+    hidden = _structure(infrared) * (visible.max(2) < 0.9)  # nothing is hidden where the image is white already
+    if rng.random() < 0.5:
+        (x, y), *_ = _places(hidden, (0.1, 0.6), 1, rng)
+        return d.glare(visible, np.array([[x, y, 1]]), share, (1, 0.93, 0.8))
+    lamps = []
+    for x, y in _places(hidden, (0.3, 0.9), int(rng.integers(1, 4)), rng):
+        radius = rng.uniform(0.7, 1.3)
+        apart = rng.uniform(0.03, 0.06) * width * radius
+        lamps += [(x - apart, y, radius), (x + apart, y, radius)]
+    return d.glare(visible, np.array(lamps), share, (1, 1, 0.96))
+
+
+def _structure(infrared: np.ndarray) -> np.ndarray:
+    """Local contrast: the difference from the mean around, at a twentieth of the width."""
+    return np.abs(infrared - cv2.GaussianBlur(infrared, (0, 0), infrared.shape[1] / 20))
+
+
+def _places(
+    weights: np.ndarray, rows: tuple[float, float], count: int, rng: np.random.Generator
+) -> list[tuple[float, float]]:
+    """Draw places (x, y) in pixels between two shares of the height, likelier where ``weights`` [H, W] are high."""
+    height, width = weights.shape
+    top, bottom = (round(share * height) for share in rows)
+    cells = cv2.resize(weights[top:bottom], (32, 16), interpolation=cv2.INTER_AREA).astype(np.float64) ** 2 + 1e-6
+    drawn = rng.choice(cells.size, count, replace=False, p=(cells / cells.sum()).reshape(-1))
+    return [((n % 32 + 0.5) / 32 * width, top + (n // 32 + 0.5) / 16 * (bottom - top)) for n in drawn.tolist()]
 
 
 def _apply(degradation: Degradation | None, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

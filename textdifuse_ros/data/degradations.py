@@ -129,6 +129,74 @@ def haze(image: Image, strength: float, airlight: float, rng: np.random.Generato
     return from_linear(to_linear(image) * transmission + np.float32(airlight) * (1 - transmission))
 
 
+def smoke(image: Image, density: float, airlight: float, rng: np.random.Generator) -> Image:
+    """Add smoke by Koschmieder's law (see :func:`haze`), in patches: clear between them, opaque in their middle.
+
+    :param image: sRGB-coded, see the module
+    :param density: optical depth in the middle of a patch, 1 for thin smoke to 4 for an opaque wall
+    :param airlight: linear light of the smoke, 0.2 (black) to 0.9 (white)
+    :param rng: source of the patches
+    """
+    height, width = image.shape[:2]
+    fields = [smooth_field(height, width, cells, rng) / cells for cells in (3, 6, 12, 24)]
+    turbulence = np.sum(fields, axis=0, dtype=np.float32)
+    low, high = np.quantile(turbulence, (0.2, 0.7))
+    patches = np.clip((turbulence - np.float32(low)) / np.float32(max(high - low, 1e-6)), 0, 1)
+    light = np.float32(airlight) * (0.85 + 0.15 * smooth_field(height, width, 8, rng))
+    transmission = np.exp(-np.float32(density) * patches)
+    if image.ndim == 3:
+        transmission, light = transmission[..., None], light[..., None]
+    return from_linear(to_linear(image) * transmission + light * (1 - transmission))
+
+
+def glare(image: Image, lamps: np.ndarray, share: float, color: Sequence[float] = (1, 1, 1)) -> Image:
+    """Add lamps that shine into the camera: saturated discs, bloom around them, and a veil over the image.
+
+    :param image: sRGB-coded, see the module
+    :param lamps: float [N, 3], center (x, y) [pixels] and relative radius of each lamp
+    :param share: share of the pixels that the lamps saturate, in (0, 0.5); the radii are scaled until they do
+    :param color: light of the lamps by channel, the largest one 1; not used for an infrared image
+    """
+    tint = np.asarray(color, np.float32) if image.ndim == 3 else np.ones(1, np.float32)
+
+    def add(rows: slice, columns: slice, scale: float) -> Image:
+        part = to_linear(image[rows, columns])
+        y, x = np.mgrid[rows, columns].astype(np.float32)
+        field = _lamp_field(y, x, lamps, scale)
+        return part + (field[..., None] * tint).reshape(part.shape)
+
+    # The size is found on every fourth pixel of every fourth row.
+    coarse = slice(0, image.shape[0], 4), slice(0, image.shape[1], 4)
+    before = _is_white(to_linear(image[coarse]))
+    low, high = 0.0, float(max(image.shape[:2]))
+    for _ in range(16):
+        middle = (low + high) / 2
+        if np.mean(_is_white(add(*coarse, middle)) & ~before) < share:
+            low = middle
+        else:
+            high = middle
+    return from_linear(add(slice(0, image.shape[0]), slice(0, image.shape[1]), high))
+
+
+def _is_white(light: Image) -> np.ndarray:
+    """Where linear light is white in all channels, at 250 of 255 levels or above; bool [H, W]."""
+    return np.asarray((light >= (250 / 255) ** GAMMA).reshape(*light.shape[:2], -1).all(2))
+
+
+def _lamp_field(y: np.ndarray, x: np.ndarray, lamps: np.ndarray, scale: float) -> Image:
+    """Compute the linear light that lamps add at the pixels (x, y); white is 1.
+
+    A lamp of radius r adds 8 within r. Lens and air scatter some of it: bloom, which falls to 1 at about 2 r, and a
+    veil over the whole image.
+    """
+    field = np.zeros(x.shape, np.float32)
+    for center_x, center_y, relative in lamps.astype(np.float32):
+        distance = np.hypot(x - center_x, y - center_y) / max(relative * np.float32(scale), np.float32(1e-3))
+        bloom = 3 * np.exp(-np.square(np.maximum(distance - 1, 0)) / 0.9) + 0.25 / (1 + np.square(distance / 5))
+        field += np.where(distance <= 1, 8, bloom).astype(np.float32)
+    return field
+
+
 def rain_streaks(image: Image, amount: float, length: float, angle: float, rng: np.random.Generator) -> Image:
     """Add rain as bright motion-blurred streaks.
 

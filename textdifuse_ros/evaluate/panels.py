@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from textdifuse_ros.data.conditions import SATURATED, SUITE, saturated_part
 from textdifuse_ros.errors import ImageError
 from textdifuse_ros.evaluate.methods import CLEAN, InputPair, Row, check_results, fuse_into, save_inputs
 from textdifuse_ros.evaluate.pool import map_jobs
 from textdifuse_ros.evaluate.results import EQUAL_PSNR, Evaluation, Record, summarize
 from textdifuse_ros.evaluate.sets import PairSet, read_pair
 from textdifuse_ros.image.files import Pair
-from textdifuse_ros.metrics.similarity import VIF_MIN_SIZE, psnr
+from textdifuse_ros.metrics.images import to_grey
+from textdifuse_ros.metrics.similarity import VIF_MIN_SIZE, correlation_inside, psnr
 from textdifuse_ros.metrics.table import clean_metrics
 
 if TYPE_CHECKING:
@@ -74,14 +76,18 @@ def run_pairs(
         name: summarize([record for record in records if record.condition == name], plan.rows)
         for name in plan.conditions
     }
+    averaged = tuple(name for name in plan.conditions if name in SUITE) or plan.conditions
+    apart = [name for name in plan.conditions if name not in averaged]
     return Evaluation(
         "degraded" if plan.conditions else "clean",
         plan.pairs.name,
         len(plan.pairs.pairs),
         plan.rows,
         records,
-        summarize(records, plan.rows),
+        summarize([record for record in records if record.condition in ("", *averaged)], plan.rows),
         by_condition,
+        notes=(f"Not in the means over conditions: {', '.join(apart)}.",) if apart else (),
+        averaged=averaged,
     )
 
 
@@ -128,6 +134,9 @@ def measure_pair(job: PairJob) -> tuple[str, list[Record]]:
             fused = inputs.fused_image(row)
             values = clean_metrics(fused, visible, infrared)
             values["PSNR_consistency"] = min(psnr(fused, clean_fusion[row.name]), EQUAL_PSNR)
+            if condition == SATURATED:
+                part = saturated_part(inputs.pair[0], visible)
+                values["corr_saturated"] = correlation_inside(to_grey(fused), infrared, part)
             records.append(Record(condition, row.name, stem, values))
     return stem, records
 

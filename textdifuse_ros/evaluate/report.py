@@ -102,7 +102,7 @@ def _verdict(evaluation: Evaluation) -> str:
 
 
 def _main_table(evaluation: Evaluation) -> str:
-    over = " and all conditions" if evaluation.conditions else ""
+    over = f" and {len(evaluation.averaged)} conditions" if evaluation.conditions else ""
     lead = (
         f"{evaluation.figures}{over}; below it the bootstrap 95 % interval over images. The best row "
         "of each column is marked: blue for a method, yellow if a control reaches the same value. Arrows show which "
@@ -248,7 +248,8 @@ def _heat_tables(evaluation: Evaluation) -> str:
             ("", [f"<td>{escape(condition)}</td>", *_heat_cells(table, evaluation.rows, name)])
             for condition, table in evaluation.conditions.items()
         ]
-        lines.append(("first-control", ["<td><b>all</b></td>", *_heat_cells(evaluation.table, evaluation.rows, name)]))
+        mean = f"<td><b>mean of {len(evaluation.averaged)}</b></td>"
+        lines.append(("first-control", [mean, *_heat_cells(evaluation.table, evaluation.rows, name)]))
         parts.append(f"<h3>{escape(name)} {_arrow(name)}</h3>" + page.table(head, lines, "heat"))
     lead = (
         "One line per condition; darker blue is better within the line, and the best row is bold. VIF_min requires "

@@ -55,6 +55,7 @@ _METRICS = (
         "images count as 100. A method that ignores its input gains by it.",
         digits=2,
     ),
+    Metric("corr_saturated", "Correlation with the infrared where the condition glare saturates the visible image."),
     Metric("dE00", "Chroma error, CIEDE2000 against the clean visible image with its luma. Lower is better.", -1, 2),
     Metric("flicker", "Mean change [levels] from frame to frame along the scene's motion. Lower is better.", -1, 2),
     Metric("contrast", "Contrast of the objects [levels]: mean luma inside against a ring of 10 px around.", digits=2),
@@ -159,12 +160,13 @@ class Evaluation:
     :ivar pairs: number of pairs
     :ivar rows: the rows in order
     :ivar records: the metrics of every image
-    :ivar table: means over all images, in the degraded panel also over all conditions
+    :ivar table: means over all images, in the degraded panel also over :attr:`averaged`
     :ivar conditions: one table per condition of the degraded panel
     :ivar about: what was measured, for readers: names and values
     :ivar notes: sentences printed beside the tables
     :ivar parts: parts of the images by name
     :ivar paired: differences to other rows; None for those of :data:`REFERENCES`
+    :ivar averaged: names of the conditions that means are taken over
     """
 
     panel: str
@@ -178,6 +180,7 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     parts: dict[str, Part] = field(default_factory=dict)
     paired: Differences | None = None
+    averaged: tuple[str, ...] = ()
 
     @property
     def against(self) -> Differences:
@@ -185,7 +188,8 @@ class Evaluation:
         if self.paired is not None:
             return self.paired
         methods = [row.name for row in self.rows if not row.is_control]
-        return {other: {name: differences(self.records, name, other) for name in methods} for other in REFERENCES}
+        records = [record for record in self.records if not record.condition or record.condition in self.averaged]
+        return {other: {name: differences(records, name, other) for name in methods} for other in REFERENCES}
 
     @property
     def figures(self) -> str:

@@ -22,8 +22,8 @@ def to_json(evaluation: Evaluation) -> str:
 
     ``{"rows": {ROW: {METRIC: {"mean", "low", "high"}}}, "pairs": N, ...}``; ``"undefined"`` is the number of images
     for which a metric is undefined, if any. ``"against"`` contains the mean paired differences of the methods to other
-    rows. The degraded panel adds ``"conditions": {NAME: {"rows": ...}}``; its ``rows`` are over all conditions. Parts
-    of the images are in ``"parts": {NAME: {"pairs": N, "rows": ..., "against": ...}}``.
+    rows. The degraded panel adds ``"conditions": {NAME: {"rows": ...}}``; its ``rows`` are over those in
+    ``"averaged"``. Parts of the images are in ``"parts": {NAME: {"pairs": N, "rows": ..., "against": ...}}``.
     """
     content: dict[str, Any] = {
         "panel": evaluation.panel,
@@ -34,6 +34,7 @@ def to_json(evaluation: Evaluation) -> str:
     }
     content["against"] = _differences(evaluation.against)
     if evaluation.conditions:
+        content["averaged"] = list(evaluation.averaged)
         content["conditions"] = {name: _plain(table) for name, table in evaluation.conditions.items()}
     if evaluation.parts:
         content["parts"] = {
@@ -58,7 +59,7 @@ def to_csv(evaluation: Evaluation) -> str:
 
 def to_markdown(evaluation: Evaluation) -> str:
     """Format the summary table of an ``evaluation``, in the degraded panel also one table per condition."""
-    conditions = f", mean over {len(evaluation.conditions)} conditions" if evaluation.conditions else ""
+    conditions = f", mean over {len(evaluation.averaged)} conditions" if evaluation.conditions else ""
     title = f"# {evaluation.set_name}, panel {evaluation.panel}: {evaluation.pairs} pairs{conditions}"
     parts = [title, *(f"- {name}: {text}" for name, text in evaluation.about.items())]
     over = f"{evaluation.figures} [bootstrap 95 % interval over images]"

@@ -39,6 +39,21 @@ def scd(fused: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
     return _correlation(fused - b, a) + _correlation(fused - a, b)
 
 
+def correlation_inside(fused: np.ndarray, source: np.ndarray, mask: np.ndarray) -> float:
+    """Pearson correlation of a fused image with a source within a mask; -1 .. 1.
+
+    :param fused: uint8 or float64 [H, W] in 0 .. 255
+    :param source: likewise, of the same size
+    :param mask: bool [H, W]
+    :returns: NaN if the mask is empty, or an image is constant within it
+    :raises ImageError: wrong type or shape, or different shapes
+    """
+    fused, source = grey_values("the fused image", fused), grey_values("the source", source)
+    check_same_shape("the fused image", fused, source)
+    check_same_shape("the mask", mask, source)
+    return _correlation(fused[mask], source[mask]) if mask.any() else float("nan")
+
+
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:
     """Pearson correlation of two images; NaN if one is constant."""
     if np.ptp(x) == 0 or np.ptp(y) == 0:
