@@ -71,9 +71,11 @@ def decode_file(data: bytes, what: str, remedy: str = "copy it again", *, max_pi
     elif not ends or header is None or len(data) < header.least_bytes:
         raise FileError(what, f"a whole {kind} file", f"a file truncated after {len(data)} bytes", remedy)
     image = decode_with_opencv(data)
-    stored = f"{kind}, {header.kind}" if header else kind
+    stored = f"{kind}, {header.width} x {header.height} pixels, {header.kind}" if header else kind
+    if image is None and header is not None and not header.supported:
+        raise FileError(what, "an image of a supported kind", stored, "save it as PNG of 8 or 16 bits")
     if image is None:
-        raise FileError(what, "an image that can be decoded", f"{stored}: damaged, or not supported", "save it as PNG")
+        raise FileError(what, f"a readable {kind} image", f"damaged data ({stored})", remedy)
     channels = image.shape[2] if image.ndim == 3 else 1
     if image.dtype.name not in ("uint8", "uint16") or channels not in (1, 3, 4):
         raise FileError(what, "an image of 8 or 16 bits with 1, 3 or 4 channels", f"{stored}, {describe(image)}")

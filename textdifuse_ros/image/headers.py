@@ -14,6 +14,8 @@ from textdifuse_ros.errors import FileError
 
 MAX_PIXELS = round(MAX_MEGAPIXELS * 1e6)
 """Default of the largest image that is decoded [pixel]."""
+MAX_SIDE = 1 << 20
+"""OpenCV's widest and highest image [pixel]."""
 MAX_PIXEL_BYTES = 8
 """Most bytes per pixel, stored and decoded: four channels of 16 bits, or a float of 64."""
 LIMIT_REMEDY = "if its source is trusted, raise max_megapixels of fuse, locate, bag or fusion_node"
@@ -29,12 +31,14 @@ class Header:
     :ivar width: [pixel]
     :ivar height: [pixel]
     :ivar kind: what is stored, such as "12 bits, 3 channels, progressive", for error messages
+    :ivar supported: whether OpenCV decodes what is stored, as far as the header tells
     :ivar least_bytes: size of the smallest complete file, as far as the header tells
     """
 
     width: int
     height: int
     kind: str
+    supported: bool = True
     least_bytes: int = 0
 
 
@@ -61,7 +65,8 @@ def png_header(data: bytes) -> Header | None:
     if len(data) < 33 or data[12:16] != b"IHDR" or zlib.crc32(data[12:29]) != int.from_bytes(data[29:33], "big"):
         return None
     width, height, bits, color = struct.unpack_from(">IIBB", data, 16)
-    return Header(width, height, f"{bits} bits, {_PNG_COLORS.get(color, f'color type {color}')}")
+    kind = f"{bits} bits, {_PNG_COLORS.get(color, f'color type {color}')}"
+    return Header(width, height, kind, color in _PNG_COLORS and max(width, height) <= MAX_SIDE)
 
 
 def bmp_header(data: bytes) -> Header | None:
@@ -80,7 +85,8 @@ def bmp_header(data: bytes) -> Header | None:
         width, height, _, bits, compression = struct.unpack_from("<iiHHI", data, 18)
     width, height = abs(width), abs(height)  # height < 0: rows from the top
     rows = height * ((width * bits + 31) // 32 * 4) if compression in (0, 3, 6) else 0
-    return Header(width, height, f"{bits} bits, compression {compression}", start + rows)
+    supported = bits in (1, 4, 8, 16, 24, 32) and compression in (0, 1, 2, 3) and max(width, height) <= MAX_SIDE
+    return Header(width, height, f"{bits} bits, compression {compression}", supported, start + rows)
 
 
 def jpeg_header(data: bytes) -> tuple[Header | None, bool]:
@@ -97,7 +103,8 @@ def jpeg_header(data: bytes) -> tuple[Header | None, bool]:
             return header, data.find(b"\xff\xd9", at) >= 0
         if 0xC0 <= mark <= 0xCF and mark not in (0xC4, 0xC8, 0xCC) and at + 10 <= len(data):
             bits, height, width, channels = struct.unpack_from(">BHHB", data, at + 4)
-            process = _JPEG_PROCESSES.get(mark & 3, "") if mark < 0xC4 else f"process {mark - 0xC0}"
-            header = Header(width, height, f"{bits} bits, {channels} channels, {process}")
+            process = _JPEG_PROCESSES.get(mark - 0xC0, f"process {mark - 0xC0}")
+            supported = bits == 8 and channels in (1, 3, 4) and mark <= 0xC2
+            header = Header(width, height, f"{bits} bits, {channels} channels, {process}", supported)
         at += 1 if mark == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return header, False

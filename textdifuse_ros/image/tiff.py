@@ -32,12 +32,11 @@ from typing import Any
 import numpy as np
 
 from textdifuse_ros.errors import FileError
-from textdifuse_ros.image.headers import LIMIT_REMEDY, MAX_PIXEL_BYTES, check_pixels
+from textdifuse_ros.image.headers import LIMIT_REMEDY, MAX_PIXEL_BYTES, MAX_SIDE, check_pixels
 from textdifuse_ros.image.opencv import decode_with_opencv
 
 _MAX_EXTRA = 13  # channels beyond those of RGB
 _MAX_PAGES = 16  # thumbnails before the image itself
-_MAX_ROW = 1 << 20  # bytes, OpenCV's widest image
 _SPARE = 1 << 26  # bytes by which a compressed strip may be longer than needed
 _PRIVATE = 32768  # tags from here on are not TIFF's own
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
@@ -181,6 +180,8 @@ def _unsupported(page: Any) -> Iterator[str]:
         yield "a palette without colors"
     if page.compression not in (_NONE, _LZW, _PACKBITS, *_DEFLATE, *((_JPEG, *_FAX) if whole else (_LZMA,))):
         yield f"compression {_name(page.compression)}"
+    if whole and page.bitspersample != (1 if page.compression in _FAX else 8):
+        yield f"compression {_name(page.compression)} and photometric interpretation {photometric} with {kind}"
     if page.planarconfig not in (1, 2):
         yield f"planar configuration {_name(page.planarconfig)}"
     if page.imagedepth != 1 or page.tiledepth != 1:
@@ -194,8 +195,8 @@ def _unsupported(page: Any) -> Iterator[str]:
 
 
 def _unsupported_coding(page: Any, kind: str) -> Iterator[str]:
-    row = page.samplesperpixel * (page.tilewidth or page.imagewidth) * page.bitspersample // 8
-    if page.compression in (_LZW, _PACKBITS) and row > _MAX_ROW:
+    row = page.samplesperpixel * (page.tilewidth or page.imagewidth) * page.bitspersample // 8  # bytes
+    if page.compression in (_LZW, _PACKBITS) and row > MAX_SIDE:
         yield f"compression {_name(page.compression)} with rows of {row} bytes"
     if not (
         page.predictor <= 1
