@@ -17,7 +17,7 @@ import tifffile
 from textdifuse_ros.config.sensors import NAMES, SensorConfig
 from textdifuse_ros.errors import EncodingError, FileError
 from textdifuse_ros.image.coded import decode_compressed, decode_file
-from textdifuse_ros.image.files import find_pairs, read_infrared, read_visible
+from textdifuse_ros.image.files import find_pairs, read_infrared, read_infrared_levels, read_visible
 from textdifuse_ros.image.intake import BAD_INFRARED, BAD_VISIBLE, IntakeError, SensorIntake
 
 HEIGHT, WIDTH = 20, 30
@@ -82,7 +82,7 @@ def test_an_image_that_claims_too_many_pixels_is_refused_before_it_is_decoded(na
     data = claiming(FORMATS[name](np.zeros((HEIGHT, WIDTH, channels), np.uint8).squeeze()))
     path = tmp_path / "image"
     path.write_bytes(data)
-    for read in (read_visible, read_infrared):
+    for read in (read_visible, read_infrared, read_infrared_levels):
         with pytest.raises(FileError, match=r"at most 64 megapixels, got 25000 x 25000 pixels \(625 megapixels\)"):
             read(path)
     with pytest.raises(EncodingError, match="max_megapixels"):
@@ -184,7 +184,7 @@ def special(request, tmp_path):
 
 def test_what_is_not_a_regular_file_is_refused_at_once(special):
     path, kind = special
-    for read in (read_visible, read_infrared):
+    for read in (read_visible, read_infrared, read_infrared_levels):
         with pytest.raises(FileError, match=f"special.png must be a regular file, got {kind}"):
             read(path)
 
