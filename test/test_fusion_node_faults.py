@@ -14,7 +14,7 @@ pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from ros_helpers.faults import half_size, other_encoding, short, small_step, unstamped, with_nan
-from ros_helpers.fusion_rig import START_TIMEOUT, dropped_since, node_in_process
+from ros_helpers.fusion_rig import START_TIMEOUT, Process, dropped_since, node_in_process
 from sensor_msgs.msg import Image
 
 from textdifuse_ros.config.nodes import FusionNodeConfig
@@ -103,6 +103,39 @@ def test_the_diagnostics_of_two_rigs_have_different_names(start):
     assert rig.statuses[-1].name == "front/fusion_node: fusion"
 
 
+def test_two_nodes_of_one_name_are_warned_about_until_one_has_ended(start, tmp_path):
+    process, rig = start("autostart:=false", "statistics_period:=0.2")
+    assert rig.wait_for(lambda: rig.statuses, START_TIMEOUT)
+    assert "have the name" not in process.text()
+    folder = tmp_path / "second"
+    folder.mkdir()
+    second = Process(folder, rig.domain, "autostart:=false", "statistics_period:=0.2")
+    try:
+        said = "2 nodes have the name /fusion_node, and"
+        assert rig.wait_for(lambda: said in process.text() and said in second.text(), START_TIMEOUT)
+        assert rig.wait_for(lambda: "have the name" in rig.statuses[-1].message)
+        assert rig.statuses[-1].level == DiagnosticStatus.WARN
+    finally:
+        second.close()
+    assert rig.wait_for(lambda: "no other node has this name any more" in process.text())
+    assert process.text().count("2 nodes have the name") == 1
+    assert rig.wait_for(lambda: "have the name" not in rig.statuses[-1].message)
+
+
+def test_nodes_of_one_name_in_two_namespaces_are_not_warned_about(start, tmp_path):
+    process, rig = start("autostart:=false", "statistics_period:=0.2", namespace="/front")
+    folder = tmp_path / "second"
+    folder.mkdir()
+    second = Process(folder, rig.domain, "autostart:=false", "statistics_period:=0.2", namespace="/rear")
+    try:
+        names = {"front/fusion_node: fusion", "rear/fusion_node: fusion"}
+        assert rig.wait_for(lambda: {status.name for status in rig.statuses} >= names, START_TIMEOUT)
+        rig.spin(1.0)
+        assert "have the name" not in process.text() + second.text()
+    finally:
+        second.close()
+
+
 def test_log_of_one_reason_do_not_flood_the_log(monkeypatch):
     lines: list[str] = []
     log = ThrottledLog(lines.append)
@@ -115,9 +148,7 @@ def test_log_of_one_reason_do_not_flood_the_log(monkeypatch):
     assert lines[2:] == ["bad_visible: too short (2 more like it since the last line)"]
 
 
-def test_a_fusion_that_fails_is_counted_and_reported_and_the_next_pair_is_fused(
-    tiny_checkpoint, pair, monkeypatch
-):
+def test_a_fusion_that_fails_is_counted_and_reported_and_the_next_pair_is_fused(tiny_checkpoint, pair, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with node_in_process(f"model:={tiny_checkpoint}", "steps:=1") as (node, rig):
         assert node.autostart()

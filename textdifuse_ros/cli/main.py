@@ -44,15 +44,23 @@ class _StoreOnce(argparse._StoreAction):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reports errors in one line, like the rest of the project; a flag may be given once."""
+    """An argument parser that reports errors in one line, like the rest of the project; a flag may be given once.
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    :param options: those of :class:`argparse.ArgumentParser`
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         for name in (None, "store"):
             self.register("action", name, _StoreOnce)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, see :meth:`argparse.ArgumentParser.parse_known_args`."""
+        """Parse the known flags.
+
+        :param args: arguments, by default those of the process
+        :param namespace: extended; None for a new one
+        :returns: the namespace and the other arguments
+        """
         found, others = super().parse_known_args(args, namespace)
         if hasattr(found, _GIVEN):
             delattr(found, _GIVEN)

@@ -32,7 +32,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from textdifuse_ros.config.nodes import FusionNodeConfig
 from textdifuse_ros.errors import CheckpointError, DeviceError, TextDifuseError, shorten
 from textdifuse_ros.nodes.diagnostics import Arrivals, ThrottledLog, diagnostic_array
-from textdifuse_ros.nodes.health import ERROR, OK, WARN
+from textdifuse_ros.nodes.health import ERROR, OK, WARN, Namesakes
 from textdifuse_ros.nodes.parameters import NodeParameters
 from textdifuse_ros.nodes.process import run_program
 from textdifuse_ros.nodes.publishers import FUSED_TOPIC
@@ -71,6 +71,7 @@ class FusionNode(LifecycleNode):
         self._settings.check_by(self._target.check)
         self._session: Session | None = None
         self._enabled = True
+        self._namesakes = Namesakes(self)
         self._problem = ""
         self._busy_with = ""
         self._poll_timer: Any = None
@@ -319,6 +320,9 @@ class FusionNode(LifecycleNode):
             masks = "; ".join(filter(None, (self._target.problem, session.plain_because)))
             level, found = session.health.judge(numbers, session.config, missing, masks)
             message = found or message
+        namesakes = self._namesakes.look()
+        if namesakes:
+            level, message = max(level, WARN), f"{message}; {namesakes}"
         # With the namespace: two rigs of one vehicle report to the same topic, and each status goes by its name.
         name = f"{self.get_fully_qualified_name().lstrip('/')}: fusion"
         stamp = self.get_clock().now().to_msg()

@@ -145,6 +145,37 @@ class Silence:
         return quiet
 
 
+class Namesakes:
+    """Notices other nodes of the same name, whose topics, services and parameters are mixed up with this one's.
+
+    :param node: this node
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._warned = False
+
+    def look(self) -> str:
+        """Say whether there is another node of this name; empty if not. Logs each change once."""
+        node = self._node
+        own = (node.get_name(), node.get_namespace())
+        others = node.get_node_names_and_namespaces().count(own) - 1
+        if others < 1:
+            if self._warned:
+                node.get_logger().info("no other node has this name any more")
+            self._warned = False
+            return ""
+        text = (
+            f"{others + 1} nodes have the name {node.get_fully_qualified_name()}, and their images and services mix; "
+            "give each its own by -r __node:=NAME or -r __ns:=/NAMESPACE (one that was killed is listed for some "
+            "seconds more)"
+        )
+        if not self._warned:
+            node.get_logger().warning(text)
+        self._warned = True
+        return text
+
+
 def losses_of(subscriptions: Subscriptions, log: ThrottledLog) -> list[str]:
     """Which cameras' images are lost between driver and node, and the remedy, in words; also logged.
 
