@@ -11,6 +11,8 @@ from textdifuse_ros.cli.main import main
 from textdifuse_ros.cli.outputs import output_of_one
 from textdifuse_ros.data.pairs import pair_sources
 from textdifuse_ros.errors import FileError
+from textdifuse_ros.evaluate.detection import Judge
+from textdifuse_ros.evaluate.highlight import Objects
 from textdifuse_ros.evaluate.methods import Row, result_path
 from textdifuse_ros.evaluate.pair_sources import read_pairs
 from textdifuse_ros.evaluate.sets import folder_set
@@ -57,6 +59,14 @@ class TestUnicodeForms:
             stem = unicodedata.normalize(infrared_form, name)
             assert result_path(Row("method", results), stem).is_file()
             assert find_image(results, stem) == result_path(Row("method", results), stem)
+
+    def test_labeled_objects_are_found(self, tmp_path, visible_form, infrared_form):
+        for name in NAMES:
+            (tmp_path / f"{unicodedata.normalize(visible_form, name)}.txt").write_text("person 2 3 10 12\n")
+        for name in NAMES:
+            stem = unicodedata.normalize(infrared_form, name)
+            assert Objects(tmp_path, masks=False).read(stem, COLOR).shape == (1, 24, 32)
+            assert list(Judge(tmp_path, tmp_path, "person").truths(stem)) == ["person"]
 
 
 def test_two_images_of_one_folder_that_differ_in_form_only_clash(tmp_path):

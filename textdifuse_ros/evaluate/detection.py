@@ -24,7 +24,7 @@ from textdifuse_ros.evaluate.pool import map_jobs
 from textdifuse_ros.evaluate.results import Differences, Evaluation, Part, Record, in_order, rank
 from textdifuse_ros.evaluate.sets import read_pair
 from textdifuse_ros.evaluate.statistics import Interval, central_part, draw_images
-from textdifuse_ros.image.files import Pair
+from textdifuse_ros.image.files import Pair, stored_path
 from textdifuse_ros.image.intake import AlignedPair
 from textdifuse_ros.localize.prompt import parse_prompt
 from textdifuse_ros.metrics.average_precision import average_precision, match_detections, score_detections
@@ -65,7 +65,7 @@ class Judge:
         :raises FileError: the file is missing or malformed
         """
         labeled: dict[str, list[tuple[float, ...]]] = {}
-        for name, box in read_boxes(self.boxes / f"{stem}.txt"):
+        for name, box in read_boxes(stored_path(self.boxes / f"{stem}.txt")):
             labeled.setdefault(kind_of(name), []).append(box)
         return {kind: np.array(boxes, float) for kind, boxes in labeled.items()}
 

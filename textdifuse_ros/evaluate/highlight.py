@@ -21,7 +21,7 @@ from textdifuse_ros.evaluate.panels import PanelPlan, gather
 from textdifuse_ros.evaluate.results import Evaluation, Record, rank, summarize
 from textdifuse_ros.evaluate.sets import PairSet, check_size, read_grey, read_pair
 from textdifuse_ros.evaluate.statistics import Interval, bootstrap_ratio
-from textdifuse_ros.image.files import Pair
+from textdifuse_ros.image.files import Pair, stored_path
 from textdifuse_ros.metrics.images import to_grey
 from textdifuse_ros.metrics.regions import box_masks, change_outside, contrast_gain, instance_masks, object_contrast
 
@@ -45,7 +45,7 @@ class Objects:
 
     def path(self, stem: str) -> Path:
         """Return the path of the objects of the image named ``stem``."""
-        return self.folder / f"{stem}{'.png' if self.masks else '.txt'}"
+        return stored_path(self.folder / f"{stem}{'.png' if self.masks else '.txt'}")
 
     def read(self, stem: str, visible: np.ndarray) -> np.ndarray:
         """Read one mask per object, bool [N, H, W].

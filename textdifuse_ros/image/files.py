@@ -279,12 +279,18 @@ def find_image(folder: Path, stem: str) -> Path | None:
     :returns: None if there is none
     """
     suffixes = (".png", *SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))
-    for name in (stem, *(unicodedata.normalize(form, stem) for form in ("NFC", "NFD"))):
-        for suffix in suffixes:
-            path = folder / f"{name}{suffix}"
-            if path.is_file():
-                return path
-    return None
+    paths = (stored_path(folder / f"{stem}{suffix}") for suffix in suffixes)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def stored_path(path: Path) -> Path:
+    """Return a path with its name in the Unicode form in which it is stored.
+
+    :param path: any path
+    :returns: ``path`` itself if there is no such file in another form either
+    """
+    others = (path.with_name(unicodedata.normalize(form, path.name)) for form in ("NFC", "NFD"))
+    return next((other for other in (path, *others) if other.exists()), path)
 
 
 def _some(stems: list[str], most: int = 5) -> str:
