@@ -20,6 +20,7 @@ from textdifuse_ros.image.coded import decode_compressed, decode_file
 
 MAX_PIXELS = 4096
 MAX_MEMORY = 32 << 20  # bytes; a file of a few kilobytes, at most 4096 pixels of 8 bytes, and the parsers
+COMPRESSION, PREDICTOR = 259, 317  # tags, which OpenCV takes as parameters
 RNG = np.random.default_rng(0)
 GREY, COLOR = RNG.integers(0, 65536, (11, 13), np.uint16), RNG.integers(0, 256, (11, 13, 3), np.uint8)
 
@@ -40,13 +41,9 @@ FILES = [
     by_opencv(".jpg", COLOR),
     by_opencv(".jpg", COLOR, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
     by_opencv(".bmp", COLOR),
-    *(
-        by_opencv(".tif", image, cv2.IMWRITE_TIFF_COMPRESSION, code)
-        for image in (GREY, COLOR)
-        for code in (1, 5, 8, 32773)
-    ),
-    by_opencv(".tif", COLOR, cv2.IMWRITE_TIFF_COMPRESSION, 7),
-    by_opencv(".tif", GREY.astype(np.float32), cv2.IMWRITE_TIFF_PREDICTOR, 3),
+    *(by_opencv(".tif", image, COMPRESSION, code) for image in (GREY, COLOR) for code in (1, 5, 8, 32773)),
+    by_opencv(".tif", COLOR, COMPRESSION, 7),
+    by_opencv(".tif", GREY.astype(np.float32), PREDICTOR, 3),
     by_tifffile(GREY, photometric="miniswhite", byteorder=">"),
     by_tifffile(GREY.astype(np.float16), bigtiff=True, compression="lzma"),
     by_tifffile(np.moveaxis(COLOR, 2, 0), photometric="rgb", planarconfig="separate", tile=(16, 16)),

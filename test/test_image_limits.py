@@ -42,7 +42,7 @@ FORMATS = {
     "tiff": by_opencv(".tif"),
     "big tiff": lambda image: by_tifffile(image, bigtiff=True),
     "tiled tiff": lambda image: by_tifffile(image, tile=(16, 16)),
-    "jpeg tiff": by_opencv(".tif", cv2.IMWRITE_TIFF_COMPRESSION, 7),
+    "jpeg tiff": by_opencv(".tif", 259, 7),
 }
 
 

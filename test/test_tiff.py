@@ -16,6 +16,7 @@ from textdifuse_ros.image.coded import decode_compressed, decode_file
 
 RNG = np.random.default_rng(0)
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, CIELAB, CFA, LINEAR_RAW = 0, 1, 2, 8, 32803, 34892
+COMPRESSION, ROWS_PER_STRIP, PREDICTOR = 259, 278, 317  # tags, which OpenCV takes as parameters
 LZW, JPEG, DEFLATE, PACKBITS, JPEG_2000 = 5, 7, 8, 32773, 34712
 DTYPES = [np.uint8, np.uint16, np.float16, np.float32, np.float64]
 
@@ -113,9 +114,9 @@ def test_the_alpha_of_a_grey_image_is_dropped(dtype, planes):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_compressed_strips_are_read(compression, predictor, shape, dtype):
     smooth = np.cumsum(RNG.integers(0, 4, shape), axis=1).astype(dtype)
-    options = [cv2.IMWRITE_TIFF_COMPRESSION, compression, cv2.IMWRITE_TIFF_PREDICTOR, predictor]
+    options = [COMPRESSION, compression, PREDICTOR, predictor]
     for rows in (1, 10, shape[0]):
-        data = by_opencv(smooth, *options, cv2.IMWRITE_TIFF_ROWSPERSTRIP, rows)
+        data = by_opencv(smooth, *options, ROWS_PER_STRIP, rows)
         assert np.array_equal(decode_file(data, "a.tif"), smooth)
 
 
@@ -124,7 +125,7 @@ def test_compressed_strips_are_read(compression, predictor, shape, dtype):
 @pytest.mark.parametrize("predictor", [1, 2, 3])
 def test_compressed_floats_are_read_with_every_predictor(dtype, compression, predictor):
     image = pixels((23, 31), dtype)
-    data = by_opencv(image, cv2.IMWRITE_TIFF_COMPRESSION, compression, cv2.IMWRITE_TIFF_PREDICTOR, predictor)
+    data = by_opencv(image, COMPRESSION, compression, PREDICTOR, predictor)
     assert np.array_equal(decode_file(data, "a.tif"), image)
 
 
@@ -154,7 +155,7 @@ def oriented(data: bytes, value: int) -> bytes:
 @pytest.mark.parametrize("shape", [(24, 40), (24, 40, 3)])
 def test_orientation_is_ignored_where_the_pixels_are_a_jpeg(value, shape):
     image = cv2.GaussianBlur(RNG.integers(0, 256, shape, np.uint8), (0, 0), 4)
-    data = by_opencv(image, cv2.IMWRITE_TIFF_COMPRESSION, JPEG)
+    data = by_opencv(image, COMPRESSION, JPEG)
     decoded = decode_file(data, "a.tif")
     assert np.abs(decoded.astype(int) - image).max() < 30, "the test file must hold the image"
     assert np.array_equal(decode_file(oriented(data, value), "a.tif"), decoded)
@@ -227,13 +228,22 @@ def test_the_first_page_is_read_that_is_no_thumbnail():
     assert np.array_equal(decode_file(file.getvalue(), "a.tif"), image)
 
 
+def test_a_thumbnail_whose_image_is_in_a_sub_directory_is_not_read_in_its_place():
+    image, file = pixels((20, 30), np.uint16), io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(image[::4, ::4], subfiletype=1, subifds=1)
+        writer.write(image)
+    with pytest.raises(FileError, match="got a thumbnail only, with the image in a sub-directory"):
+        decode_file(file.getvalue(), "a.tif")
+
+
 COMPLETE = {
     "plain": lambda: written(pixels((40, 50), np.uint16)),
     "planes": lambda: written(pixels((3, 40, 50), np.uint16), photometric="rgb", planarconfig="separate"),
     "tiles": lambda: written(pixels((40, 50, 3), np.uint8), photometric="rgb", tile=(16, 16)),
     "deflate": lambda: written(pixels((40, 50), np.float32), compression="deflate"),
-    "lzw": lambda: by_opencv(pixels((40, 50), np.uint16), cv2.IMWRITE_TIFF_COMPRESSION, LZW),
-    "jpeg": lambda: by_opencv(pixels((40, 50, 3), np.uint8), cv2.IMWRITE_TIFF_COMPRESSION, JPEG),
+    "lzw": lambda: by_opencv(pixels((40, 50), np.uint16), COMPRESSION, LZW),
+    "jpeg": lambda: by_opencv(pixels((40, 50, 3), np.uint8), COMPRESSION, JPEG),
     "big": lambda: written(pixels((40, 50), np.uint16), bigtiff=True),
     "12 bits": lambda: tiff(packed(RNG.integers(0, 4096, (40, 50)), 12), 50, 40, 12),
 }
@@ -252,7 +262,7 @@ def test_a_file_that_is_cut_short_is_called_so(kind, share):
 @pytest.mark.parametrize("width", [50, 51])
 def test_damaged_compressed_samples_are_called_damaged(compression, width):
     image = np.cumsum(RNG.integers(0, 4, (41, width)), axis=1).astype(np.uint8)
-    data = by_opencv(image, cv2.IMWRITE_TIFF_COMPRESSION, compression, cv2.IMWRITE_TIFF_ROWSPERSTRIP, 41)
+    data = by_opencv(image, COMPRESSION, compression, ROWS_PER_STRIP, 41)
     page = tifffile.TiffFile(io.BytesIO(data)).pages[0]
     middle = page.dataoffsets[0] + page.databytecounts[0] // 2
     with pytest.raises(FileError, match="damaged"):

@@ -184,6 +184,8 @@ def _unsupported(page: Any) -> Iterator[str]:
         yield f"compression {_name(page.compression)} and photometric interpretation {photometric} with {kind}"
     if page.planarconfig not in (1, 2):
         yield f"planar configuration {_name(page.planarconfig)}"
+    if page.is_reduced and page.subifds:
+        yield "a thumbnail only, with the image in a sub-directory"
     if page.imagedepth != 1 or page.tiledepth != 1:
         yield f"an image of {page.imagedepth} layers"
     extra = page.samplesperpixel - _CHANNELS[page.photometric]
