@@ -131,6 +131,26 @@ def test_a_constant_pair_is_fused(tmp_path, fuse):
     assert fuse(tmp_path / "v.png", tmp_path / "i.png", tmp_path / "out", "--steps", 1)[0] == 0
 
 
+def test_infrared_pixels_without_a_value_are_reported_and_do_not_change_the_rest(folders, fuse):
+    visible, infrared, output = folders
+    y, x = np.mgrid[:20, :24]
+    counts = (28600 + 40 * x + 30 * y).astype(np.uint16)
+    write_png(infrared / "0.png", counts)
+    assert fuse(visible, infrared, output / "whole", "--steps", 1)[2] == []
+    counts[:, :5] = 0
+    write_png(infrared / "0.png", counts)
+    status, _, said = fuse(visible, infrared, output / "part", "--steps", 1)
+    assert status == 0
+    assert said == [
+        "textdifuse: warning: 1 of 3 infrared images, most in 0: 25 % of the pixels have no value (as at a rectified "
+        "border); the visible image stands in"
+    ]
+    made_by = [json.loads(read_png_metadata(output / "part" / f"{n}.png")["textdifuse"]) for n in range(2)]
+    assert made_by[0]["infrared_no_value"] == 0.25 and "infrared_no_value" not in made_by[1]
+    part, whole = (read_visible(output / name / "0.png").astype(int) for name in ("part", "whole"))
+    assert np.abs(part - whole)[:, 14:].mean() < 6
+
+
 def test_bad_pairs_are_reported_at_the_end_and_the_others_fused(folders, fuse):
     visible, infrared, output = folders
     data = (visible / "0.png").read_bytes()

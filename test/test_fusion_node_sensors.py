@@ -167,6 +167,34 @@ def test_latched_and_remapped_calibrations_are_heard_and_one_for_two_cameras_is_
     assert rig.wait_for(lambda: expected in process.text()), process.text()
 
 
+def test_pixels_without_a_value_are_filled_counted_and_logged_once(start, tiny_checkpoint):
+    process, rig = start(f"model:={tiny_checkpoint}", *FAST, "threads:=1")
+    rig.wait_until_active()
+    y, x = np.mgrid[:48, :64]
+    visible = np.stack((x * 3, y * 4, x + y), 2).astype(np.uint8)
+    counts = (28600 + 20 * x + 10 * y).astype(np.uint16)
+    kelvin = (counts * 0.01).astype(np.float32)
+    counts[:, :8], kelvin[:, :8] = 0, np.nan
+    fuser = Fuser.from_config(FuserConfig(model=str(tiny_checkpoint), threads=1))
+    for number, (infrared, encoding) in enumerate(((counts, "mono16"), (kelvin, "32FC1")), 1):
+        message, _ = rig.pair(visible, visible[..., 0])
+        other = image(infrared, rig.now_ns, "thermal_frame", encoding)
+        rig.send(message, other)
+        assert rig.wait_for(lambda sent=message: rig.output_for(sent) is not None), process.text()
+        pair = SensorIntake(SensorConfig()).align(message, other)
+        assert pair.no_value > 0.1
+        if number == 1:
+            assert np.array_equal(pixels(rig.output_for(message)), fuser.fuse(pair.visible, pair.infrared).image)
+        found = rig.settled()[INFRARED]["no_value"]
+        assert found == {"images": number, "percent": round(100 * pair.no_value, 3)}
+    message, _ = rig.pair(visible, visible[..., 0])
+    before = rig.counters()
+    rig.send(message, image(np.full_like(kelvin, np.nan), rig.now_ns, "thermal_frame", "32FC1"))
+    assert rig.wait_for(lambda: dropped_since(before, rig.counters()) == {"bad_infrared": 1}), rig.counters()
+    assert process.text().count("of the pixels have no value") == 1
+    assert rig.wait_for(lambda: "must be one that has values" in process.text())
+
+
 def test_contradicting_sensor_parameters_refuse_to_configure(start, tiny_checkpoint):
     process, rig = start(f"model:={tiny_checkpoint}", *FAST, "infrared_translation:=[1.0, 2.0]")
     assert rig.wait_for(lambda: "infrared_translation must be 3 numbers, got 2" in process.text(), 60), process.text()

@@ -14,6 +14,7 @@ from textdifuse_ros.cli.outputs import (
     regions_files,
     unmatched,
     warn_if_swapped,
+    warn_of_no_value,
 )
 from textdifuse_ros.config.base import FuserConfig, add_arguments, from_arguments
 from textdifuse_ros.config.localizer import LocalizerConfig
@@ -129,25 +130,22 @@ def _fuse_all(
     *,
     save_mask: bool,
 ) -> list[str]:
-    """Fuse the pairs one by one; returns a line for each failure."""
+    """Fuse the pairs one by one; returns a line for each failure, and one on pixels without a value."""
     from tqdm import tqdm
 
-    failures = []
+    from textdifuse_ros.image.intake import read_aligned
+
+    failures: list[str] = []
+    shares: dict[str, float] = {}
     for pair in tqdm(listing.pairs, desc="fusing", unit="pair", file=sys.stderr):
         try:
-            aligned = _read(pair, max_pixels)
+            aligned = read_aligned(pair, max_pixels=max_pixels)
+            shares[pair.stem] = aligned.no_value
             _fuse_one(processor, request, aligned, pair, output, save_mask=save_mask)
         except TextDifuseError as error:
             failures.append(f"{pair.stem}: {error}")
+    warn_of_no_value(shares)
     return failures
-
-
-def _read(pair: Pair, max_pixels: int) -> AlignedPair:
-    from textdifuse_ros.image.files import read_infrared_levels, read_visible
-    from textdifuse_ros.image.intake import AlignedPair
-
-    infrared, valid = read_infrared_levels(pair.infrared, max_pixels=max_pixels)
-    return AlignedPair.of(read_visible(pair.visible, max_pixels=max_pixels), infrared, valid)
 
 
 def _fuse_one(

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from textdifuse_ros import __version__
-from textdifuse_ros.cli.outputs import check_output, prepare_output, regions_files, unmatched, warn_if_swapped
+from textdifuse_ros.cli.outputs import (
+    check_output,
+    prepare_output,
+    regions_files,
+    unmatched,
+    warn_if_swapped,
+    warn_of_no_value,
+)
 from textdifuse_ros.config.base import add_arguments, from_arguments
 from textdifuse_ros.config.localizer import LocalizerConfig
 from textdifuse_ros.config.sensors import ImageConfig
@@ -99,29 +106,29 @@ def _locate_all(
     """Process the pairs one by one; returns a line for each failure."""
     from tqdm import tqdm
 
-    failures = []
+    failures: list[str] = []
+    shares: dict[str, float] = {}
     for pair in tqdm(listing.pairs, desc="locating", unit="pair", file=sys.stderr):
         try:
-            objects = _locate_one(localizer, prompt, pair, output, max_pixels)
+            objects = _locate_one(localizer, prompt, pair, output, max_pixels, shares)
             document.add(pair.visible.name, pair.infrared.name, objects)
         except TextDifuseError as error:
             failures.append(f"{pair.stem}: {error}")
+    warn_of_no_value(shares)
     return failures
 
 
-def _locate_one(localizer: Localizer, prompt: Prompt, pair: Pair, output: Path, max_pixels: int) -> Localization:
-    from textdifuse_ros.checks import check_infrared, check_same_size, check_visible
-    from textdifuse_ros.image.files import read_infrared_levels, read_visible, write_png
-    from textdifuse_ros.image.intake import AlignedPair
+def _locate_one(
+    localizer: Localizer, prompt: Prompt, pair: Pair, output: Path, max_pixels: int, shares: dict[str, float]
+) -> Localization:
+    from textdifuse_ros.image.files import write_png
+    from textdifuse_ros.image.intake import read_aligned
     from textdifuse_ros.localize.overlay import draw_overlay
 
-    infrared, valid = read_infrared_levels(pair.infrared, max_pixels=max_pixels)
-    aligned = AlignedPair.of(read_visible(pair.visible, max_pixels=max_pixels), infrared, valid)
+    aligned = read_aligned(pair, max_pixels=max_pixels)
+    shares[pair.stem] = aligned.no_value
     assert aligned.visible is not None and aligned.infrared is not None
     visible, infrared = aligned.visible, aligned.infrared
-    check_visible(visible)
-    check_infrared(infrared)
-    check_same_size(visible, infrared)
     if visible.dtype == np.uint16:
         visible = (visible >> 8).astype(np.uint8)
     objects = localizer.locate(visible, infrared, prompt)

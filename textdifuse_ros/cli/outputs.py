@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -155,3 +155,17 @@ def unmatched(listing: PairListing) -> list[str]:
         if stems:
             lines.append(f"unmatched: {len(stems)} {what}: {', '.join(stems)}")
     return lines
+
+
+def warn_of_no_value(shares: Mapping[str, float]) -> None:
+    """Print one line about infrared images with pixels without a value, if there are any.
+
+    :param shares: share of such pixels by the name of the pair, 0 .. 1
+    """
+    from textdifuse_ros.image.intake import no_value_text
+
+    names = [name for name, share in shares.items() if share]
+    if names:
+        worst = max(names, key=lambda name: shares[name])
+        count = f"{len(names)} of {len(shares)} infrared images, most in {worst}: " if len(shares) > 1 else ""
+        print(f"textdifuse: warning: {count}{no_value_text(shares[worst])}", file=sys.stderr)

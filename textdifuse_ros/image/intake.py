@@ -19,6 +19,7 @@ from textdifuse_ros.errors import CalibrationError, ImageError, InputError, Text
 from textdifuse_ros.image.camera import Camera, camera_from_info, read_camera
 from textdifuse_ros.image.coded import decode_compressed
 from textdifuse_ros.image.encodings import decode_image, to_visible
+from textdifuse_ros.image.files import Pair, read_infrared_levels, read_visible
 from textdifuse_ros.image.gain import ThermalGain
 from textdifuse_ros.image.headers import MAX_PIXELS
 from textdifuse_ros.image.nodata import declared_nodata
@@ -76,13 +77,13 @@ class AlignedPair:
         :param visible: uint8 or uint16 [H, W, 3] RGB
         :param infrared: uint8 [H, W]
         :param valid: bool [H, W], the pixels of the infrared image that have a value; None for all
-        :raises ImageError: wrong type, or the sizes differ
+        :raises ImageError: wrong types or sizes
         """
-        if valid is None:
-            return cls(visible, infrared)
         check_visible(visible)
         check_infrared(infrared)
         check_same_size(visible, infrared)
+        if valid is None:
+            return cls(visible, infrared)
         return cls(visible, stand_in(infrared, valid, visible, _FEATHER), _share(valid))
 
 
@@ -223,6 +224,18 @@ class SensorIntake:
         return visible, infrared
 
 
+def read_aligned(pair: Pair, *, max_pixels: int = MAX_PIXELS) -> AlignedPair:
+    """Read the files of an aligned pair.
+
+    :param pair: the files
+    :param max_pixels: largest accepted image [pixel]
+    :raises FileError: a file is missing or not readable, or the infrared one has no value anywhere
+    :raises ImageError: the images differ in size
+    """
+    infrared, valid = read_infrared_levels(pair.infrared, max_pixels=max_pixels)
+    return AlignedPair.of(read_visible(pair.visible, max_pixels=max_pixels), infrared, valid)
+
+
 def decode_message(message: Any, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode a raw or compressed image message.
 
@@ -248,6 +261,14 @@ def _nodata(message: Any, decoded: np.ndarray) -> float | None:
     if decoded.ndim != 2 or not hasattr(message, "format"):
         return None
     return declared_nodata(np.frombuffer(message.data, np.uint8).tobytes())
+
+
+def no_value_text(share: float) -> str:
+    """Say what is done about infrared pixels without a value.
+
+    :param share: of the pixels, 0 .. 1
+    """
+    return f"{100 * share:.3g} % of the pixels have no value (as at a rectified border); the visible image stands in"
 
 
 def _share(valid: np.ndarray | None) -> float:

@@ -29,6 +29,7 @@ from textdifuse_ros.image.intake import (
     SIZE_MISMATCH,
     IntakeError,
     SensorIntake,
+    no_value_text,
 )
 from textdifuse_ros.nodes.diagnostics import Latencies, ThrottledLog
 from textdifuse_ros.nodes.health import DEACTIVATED, RECONFIGURED, RESET, Health, warn_of_drop
@@ -101,6 +102,7 @@ class Session:
         self._node = node
         self._log = log
         self._closed = False
+        self._no_value = empty_no_value()
         self._intake = SensorIntake(config)
         self._processor = PairProcessor(engine, target)
         self.worker: LatestWorker[PAIR_OR_ONE] = LatestWorker()
@@ -199,6 +201,7 @@ class Session:
             aligned = self._intake.align(
                 *(None if half is None else half.message for half in (pair.visible, pair.infrared))
             )
+            self._note_no_value(aligned.no_value)
         except IntakeError as error:
             return self._failed(error.reason, error)
         try:
@@ -231,6 +234,14 @@ class Session:
             text += f"; {REMEDIES[reason]}"
         self._log.warn(reason, text)
         return reason
+
+    def _note_no_value(self, share: float) -> None:
+        """Count an infrared image of which some pixels have no value; the first one is logged."""
+        if share:
+            self._no_value["images"] += 1
+            self._no_value["percent"] = round(100 * share, 3)
+            if self._no_value["images"] == 1:
+                self._node.get_logger().warning(f"infrared: {no_value_text(share)}")
 
     def _note_age(self, header: Header) -> None:
         age = (self._node.get_clock().now().nanoseconds - stamp_of(header)) / 1e9
@@ -275,6 +286,7 @@ class Session:
             self.alone,
             self.latencies,
             self.ages,
+            self._no_value,
         )
 
 
@@ -284,6 +296,7 @@ def tally(
     alone: Mapping[str, Counter[str]],
     latencies: Latencies,
     ages: Latencies,
+    no_value: Mapping[str, float],
 ) -> dict[str, Any]:
     """Add up what the pairing and the worker have counted.
 
@@ -292,6 +305,7 @@ def tally(
     :param alone: images used alone, by sensor and by the reason why the pairing dropped them
     :param latencies: from the later arrival of a pair to its publication
     :param ages: of the stamps at publication
+    :param no_value: infrared images of which some pixels have no value: how many, and the percentage in the last one
     """
     worker = workers[VISIBLE]
     lost = streams[VISIBLE].dropped - alone[VISIBLE]
@@ -314,6 +328,7 @@ def tally(
             "waiting": counters.waiting,
         }
     numbers[INFRARED]["restored"] = workers[INFRARED].finished[RESTORED]
+    numbers[INFRARED]["no_value"] = dict(no_value)
     return numbers
 
 
@@ -325,4 +340,10 @@ def empty_tally() -> dict[str, Any]:
         {sensor: Counter() for sensor in SENSORS},
         Latencies(),
         Latencies(),
+        empty_no_value(),
     )
+
+
+def empty_no_value() -> dict[str, float]:
+    """The counters of infrared images with pixels without a value, at 0."""
+    return {"images": 0, "percent": 0.0}

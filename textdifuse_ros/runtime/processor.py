@@ -15,6 +15,8 @@ from textdifuse_ros.runtime.engine import FusionBackend, FusionRequest
 from textdifuse_ros.runtime.text_target import Detections
 from textdifuse_ros.runtime.video_state import VideoState
 
+NO_VALUE = "infrared_no_value"
+"""Provenance key: share of the infrared pixels without a value, where there are any."""
 FUSED, RESTORED = "fused", "restored"
 """How an image came about: from both cameras, or from one alone."""
 
@@ -39,7 +41,8 @@ class ProcessedPair:
 
     :ivar image: uint8 [H, W, 3] RGB
     :ivar outcome: ``fused`` or ``restored``
-    :ivar provenance: plain values, see :attr:`.FusionResult.provenance`; with a text also that of the masks
+    :ivar provenance: plain values, see :attr:`.FusionResult.provenance`; with a text also that of the masks, and
+        :data:`NO_VALUE`
     :ivar timings: seconds of each stage, see :attr:`.FusionResult.timings`
     :ivar mask: uint8 [H, W], 0 where no byte was changed by the emphasis; None without one
     :ivar detections: the objects that the text names; None without a text
@@ -117,5 +120,7 @@ class PairProcessor:
         provenance: dict[str, Any] = dict(result.provenance)
         if detections is not None:
             provenance.update(detections.metadata())
+        if pair.no_value:
+            provenance[NO_VALUE] = round(pair.no_value, 6)
         outcome = FUSED if is_pair else RESTORED
         return ProcessedPair(result.image, outcome, provenance, result.timings, result.mask, detections)
