@@ -17,10 +17,11 @@ import tifffile
 from textdifuse_ros.config.base import FuserConfig
 from textdifuse_ros.config.sensors import GAINS, SensorConfig
 from textdifuse_ros.errors import FileError, ImageError
+from textdifuse_ros.evaluate.sets import read_pair
 from textdifuse_ros.fusion.fuser import Fuser
-from textdifuse_ros.image.files import read_infrared, read_infrared_levels
+from textdifuse_ros.image.files import Pair, read_infrared, read_infrared_levels, write_png
 from textdifuse_ros.image.gain import ThermalGain
-from textdifuse_ros.image.intake import BAD_INFRARED, AlignedPair, IntakeError, SensorIntake
+from textdifuse_ros.image.intake import BAD_INFRARED, AlignedPair, IntakeError, SensorIntake, read_aligned
 from textdifuse_ros.image.nodata import declared_nodata
 from textdifuse_ros.image.thermal import to_uint8
 from textdifuse_ros.image.validity import extend, find_valid, stand_in
@@ -347,3 +348,13 @@ def test_a_registered_infrared_that_ends_on_an_even_road_leaves_no_step(road, wa
     rows = fused[56:90]
     assert abs(rows[:, 50:64].mean() - rows[:, 32:46].mean()) < 8
     assert np.abs(np.diff(rows.mean(0))[20:90]).max() < 4
+
+
+def test_evaluated_pairs_are_completed_like_fused_ones(tmp_path: Path):
+    visible, (image, missing) = visible_of(), with_hole("frame", "uint16", 0)
+    files = Pair("a", tmp_path / "vis.png", tmp_path / "ir.png")
+    write_png(files.visible, visible)
+    write_png(files.infrared, image)
+    read = read_pair(files)[1]
+    fused = read_aligned(files).infrared
+    assert np.array_equal(read, fused) and read[missing].min() > 0

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from textdifuse_ros.errors import FileError, ImageError
-from textdifuse_ros.image.files import find_pairs, read_infrared, read_visible
+from textdifuse_ros.image.files import find_pairs, read_infrared, read_infrared_levels, read_visible
 from textdifuse_ros.image.thermal import to_uint8
 
 CAMVID_SKY = 0
@@ -66,7 +66,7 @@ class Source:
         visible = to_uint8(read_visible(self.visible), str(self.visible))
         infrared = None
         if self.infrared is not None:
-            infrared = to_uint8(read_infrared(self.infrared), str(self.infrared))
+            infrared = read_infrared_levels(self.infrared)[0]
             _check_size(self.infrared, infrared, visible)
         sky = None
         if self.labels is not None:

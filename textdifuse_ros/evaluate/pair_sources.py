@@ -16,12 +16,13 @@ from textdifuse_ros.config.sensors import SensorConfig
 from textdifuse_ros.errors import BagError, ConfigError
 from textdifuse_ros.image.camera import read_camera
 from textdifuse_ros.image.encodings import to_infrared, to_visible
-from textdifuse_ros.image.files import find_pairs, read_infrared, read_visible
+from textdifuse_ros.image.files import find_pairs, read_infrared_levels, read_visible
 from textdifuse_ros.image.gain import ThermalGain
 from textdifuse_ros.image.intake import decode_message
 from textdifuse_ros.image.registration import compute_rectification
 from textdifuse_ros.image.swapped import swap_warning
 from textdifuse_ros.image.thermal import to_uint8
+from textdifuse_ros.image.validity import find_valid
 
 Pair = tuple[np.ndarray, np.ndarray]
 """Visible uint8 [H, W, 3] RGB, infrared uint8 [h, w]."""
@@ -68,7 +69,7 @@ def _from_files(visible: Path, infrared: Path, limit: int, report: Callable[[str
     if line := swap_warning(visible, infrared, listing):
         report(f"warning: {line}")
     chosen = [listing.pairs[index] for index in _evenly_spaced(len(listing), limit)]
-    return [(to_uint8(read_visible(pair.visible)), to_uint8(read_infrared(pair.infrared))) for pair in chosen]
+    return [(to_uint8(read_visible(pair.visible)), read_infrared_levels(pair.infrared)[0]) for pair in chosen]
 
 
 def _from_recording(
@@ -104,7 +105,7 @@ def _from_recording(
                     found[message.topic][index] = to_uint8(to_visible(decoded))
                 else:
                     grey = decoded if decoded.ndim == 2 else to_infrared(decoded)
-                    found[message.topic][index] = gain.apply(grey, 0)
+                    found[message.topic][index] = gain.apply(grey, 0, valid=find_valid(grey))
         return [(found[names[0]][one], found[names[1]][other]) for one, other in chosen]
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from textdifuse_ros.errors import ConfigError, FileError, ImageError
-from textdifuse_ros.image.files import Pair, find_pairs, read_infrared, read_visible
+from textdifuse_ros.image.files import Pair, find_pairs, read_infrared, read_infrared_levels, read_visible
 from textdifuse_ros.image.thermal import to_uint8
+from textdifuse_ros.image.validity import stand_in
 
 GREY_TOLERANCE = 8
 """Largest difference between the channels of a grey image stored in color, caused by lossy coding [levels]."""
@@ -114,7 +115,7 @@ def limit_pairs(pairs: PairSet, limit: int, *, first: bool = False) -> PairSet:
 
 
 def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-    """Read the two images of a pair, reduced to 8 bits as in the fuser.
+    """Read the two images of a pair, reduced to 8 bits and completed as for a fusion.
 
     :param pair: the files
     :returns: visible uint8 [H, W, 3] RGB, infrared uint8 [H, W]
@@ -122,10 +123,10 @@ def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
     :raises ImageError: the infrared image is colored, or of another size than the visible one
     """
     visible = to_uint8(read_visible(pair.visible), str(pair.visible))
-    grey = read_grey(pair.infrared, "the infrared image", "are visible and infrared swapped?")
-    infrared = to_uint8(grey, str(pair.infrared))
+    read_grey(pair.infrared, "the infrared image", "are visible and infrared swapped?")
+    infrared, valid = read_infrared_levels(pair.infrared)
     check_size(pair.infrared, infrared, visible)
-    return visible, infrared
+    return visible, infrared if valid is None else stand_in(infrared, valid, visible)
 
 
 def read_result(path: Path, visible: np.ndarray) -> np.ndarray:
