@@ -37,8 +37,6 @@ SIZE_MISMATCH = "size_mismatch"
 NO_CALIBRATION = "no_calibration"
 """Rectification or registration needs a calibration that is missing or does not fit the images."""
 
-_FEATHER = SensorConfig().registration_feather
-
 
 class IntakeError(InputError):
     """A pair of messages cannot be turned into an aligned pair of images.
@@ -84,7 +82,7 @@ class AlignedPair:
         check_same_size(visible, infrared)
         if valid is None:
             return cls(visible, infrared)
-        return cls(visible, stand_in(infrared, valid, visible, _FEATHER), _share(valid))
+        return cls(visible, stand_in(infrared, valid, visible), _share(valid))
 
 
 class SensorIntake:

@@ -16,9 +16,11 @@ import math
 import cv2
 import numpy as np
 
+from textdifuse_ros.config.sensors import SensorConfig
 from textdifuse_ros.errors import ImageError
 from textdifuse_ros.image.thermal import percentile_values
 
+FEATHER = SensorConfig().registration_feather
 HIGHEST = 65535
 FILLS = {"u": (0, HIGHEST), "f": (0.0, -9999.0, -32768.0)}
 """Values that programs write where there is none, by kind of number. They are values where the scene has them too."""
@@ -184,7 +186,7 @@ def extend(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return np.where(valid, image, filled)
 
 
-def stand_in(infrared: np.ndarray, valid: np.ndarray, visible: np.ndarray, feather: float = math.inf) -> np.ndarray:
+def stand_in(infrared: np.ndarray, valid: np.ndarray, visible: np.ndarray, feather: float = FEATHER) -> np.ndarray:
     """Show the visible image's luma where the infrared one has no value, at the infrared's level there.
 
     :param infrared: uint8 [H, W]
@@ -197,9 +199,8 @@ def stand_in(infrared: np.ndarray, valid: np.ndarray, visible: np.ndarray, feath
     if not valid.any() or feather == 0:
         return np.where(valid, infrared, luma)
     level = _membrane(infrared.astype(np.float32) - luma, valid)
-    if math.isfinite(feather):
-        distance = cv2.distanceTransform((~valid).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        level *= 0.5 + 0.5 * np.cos(math.pi * np.clip(distance / (feather + 1), 0, 1))
+    distance = cv2.distanceTransform((~valid).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    level *= 0.5 + 0.5 * np.cos(math.pi * np.clip(distance / (feather + 1), 0, 1))
     return np.where(valid, infrared, np.rint(luma + level).clip(0, 255).astype(np.uint8))
 
 
