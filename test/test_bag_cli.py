@@ -227,7 +227,7 @@ class TestResuming:
     ) -> None:
         """By kill -9 after the first piece; the second run begins there, with the gain as the first one had it."""
         source = record(tmp_path / "in", 110, bad=(5, 60))
-        slow = [*options, "--copy-topics", "--steps", "6"]
+        slow = [*options[:2], *options[4:], "--copy-topics", "--steps", "6"]
         assert fuse(source, tmp_path / "a" / "out", *slow) == 1
         process = start(source, tmp_path / "b" / "out", *slow)
         deadline = time.monotonic() + 120
@@ -242,7 +242,7 @@ class TestResuming:
         assert files(tmp_path / "b" / "out") == files(tmp_path / "a" / "out")
 
     @pytest.mark.usefixtures("pieces_of_eight")
-    def test_interrupted_after_any_piece_only_the_rest_is_fused_again(
+    def test_interrupted_after_any_pair_only_the_rest_is_fused_again(
         self, tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         source = record(tmp_path / "in", self.PAIRS, bad=(3, 11))
@@ -262,10 +262,10 @@ class TestResuming:
         for stop in (9, 24):
             fused, output = 0, tmp_path / f"b{stop}" / "out"
             assert fuse(source, output, *options) == 130
-            done, fused, before = stop // 8 * 8, 0, stop
+            done, fused = stop, 0
             stop = -1
             assert fuse(source, output, *options) == 1
-            assert fused == self.PAIRS - done, f"stopped at {before}"
+            assert fused == self.PAIRS - done, f"stopped at {done}"
             assert files(output) == files(tmp_path / "a" / "out")
 
     def test_what_is_done_stays_and_what_is_something_else_is_refused(

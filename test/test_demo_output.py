@@ -27,7 +27,7 @@ def fill(output: Path, names: tuple[str, ...] = RESULTS) -> None:
             (output / name).write_text("mine")
         else:
             (output / name).mkdir()
-            (output / name / "mine.txt").write_text("mine")
+            (output / name / f"{name}.json").write_text("mine")
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,6 +18,7 @@ from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
 from textdifuse_ros.bags.definitions import IMAGE_TYPE, add_installed_type, add_recorded_type, common_types
+from textdifuse_ros.bags.metadata import METADATA, STORED
 from textdifuse_ros.checks import describe
 from textdifuse_ros.errors import BagError, ImageError
 
@@ -71,7 +72,7 @@ class BagWriter:
         self.path = Path(path)
         if storage not in STORAGES:
             raise BagError("the storage of a recording", f"one of {', '.join(STORAGES)}", repr(storage))
-        if self.path.exists():
+        if os.path.lexists(self.path):
             self._make_room(overwrite)
         self._topics: dict[str, Connection] = {}
         self._failure: BagError | None = None
@@ -85,12 +86,17 @@ class BagWriter:
         if not overwrite:
             remedy = "choose another name, or remove it first"
             raise BagError(str(self.path), "a new folder", "one that exists", remedy)
-        files = sorted(item.name for item in self.path.iterdir()) if self.path.is_dir() else [self.path.name]
-        strangers = [name for name in files if name != "metadata.yaml" and Path(name).suffix not in (".mcap", ".db3")]
-        if not self.path.is_dir() or strangers:
-            found = f"one that holds {strangers[0]}" if self.path.is_dir() else "a file"
+        found = "a symbolic link" if self.path.is_symlink() else "a file" if not self.path.is_dir() else ""
+        items = sorted(self.path.iterdir()) if not found else []
+        for item in items:
+            known = item.name == METADATA or item.suffix in STORED
+            if not known or item.is_symlink() or not item.is_file():
+                found = f"one that holds {item.name}"
+        if found:
             raise BagError(str(self.path), "a recording, to be overwritten", found, "choose another name")
-        shutil.rmtree(self.path)
+        for item in items:
+            item.unlink()
+        self.path.rmdir()
 
     def __enter__(self) -> BagWriter:
         return self

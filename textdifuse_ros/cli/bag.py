@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,17 +74,25 @@ def run(arguments: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
+    from textdifuse_ros.bags.cameras import topics_line
     from textdifuse_ros.offline.cluster import fuse_recordings
+    from textdifuse_ros.offline.interrupts import termination_as_exit
     from textdifuse_ros.offline.recording import RecordingProgress
 
     summaries: dict[int, dict[str, Any]] = {}
     errors: dict[int, TextDifuseError] = {}
     done, totals = [0] * len(jobs), [0] * len(jobs)
-    with tqdm(total=0, desc="fusing", unit="pair", file=sys.stderr) as bar:
-        for number, news in fuse_recordings(jobs, arguments.workers, arguments.ray_address):
+    with (
+        termination_as_exit(),
+        closing(fuse_recordings(jobs, arguments.workers, arguments.ray_address)) as work,
+        tqdm(total=0, desc="fusing", unit="pair", file=sys.stderr, delay=1e-3) as bar,  # nothing for a refusal
+    ):
+        for number, news in work:
             if not isinstance(news, RecordingProgress):
                 errors[number] = news
                 continue
+            if not totals[number]:
+                tqdm.write(f"{jobs[number].source.name}: {topics_line(news.topics)}")
             if not done[number] and not totals[number]:
                 bar.initial += news.done  # from an earlier run
             done[number], totals[number] = news.done, news.total
@@ -148,7 +157,6 @@ def _warn(text: str) -> None:
 def _tell(job: RecordingJob, summary: dict[str, Any]) -> None:
     """Print one line about the fused pairs, and one for each reason of the others."""
     print(f"fused {summary['fused']} of {summary['pairs']} pairs of {job.source.name} into {job.output}")
-    print("  " + ", ".join(f"{stream} {summary[stream]['topic']}" for stream in ("visible", "infrared")))
     for remark in summary.get("remarks", ()):
         print(f"textdifuse: {job.source.name}: {remark}", file=sys.stderr)
     for reason, what in summary["failed"].items():

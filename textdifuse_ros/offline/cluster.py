@@ -8,8 +8,8 @@ by pairs; what a killed task had finished stays, as it does for a killed run.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 from textdifuse_ros.checks import check_number
@@ -26,8 +26,10 @@ STARTS = 3
 News = RecordingProgress | TextDifuseError
 
 
-def fuse_recordings(jobs: Sequence[RecordingJob], workers: int = 1, address: str = "") -> Iterator[tuple[int, News]]:
-    """Do all jobs; yields the number of a job and how far it is, or why it has ended.
+def fuse_recordings(
+    jobs: Sequence[RecordingJob], workers: int = 1, address: str = ""
+) -> Generator[tuple[int, News], None, None]:
+    """Do all jobs; yields the number of a job and how far it is, or why it has ended. Close it to stop in order.
 
     A job that fails does not stop the others.
 
@@ -40,11 +42,12 @@ def fuse_recordings(jobs: Sequence[RecordingJob], workers: int = 1, address: str
         yield from _by_ray(jobs, workers, address)
         return
     for number, job in enumerate(jobs):
-        for news in _news(job):
-            yield number, news
+        with closing(_news(job)) as source:  # closed at once if this is: what is done is kept
+            for news in source:
+                yield number, news
 
 
-def _news(job: RecordingJob) -> Iterator[News]:
+def _news(job: RecordingJob) -> Generator[News, None, None]:
     """Progress, and at last the summary or the error, as a value so that its type survives."""
     try:
         yield from fuse_recording(job)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from textdifuse_ros.bags.cameras import find_calibrations, find_cameras, header_stamp
+from textdifuse_ros.bags.cameras import find_calibrations, find_cameras, header_stamp, topics_line
 from textdifuse_ros.bags.reader import BagMessage, BagReader
 from textdifuse_ros.config.localizer import LocalizerConfig
 from textdifuse_ros.config.nodes import FusionNodeConfig
@@ -112,7 +112,7 @@ class RecordingPlan:
         if not found.pairs:
             remedy = "textdifuse sync-doctor shows how far apart they are"
             expected = f"within {job.config.tolerance:g} s of one another"
-            raise BagError(f"the images of {bag.path}", expected, "not one pair", remedy)
+            raise BagError(f"the images of {bag.path} ({topics_line(topics)})", expected, "not one pair", remedy)
         digest = hashlib.sha256(b"".join(table.tobytes() for table in series)).hexdigest()
         received = {stream: len(table) for stream, table in zip(SENSORS, series, strict=True)}
         return cls(topics, found, received, digest, calibrations, bag.remarks())

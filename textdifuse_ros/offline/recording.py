@@ -14,6 +14,7 @@ from __future__ import annotations
 import heapq
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -31,6 +32,7 @@ from textdifuse_ros.config.sensors import NAMES
 from textdifuse_ros.errors import BagError, ConfigError, ImageError
 from textdifuse_ros.fusion.fuser import Fuser
 from textdifuse_ros.image.intake import BAD_INFRARED, BAD_VISIBLE, IntakeError, SensorIntake
+from textdifuse_ros.offline.interrupts import deferred_signals
 from textdifuse_ros.offline.messages import OUTPUTS, Header, fused_messages
 from textdifuse_ros.offline.plan import RecordingJob, RecordingPlan, prefix, stamp_or_zero
 from textdifuse_ros.runtime.engine import DirectBackend, FusionRequest
@@ -40,7 +42,9 @@ from textdifuse_ros.sensors import SENSORS
 from textdifuse_ros.sync.recorded import RecordedPair
 
 PIECE_PAIRS = 50
-"""Pairs of a piece: the most that a killed run loses."""
+"""Pairs of a piece: the most that a killed run loses. One that is stopped by a signal loses none."""
+PIECE_SECONDS = 30.0
+"""Time after which a piece ends with the pair at work [s]."""
 FUSION_ERROR = "fusion_error"
 NOTE = "textdifuse"
 VIDEO_STATE = "video.npz"
@@ -53,6 +57,7 @@ class RecordingProgress:
 
     :ivar done: pairs that were fused or have failed
     :ivar total: pairs in all
+    :ivar topics: of the visible and of the infrared images
     :ivar summary: None until the end: ``pairs``, ``fused``, ``failed`` (by reason, with the first error of each) and
         of each stream ``topic``, ``received``, ``paired``, ``dropped`` (by reason); ``remarks`` if there are any on
         what is left out or miscounted
@@ -60,6 +65,7 @@ class RecordingProgress:
 
     done: int
     total: int
+    topics: tuple[str, str]
     summary: dict[str, Any] | None = None
 
 
@@ -83,13 +89,15 @@ def fuse_recording(job: RecordingJob) -> Iterator[RecordingProgress]:
             stack.callback(target.localizer.close)
             fuser.require_modulation()
         identity = _identity(job, plan, fuser, target)
-        pieces = stack.enter_context(Pieces(job.output, identity, job.storage, restart=job.restart))
+        processor = PairProcessor(DirectBackend(fuser), target)
+        pair_fuser = _RecordingFuser(job, plan, processor)  # checks the calibrations: before anything is written
+        unfinished = Pieces(job.output, identity, job.storage, restart=job.restart, beside=(VIDEO_STATE,))
+        pieces = stack.enter_context(unfinished)
         made = _made_before(job.output, pieces)
         if made is None:
-            processor = PairProcessor(DirectBackend(fuser), target)
-            yield from _fuse_pieces(bag, plan, pieces, _RecordingFuser(job, plan, processor))
+            yield from _fuse_pieces(bag, plan, pieces, pair_fuser)
             made = _finish(bag, job, plan, pieces)
-        yield RecordingProgress(len(plan.pairs), len(plan.pairs), made)
+        yield RecordingProgress(len(plan.pairs), len(plan.pairs), plan.topics, made)
 
 
 def _check_names(bag: BagReader, job: RecordingJob) -> None:
@@ -168,7 +176,7 @@ class _RecordingFuser:
         header: Header = messages[0].header
         log_time = max(visible.stamp_ns, infrared.stamp_ns)
         provenance = processed.message_provenance(pair.difference_ns)
-        outputs = fused_messages(self._store, header, self._prefix, processed.image, labels, provenance)
+        outputs = list(fused_messages(self._store, header, self._prefix, processed.image, labels, provenance))
         for topic, kind, data in outputs:
             writer.add_topic(topic, kind)
             writer.write_raw(topic, log_time, data)
@@ -182,29 +190,52 @@ def _fuse_pieces(
     notes = pieces.notes()
     unseen = {number for note in notes for number, reason, _ in note["failed"] if reason == BAD_VISIBLE}
     source = enumerate(plan.messages(bag))
-    done = min(pieces.count * PIECE_PAIRS, total)
+    done = sum(note["pairs"] for note in notes)
     for number in range(done):
         _, (_, _, infrared) = next(source)
         if number not in unseen:  # else the intake had stopped before the infrared image
             fuser.replay(infrared)
     if pieces.count:
         fuser.load_video_state(pieces.beside(pieces.count - 1, VIDEO_STATE))
-    yield RecordingProgress(done, total)
+    yield RecordingProgress(done, total, plan.topics)
     while done < total:
         failed: list[tuple[int, str, str]] = []
+        begin, ends = done, time.monotonic() + PIECE_SECONDS
+        stopped: BaseException | None = None
         with pieces.next_piece() as (writer, note):
-            for _ in range(min(PIECE_PAIRS, total - done)):
-                number, (pair, visible, infrared) = next(source)
-                try:
-                    fuser.fuse(pair, visible, infrared, writer)
-                except IntakeError as error:
-                    failed.append((number, error.reason, str(error)))
-                except ImageError as error:
-                    failed.append((number, FUSION_ERROR, str(error)))
-                done += 1
-                yield RecordingProgress(done, total)
-            note["failed"] = failed
+            try:
+                while done < total and done < begin + PIECE_PAIRS and time.monotonic() < ends:
+                    # A signal waits for the end of the pair, so that no pair is written by halves.
+                    with deferred_signals():
+                        _fuse_next(source, fuser, writer, failed)
+                        done += 1
+                    yield RecordingProgress(done, total, plan.topics)
+            except BagError:  # of the output, which cannot be written any more
+                raise
+            except BaseException as error:
+                if done == begin:
+                    raise
+                stopped = error  # what is done is kept
+            note.update(failed=failed, pairs=done - begin)
             fuser.save_video_state(writer.path / VIDEO_STATE)
+        if stopped is not None:
+            raise stopped
+
+
+def _fuse_next(
+    source: Iterator[tuple[int, tuple[RecordedPair, BagMessage, BagMessage]]],
+    fuser: _RecordingFuser,
+    writer: BagWriter,
+    failed: list[tuple[int, str, str]],
+) -> None:
+    """Fuse the next pair, or note why it cannot be fused."""
+    number, (pair, visible, infrared) = next(source)
+    try:
+        fuser.fuse(pair, visible, infrared, writer)
+    except IntakeError as error:
+        failed.append((number, error.reason, str(error)))
+    except ImageError as error:
+        failed.append((number, FUSION_ERROR, str(error)))
 
 
 def _finish(bag: BagReader, job: RecordingJob, plan: RecordingPlan, pieces: Pieces) -> dict[str, Any]:
