@@ -6,11 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from textdifuse_ros.config.base import from_mapping, to_mapping
 from textdifuse_ros.config.ros_files import node_parameters
-from textdifuse_ros.config.yaml_text import read_yaml
+from textdifuse_ros.config.yaml_text import dump_yaml, read_yaml
 from textdifuse_ros.errors import ConfigError
 
 T = TypeVar("T")
@@ -59,4 +57,4 @@ def save_config(config: Any, path: str | Path) -> None:
     :param config: instance of a configuration dataclass
     :param path: file to write
     """
-    Path(path).write_text(yaml.safe_dump(to_mapping(config), sort_keys=False), encoding="utf-8")
+    Path(path).write_text(dump_yaml(to_mapping(config)), encoding="utf-8")
