@@ -204,7 +204,7 @@ class TestMetadata:
 
     def test_the_page_of_the_ros_interface_lists_the_encodings_that_are_taken(self) -> None:
         page = (ROOT / "docs" / "ros-interface.md").read_text(encoding="utf-8")
-        listed = page.split("Encodings taken:", 1)[1].split(";", 1)[0]
+        listed = page.split("Accepted encodings:", 1)[1].split(";", 1)[0]
         names = [name for quoted in re.findall("`([^`]+)`", listed) for name in quoted.split()]
         assert len(names) == len(set(names)) and set(names) == set(ENCODINGS)
 
