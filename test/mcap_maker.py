@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import struct
+import sys
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
+import lz4.frame
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 MAGIC = b"\x89MCAP0\r\n"
 OPTIONAL = ("schemas", "channels", "chunk indexes", "statistics", "message indexes", "counts by channel")
 """What a writer may leave out; the two last are in the data section and within the statistics."""
+
+
+COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
+    "": lambda data: data,
+    "lz4": lz4.frame.compress,
+    "zstd": zstd.compress,
+}
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,7 @@ def write_mcap(
     chunked: bool = True,
     summary: bool = True,
     missing_schemas: bool = False,
+    compression: str = "",
     claimed_size: int | None = None,
     miscount: int = 0,
 ) -> Path:
@@ -79,6 +95,7 @@ def write_mcap(
     :param without: parts of ``OPTIONAL`` that are left out
     :param summary: whether there is one
     :param missing_schemas: leave the schemas out everywhere, which no writer may do
+    :param compression: of the chunks: none, ``lz4`` or ``zstd``
     :param claimed_size: what the chunks say of their size [bytes]; None for the truth
     :param miscount: added to the counts of the statistics
     """
@@ -99,8 +116,9 @@ def write_mcap(
             body += _message(message)
         first, last = min(m.stamp_ns for m in group), max(m.stamp_ns for m in group)
         begin, size = len(content), len(body) if claimed_size is None else claimed_size
-        head = struct.pack("<QQQI", first, last, size, crc32(body)) + _text("")
-        content += _record(6, head + struct.pack("<Q", len(body)) + body)
+        head = struct.pack("<QQQI", first, last, size, crc32(body)) + _text(compression)
+        packed = COMPRESSIONS[compression](body)
+        content += _record(6, head + struct.pack("<Q", len(packed)) + packed)
         end = len(content)
         offsets = b""
         if "message indexes" not in without:
@@ -110,8 +128,8 @@ def write_mcap(
                     struct.pack("<QQ", *entry) for entry in entries
                 ))  # fmt: skip
         indexes += _record(8, struct.pack("<QQQQI", first, last, begin, end - begin, len(offsets)) + offsets
-                           + struct.pack("<Q", len(content) - end) + _text("")
-                           + struct.pack("<QQ", len(body), size))  # fmt: skip
+                           + struct.pack("<Q", len(content) - end) + _text(compression)
+                           + struct.pack("<QQ", len(packed), size))  # fmt: skip
     content += _record(15, struct.pack("<I", 0))
     start = len(content) if summary else 0
     if summary:

@@ -51,6 +51,28 @@ def test_files_that_no_run_wrote_are_not_removed(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("place", ["logs/photos", "input_bag/photos", "logs/ros/photos", "logs/mine.txt"])
+def test_what_others_have_put_into_a_folder_of_results_is_refused_and_stays(tmp_path: Path, place: str) -> None:
+    claim_output(tmp_path, RESULTS)
+    fill(tmp_path)
+    path = tmp_path / place if "." in place else tmp_path / place / "keep.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("mine")
+    before = contents(tmp_path)
+    with pytest.raises(FileError, match=f"one with .*{place}, which no run has written; give another"):
+        claim_output(tmp_path, RESULTS)
+    assert contents(tmp_path) == before
+
+
+def test_the_mark_is_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "out" / MARKER).symlink_to(tmp_path / "mine.txt")
+    with pytest.raises(FileError, match="no symbolic link"):
+        claim_output(tmp_path / "out", RESULTS)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
 def test_each_verb_owns_only_its_own_results(tmp_path: Path) -> None:
     claim_output(tmp_path, ("endurance.json", "input_bag", "logs"))
     fill(tmp_path)

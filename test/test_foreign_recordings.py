@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 import yaml
-from bag_makers import PERIOD, START, image, record, scene
+from bag_makers import PERIOD, START, STORE, image, record, scene
 from mcap_maker import OPTIONAL, Channel, Message, write_mcap
+from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, Writer
 
 from textdifuse_ros.bags.definitions import IMAGE_TYPE
 from textdifuse_ros.bags.reader import BagReader
+from textdifuse_ros.bags.writer import STORAGES
 from textdifuse_ros.cli.main import main
 from textdifuse_ros.errors import BagError
 from textdifuse_ros.nodes.sources import BagSource
@@ -81,6 +84,17 @@ OFFER = {
     "deadline": {"sec": 9, "nsec": 9}, "lifespan": {"sec": 9, "nsec": 9}, "liveliness": "automatic",
     "liveliness_lease_duration": {"sec": 9, "nsec": 9}, "avoid_ros_namespace_conventions": False,
 }  # fmt: skip
+
+
+def _compressed_by_rosbags(path: Path, storage: str, mode: CompressionMode) -> Path:
+    """Record the messages of ``_messages`` with a compression of rosbag2."""
+    writer = Writer(path, version=9, storage_plugin=STORAGES[storage])
+    writer.set_compression(mode, CompressionFormat.ZSTD)
+    with writer:
+        topics = {n: writer.add_connection(one.topic, IMAGE_TYPE, typestore=STORE) for n, one in enumerate(CHANNELS, 1)}
+        for message in _messages():
+            writer.write(topics[message.channel], message.stamp_ns, message.data)
+    return path
 
 
 class TestMetadata:
@@ -190,6 +204,22 @@ class TestMcap:
         path = write_mcap(tmp_path / "drive.mcap", CHANNELS, mixed, summary=summary, chunked=chunked)
         assert _read(path) == _expected()
 
+    @pytest.mark.parametrize("compression", ["lz4", "zstd"])
+    def test_compressed_chunks_are_read_and_an_unknown_compression_is_named(
+        self, tmp_path: Path, compression: str
+    ) -> None:
+        path = write_mcap(tmp_path / "drive.mcap", CHANNELS, _messages(), compression=compression)
+        assert _read(path) == _expected()
+        path.write_bytes(path.read_bytes().replace(compression.encode(), b"lzma"[: len(compression)]))
+        with pytest.raises(BagError, match="compressed by lz4 or zstd, got 'lzm"):
+            _read(path)
+
+    @pytest.mark.parametrize("size", [10, 2**20])
+    def test_a_compressed_chunk_larger_than_it_claims_is_refused(self, tmp_path: Path, size: int) -> None:
+        path = write_mcap(tmp_path / "drive.mcap", CHANNELS, _messages(), compression="zstd", claimed_size=size)
+        with pytest.raises(BagError, match=r"more|in place of"):
+            _read(path)
+
     @pytest.mark.parametrize("profile", ["", "ros1", "px4", "x" * 300])
     def test_the_profile_does_not_matter(self, tmp_path: Path, profile: str) -> None:
         assert _read(write_mcap(tmp_path / "drive.mcap", CHANNELS, _messages(), profile=profile)) == _expected()
@@ -275,6 +305,29 @@ def _compress(file: Path, suffix: str = ".zstd") -> Path:
     packed.write_bytes(zstd.compress(file.read_bytes()))
     file.unlink()
     return packed
+
+
+@pytest.mark.parametrize(
+    ("storage", "mode"),
+    [("mcap", CompressionMode.STORAGE), *itertools.product(STORAGES, (CompressionMode.MESSAGE, CompressionMode.FILE))],
+)
+def test_every_compression_of_rosbag2_is_read(tmp_path: Path, storage: str, mode: CompressionMode) -> None:
+    path = _compressed_by_rosbags(tmp_path / "in", storage, mode)
+    assert _read(path) == _expected() and not _remarks(path)
+    (file,) = (item for item in path.iterdir() if item.name != "metadata.yaml")
+    assert _read(file) == _expected(), "also without its metadata"
+
+
+def test_a_type_that_only_the_recording_defines_is_copied(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    text = "Part part\n" + "=" * 80 + "\nMSG: acme_msgs/Part\nuint8 number\n"
+    channels = [*CHANNELS, Channel("/part", "acme_msgs/msg/Whole", text=text)]
+    path = write_mcap(tmp_path / "in.mcap", channels, [*_messages(), Message(3, START, b"\0\1\0\0\7")])
+    given = ["--copy-topics", "--model", str(tiny_checkpoint), "--steps", "1", "--device", "cpu"]
+    assert main(["bag", str(path), str(tmp_path / "out"), *given]) == 0
+    with AnyReader([tmp_path / "out"]) as reader:
+        ((connection, _, raw),) = reader.messages([one for one in reader.connections if one.topic == "/part"])
+        whole: Any = reader.deserialize(raw, connection.msgtype)
+    assert whole.part.number == 7
 
 
 @pytest.mark.parametrize(("storage", "ending"), [("mcap", ".mcap"), ("sqlite3", ".db3")])

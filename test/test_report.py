@@ -106,6 +106,16 @@ class TestReport:
         assert sheet.shape[1] > 5 * 260 and sheet.std() > 10
         assert json.loads((folder / "summary.json").read_text())["pairs"] == 2
 
+    def test_a_page_of_somebody_else_is_refused_and_nothing_beside_it_removed(self, folders, capsys) -> None:
+        folder = folders[0].parent / "report"
+        folder.mkdir()
+        for name in ("index.html", "pictures.png"):
+            (folder / name).write_text("<title>Holidays</title>")
+        line = ["--visible", folders[0], "--infrared", folders[1], "--jobs", 1, "--report", folder, "--examples", 0]
+        assert main(["evaluate", *map(str, line)]) == 2
+        assert "a page that was not written by textdifuse evaluate" in capsys.readouterr().err
+        assert sorted(item.read_text() for item in folder.iterdir()) == ["<title>Holidays</title>"] * 2
+
     def test_contact_sheets_of_an_earlier_report_are_removed(self, folders) -> None:
         folder = folders[0].parent / "report"
         folder.mkdir()

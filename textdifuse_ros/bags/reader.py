@@ -25,7 +25,16 @@ from textdifuse_ros.bags.metadata import (
     read_information,
 )
 from textdifuse_ros.bags.refusals import ANY_RECORDING, check_kind, damaged, without_metadata
-from textdifuse_ros.bags.storage import CDR, ZSTD_MAGIC, Storage, StoredTopic, definition_of, quoted, unpack_file
+from textdifuse_ros.bags.storage import (
+    CDR,
+    ZSTD_MAGIC,
+    Storage,
+    StoredTopic,
+    definition_of,
+    quoted,
+    unpack_file,
+    unpack_message,
+)
 from textdifuse_ros.errors import BagError
 from textdifuse_ros.sensors import stamp_of
 
@@ -297,7 +306,8 @@ class BagReader:
             source = storage.messages(set(chosen)) if chosen else iter(())
             while True:
                 try:
-                    number, stamp, data = next(source)
+                    number, stamp, packed = next(source)
+                    data = unpack_message(packed)
                 except StopIteration:
                     break
                 except BagError:

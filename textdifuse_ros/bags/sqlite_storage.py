@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote as percent_encode
 
-from textdifuse_ros.bags.storage import CDR, ZSTD_MAGIC, StoredTopic, definition_of, qos_of, unpack_zstd
+from textdifuse_ros.bags.storage import CDR, StoredTopic, definition_of, qos_of
 from textdifuse_ros.errors import shorten
 
 MAGIC = b"SQLite format 3\0"
@@ -49,7 +49,7 @@ class SqliteStorage:
         for number, stamp, data in self._database.execute(query):
             if not isinstance(data, bytes) or not isinstance(stamp, int):
                 raise ValueError(f"a message of topic {number} that is no blob with a time")
-            yield number, stamp, unpack_zstd(data) if data.startswith(ZSTD_MAGIC) else data
+            yield number, stamp, data
 
     def _columns(self, table: str) -> set[str]:
         return {row[1] for row in self._database.execute(f"PRAGMA table_info({table})")}

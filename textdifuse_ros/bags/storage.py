@@ -95,7 +95,9 @@ def qos_of(content: object) -> list[Qos]:
     :param content: YAML text, or what was read from it
     """
     try:
-        return parse_qos(content)  # type: ignore[arg-type]
+        offers = parse_qos(content)  # type: ignore[arg-type]
+        numbers = [number for offer in offers for number in (offer.depth, *offer.deadline, *offer.lifespan)]
+        return offers if all(isinstance(number, int) for number in numbers) else []
     except Exception:  # whatever the YAML was instead of profiles
         return []
 
@@ -108,11 +110,14 @@ def quoted(text: str) -> str:
     return text if len(text) < 80 and text.isprintable() else quote(text)
 
 
-def unpack_zstd(data: bytes) -> bytes:
-    """Decompress a message that was compressed by itself.
+def unpack_message(data: bytes) -> bytes:
+    """Decompress a message that was compressed by itself; CDR, which begins with 0, is returned as it is.
 
+    :param data: a message
     :raises BagError: it is larger than ``MAX_BYTES``
     """
+    if not data.startswith(ZSTD_MAGIC):
+        return data
     return unpack_bounded(zstd.ZstdDecompressor(), data, MAX_BYTES)
 
 

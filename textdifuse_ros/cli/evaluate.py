@@ -91,11 +91,14 @@ def run(arguments: argparse.Namespace) -> int:
     :returns: 0
     :raises TextDifuseError: wrong options, or a missing or unsuitable image; nothing is skipped silently
     """
+    from textdifuse_ros.evaluate.report import check_report_folder
     from textdifuse_ros.evaluate.run import run as evaluate
     from textdifuse_ros.evaluate.tables import to_csv, to_json, to_markdown, write_text
 
     request = _request(arguments)
     _check_files(arguments, request)
+    if request.report:
+        check_report_folder(request.report)
     try_outputs((arguments.json, arguments.csv, arguments.markdown), (request.report, request.fused, request.inputs))
     fuser = _fuser(arguments)
     try:

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 
 from textdifuse_ros.data.conditions import CONDITIONS
+from textdifuse_ros.errors import FileError
 from textdifuse_ros.evaluate import page
 from textdifuse_ros.evaluate.detection_images import count_caption, legend
 from textdifuse_ros.evaluate.images import SHEETS, Example, embed_detail, embed_image, make_sheets
@@ -19,9 +20,25 @@ from textdifuse_ros.evaluate.tables import format_coverage, format_figure, to_cs
 from textdifuse_ros.image.files import write_png
 
 PAGE = "index.html"
+_TITLE = "Fusion on "
 _HEATED = ("VIF_min", "Qabf", "SSIM", "PSNR_consistency", "dE00")
 _CAPTIONED = ("VIF_min", "Qabf", "flicker")
 _PLAIN, _HUE = (255, 255, 255), (120, 173, 232)
+
+
+def check_report_folder(folder: Path) -> None:
+    """Check that a page in the folder is an earlier report, whose files a new one replaces.
+
+    :param folder: the folder of the report; may be missing
+    :raises FileError: it holds another page
+    """
+    path = folder / PAGE
+    if path.is_file():
+        with path.open("rb") as content:
+            if f"<title>{_TITLE}".encode() not in content.read(4096):
+                found = "a page that was not written by textdifuse evaluate"
+                remedy = "give another folder, or move it away"
+                raise FileError(str(path), "missing, or an earlier report", found, remedy)
 
 
 def write_report(folder: Path, evaluation: Evaluation, examples: Sequence[Example]) -> Path:
@@ -65,7 +82,7 @@ def to_html(evaluation: Evaluation, examples: Sequence[Example]) -> str:
     conditions = f" under {len(evaluation.conditions)} known degradations" if evaluation.conditions else ""
     unit = {"video": "frames", "text": "images"}.get(evaluation.panel, "pairs")
     subtitle = f"Panel {evaluation.panel} over {evaluation.pairs} {unit}{conditions}"
-    return page.page(f"Fusion on {evaluation.set_name}", subtitle, evaluation.about, filter(None, sections))
+    return page.page(f"{_TITLE}{evaluation.set_name}", subtitle, evaluation.about, filter(None, sections))
 
 
 def _verdict(evaluation: Evaluation) -> str:

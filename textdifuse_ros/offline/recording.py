@@ -43,7 +43,7 @@ from textdifuse_ros.sync.recorded import RecordedPair
 
 PIECE_PAIRS = 50
 """Pairs of a piece: the most that a killed run loses. One that is stopped by a signal loses none."""
-PIECE_SECONDS = 30.0
+PIECE_SECONDS = 10.0
 """Time after which a piece ends with the pair at work [s]."""
 FUSION_ERROR = "fusion_error"
 NOTE = "textdifuse"
