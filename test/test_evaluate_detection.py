@@ -11,6 +11,7 @@ from tiny_detectors import save_yolox
 
 from textdifuse_ros.evaluate.detection_images import FALSE, FOUND, MISSED, draw_boxes
 from textdifuse_ros.evaluate.detector import Boxes
+from textdifuse_ros.evaluate.images import SHEETS
 from textdifuse_ros.image.files import read_png_metadata, read_visible, write_png
 
 pytest_plugins = ["evaluation_rig"]
@@ -174,7 +175,7 @@ class TestReport:
         assert "blue if they match a labeled object" in page
         assert "person 1 of 1 · car 1 of 1" in page
         assert "proves nothing" not in page
-        sheet = read_visible(tmp_path / "report" / "pictures.png").reshape(-1, 3).astype(int)
+        sheet = read_visible(tmp_path / "report" / f"{SHEETS[0]}.png").reshape(-1, 3).astype(int)
         for color in (FOUND, MISSED):
             assert (np.abs(sheet - color).max(1) < 60).any()
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from textdifuse_ros.evaluate.results import Evaluation
     from textdifuse_ros.evaluate.run import Request
     from textdifuse_ros.evaluate.sets import PairSet
+    from textdifuse_ros.evaluate.steps import Sampling
     from textdifuse_ros.fusion.fuser import Fuser
 
 NAME = "evaluate"
@@ -55,9 +56,15 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add("--data", type=Path, metavar="DIR", help=f"Data folder of --set. Default: ${DATA}.")
     add("--method", action="append", default=[], metavar="NAME=DIR", help=_METHOD)
     add("--model", metavar="CHECKPOINT", help="Also fuse with this checkpoint: a name, a path, or default.")
-    add("--panel", default="clean", metavar="{clean,degraded,video,text,detection}", help="What to measure. "
+    add("--panel", default="clean", metavar="{clean,degraded,video,text,detection,steps}", help="What to measure. "
         "Default: clean.")  # fmt: skip
     add("--condition", action="append", default=[], metavar="NAME", help="Measure only this degradation; repeatable.")
+    add("--step-counts", metavar="N,...", help="Panel steps: numbers of reverse steps. Default: 1,2,4,8,25,50.")
+    add("--samplers", metavar="NAME,...", help="Panel steps: the samplers. Default: ddim,dpm_solver,ancestral.")
+    add("--seeds", type=int, metavar="N", help="Panel steps: draws of each image, with consecutive seeds from "
+        "--seed on. Default: 16.")  # fmt: skip
+    add("--crop", type=int, metavar="PX", help="Panel steps: side of the square in the middle of each image that is "
+        "restored, 0 for the whole image. Default: 256.")  # fmt: skip
     add("--pre", action="append", metavar="NAME", help=_PRE)
     add("--boxes", type=Path, metavar="DIR", help="Panels text and detection: STEM.txt, lines 'class left top right "
         "bottom'.")  # fmt: skip
@@ -163,11 +170,15 @@ def _request(arguments: argparse.Namespace) -> Request:
     from textdifuse_ros.evaluate.run import TEXT_DEFAULT, Request
 
     model_options = [item.name for item in parameters(FuserConfig) if item.name != "model"]
-    detection = arguments.panel == "detection"
+    detection, steps = arguments.panel == "detection", arguments.panel == "steps"
     for option, value, requirement, is_given in (
         ("--examples", arguments.examples, "--report", arguments.report),
         ("--strength", arguments.strength, "--panel text or detection", detection or arguments.panel == "text"),
         ("--text", arguments.text, "--panel detection", detection),
+        *((f"--{name.replace('_', '-')}", getattr(arguments, name), "--panel steps", steps)
+          for name in ("step_counts", "samplers", "seeds", "crop")),
+        *((f"--{name}", getattr(arguments, name, None), "another panel than steps", not steps)
+          for name in ("steps", "sampler")),
         ("--data", arguments.data, "--set", arguments.set),
         ("--strength", arguments.strength, "--model", arguments.model),
         *(
@@ -194,6 +205,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         _strength(arguments),
         detector=arguments.detector,
         text=TEXT_DEFAULT if arguments.text is None else arguments.text,
+        sampling=_sampling(arguments),
         localizer=from_arguments(LocalizerConfig, arguments, detector=""),  # another detector
         report=arguments.report,
         examples=_examples(arguments),
@@ -216,6 +228,21 @@ def _pairs(arguments: argparse.Namespace) -> PairSet:
     if not all(folders):
         raise ConfigError("the input", "either --set or --visible and --infrared", "an incomplete one")
     return folder_set(*folders)
+
+
+def _sampling(arguments: argparse.Namespace) -> Sampling:
+    from textdifuse_ros.evaluate.steps import Sampling
+
+    values: dict[str, Any] = {}
+    if arguments.step_counts is not None:
+        try:
+            values["counts"] = tuple(int(count) for count in arguments.step_counts.split(","))
+        except ValueError:
+            raise ConfigError("--step-counts", "integers separated by commas", repr(arguments.step_counts)) from None
+    if arguments.samplers is not None:
+        values["samplers"] = tuple(name.strip() for name in arguments.samplers.split(","))
+    given = {name: getattr(arguments, name) for name in ("seeds", "crop")}
+    return Sampling(**values, **{name: value for name, value in given.items() if value is not None})
 
 
 def _objects(arguments: argparse.Namespace) -> Objects | None:
@@ -260,9 +287,12 @@ def _bar(request: Request) -> Any:
     from tqdm import tqdm
 
     from textdifuse_ros.evaluate.run import select_pairs
+    from textdifuse_ros.evaluate.steps import CONDITIONS_MEASURED
 
     # In a sequence, transitions are counted.
     total = len(select_pairs(request).pairs) - (request.panel == "video")
+    if request.panel == "steps":
+        total *= len(request.conditions or CONDITIONS_MEASURED)
     return tqdm(total=total, desc=f"evaluating {request.panel}", unit="pair", file=sys.stderr)
 
 

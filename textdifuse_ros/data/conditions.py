@@ -43,6 +43,11 @@ class Condition:
     infrared: Degradation | None = None
     before_objects: PairDegradation | None = None
 
+    @property
+    def degrades_visible(self) -> bool:
+        """Whether the visible image is degraded."""
+        return self.visible is not None or self.before_objects is not None
+
 
 _SUITE = (
     Condition(

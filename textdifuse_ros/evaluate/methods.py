@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from textdifuse_ros.data.conditions import degrade_pair
+from textdifuse_ros.data.conditions import CONDITIONS, degrade_pair
 from textdifuse_ros.errors import ConfigError, FileError
 from textdifuse_ros.evaluate.controls import CONTROLS
 from textdifuse_ros.evaluate.preprocess import SUFFIX as PRE
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 CLEAN = "clean"
 MODEL = "textdifuse"
 """Name of the model's row."""
+
+
+def condition_meaning(condition: str) -> str:
+    """Describe a ``condition``, see above."""
+    return "The images as they are." if condition == CLEAN else CONDITIONS[condition].meaning
 
 
 @dataclass(frozen=True)

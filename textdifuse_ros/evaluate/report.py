@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
-from textdifuse_ros.data.conditions import CONDITIONS
 from textdifuse_ros.errors import FileError
 from textdifuse_ros.evaluate import page
 from textdifuse_ros.evaluate.detection_images import count_caption, legend
 from textdifuse_ros.evaluate.images import SHEETS, Example, embed_detail, embed_image, make_sheets
-from textdifuse_ros.evaluate.methods import Row
+from textdifuse_ros.evaluate.methods import Row, condition_meaning
 from textdifuse_ros.evaluate.plots import Mark, Point, interval_plot, scatter_plot
 from textdifuse_ros.evaluate.results import UNDEFINED, Differences, Evaluation, Table, best_row, metric_of
 from textdifuse_ros.evaluate.statistics import Interval
@@ -21,8 +20,8 @@ from textdifuse_ros.image.files import write_png
 
 PAGE = "index.html"
 _TITLE = "Fusion on "
-_HEATED = ("VIF_min", "Qabf", "SSIM", "PSNR_consistency", "dE00")
-_CAPTIONED = ("VIF_min", "Qabf", "flicker")
+_HEATED = ("VIF_min", "Qabf", "SSIM", "PSNR_consistency", "dE00", "PSNR_draw", "PSNR_mean", "SSIM_draw")
+_CAPTIONED = ("VIF_min", "Qabf", "flicker", "PSNR_draw")
 _PLAIN, _HUE = (255, 255, 255), (120, 173, 232)
 
 
@@ -99,7 +98,7 @@ def _verdict(evaluation: Evaluation) -> str:
         elif name not in table.proves_nothing:
             kind, what = "telling", "a method ranks first"
         else:
-            kind, what = "nothing", f"a control ranks first{'' if detection else ': proves nothing here'}"
+            kind, what = "nothing", f"a control ranks first{'' if evaluation.paired else ': proves nothing here'}"
             if best:
                 what += f"; best method {escape(best)} {format_figure(table.rows[best][name], name)}"
         tiles.append(
@@ -115,6 +114,8 @@ def _verdict(evaluation: Evaluation) -> str:
             "The best row of each figure. Where a control ranks first, this detector finds more objects on one sensor, "
             "on their maximum, or in both sensors' joined boxes (late) than on any fused image."
         )
+    if evaluation.panel == "steps":
+        lead = "The best row of each figure, means over the conditions."
     return page.section("What the metrics show", lead, f'<div class="verdict">{"".join(tiles)}</div>')
 
 
@@ -213,6 +214,9 @@ def _against(evaluation: Evaluation) -> str:
     if evaluation.panel == "detection":
         lead += " better_sensor is the visible or the infrared image, whichever is better in that figure."
         return page.section("Against the sensors", lead, table)
+    if evaluation.panel == "steps":
+        lead += " fewest_steps is the same sampler with the fewest steps."
+        return page.section("Against the untouched image and fewer steps", lead, table)
     lead += " A metric in which max+noise15 beats max rewards noise."
     return page.section("Against max, image by image", lead, table)
 
@@ -272,6 +276,8 @@ def _heat_tables(evaluation: Evaluation) -> str:
         "One line per condition; darker blue is better within the line, and the best row is bold. VIF_min requires "
         "both clean sources, so copying the one that is not degraded gains nothing."
     )
+    if evaluation.panel == "steps":
+        lead = "One line per condition; darker blue is better within the line, and the best row is bold."
     return page.section("Condition by condition", lead, "".join(parts))
 
 
@@ -293,7 +299,7 @@ def _heat_cells(table: Table, rows: Sequence[Row], name: str) -> list[str]:
 
 def _condition_tables(evaluation: Evaluation) -> str:
     parts = [
-        f"<details><summary>{escape(name)} <span>{escape(CONDITIONS[name].meaning)}</span></summary>"
+        f"<details><summary>{escape(name)} <span>{escape(condition_meaning(name))}</span></summary>"
         f"{_table(table, evaluation.rows, intervals=True)}</details>"
         for name, table in evaluation.conditions.items()
     ]
@@ -333,7 +339,7 @@ def _example(example: Example, caption: Callable[[Example, str], str]) -> str:
     # Two lines of images.
     columns = f"by{min(5, max(3, math.ceil(len(cells) / 2)))}{' tall' if tall else ''}"
     title = example.condition or example.stem
-    meaning = CONDITIONS[example.condition].meaning + " " if example.condition else ""
+    meaning = condition_meaning(example.condition) + " " if example.condition else ""
     description = f"<p>{escape(meaning)}Image {escape(example.stem)}.</p>" if example.condition else ""
     images = f'<div class="cells {columns}">{"".join(cells)}</div>'
     return f'<div class="example"><h3>{escape(title)}</h3>{description}{images}</div>'

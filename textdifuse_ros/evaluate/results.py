@@ -65,6 +65,17 @@ _METRICS = (
     Metric("largest_outside", "Largest change outside the objects [levels]. Must be 0.", -1, 0),
     Metric("AP50", "Average precision of the detector at an intersection over union of 0.5, 0 to 1."),
     Metric("AP", "Average precision of the detector, mean over intersections over union of 0.5 to 0.95."),
+    Metric("PSNR_draw", "PSNR of one draw against the clean image [dB], mean over the seeds.", digits=2),
+    Metric("PSNR_mean", "PSNR of the mean over the seeds against the clean image [dB].", digits=2),
+    Metric("SSIM_draw", "Structural similarity of one draw to the clean image, at most 1."),
+    Metric("gradient_energy", "Mean squared gradient of a draw, divided by that of the clean image. Best is 1.", 0),
+    Metric("brightness", "Mean level minus that of the clean image [levels]. Best is 0.", 0, 2),
+    Metric("spread", "Standard deviation over the seeds, mean over the image [levels].", 0, 2),
+    Metric("spread_lit", "The same where the clean image is well exposed [levels].", -1, 2),
+    Metric(
+        "change_lit", "Mean difference of the mean over the seeds from that of the fewest steps, there [levels].", 0, 2
+    ),
+    Metric("spread_error_corr", "Rank correlation over the pixels of spread and error of the mean, at most 1."),
     Metric("objects", "Number of labeled objects.", 0, 0),
     Metric("found", "Number of labeled objects that the detector finds, at a score of at least 0.3.", 1, 0),
     Metric("false", "Number of boxes without a labeled object, at a score of at least 0.3.", -1, 0),
@@ -202,6 +213,8 @@ class Evaluation:
     @property
     def led_by_control(self) -> str:
         """What it means that a control ranks first, in words before the names of the metrics."""
+        if self.panel == "steps":
+            return ", so leaving the image untouched is better in these:"
         if self.panel == "detection":
             return ", so for this detector no method replaces it in these:"
         return ", so these prove nothing for this set:"

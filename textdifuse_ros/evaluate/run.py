@@ -17,19 +17,20 @@ from textdifuse_ros.evaluate.detection import TEXT, Judge, detection_rows, run_d
 from textdifuse_ros.evaluate.detection_images import make_detection_example
 from textdifuse_ros.evaluate.highlight import PLAIN, Objects, run_text, select_labeled
 from textdifuse_ros.evaluate.images import Example, choose_examples, make_example
-from textdifuse_ros.evaluate.methods import MODEL, PRE, Row, control_rows, input_folders
+from textdifuse_ros.evaluate.methods import CLEAN, MODEL, PRE, Row, control_rows, input_folders
 from textdifuse_ros.evaluate.panels import PanelPlan, run_pairs
 from textdifuse_ros.evaluate.report import write_report
 from textdifuse_ros.evaluate.results import Evaluation
 from textdifuse_ros.evaluate.sequence import EACH, apply_gain, run_video
 from textdifuse_ros.evaluate.sets import PairSet, limit_pairs
+from textdifuse_ros.evaluate.steps import Sampling, make_steps_example, run_steps
 from textdifuse_ros.localize.prompt import parse_prompt
 
 if TYPE_CHECKING:
     from textdifuse_ros.fusion.fuser import Fuser
     from textdifuse_ros.runtime.image_target import ImageTarget
 
-PANELS = ("clean", "degraded", "video", "text", "detection")
+PANELS = ("clean", "degraded", "video", "text", "detection", "steps")
 _LABELED = ("text", "detection")
 TEXT_DEFAULT = "person, car"
 """The text of the detection panel, and the classes of its means."""
@@ -44,7 +45,7 @@ class Request:
     :ivar limit: maximum number of pairs, see :func:`select_pairs`; 0 for all
     :ivar methods: rows whose results are read from folders
     :ivar preprocessed: names of controls, or of the model, that get a row ``NAME+pre``
-    :ivar conditions: degradations of the degraded panel; () for all
+    :ivar conditions: degradations of the degraded panel, () for all, or of the steps panel, () for some
     :ivar workers: number of processes for the metrics
     :ivar fused: folder for the images of the model, one sub-folder per row; None for a temporary one
     :ivar inputs: folder for the input images of the methods (clean and degraded panel), or None
@@ -53,6 +54,7 @@ class Request:
     :ivar detector: ONNX file of the detection panel
     :ivar text: the text of the detection panel
     :ivar localizer: finds the objects of the text
+    :ivar sampling: what the steps panel compares
     :ivar report: folder of the report, or None
     :ivar examples: number of scenes in the report; in the degraded panel one per condition, unless this is 0
     :ivar about: further names and values for the report
@@ -72,6 +74,7 @@ class Request:
     detector: Path | None = None
     text: str = TEXT_DEFAULT
     localizer: LocalizerConfig = field(default_factory=LocalizerConfig)
+    sampling: Sampling = field(default_factory=Sampling)
     report: Path | None = None
     examples: int = 6
     about: tuple[tuple[str, str], ...] = ()
@@ -135,6 +138,9 @@ def run(
         elif request.panel == "detection":
             target = _target(request, stack) if fuser is not None else None
             evaluation = run_detection(plan, request.judge, fuser, target, request.workers, progress)
+        elif request.panel == "steps":
+            assert fuser is not None
+            evaluation = run_steps(plan.pairs, request.conditions, request.sampling, fuser, progress)
         else:
             evaluation = run_pairs(plan, fuser, request.workers, progress)
         if unlabeled:
@@ -144,7 +150,7 @@ def run(
         evaluation = replace(evaluation, about=_about(request, evaluation, fuser))
         measured(evaluation)
         if request.report:
-            write_report(request.report, evaluation, _examples(request, plan, evaluation))
+            write_report(request.report, evaluation, _examples(request, plan, evaluation, fuser))
     return evaluation
 
 
@@ -152,11 +158,11 @@ def _check(request: Request, fuser: Fuser | None) -> None:
     if request.panel not in PANELS:
         raise ConfigError("--panel", f"one of {', '.join(PANELS)}", repr(request.panel))
     for name in request.conditions:
-        if name not in CONDITIONS:
+        if name not in CONDITIONS and (name, request.panel) != (CLEAN, "steps"):
             raise ConfigError("--condition", f"one of {', '.join(CONDITIONS)}", repr(name))
-    if request.conditions and request.panel != "degraded":
-        raise ConfigError("--condition", "given with --panel degraded", f"--panel {request.panel}")
-    if request.panel in ("video", *_LABELED):
+    if request.conditions and request.panel not in ("degraded", "steps"):
+        raise ConfigError("--condition", "given with --panel degraded or steps", f"--panel {request.panel}")
+    if request.panel in ("video", "steps", *_LABELED):
         for option, value in (("--pre", request.preprocessed), ("--save-inputs", request.inputs)):
             if value:
                 raise ConfigError(option, "given with --panel clean or degraded", f"--panel {request.panel}")
@@ -165,6 +171,8 @@ def _check(request: Request, fuser: Fuser | None) -> None:
         for option, is_given in model_options:
             if is_given:
                 raise ConfigError(option, "given with --model", "no model")
+    if request.panel == "steps":
+        _check_steps(request, fuser)
     if request.panel == "text":
         if request.objects is None:
             raise ConfigError("--panel text", "given with --boxes or --masks", "neither")
@@ -175,6 +183,16 @@ def _check(request: Request, fuser: Fuser | None) -> None:
         raise ConfigError("--boxes or --masks", "given with --panel text or detection", f"--panel {request.panel}")
     if request.detector is not None and request.panel != "detection":
         raise ConfigError("--detector", "given with --panel detection", f"--panel {request.panel}")
+
+
+def _check_steps(request: Request, fuser: Fuser | None) -> None:
+    """Check the options of the steps panel, which restores by the model only."""
+    request.sampling.check()
+    if fuser is None:
+        raise ConfigError("--panel steps", "given with --model", "no model")
+    for option, value in (("--method", request.methods), ("--save-fused", request.fused)):
+        if value:
+            raise ConfigError(option, "given with another panel", "--panel steps")
 
 
 def _check_targets(request: Request, plan: PanelPlan) -> None:
@@ -210,6 +228,8 @@ def _plan(request: Request, model_folder: Path | None) -> PanelPlan:
             names.append(MODEL + EACH)
         model_rows = tuple(Row(name, model_folder / name) for name in names)
     conditions = (request.conditions or tuple(CONDITIONS)) if request.panel == "degraded" else ()
+    if request.panel == "steps":
+        return PanelPlan(request.pairs, ())
     if request.panel == "detection":
         rows = detection_rows(model_rows, request.methods)
     else:
@@ -234,8 +254,11 @@ def _target(request: Request, stack: ExitStack) -> ImageTarget | None:
     return target
 
 
-def _examples(request: Request, plan: PanelPlan, evaluation: Evaluation) -> list[Example]:
-    chosen = choose_examples(plan.pairs, plan.conditions, request.examples)
+def _examples(request: Request, plan: PanelPlan, evaluation: Evaluation, fuser: Fuser | None) -> list[Example]:
+    chosen = choose_examples(plan.pairs, tuple(evaluation.conditions), request.examples)
+    if request.panel == "steps":
+        assert fuser is not None
+        return [make_steps_example(pair, condition, request.sampling, fuser) for pair, condition in chosen]
     if request.panel == "detection":
         kinds = [name.partition("_")[2] for name in evaluation.table.metrics if name.startswith("AP50_")]
         return [make_detection_example(pair, plan.rows, request.judge, kinds) for pair, _ in chosen]
@@ -251,8 +274,9 @@ def _about(request: Request, evaluation: Evaluation, fuser: Fuser | None) -> dic
     }
     if fuser is not None:
         config = fuser.config
+        steps = "" if request.panel == "steps" else f"{config.steps} steps ({config.sampler}), "
         about["model"] = (
-            f"{Path(config.model).stem}, {config.steps} steps ({config.sampler}), seed {config.seed}, {fuser.device}, "
+            f"{Path(config.model).stem}, {steps}seed {config.seed}, {fuser.device}, "
             f"{str(fuser.dtype).removeprefix('torch.')}, weights sha256 {fuser.weights[:16]}"
         )
         if request.panel in _LABELED:

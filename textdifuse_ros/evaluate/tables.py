@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from textdifuse_ros.data.conditions import CONDITIONS
 from textdifuse_ros.errors import FileError
+from textdifuse_ros.evaluate.methods import condition_meaning
 from textdifuse_ros.evaluate.results import UNDEFINED, Differences, Evaluation, Table, in_order, metric_of
 from textdifuse_ros.evaluate.statistics import Interval
 from textdifuse_ros.image.files import write_atomic
@@ -68,7 +68,7 @@ def to_markdown(evaluation: Evaluation) -> str:
     if evaluation.paired:
         parts += ["", "Differences:", "", *_difference_lines(evaluation.paired)]
     for name, table in evaluation.conditions.items():
-        meaning = CONDITIONS[name].meaning
+        meaning = condition_meaning(name)
         parts += ["", f"## {name}", "", meaning, "", markdown_table(table), "", verdict(evaluation, table)]
     for name, part in evaluation.parts.items():
         parts += ["", f"## {name}: {part.pairs} pairs", "", markdown_table(part.table, intervals=True)]

@@ -217,9 +217,18 @@ def ssim_day_from_map(similarity: np.ndarray, visible: LocalMoments) -> float:
     :param visible: moments of the visible luma
     """
     border = SSIM_WINDOW // 2
-    smooth = cv2.GaussianBlur(visible.values, (0, 0), EXPOSURE_SIGMA)[border:-border, border:-border]
-    exposed = (smooth >= WELL_EXPOSED[0]) & (smooth <= WELL_EXPOSED[1])
+    exposed = well_exposed(visible.values)[border:-border, border:-border]
     return float(similarity[exposed].mean()) if exposed.any() else float("nan")
+
+
+def well_exposed(visible: np.ndarray) -> np.ndarray:
+    """Find the pixels whose visible luma, smoothed by a Gaussian of sigma 3, lies in 40 .. 215.
+
+    :param visible: uint8 or float64 [H, W] in 0 .. 255, the visible luma
+    :returns: bool [H, W]
+    """
+    smooth = cv2.GaussianBlur(visible.astype(np.float64), (0, 0), EXPOSURE_SIGMA)
+    return np.asarray((smooth >= WELL_EXPOSED[0]) & (smooth <= WELL_EXPOSED[1]))
 
 
 def _filter_valid(values: np.ndarray, kernel: np.ndarray) -> np.ndarray:
