@@ -17,9 +17,9 @@ from textdifuse_ros.data.crops import CropBatches, Shape
 from textdifuse_ros.data.masks import random_masks
 from textdifuse_ros.data.pack import write_pack
 from textdifuse_ros.fusion.cost import count_flops, count_parameters, emphasis_gflops, image_gflops
-from textdifuse_ros.fusion.emphasis import Emphasis, amounts, soften
+from textdifuse_ros.fusion.emphasis import RING, Emphasis, amounts, soften
 from textdifuse_ros.fusion.fuser import Fuser
-from textdifuse_ros.fusion.regions import MARGIN, find_regions, merge_sizes
+from textdifuse_ros.fusion.regions import MARGIN, bounds, find_regions, merge_sizes
 from textdifuse_ros.fusion.weights import join_networks, load_networks, save_networks
 from textdifuse_ros.metrics.regions import object_contrast
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
@@ -173,8 +173,10 @@ class TestMask:
             strengths[top : top + side, left : left + side] = 1
         regions = find_regions(strengths)
         assert len({region.size for region in regions}) == 3
-        (group,) = merge_sizes(regions, 480, 640)
-        assert {region.size for region in group} == {(80, 80)}
+        batches = merge_sizes(regions, 480, 640)
+        assert sorted(map(len, batches)) == [1, 2], "batches are of powers of two"
+        group = [region for batch in batches for region in batch]
+        assert {region.size for region in group} == {(96, 96)}
         for region, before in zip(sorted(group, key=str), sorted(regions, key=str), strict=True):
             assert region.core == before.core
             (up, west, down, east), (top, left, bottom, right) = region.whole, before.whole
@@ -182,7 +184,26 @@ class TestMask:
             assert min(up, west) >= 0 and down <= 480 and east <= 640
             assert not any(edge % 16 for edge in region.whole)
         strengths[100:400, 100:500] = 1  # enlarging the others to this size would cost more than a second batch
-        assert sorted(len(group) for group in merge_sizes(find_regions(strengths), 480, 640)) == [1, 3]
+        assert sorted(len(group) for group in merge_sizes(find_regions(strengths), 480, 640)) == [1, 1, 2]
+
+    def test_there_are_few_shapes_whatever_the_objects(self) -> None:
+        """PyTorch keeps memory for each of them."""
+        rng = np.random.default_rng(1)
+        batches, parts = set(), set()
+        for _ in range(300):
+            strengths = np.zeros((480, 640), np.float32)
+            for _ in range(rng.integers(1, 7)):
+                top, left = rng.integers(0, 472), rng.integers(0, 634)
+                strengths[top : top + rng.integers(8, 200), left : left + rng.integers(6, 160)] = 1
+            groups = merge_sizes(find_regions(strengths), 480, 640)
+            batches |= {(len(group), *group[0].size) for group in groups}
+            top, left, bottom, right = bounds(groups, 480, 640, RING)
+            parts.add((bottom - top, right - left))
+            for region in (region for group in groups for region in group):
+                up, west, down, east = region.whole
+                assert top <= up <= region.core[0] and region.core[2] <= down <= bottom
+                assert left <= west <= region.core[1] and region.core[3] <= east <= right
+        assert len(batches) <= 100 and len(parts) <= 56
 
     def test_a_tenth_of_the_image_costs_at_most_15_percent(self) -> None:
         with torch.device("meta"):

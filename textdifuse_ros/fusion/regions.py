@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -21,6 +22,9 @@ effect to a twelfth of the text's.
 
 GROUP = 20_000
 """Overhead of one extra batch shape, in pixels (measured on two cores)."""
+
+SIDES = (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+"""Sides of what is decoded [pixels]. PyTorch keeps memory for every new shape, so there must be few."""
 
 Box = tuple[int, int, int, int]
 """(top, left, bottom, right) [pixels], bottom and right excluded."""
@@ -122,7 +126,7 @@ def _widened(first: int, last: int, size: int) -> tuple[int, int]:
 
 
 def merge_sizes(regions: list[Region], height: int, width: int) -> list[list[Region]]:
-    """Group regions by size, since those of one size are decoded as a batch; enlarges some to have fewer sizes.
+    """Group regions by size, since those of one size are decoded as a batch; enlarges them to few sizes.
 
     :param regions: of :func:`find_regions`
     :param height: of the image [pixels]
@@ -130,7 +134,8 @@ def merge_sizes(regions: list[Region], height: int, width: int) -> list[list[Reg
     """
     groups: dict[tuple[int, int], list[Region]] = {}
     for region in regions:
-        groups.setdefault(region.size, []).append(region)
+        size = _next_side(region.size[0], height), _next_side(region.size[1], width)
+        groups.setdefault(size, []).append(_enlarged(region, size, height, width))
     while len(groups) > 1:
         counts = [(size, len(regions)) for size, regions in groups.items()]
         extra, size, pair = min(_merged(*pair) for pair in combinations(counts, 2))
@@ -138,7 +143,20 @@ def merge_sizes(regions: list[Region], height: int, width: int) -> list[list[Reg
             break
         enlarged = [_enlarged(region, size, height, width) for old in pair for region in groups.pop(old)]
         groups[size] = groups.get(size, []) + enlarged
-    return list(groups.values())
+    return [batch for regions in groups.values() for batch in _batches(regions)]
+
+
+def _next_side(length: int, limit: int) -> int:
+    """The next larger of :data:`SIDES`, or the image's."""
+    return min(next((side for side in SIDES if side >= length), limit), limit)
+
+
+def _batches(regions: list[Region]) -> Iterator[list[Region]]:
+    """Split a group into batches of powers of two, so that there are few sizes of batches."""
+    while regions:
+        count = 1 << (len(regions).bit_length() - 1)
+        yield regions[:count]
+        regions = regions[count:]
 
 
 _Size = tuple[int, int]
@@ -175,6 +193,8 @@ def full_frame_region(height: int, width: int) -> list[list[Region]]:
 def bounds(groups: list[list[Region]], height: int, width: int, ring: int) -> Box:
     """The rectangle that contains all regions and a ring around the objects; its edges are multiples of 16.
 
+    Its sides, too, are of few lengths.
+
     :param groups: of :func:`merge_sizes`
     :param height: of the image [pixels], a multiple of 16
     :param width: likewise
@@ -185,7 +205,9 @@ def bounds(groups: list[list[Region]], height: int, width: int, ring: int) -> Bo
     low = np.minimum(wholes[:, :2].min(0), cores[:, :2].min(0) - ring) // MULTIPLE * MULTIPLE
     high = -(np.minimum(-wholes[:, 2:].max(0), -cores[:, 2:].max(0) - ring) // MULTIPLE * MULTIPLE)
     (top, left), (bottom, right) = np.maximum(low, 0).tolist(), np.minimum(high, (height, width)).tolist()
-    return top, left, bottom, right
+    box = (top, left, bottom, right)
+    size = _next_side(bottom - top, height), _next_side(right - left, width)
+    return _enlarged(Region(box, box), size, height, width).whole
 
 
 def cut(image: Tensor, box: Box, cell: int = 1) -> Tensor:
