@@ -69,7 +69,8 @@ def refused(folders, capfd):
 
     def run(*flags, visible=folders[0], infrared=folders[1]) -> str:
         inputs = ["--visible", visible, "--infrared", infrared] if visible else []
-        assert main([str(part) for part in ("evaluate", *inputs, "--jobs", 1, *flags)]) == 2
+        jobs = [] if "--jobs" in flags else ["--jobs", 1]
+        assert main([str(part) for part in ("evaluate", *inputs, *jobs, *flags)]) == 2
         captured = capfd.readouterr()
         assert captured.out == ""
         lines = [line for line in captured.err.splitlines() if line.startswith("textdifuse: ")]
