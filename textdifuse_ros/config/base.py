@@ -21,6 +21,9 @@ from textdifuse_ros.errors import ConfigError, quote
 
 T = TypeVar("T")
 
+MAX_ELEMENTS = 1000
+"""Longest list of a parameter."""
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -64,6 +67,8 @@ class Parameter:
             if not isinstance(value, (tuple, list)) or not value:
                 elements = "integers" if self.element is int else "numbers"
                 raise ConfigError(self.name, f"a list of {elements}", quote(value))
+            if len(value) > MAX_ELEMENTS:
+                raise ConfigError(self.name, f"a list of at most {MAX_ELEMENTS} elements", len(value))
             for item in value:
                 check_number(self.name, item, self.low, self.high, self.unit, integer=self.element is int)
         elif not isinstance(value, self.type):
