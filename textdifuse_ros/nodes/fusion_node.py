@@ -212,7 +212,8 @@ class FusionNode(LifecycleNode):
 
     def _open_engine(self, config: FusionNodeConfig) -> None:
         """Open text target and engine; takes seconds, in which a ticker reports in place of the blocked executor."""
-        self._problem, self._busy_with = "", f"waiting for the weights of {shorten(config.model, 200)} and a first fusion"
+        model = shorten(config.model, 200)
+        self._problem, self._busy_with = "", f"waiting for the weights of {model} and a first fusion"
         try:
             with Ticker(config.statistics_period, self._report):
                 self._target.open(config)  # first: it finds errors sooner
