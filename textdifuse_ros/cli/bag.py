@@ -156,9 +156,15 @@ def _warn(text: str) -> None:
 
 def _tell(job: RecordingJob, summary: dict[str, Any]) -> None:
     """Print one line about the fused pairs, and one for each reason of the others."""
+    from textdifuse_ros.image.intake import no_value_text
+
     print(f"fused {summary['fused']} of {summary['pairs']} pairs of {job.source.name} into {job.output}")
     for remark in summary.get("remarks", ()):
         print(f"textdifuse: {job.source.name}: {remark}", file=sys.stderr)
+    if found := summary["infrared"].get("no_value"):
+        images = f"{found['images']} of {summary['fused']} infrared images"
+        text = f"{images}: up to {no_value_text(found['percent'] / 100)}"
+        print(f"textdifuse: {job.source.name}: warning: {text}", file=sys.stderr)
     for reason, what in summary["failed"].items():
         print(f"textdifuse: {job.source.name}: {what['count']} {reason}: {what['first']}", file=sys.stderr)
     for stream in ("visible", "infrared"):

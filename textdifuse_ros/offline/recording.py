@@ -26,19 +26,18 @@ from textdifuse_ros import __version__
 from textdifuse_ros.bags.definitions import common_types
 from textdifuse_ros.bags.reader import BagMessage, BagReader
 from textdifuse_ros.bags.segments import Pieces, read_notes
-from textdifuse_ros.bags.writer import BagWriter
 from textdifuse_ros.config.base import to_mapping
 from textdifuse_ros.config.sensors import NAMES
-from textdifuse_ros.errors import BagError, ConfigError, ImageError
+from textdifuse_ros.errors import BagError, CalibrationError, ConfigError, ImageError, shorten
 from textdifuse_ros.fusion.fuser import Fuser
-from textdifuse_ros.image.intake import BAD_INFRARED, BAD_VISIBLE, IntakeError, SensorIntake
+from textdifuse_ros.image.intake import BAD_INFRARED, BAD_VISIBLE, AlignedPair, IntakeError, SensorIntake
 from textdifuse_ros.offline.interrupts import deferred_signals
 from textdifuse_ros.offline.messages import OUTPUTS, Header, fused_messages
 from textdifuse_ros.offline.plan import RecordingJob, RecordingPlan, prefix, stamp_or_zero
 from textdifuse_ros.runtime.engine import DirectBackend, FusionRequest
 from textdifuse_ros.runtime.image_target import ImageTarget
 from textdifuse_ros.runtime.processor import PairProcessor
-from textdifuse_ros.sensors import SENSORS
+from textdifuse_ros.sensors import INFRARED, SENSORS
 from textdifuse_ros.sync.recorded import RecordedPair
 
 PIECE_PAIRS = 50
@@ -59,7 +58,8 @@ class RecordingProgress:
     :ivar total: pairs in all
     :ivar topics: of the visible and of the infrared images
     :ivar summary: None until the end: ``pairs``, ``fused``, ``failed`` (by reason, with the first error of each) and
-        of each stream ``topic``, ``received``, ``paired``, ``dropped`` (by reason); ``remarks`` if there are any on
+        of each stream ``topic``, ``received``, ``paired``, ``dropped`` (by reason); of the infrared ``no_value`` if
+        there are pixels without a value: the ``images`` and their largest ``percent``; ``remarks`` if there are any on
         what is left out or miscounted
     """
 
@@ -96,7 +96,7 @@ def fuse_recording(job: RecordingJob) -> Iterator[RecordingProgress]:
         made = _made_before(job.output, pieces)
         if made is None:
             yield from _fuse_pieces(bag, plan, pieces, pair_fuser)
-            made = _finish(bag, job, plan, pieces)
+            made = _finish(bag, job, plan, pieces, pair_fuser.no_value)
         yield RecordingProgress(len(plan.pairs), len(plan.pairs), plan.topics, made)
 
 
@@ -111,9 +111,13 @@ def _check_names(bag: BagReader, job: RecordingJob) -> None:
 
 
 class _RecordingFuser:
-    """Turns the two messages of a pair into the messages of the output."""
+    """Turns the two messages of a pair into the messages of the output.
+
+    :ivar no_value: shares of the infrared pixels without a value, of the fused images that have such pixels
+    """
 
     def __init__(self, job: RecordingJob, plan: RecordingPlan, processor: PairProcessor) -> None:
+        self.no_value: list[float] = []
         self._store = common_types()
         self._prefix = prefix(job)
         self._intake = SensorIntake(job.config)
@@ -122,10 +126,18 @@ class _RecordingFuser:
         self._request = FusionRequest(config.steps, config.sampler, config.seed, keep_plain=config.video)
         self._video = config.video
         for sensor, message in plan.calibrations.items():
-            self._intake.set_calibration(sensor, self._decoded(message))
+            if sensor in self._intake.required_calibrations:
+                self._intake.set_calibration(sensor, self._calibration(message))
 
     def _decoded(self, message: BagMessage) -> Any:
         return self._store.deserialize_cdr(message.data, message.type)
+
+    def _calibration(self, message: BagMessage) -> Any:
+        try:
+            return self._decoded(message)
+        except Exception as error:  # rosbags raises whatever its generated code stumbles over
+            found = shorten(str(error), 200) or type(error).__name__
+            raise CalibrationError(f"the first message of {message.topic}", "a readable CameraInfo", found) from error
 
     def _decoded_image(self, message: BagMessage, reason: str) -> Any:
         try:
@@ -133,13 +145,20 @@ class _RecordingFuser:
         except Exception as error:  # rosbags raises whatever its generated code stumbles over
             raise IntakeError(reason, error) from error
 
-    def replay(self, infrared: BagMessage) -> None:
-        """Update the gain by an image that an earlier run has fused.
+    def replay(self, infrared: BagMessage, *, failed: bool) -> None:
+        """Update the gain by an image that an earlier run has processed.
 
         :param infrared: message of the image
+        :param failed: whether its pair could not be fused
         """
         with suppress(IntakeError):
-            self._intake.align(None, self._decoded_image(infrared, BAD_INFRARED))
+            aligned = self._intake.align(None, self._decoded_image(infrared, BAD_INFRARED))
+            if not failed:
+                self._count(aligned)
+
+    def _count(self, aligned: AlignedPair) -> None:
+        if aligned.no_value:
+            self.no_value.append(aligned.no_value)
 
     def load_video_state(self, path: Path) -> None:
         """Continue from the video state that an earlier run saved.
@@ -157,13 +176,12 @@ class _RecordingFuser:
         if self._video:
             self._processor.video.save(path)
 
-    def fuse(self, pair: RecordedPair, visible: BagMessage, infrared: BagMessage, writer: BagWriter) -> None:
-        """Fuse one pair and write its messages.
+    def fuse(self, pair: RecordedPair, visible: BagMessage, infrared: BagMessage) -> list[BagMessage]:
+        """Fuse one pair; returns the messages of the output.
 
         :param pair: the pair
         :param visible: message of its visible image
         :param infrared: message of its infrared image
-        :param writer: of the output
         :raises IntakeError: the messages cannot be decoded or aligned
         :raises ImageError: the images cannot be fused
         """
@@ -176,10 +194,10 @@ class _RecordingFuser:
         header: Header = messages[0].header
         log_time = max(visible.stamp_ns, infrared.stamp_ns)
         provenance = processed.message_provenance(pair.difference_ns)
-        outputs = list(fused_messages(self._store, header, self._prefix, processed.image, labels, provenance))
-        for topic, kind, data in outputs:
-            writer.add_topic(topic, kind)
-            writer.write_raw(topic, log_time, data)
+        outputs = fused_messages(self._store, header, self._prefix, processed.image, labels, provenance)
+        written = [BagMessage(topic, kind, log_time, bytes(data)) for topic, kind, data in outputs]
+        self._count(aligned)
+        return written
 
 
 def _fuse_pieces(
@@ -188,13 +206,13 @@ def _fuse_pieces(
     """Fuse the missing pieces."""
     total = len(plan.pairs)
     notes = pieces.notes()
-    unseen = {number for note in notes for number, reason, _ in note["failed"] if reason == BAD_VISIBLE}
+    failures = {number: reason for note in notes for number, reason, _ in note["failed"]}
     source = enumerate(plan.messages(bag))
     done = sum(note["pairs"] for note in notes)
     for number in range(done):
         _, (_, _, infrared) = next(source)
-        if number not in unseen:  # else the intake had stopped before the infrared image
-            fuser.replay(infrared)
+        if failures.get(number) != BAD_VISIBLE:  # else the intake had stopped before the infrared image
+            fuser.replay(infrared, failed=number in failures)
     if pieces.count:
         fuser.load_video_state(pieces.beside(pieces.count - 1, VIDEO_STATE))
     yield RecordingProgress(done, total, plan.topics)
@@ -202,21 +220,27 @@ def _fuse_pieces(
         failed: list[tuple[int, str, str]] = []
         begin, ends = done, time.monotonic() + PIECE_SECONDS
         stopped: BaseException | None = None
+        is_whole = True
         with pieces.next_piece() as (writer, note):
             try:
                 while done < total and done < begin + PIECE_PAIRS and time.monotonic() < ends:
                     # A signal waits for the end of the pair, so that no pair is written by halves.
                     with deferred_signals():
-                        _fuse_next(source, fuser, writer, failed)
+                        outputs = _fuse_next(source, fuser, failed)
+                        is_whole = False
+                        for message in outputs:
+                            writer.add_topic(message.topic, message.type)
+                            writer.write_raw(message.topic, message.stamp_ns, message.data)
+                        is_whole = True
                         done += 1
                     yield RecordingProgress(done, total, plan.topics)
             except BagError:  # of the output, which cannot be written any more
                 raise
             except BaseException as error:
-                if done == begin:
+                if done == begin or not is_whole:
                     raise
                 stopped = error  # what is done is kept
-            note.update(failed=failed, pairs=done - begin)
+            note.update(failed=[entry for entry in failed if entry[0] < done], pairs=done - begin)
             fuser.save_video_state(writer.path / VIDEO_STATE)
         if stopped is not None:
             raise stopped
@@ -225,26 +249,30 @@ def _fuse_pieces(
 def _fuse_next(
     source: Iterator[tuple[int, tuple[RecordedPair, BagMessage, BagMessage]]],
     fuser: _RecordingFuser,
-    writer: BagWriter,
     failed: list[tuple[int, str, str]],
-) -> None:
-    """Fuse the next pair, or note why it cannot be fused."""
+) -> list[BagMessage]:
+    """Fuse the next pair and return its messages; note why, if it cannot be fused."""
     number, (pair, visible, infrared) = next(source)
     try:
-        fuser.fuse(pair, visible, infrared, writer)
+        return fuser.fuse(pair, visible, infrared)
     except IntakeError as error:
         failed.append((number, error.reason, str(error)))
     except ImageError as error:
         failed.append((number, FUSION_ERROR, str(error)))
+    return []
 
 
-def _finish(bag: BagReader, job: RecordingJob, plan: RecordingPlan, pieces: Pieces) -> dict[str, Any]:
+def _finish(
+    bag: BagReader, job: RecordingJob, plan: RecordingPlan, pieces: Pieces, no_value: list[float]
+) -> dict[str, Any]:
     """Merge the pieces, with the source's topics if requested; returns the summary."""
     failed = [tuple(entry) for note in pieces.notes() for entry in note["failed"]]
     if len(failed) == len(plan.pairs):
         pieces.clear()
         raise BagError(f"the pairs of {job.source}", "such that one can be fused", f"none ({failed[0][2]})")
     summary = _summary(plan, failed)
+    if no_value:
+        summary[INFRARED]["no_value"] = {"images": len(no_value), "percent": round(100 * max(no_value), 3)}
     with pieces.final() as writer:
         kept = bag.connections() if job.copy_topics else {}
         for topic, connection in kept.items():
