@@ -199,7 +199,7 @@ def stand_in(infrared: np.ndarray, valid: np.ndarray, visible: np.ndarray, feath
     if not valid.any() or feather == 0:
         return np.where(valid, infrared, luma)
     level = _membrane(infrared.astype(np.float32) - luma, valid)
-    distance = cv2.distanceTransform((~valid).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance = cv2.distanceTransform((~valid).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
     level *= 0.5 + 0.5 * np.cos(math.pi * np.clip(distance / (feather + 1), 0, 1))
     return np.where(valid, infrared, np.rint(luma + level).clip(0, 255).astype(np.uint8))
 
