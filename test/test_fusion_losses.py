@@ -29,7 +29,7 @@ from textdifuse_ros.train.fusion_losses import (
 )
 from textdifuse_ros.train.joint import JointStage
 
-ROAD = LOOKS["road"]
+ROAD = LOOKS["vivid"]
 
 
 def scene(seed: int = 0, size: int = 64) -> tuple[Tensor, Tensor]:

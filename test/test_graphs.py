@@ -130,7 +130,7 @@ def test_a_full_frame_is_decoded_for_objects_as_their_regions_are(
         found = pipeline.emphasize(fusion, measured).image().numpy()
         modulation = pipeline.networks.modulation
         assert modulation is not None
-        amounts = measured.amounts(fusion.estimates[0][0])
+        amounts = measured.amounts(fusion.estimates[0].x0)
         for _ in range(2):
             tensors = FullFrameModulation(modulation, fusion.sources, amounts, measured.soft)
             assert np.array_equal(pipeline.emphasize(fusion, tensors).image().numpy(), found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -12,8 +13,11 @@ from torch import Tensor
 from textdifuse_ros.config.training import TrainConfig
 from textdifuse_ros.diffusion.denoiser import Denoised, make_denoised
 from textdifuse_ros.diffusion.losses import VLB_WEIGHT, vlb_term
+from textdifuse_ros.diffusion.prior import GaussianPrior
 from textdifuse_ros.diffusion.process import q_sample
 from textdifuse_ros.diffusion.schedule import by_name
+from textdifuse_ros.errors import ConfigError
+from textdifuse_ros.fusion.weights import add_prior
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
 from textdifuse_ros.train.ablation import (
     RULES,
@@ -24,7 +28,7 @@ from textdifuse_ros.train.ablation import (
     WithoutNoise,
     variance_rule,
 )
-from textdifuse_ros.train.objective import FewStepObjective, HybridObjective
+from textdifuse_ros.train.objective import AllStepsObjective, FewStepObjective, HybridObjective
 from textdifuse_ros.train.stages import make_stage
 
 SCHEDULE = by_name("cosine", 40)
@@ -148,14 +152,18 @@ def test_an_ablation_starts_with_an_untrained_fusion_control() -> None:
     assert all(torch.equal(one, other) for one, other in pairs)
 
 
-def test_chroma_trains_its_later_steps_on_its_own_estimates_alone() -> None:
-    """And every stage uses the hybrid objective where it is configured."""
+def test_later_steps_are_trained_on_own_estimates_where_that_is_chosen() -> None:
+    """And every stage of the diffusion uses the objective that is configured; chroma, a regression, takes none."""
     networks = DriveNetworks(DriveConfig(**TINY))
-    chroma, luma = (make_stage(TrainConfig(stage=stage), networks).objective for stage in ("chroma", "luma"))
-    assert isinstance(chroma, FewStepObjective) and chroma.own_estimate == 1.0
-    assert isinstance(luma, FewStepObjective) and 0 < luma.own_estimate < 1
-    hybrid = make_stage(TrainConfig(stage="chroma", objective="hybrid"), networks).objective
+    assert isinstance(make_stage(TrainConfig(stage="luma"), networks).objective, FewStepObjective)
+    hybrid = make_stage(TrainConfig(stage="luma", objective="hybrid"), networks).objective
     assert isinstance(hybrid, HybridObjective)
+    with pytest.raises(ConfigError, match="chroma is a regression"):
+        make_stage(TrainConfig(stage="chroma", objective="hybrid"), networks)
+    with pytest.raises(ConfigError, match="all_steps for luma or joint alone"):
+        make_stage(TrainConfig(stage="luma", objective="all_steps"), networks)
+    with_prior = make_stage(TrainConfig(stage="luma", objective="all_steps"), add_prior(networks)).objective
+    assert isinstance(with_prior, AllStepsObjective)
 
     inputs: list[torch.Tensor] = []
     truth = torch.full((8, 1, 16, 16), 0.5)
@@ -167,5 +175,65 @@ def test_chroma_trains_its_later_steps_on_its_own_estimates_alone() -> None:
     def error(x0: torch.Tensor) -> torch.Tensor:
         return (x0 - truth).abs().flatten(1).mean(1)
 
-    chroma(spy, truth, error, torch.Generator().manual_seed(0), variance=False)
+    objective = FewStepObjective(by_name("cosine", 1000), own_estimate=1.0)
+    objective(spy, truth, error, torch.Generator().manual_seed(0), variance=False)
     assert (inputs[1].mean((1, 2, 3)) < 0).all(), "made from the wrong estimate, not from the truth"
+
+
+class Guess:
+    """A denoiser that estimates a constant brightness from noise, and the signal in z_t with a known variance."""
+
+    def __init__(self, level: float, spread: float) -> None:
+        self.level = torch.tensor(level, requires_grad=True)
+        self.spread = torch.tensor(spread, requires_grad=True)
+        self.calls: list[tuple[Tensor, int | Tensor]] = []
+
+    def __call__(self, z_t: Tensor, t: int | Tensor) -> Denoised:
+        self.calls.append((z_t, t))
+        x0 = self.level.expand_as(z_t)
+        return Denoised(x0, x0, x0_variance=self.spread.exp().expand_as(z_t))
+
+
+def test_all_steps_regresses_brightness_from_noise_and_draws_detail_later() -> None:
+    """The lower z_t have the brightness of the estimate from pure noise and the detail of the truth."""
+    schedule = by_name("cosine", 1000)
+    objective = AllStepsObjective(schedule, GaussianPrior(0.1, schedule))
+    detail = 0.2 * torch.sign(torch.randn(256, 1, 32, 32, generator=torch.Generator().manual_seed(1)))
+    truth = 0.5 + detail
+    guess = Guess(-0.4, 0.0)
+    errors: list[Tensor] = []
+
+    def error(x0: Tensor) -> Tensor:
+        errors.append(x0)
+        return (x0 - truth).abs().flatten(1).mean(1)
+
+    losses = objective(guess, truth, error, torch.Generator().manual_seed(2))
+    (noise, last), (z, index) = guess.calls
+    assert last == 999 and abs(noise.mean()) < 0.01 and abs(noise.std() - 1) < 0.01
+    assert len(errors) == 1, "the stage's own error counts from noise alone"
+    assert isinstance(index, Tensor) and index.min() < 50 and 900 < index.max() < 999
+    low = index < 30
+    signal = torch.tensor(schedule.abar).sqrt()[index][low, None, None, None]
+    noiseless = z[low] / signal
+    assert abs(noiseless.mean() - -0.4) < 0.02
+    correlated = ((noiseless - noiseless.mean()) * detail[low]).mean() / detail.square().mean()
+    assert 0.9 < correlated < 1.1
+    losses["loss"].backward()
+    assert guess.level.grad is not None and guess.spread.grad is not None
+
+
+def test_the_variance_of_all_steps_is_that_of_the_error() -> None:
+    """At the minimum of the likelihood, it is the mean squared error of x0; x0 itself is not trained by it."""
+    schedule = by_name("cosine", 1000)
+    objective = AllStepsObjective(schedule, GaussianPrior(0.1, schedule))
+    truth = torch.full((4, 1, 32, 32), 0.3)
+
+    def slope(spread: float) -> float:
+        guess = Guess(0.1, spread)
+        losses = objective(guess, truth, lambda x0: 0 * x0.mean((1, 2, 3)), torch.Generator().manual_seed(0))
+        likelihood = torch.autograd.grad(losses["loss"], guess.spread)[0]
+        return float(likelihood)
+
+    # From noise the error is 0.2; later z_t is made with the estimate's own brightness, without any detail: error 0.
+    assert slope(2 * math.log(0.3)) > 0 > slope(2 * math.log(0.05))
+    assert slope(2 * math.log(0.2 / math.sqrt(2))) == pytest.approx(0, abs=1e-4)

@@ -20,9 +20,9 @@ class TrainConfig:
     stage: str = parameter("luma", "Training stage.", choices=STAGES)
     objective: str = parameter(
         "few_step",
-        "Training objective of the diffusion: few_step (every estimate of sampling in 1, 2 and 4 steps) or hybrid "
-        "(iDDPM's hybrid loss on all timesteps, for many steps).",
-        choices=("few_step", "hybrid"),
+        "Training objective of the diffusion: all_steps (from noise and at every timestep, with the variance of x0), "
+        "few_step (every estimate of sampling in 1, 2 and 4 steps) or hybrid (iDDPM's hybrid loss).",
+        choices=("all_steps", "few_step", "hybrid"),
     )
     steps: int = parameter(10_000, "Optimizer steps of the whole run.", low=1, high=100_000_000)
     batch: int = parameter(
@@ -44,7 +44,12 @@ class TrainConfig:
         "blur), or none.",
         choices=("road", "medical", "none"),
     )
-    look: str = parameter("road", "Target appearance of the joint stage's fused image.", choices=("road", "medical"))
+    look: str = parameter(
+        "road",
+        "Target appearance of the joint stage's fused image: road (like the visible image where it is well exposed), "
+        "vivid (both sources mixed everywhere), medical.",
+        choices=("road", "vivid", "medical"),
+    )
     seed: int = parameter(0, "Seed of crops, degradations, noise and initial weights.", low=0, high=2**31 - 1)
     precision: str = parameter("bfloat16", "Data type of the computation.", choices=("bfloat16", "float32"))
     workers: int = parameter(

@@ -42,6 +42,10 @@ def degrade_visible(
         image = d.haze(image, rng.uniform(0.4, 2.0), rng.uniform(0.5, 0.9), rng)
     if rng.random() < 0.09:
         image = d.rain_streaks(image, rng.uniform(0.002, 0.01), rng.uniform(7, 21), rng.uniform(1.2, 1.9), rng)
+    if rng.random() < 0.08:
+        image = d.smoke(image, rng.uniform(1, 4), rng.uniform(0.2, 0.9), rng)
+    if rng.random() < 0.1:
+        image = _glare(image, rng)
     image = _blur(image, rng)
     if rng.random() < (0.85 if dark else 0.65):
         image = d.poisson_noise(image, float(np.exp(rng.uniform(np.log(150), np.log(6000)))), rng)
@@ -75,6 +79,15 @@ def _cast(rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.6:
         gains -= rng.uniform(-0.5, 1.2) * np.array([0.0, 0.33, 1.0])
     return np.exp(gains)
+
+
+def _glare(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Let one to three lamps or the sun shine into the camera, from bluish to yellow."""
+    height, width = image.shape[:2]
+    count = int(rng.integers(1, 4))
+    lamps = np.stack((rng.uniform(0, width, count), rng.uniform(0, height, count), rng.uniform(0.5, 1, count)), 1)
+    color = rng.uniform((0.9, 0.8, 0.5), 1.0)
+    return d.glare(image, lamps, rng.uniform(0.01, 0.12), color / color.max())
 
 
 def _blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -18,11 +18,14 @@ class Denoised:
     :ivar x0: the estimate of the clean signal, in [-1, 1] where it is clipped
     :ivar eps: the noise that goes with it, ``z_t = sqrt(abar) x0 + sqrt(1 - abar) eps``
     :ivar variance: the fraction v of equation 6 in [0, 1], 0 for ``beta~`` and 1 for ``beta``; None where not learned
+    :ivar x0_variance: variance of the clean signal given z_t, of which ``x0`` is the mean; None where not learned.
+        Where it is there, it takes the place of ``variance``: see :func:`.posterior.p_mean_variance`
     """
 
     x0: Tensor
     eps: Tensor
     variance: Tensor | None = None
+    x0_variance: Tensor | None = None
 
 
 class Denoiser(Protocol):

@@ -59,8 +59,12 @@ def p_mean_variance(denoised: Denoised, z_t: Tensor, index: int | Tensor, schedu
     """p(z_prev | z_t), equations 5 and 6.
 
     The mean of equation 5 equals the mean of q(z_prev | z_t, x0) at the estimated x0. It is computed in that form,
-    which respects a clipped x0 and avoids the division by a small ``sqrt(alpha)``. Without a learned fraction the
-    variance is ``beta~``.
+    which respects a clipped x0 and avoids the division by a small ``sqrt(alpha)``.
+
+    Equation 6 interpolates the logarithm of the variance between ``beta~`` and ``beta``. A denoiser that knows the
+    variance of x0 gives the exact value instead, by the law of total variance (Bao et al. 2022, "Analytic-DPM"):
+    ``beta~ + c^2 Var(x0 | z_t)``, where c is the coefficient of x0 in the mean. It holds for every respacing, whereas
+    a learned fraction holds for the schedule that it was learned on. Without either the variance is ``beta~``.
 
     :param denoised: the denoiser's view of z_t
     :param z_t: float32 [N, C, H, W], noised
@@ -68,6 +72,10 @@ def p_mean_variance(denoised: Denoised, z_t: Tensor, index: int | Tensor, schedu
     :param index: step index of z_t in ``schedule``, one for all or int64 [N]
     """
     q = q_posterior(denoised.x0, z_t, index, schedule)
+    if denoised.x0_variance is not None:
+        variance = lift(denoised.x0_variance)
+        share = coefficient(schedule.posterior_mean_x0**2, index, variance)
+        return Gaussian(q.mean, (coefficient(schedule.posterior_variance, index, variance) + share * variance).log())
     if denoised.variance is None:
         return q
     v = lift(denoised.variance)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from textdifuse_ros.checks import describe
-from textdifuse_ros.diffusion.denoiser import Denoiser
+from textdifuse_ros.diffusion.denoiser import Denoised, Denoiser
 from textdifuse_ros.diffusion.posterior import Gaussian, coefficient, p_mean_variance, q_posterior
 from textdifuse_ros.diffusion.prediction import lift
 from textdifuse_ros.diffusion.samplers.base import NoiseSource, Sampler, SamplerState, draw_noise
@@ -53,15 +53,18 @@ class ReverseStep:
     :ivar index: index of the step in the schedule, counting down to 0
     :ivar timestep: original timestep at which the denoiser was called
     :ivar z: float32 (or wider) [N, C, H, W] after the step; after index 0 it is the result, x0
-    :ivar x0: the denoiser's estimate in this step, like z
-    :ivar variance: its variance fraction v (equation 6) in [0, 1], like z; None where the denoiser gave none
+    :ivar denoised: the denoiser's view of the z before the step
     """
 
     index: int
     timestep: int
     z: Tensor
-    x0: Tensor
-    variance: Tensor | None = None
+    denoised: Denoised
+
+    @property
+    def x0(self) -> Tensor:
+        """The estimate of the clean signal in this step, like ``z``."""
+        return self.denoised.x0.to(self.z.dtype)
 
 
 def reverse(
@@ -90,5 +93,5 @@ def reverse(
         if denoised.x0.shape != state.z.shape:
             raise InputError("the denoiser's x0", f"of z's shape {list(state.z.shape)}", describe(denoised.x0))
         following = sampler.step(state, denoised, schedule, generator)
-        yield ReverseStep(state.index, timestep, following.z, denoised.x0.to(following.z.dtype), denoised.variance)
+        yield ReverseStep(state.index, timestep, following.z, denoised)
         state = following

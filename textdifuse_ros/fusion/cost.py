@@ -32,7 +32,7 @@ def count_flops(networks: DriveNetworks, height: int, width: int) -> dict[str, f
     :param networks: on any device
     :param height: of the image [pixels]
     :param width: of the image [pixels]
-    :returns: ``luma_encode`` (both sources and the fusion control), ``luma_step``, ``chroma_encode``, ``chroma_step``,
+    :returns: ``luma_encode`` (both sources and the fusion control), ``luma_step``, ``chroma``,
         and ``modulation``, kappa of the whole image (0 without a re-modulation)
     """
     with torch.device("meta"):
@@ -60,11 +60,7 @@ def count_flops(networks: DriveNetworks, height: int, width: int) -> dict[str, f
             before = counts["modulation"]
             counted("modulation", networks.modulation, features, features, amounts, context)
             counts["modulation"] += before
-        color = counted("chroma_encode", networks.chroma.white_balance, color)
-        white_balance = counts["chroma_encode"]
-        features = counted("chroma_encode", networks.chroma.encoder, color)
-        counts["chroma_encode"] += white_balance
-        counted("chroma_step", partial(networks.chroma.decoder, variance=False), features, color[:, :2], timestep)
+        counted("chroma", lambda image: networks.chroma(networks.chroma.white_balance(image)), color)
     return counts
 
 
@@ -75,8 +71,7 @@ def image_gflops(counts: dict[str, float], steps: int) -> dict[str, float]:
     :param steps: reverse steps
     """
     luma = counts["luma_encode"] + steps * counts["luma_step"]
-    chroma = counts["chroma_encode"] + steps * counts["chroma_step"]
-    return {"luma": luma, "chroma": chroma, "total": luma + chroma}
+    return {"luma": luma, "chroma": counts["chroma"], "total": luma + counts["chroma"]}
 
 
 def emphasis_gflops(counts: dict[str, float], strengths: np.ndarray, steps: int) -> float:

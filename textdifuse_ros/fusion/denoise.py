@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from textdifuse_ros.diffusion.denoiser import Denoised, make_denoised
+from textdifuse_ros.diffusion.prior import GaussianPrior
 from textdifuse_ros.diffusion.schedule import NoiseSchedule
 from textdifuse_ros.networks.decoder import Decoder
+from textdifuse_ros.networks.drive import DriveConfig
 from textdifuse_ros.networks.encoder import Pyramid
 
 
@@ -21,17 +25,25 @@ def as_timesteps(t: int | Tensor, like: Tensor) -> Tensor:
     return t.reshape(-1).to(like.device) if isinstance(t, Tensor) else torch.full((1,), t, device=like.device)
 
 
+def luma_prior(config: DriveConfig, schedule: NoiseSchedule) -> GaussianPrior | None:
+    """The prior that the luma decoder of a configuration was trained with, or None.
+
+    :param config: of the networks
+    :param schedule: the full schedule
+    """
+    return GaussianPrior(config.luma_prior, schedule) if config.luma_prior else None
+
+
 class FeatureDenoiser:
     """Predicts the clean signal from ``z_t`` and a pyramid that stays the same at every step (equation 4).
 
     The decoder predicts x0: at the highest timestep, which decides a one-step run, eps carries no information.
 
-    :param decoder: of luma or chroma
+    :param decoder: of luma
     :param features: Phi^f, or one source's features while restoring it
     :param schedule: the full schedule
-    :param base: float [N, C, H, W], to which the decoder's output is added; or None. Chroma is a correction, so that
-        right colors need none; fused luma has no single source to correct.
     :param clip: clamp x0 to [-1, 1]; off in training, where clamping would stop gradients
+    :param prior: weighs the decoder's output against ``z_t``; None where the output is the estimate
     :param variance: whether to compute the learned variance
     """
 
@@ -41,12 +53,12 @@ class FeatureDenoiser:
         features: Pyramid,
         schedule: NoiseSchedule,
         *,
-        base: Tensor | None = None,
+        prior: GaussianPrior | None = None,
         clip: bool = True,
         variance: bool = True,
     ) -> None:
-        self.decoder, self.features, self.schedule, self.base, self.clip = decoder, features, schedule, base, clip
-        self.variance = variance
+        self.decoder, self.features, self.schedule, self.clip = decoder, features, schedule, clip
+        self.prior, self.variance = prior, variance
 
     def __call__(self, z_t: Tensor, t: int | Tensor) -> Denoised:
         """Denoise; see :class:`.Denoiser`.
@@ -54,8 +66,9 @@ class FeatureDenoiser:
         :param z_t: float32 [N, C, H, W], H and W multiples of 16
         :param t: timestep of the full schedule, one for all or int64 [N]
         """
-        x0, logit = self.decoder(self.features, z_t, as_timesteps(t, z_t), variance=self.variance)
-        if self.base is not None:
-            x0 = x0 + self.base
-        fraction = None if logit is None else torch.sigmoid(logit)
+        x0, second = self.decoder(self.features, z_t, as_timesteps(t, z_t), variance=self.variance)
+        if self.prior is not None:
+            denoised = make_denoised("x0", self.prior.mean(x0, z_t, t), z_t, t, self.schedule, clip=self.clip)
+            return denoised if second is None else replace(denoised, x0_variance=self.prior.variance(second, t))
+        fraction = None if second is None else torch.sigmoid(second)
         return make_denoised("x0", x0, z_t, t, self.schedule, fraction, clip=self.clip)

@@ -285,7 +285,7 @@ class Fuser:
         objects = pipeline.objects_of(plain, emphasis)
         found = None
         if not objects.faint:
-            amounts = objects.amounts(plain.estimates[0][0])
+            amounts = objects.amounts(plain.estimates[0].x0)
             found = graphs.replay_second(
                 key, lambda outputs: _emphasis_work(pipeline, outputs[0]), (amounts, objects.soft)
             )

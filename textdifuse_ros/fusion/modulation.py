@@ -7,7 +7,7 @@ surroundings only; :meth:`.Pipeline.emphasize` runs it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import cv2
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from textdifuse_ros.diffusion.denoiser import Denoised, make_denoised
+from textdifuse_ros.diffusion.prior import GaussianPrior
 from textdifuse_ros.diffusion.schedule import NoiseSchedule
 from textdifuse_ros.fusion.denoise import as_timesteps
 from textdifuse_ros.fusion.emphasis import (
@@ -234,18 +235,20 @@ class MaskedModulation:
 
     :param decoder: of luma
     :param schedule: the full schedule
-    :param estimates: x0 float32 [1, 1, H, W] in [-1, 1], and the variance fraction v or None, of each plain step
+    :param estimates: of each plain step, float32 [1, 1, H, W]
     :param objects: to emphasize
+    :param prior: of the decoder, or None
     """
 
     def __init__(
         self,
         decoder: Decoder,
         schedule: NoiseSchedule,
-        estimates: Iterable[tuple[Tensor, Tensor | None]],
+        estimates: Iterable[Denoised],
         objects: EmphasizedObjects,
+        prior: GaussianPrior | None = None,
     ) -> None:
-        self._decoder, self._schedule = decoder, schedule
+        self._decoder, self._schedule, self._prior = decoder, schedule, prior
         self._estimates = iter(estimates)
         self._objects = objects
         self._regions = [[region.within(objects.part) for region in regions] for regions in objects.groups]
@@ -257,23 +260,28 @@ class MaskedModulation:
         :param z_t: float32 [1, 1, h, w], the part of Z_t
         :param t: timestep of the full schedule
         """
-        whole, whole_variance = next(self._estimates)
+        whole = next(self._estimates)
         if self._features is None:
-            self._features = self._objects.features(whole)
-        plain = cut(whole, self._objects.part)
-        variance = None if whole_variance is None else cut(whole_variance, self._objects.part)
+            self._features = self._objects.features(whole.x0)
+        plain = cut(whole.x0, self._objects.part)
+        variance, x0_variance = (
+            None if image is None else cut(image, self._objects.part) for image in (whole.variance, whole.x0_variance)
+        )
         x0 = plain.clone()
         timestep = as_timesteps(t, z_t)
         for regions, features in zip(self._regions, self._features, strict=True):
             z_regions = cut_all(z_t, [region.whole for region in regions])
             decoded, _ = self._decoder(features, z_regions, timestep, variance=False)
+            if self._prior is not None:
+                decoded = self._prior.mean(decoded, z_regions, t)
             for region, own in zip(regions, decoded.split(1), strict=True):
                 before, soft = (cut(image, region.core) for image in (plain, self._objects.soft))
                 after = cut(own, region.core_in_whole).clamp(-1, 1)
                 cut(x0, region.core).copy_(torch.lerp(before, after, soft))
         for item in self._objects.faint:
             item.limit(plain, x0)
-        return make_denoised("x0", x0, z_t, t, self._schedule, variance)
+        denoised = make_denoised("x0", x0, z_t, t, self._schedule, variance)
+        return replace(denoised, x0_variance=x0_variance)
 
 
 def _to_unit(image: Tensor) -> np.ndarray:

@@ -6,19 +6,22 @@ route. The same code therefore runs operation by operation and is captured as CU
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from textdifuse_ros.diffusion.denoiser import Denoised
+from textdifuse_ros.diffusion.prior import GaussianPrior
 from textdifuse_ros.diffusion.process import ReverseStep, reverse, start_noise
 from textdifuse_ros.diffusion.respacing import respace, space_timesteps
 from textdifuse_ros.diffusion.samplers import NoiseCrop, NoiseTape, Sampler, fork
 from textdifuse_ros.diffusion.schedule import NoiseSchedule
-from textdifuse_ros.fusion.denoise import FeatureDenoiser
+from textdifuse_ros.fusion.denoise import FeatureDenoiser, luma_prior
 from textdifuse_ros.fusion.emphasis import Emphasis
 from textdifuse_ros.fusion.modulation import EmphasizedObjects, MaskedModulation, RegionModulation
 from textdifuse_ros.fusion.regions import cut
@@ -68,7 +71,7 @@ class Fusion:
     :ivar sources: weighted features of the visible and the infrared image, ``w Phi`` of equation (3)
     :ivar start: Z_T, float32 [1, 1, H, W]
     :ivar noise: the source that the luma process drew its step noise from, positioned after ``start``
-    :ivar estimates: x0 and the variance fraction v (or None) of every reverse step; empty unless recorded
+    :ivar estimates: of every reverse step; empty unless recorded
     """
 
     luma: Tensor
@@ -79,7 +82,7 @@ class Fusion:
     sources: tuple[Pyramid, Pyramid]
     start: Tensor
     noise: Noise
-    estimates: tuple[tuple[Tensor, Tensor | None], ...]
+    estimates: tuple[Denoised, ...]
 
     def image(self, luma: Tensor | None = None, *, grey: bool = False) -> Tensor:
         """Join luma and chroma into a color image.
@@ -145,26 +148,20 @@ class Pipeline:
         # 4. Equations (4) to (8): the reverse process of the fused luma, from noise Z_T to Z_0.
         start = start_noise(y.shape, noise, y.device)
         step_noise = fork(noise)
-        estimates = []
-        for step in self._reverse_luma(phi_f, start, noise):
-            if record or emphasis:
-                estimates.append((step.x0, step.variance))
-        fused = step.z.clamp(-1, 1)
+        steps = _Steps(self._reverse_luma(phi_f, start, noise), keep=record)
+        # 5. Equations (12), (13): beside it, step by step, a modulated process of the emphasized objects.
+        objects = self._objects(sources, y, emphasis) if emphasis else None
+        modulated = None if objects is None else self._modulated(start, step_noise, steps, objects)
+        plain = steps.finish().clamp(-1, 1)
+        fused = plain if objects is None or modulated is None else _put(modulated, plain, objects)
         lap("steps")
 
-        # 5. Color: the chroma diffusion restores X^c alone.
-        chroma = self._restored_chroma(x, noise)
+        # 6. Color: X^c is restored alone, by a regression (ADR 14).
+        chroma = self._restored_chroma(x)
         lap("chroma")
 
         size = infrared.shape[0], infrared.shape[1]
-        plain = Fusion(fused, fused, chroma, size, y, sources, start, step_noise, tuple(estimates))
-        if not emphasis:
-            return plain
-
-        # 6. Equations (12), (13): beside the plain process a modulated one of the emphasized objects.
-        emphasized = self.emphasize(plain, self.objects_of(plain, emphasis))
-        lap("objects")
-        return emphasized
+        return Fusion(fused, plain, chroma, size, y, sources, start, step_noise, tuple(steps.kept))
 
     def objects_of(self, plain: Fusion, emphasis: Emphasis) -> RegionModulation:
         """The emphasized objects of a fused pair; reads from the device.
@@ -172,37 +169,34 @@ class Pipeline:
         :param plain: the fusion without them
         :param emphasis: of an image of its size
         """
-        assert self.networks.modulation is not None
-        return RegionModulation(
-            self.networks.modulation, plain.sources, plain.infrared, emphasis, full_frame=self.full_frame
-        )
+        return self._objects(plain.sources, plain.infrared, emphasis)
 
     def emphasize(self, plain: Fusion, objects: EmphasizedObjects) -> Fusion:
-        """Step 6 of :meth:`run`. On CUDA it is a graph of its own, since the host must measure the objects before it.
-
-        The plain process is never changed: it would carry the objects beyond their masks through the decoder's
-        receptive field. So everything outside the masks keeps its bytes.
+        """Step 5 of :meth:`run`. On CUDA it is a graph of its own, since the host must measure the objects before it.
 
         :param plain: recorded, with :attr:`Fusion.estimates`
         :param objects: of the same pair
         """
+        modulated = self._modulated(plain.start, plain.noise, plain.estimates, objects)
+        return replace(plain, luma=_put(modulated, plain.plain_luma, objects))
+
+    def _objects(self, sources: tuple[Pyramid, Pyramid], infrared: Tensor, emphasis: Emphasis) -> RegionModulation:
+        assert self.networks.modulation is not None
+        return RegionModulation(self.networks.modulation, sources, infrared, emphasis, full_frame=self.full_frame)
+
+    def _modulated(
+        self, start: Tensor, noise: Noise, estimates: Iterable[Denoised], objects: EmphasizedObjects
+    ) -> Tensor:
+        """Run the modulated process on the part of the frame that holds the objects; [1, 1, h, w] in [-1, 1].
+
+        The plain process is never changed: it would carry the objects beyond their masks through the decoder's
+        receptive field. So everything outside the masks keeps its bytes.
+        """
         top, left, bottom, right = objects.part
-        noise = NoiseCrop(fork(plain.noise), plain.start.shape, slice(top, bottom), slice(left, right))
-        denoiser = MaskedModulation(self.networks.luma.decoder, self.schedule, plain.estimates, objects)
-        *_, last = reverse(denoiser, cut(plain.start, objects.part), self._respaced(), self.sampler, noise)
-        luma = plain.plain_luma.clone()
-        cut(luma, objects.part).copy_(last.z.clamp(-1, 1))
-        return Fusion(
-            luma,
-            plain.plain_luma,
-            plain.chroma,
-            plain.size,
-            plain.infrared,
-            plain.sources,
-            plain.start,
-            plain.noise,
-            plain.estimates,
-        )
+        cropped = NoiseCrop(fork(noise), start.shape, slice(top, bottom), slice(left, right))
+        denoiser = MaskedModulation(self.networks.luma.decoder, self.schedule, estimates, objects, self._luma_prior)
+        *_, last = reverse(denoiser, cut(start, objects.part), self._respaced(), self.sampler, cropped)
+        return last.z.clamp(-1, 1)
 
     def restore(self, image: Tensor, sensor: str, noise: Noise, *, grey: bool = False, lap: Lap = no_lap) -> Tensor:
         """Restore one source alone (equation 1): its own features stand in for Phi^f.
@@ -224,10 +218,14 @@ class Pipeline:
         *_, last = self._reverse_luma(phi, start, noise)
         lap("steps")
         size = image.shape[0], image.shape[1]
-        chroma = None if grey else self._restored_chroma(x, noise)
+        chroma = None if grey else self._restored_chroma(x)
         lap("chroma")
         luma = last.z.clamp(-1, 1)
         return join_grey(luma, size) if chroma is None else join(luma, chroma, size)
+
+    @cached_property
+    def _luma_prior(self) -> GaussianPrior | None:
+        return luma_prior(self.networks.config, self.schedule)
 
     def _respaced(self) -> NoiseSchedule:
         return respace(self.schedule, space_timesteps(len(self.schedule), self.steps))
@@ -235,23 +233,14 @@ class Pipeline:
     def _reverse_luma(self, features: Pyramid, start: Tensor, noise: Noise) -> Iterator[ReverseStep]:
         """Run the luma process on the given features, step by step."""
         decoder, learned = self.networks.luma.decoder, self.sampler.uses_variance
-        denoiser = FeatureDenoiser(decoder, features, self.schedule, variance=learned)
+        denoiser = FeatureDenoiser(decoder, features, self.schedule, prior=self._luma_prior, variance=learned)
         return reverse(denoiser, start, self._respaced(), self.sampler, noise)
 
-    def _restored_chroma(self, visible: YCbCrImage, noise: Noise) -> Tensor:
-        """Run the chroma process at half the size; float32 [1, 2, H, W] in [-0.5, 0.5]."""
+    def _restored_chroma(self, visible: YCbCrImage) -> Tensor:
+        """Restore chroma at half the size; float32 [1, 2, H, W] in [-0.5, 0.5]."""
         chroma = self.networks.chroma
-        condition = chroma.white_balance(_half_size(visible))  # [1, 3, H / 2, W / 2]
-        denoiser = FeatureDenoiser(
-            chroma.decoder,
-            chroma.encoder(condition),
-            self.schedule,
-            base=condition[:, 1:],
-            variance=self.sampler.uses_variance,
-        )
-        start = start_noise(condition[:, 1:].shape, noise, condition.device)
-        *_, last = reverse(denoiser, start, self._respaced(), self.sampler, noise)
-        return F.interpolate(last.z.clamp(-1, 1) / 2, scale_factor=2, mode="bilinear", align_corners=False)
+        restored = chroma(chroma.white_balance(_half_size(visible)))  # [1, 2, H / 2, W / 2]
+        return F.interpolate(restored.clamp(-1, 1) / 2, scale_factor=2, mode="bilinear", align_corners=False)
 
     def _white_balanced(self, visible: YCbCrImage) -> Tensor:
         """Luma without the illuminant's color, at unchanged brightness; float32 [1, 1, H, W] in [0, 1]."""
@@ -260,6 +249,37 @@ class Pipeline:
             return visible.luma
         gains = estimator(_half_size(visible))
         return rgb_to_ycbcr((visible.rgb * normalize_gains(gains)).clamp(0, 1))[0]
+
+
+class _Steps:
+    """The plain process: iterates over its estimates, so that another process can run beside it.
+
+    :ivar kept: the estimates so far, where they are kept
+    """
+
+    def __init__(self, steps: Iterator[ReverseStep], *, keep: bool) -> None:
+        self._steps, self._keep = steps, keep
+        self.kept: list[Denoised] = []
+
+    def __iter__(self) -> Iterator[Denoised]:
+        for step in self._steps:
+            self._z = step.z
+            if self._keep:
+                self.kept.append(step.denoised)
+            yield step.denoised
+
+    def finish(self) -> Tensor:
+        """Take the steps that are left, and return Z_0."""
+        for _ in self:
+            pass
+        return self._z
+
+
+def _put(modulated: Tensor, plain: Tensor, objects: EmphasizedObjects) -> Tensor:
+    """Put the emphasized part into the plain luma; leaves both unchanged."""
+    luma = plain.clone()
+    cut(luma, objects.part).copy_(modulated)
+    return luma
 
 
 def padded(stored: Tensor) -> Tensor:

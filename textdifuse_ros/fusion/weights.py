@@ -17,6 +17,7 @@ from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
 from textdifuse_ros.networks.widening import can_widen, widen
 
 KIND = "fusion"
+LUMA_PRIOR = 0.1
 FAMILIES = {"drive": (DriveConfig, DriveNetworks)}
 OPTIONAL: dict[str, Any] = {"modulation_width": 0, "light_width": 0, "luma_fine": 0, "luma_prior": 0.0}
 """Sizes of optional parts, and their values where a checkpoint lacks them."""
@@ -100,6 +101,23 @@ def add_part(networks: DriveNetworks, stage: str) -> DriveNetworks:
     if stage in ("luma", "joint") and not networks.config.luma_fine:
         return _resized(networks, replace(networks.config, luma_fine=1))
     return networks
+
+
+def add_prior(networks: DriveNetworks) -> DriveNetworks:
+    """Give luma a prior and let its second output be the variance of x0, as the objective ``all_steps`` trains it.
+
+    :param networks: not changed
+    """
+    if networks.config.luma_prior:
+        return networks
+    other = _resized(networks, replace(networks.config, luma_prior=LUMA_PRIOR))
+    head = other.luma.decoder.head
+    with torch.no_grad():
+        # The output was the logit of the fraction v: another quantity.
+        head.weight[head.out_channels // 2 :].zero_()
+        assert head.bias is not None
+        head.bias[head.out_channels // 2 :].zero_()
+    return other
 
 
 def _resized(networks: DriveNetworks, config: DriveConfig) -> DriveNetworks:

@@ -50,29 +50,30 @@ class Decoder(nn.Module):
             nn.init.zeros_(self.gain.bias)
 
     def forward(
-        self, features: Pyramid, z_t: Tensor, timestep: Tensor, *, variance: bool = True
+        self, features: Pyramid, z_t: Tensor | None, timestep: Tensor, *, variance: bool = True
     ) -> tuple[Tensor, Tensor | None]:
         """Denoise once.
 
         :param features: [N, widths[k], H / 2^(k+2), W / 2^(k+2)] for each level k, and the fine detail [N, 1, H, W]
             where the networks have it
-        :param z_t: float32 [N, C, H, W], H and W multiples of 16
+        :param z_t: float32 [N, C, H, W], H and W multiples of 16; None for a regression, which has no noise
         :param timestep: [N], of the full schedule
         :param variance: whether to compute the variance; it costs as much as the prediction's last convolution
         :returns: float32 [N, C, H, W] each: the raw prediction, and the logit of the variance fraction v (equation 6)
             or None
         """
         shifts = self.time(timestep)
-        noisy = z_t.to(features[0].dtype)
-        h = torch.zeros((), dtype=noisy.dtype, device=noisy.device)
+        noisy = None if z_t is None else z_t.to(features[0].dtype)
+        h: Tensor | None = None
         for level in reversed(range(len(self.levels))):
-            below = F.pixel_shuffle(self.ups[level](h), 2) if h.ndim else h
-            h = features[level] + self.noisy[level](F.pixel_unshuffle(noisy, self.strides[level])) + below
+            below = 0 if h is None else F.pixel_shuffle(self.ups[level](h), 2)
+            h = features[level] + self._noise_features(level, noisy) + below
             for block in cast(nn.ModuleList, self.levels[level]):
                 h = block(h, shifts[level])
         # bfloat16 has steps of 1/128 near 1, a whole grey level: the image itself is computed in float32.
         # (Autocast does not know the meta device, on which the cost is counted.)
-        with torch.autocast("cuda" if z_t.is_cuda else "cpu", enabled=False):
+        assert h is not None
+        with torch.autocast("cuda" if h.is_cuda else "cpu", enabled=False):
             channels = slice(None if variance else self.outputs * STEM**2)
             weight, bias = self.head.weight[channels].float(), cast(Tensor, self.head.bias)[channels].float()
             head = F.pixel_shuffle(F.conv2d(F.relu(h).float(), weight, bias, padding=1), STEM)
@@ -80,3 +81,11 @@ class Decoder(nn.Module):
         if self.gain is not None:
             mean = mean + F.pixel_shuffle(self.gain(F.relu(h)), STEM).float() * features[-1]
         return mean, head[:, self.outputs :] if variance else None
+
+    def _noise_features(self, level: int, noisy: Tensor | None) -> Tensor:
+        """Features of z_t at a level; those of no noise are the bias of their convolution."""
+        layer = self.noisy[level]
+        if noisy is None:
+            return cast(Tensor, layer.bias)[:, None, None]
+        features: Tensor = layer(F.pixel_unshuffle(noisy, self.strides[level]))
+        return features

@@ -47,6 +47,13 @@ class DriveConfig:
         0, "Hidden channels of the chroma's illuminant estimator; 0 for none.", low=0, high=512
     )
     modulation_width: int = parameter(0, "Hidden channels of the text re-modulation; 0 for none.", low=0, high=512)
+    luma_prior: float = parameter(
+        0.0,
+        "Standard deviation of luma given the sources alone, in units of [-1, 1]: the decoder's output is weighed "
+        "against z_t, and the second output is the variance of x0. 0: the output is x0, the second one the fraction v.",
+        low=0.0,
+        high=1.0,
+    )
     schedule: str = parameter("cosine", "Noise schedule.", choices=("cosine", "linear"))
     timesteps: int = parameter(1000, "Timesteps of the full schedule.", low=4, high=10_000)
 
@@ -99,6 +106,10 @@ class LumaNetwork(nn.Module):
 class ChromaNetwork(nn.Module):
     """Color: restores the chroma of the visible image, conditioned on the whole visible image (Y, Cb, Cr).
 
+    It was trained as a diffusion and ignored its noise, by 0.01 to 0.07 grey levels: given the image, color is as good
+    as certain at this resolution. So it is a regression: the decoder's estimate from pure noise, without the noise
+    (ADR 14).
+
     :param config: sizes
     """
 
@@ -106,7 +117,19 @@ class ChromaNetwork(nn.Module):
         super().__init__()
         self.encoder = ConditionEncoder(3, config.chroma_widths, config.chroma_blocks)
         self.decoder = Decoder(2, config.chroma_widths, config.chroma_decoder_blocks)
+        self.timestep = config.timesteps - 1
         self.light = IlluminantEstimator(config.light_width) if config.light_width else None
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Restore chroma.
+
+        :param image: float32 [N, 3, H, W] in [-1, 1], white-balanced luma and twice the chroma; H, W multiples of 16
+        :returns: twice the chroma, float32 [N, 2, H, W], in [-1, 1] but for overshoots
+        """
+        # Filled on the device: a copy to it would synchronize.
+        timestep = torch.full((1,), self.timestep, device=image.device)
+        correction, _ = self.decoder(self.encoder(image), None, timestep, variance=False)
+        return image[:, 1:] + correction
 
     def white_balance(self, image: Tensor) -> Tensor:
         """Correct the illuminant; the result is encoded, and the decoder corrects it further.

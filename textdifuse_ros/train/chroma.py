@@ -7,21 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from textdifuse_ros.data.crops import CropBatch, Shape
-from textdifuse_ros.diffusion.schedule import by_name
-from textdifuse_ros.fusion.denoise import FeatureDenoiser
 from textdifuse_ros.image.color import rgb_to_ycbcr
 from textdifuse_ros.image.ranges import unit_to_signed
 from textdifuse_ros.networks.drive import DriveNetworks
 from textdifuse_ros.networks.illuminant import apply_gains, best_gains, illuminant_error
-from textdifuse_ros.train.objective import FewStepObjective, Objective
 
 CAST_SHARE = 0.25
 """Share of the crops that get an additional cast. Strong casts are so rare otherwise that the network learns to ignore
 them."""
-
-OWN_ESTIMATE = 1.0
-"""Estimated colors are biased towards the input. If z_t came from the truth as well, the later steps would learn to
-trust the color in z_t, and would exaggerate it."""
 
 SODIUM = (0.0, -0.15, -0.46)
 """Logarithms of a sodium lamp's gains on coded values; illuminants differ from daylight mostly along this line."""
@@ -31,7 +24,7 @@ SOFTNESS = 0.05
 
 
 class ChromaStage:
-    """Restoration of chroma at half the image size, conditioned on the degraded luma and chroma.
+    """Restoration of chroma at half the image size from the degraded luma and chroma: a regression.
 
     :param networks: whose chroma part is trained
     """
@@ -40,8 +33,6 @@ class ChromaStage:
 
     def __init__(self, networks: DriveNetworks) -> None:
         self.networks = networks.chroma
-        self.schedule = by_name(networks.config.schedule, networks.config.timesteps)
-        self.objective: Objective = FewStepObjective(self.schedule, OWN_ESTIMATE)
         self.parameters = list(self.networks.parameters())
 
     def __call__(self, batch: CropBatch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -54,10 +45,8 @@ class ChromaStage:
             error = illuminant_error(gains, best_gains(degraded, truth))
             # The illuminant estimator learns from its own error alone; the rest of the network corrects what remains.
             degraded = apply_gains(degraded, gains.detach())
-        features = self.networks.encoder(degraded)
-        denoiser = FeatureDenoiser(self.networks.decoder, features, self.schedule, base=degraded[:, 1:], clip=False)
-        losses = self.objective(denoiser, truth[:, 1:], lambda x0: _error(x0, truth[:, 1:]), generator)
-        return {**losses, "loss": losses["loss"] + error, "light": error.detach()}
+        restoration = _error(self.networks(degraded), truth[:, 1:]).mean()
+        return {"loss": restoration + error, "restoration": restoration.detach(), "light": error.detach()}
 
 
 def _cast(degraded: Tensor, generator: torch.Generator) -> Tensor:

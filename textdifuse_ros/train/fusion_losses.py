@@ -16,6 +16,7 @@ from torch import Tensor
 from textdifuse_ros.image.blur import gaussian_blur
 from textdifuse_ros.image.gradients import sobel, sobel_vector
 from textdifuse_ros.image.ranges import signed_to_unit
+from textdifuse_ros.train.natural_target import natural_blend, stretch_day
 
 GRADIENT_WEIGHT = 0.2
 
@@ -43,6 +44,8 @@ FAINT = 0.015
 """Standard deviation to which the contrast of a window may be raised even where ``most_kept`` allows less."""
 MOST_RAISED = 2.5
 
+SSIM_SIGMA, SSIM_C1, SSIM_C2 = 1.5, 0.01**2, 0.03**2
+STRUCTURE_WEIGHT = 0.4
 EDGE_WEIGHT = 0.9
 CORRELATION_WEIGHT = 0.1
 INFORMATION_WEIGHT = 0.25
@@ -65,6 +68,7 @@ class Look:
     :ivar bands: octaves of detail that are taken from the stronger source instead of blended
     :ivar favour: factor on the visible source when the stronger source is chosen
     :ivar most_kept: gain above which more contrast does not count as more information
+    :ivar natural: the target of :mod:`.natural_target` instead of a blend of sum and maximum
     """
 
     share_of_sum: float
@@ -75,10 +79,12 @@ class Look:
     bands: int
     favour: float
     most_kept: float
+    natural: bool = False
 
 
 LOOKS = {
-    "road": Look(0.5, 0.5, 0.16, 0.55, 1.1, bands=3, favour=1.3, most_kept=1.3),
+    "road": Look(0, 0.5, 0.16, 0.55, 1.1, bands=3, favour=2.0, most_kept=1.3, natural=True),
+    "vivid": Look(0.5, 0.5, 0.16, 0.55, 1.1, bands=3, favour=1.3, most_kept=1.3),
     "medical": Look(0.3, 0.85, CORING, 0, 1.6, bands=0, favour=1, most_kept=float("inf")),
 }
 
@@ -124,7 +130,7 @@ def without_cold_sky(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
     return infrared + sky * (look.sky_share * visible - infrared)
 
 
-def vivid_target(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
+def vivid_target(visible: Tensor, infrared: Tensor, look: Look, need: Tensor | None = None) -> Tensor:
     """Compute the target intensity of the joint stage: a blend of sum and maximum over the whole range.
 
     The sum keeps both sources where both are bright; the maximum keeps the brightness of warm objects. Detail is not
@@ -135,13 +141,21 @@ def vivid_target(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
     :param visible: float32 [N, 1, H, W] in [0, 1], clean luma
     :param infrared: like ``visible``
     :param look: parameters of the target
+    :param need: of :func:`.need_of_infrared`; for a natural look, which stretches nights only
     :returns: like ``visible``
     """
     strongest = torch.maximum(visible, infrared)
-    blend = _blend(visible, infrared, look)
-    low, high = _quantiles(blend, CLIPPED, 1 - CLIPPED)
-    floor = _quantiles(strongest, 0.005)[0].clamp(max=DARKEST)
+    night: Tensor | float = 1.0
+    if need is None:
+        blend = _blend(visible, infrared, look)
+    else:
+        blend = natural_blend(visible, infrared, need)
+        blend, day = stretch_day(blend, *_quantiles(blend, 0.01, 0.99))
+        night = 1 - day
+    low, high = (quantile * night for quantile in _quantiles(blend, CLIPPED, 1 - CLIPPED))
+    floor = night * _quantiles(strongest, 0.005)[0].clamp(max=DARKEST)
     gain = ((BRIGHTEST - floor) / (high - low).clamp(min=_TINY)).clamp(max=MOST_GAIN)
+    gain = 1 + night * (gain - 1)
     above = ((blend - low) * gain / (1 - floor)).clamp(0, 1)
     mean = (floor + (1 - floor) * above.mean((1, 2, 3), keepdim=True)).clamp(0.01, 0.99)
     gamma = (torch.log(torch.full_like(mean, LEAST_MEAN)) / torch.log(mean)).clamp(look.least_gamma, 1)
@@ -197,6 +211,23 @@ def _coring(infrared: Tensor, look: Look) -> Tensor:
     around = F.avg_pool2d(F.avg_pool2d(infrared, 4), 3, 1, 1, count_include_pad=False)
     around = F.interpolate(around, size=infrared.shape[2:], mode="bilinear", align_corners=False)
     return CORING + (look.sky_coring - CORING) * (1 - _ramp(around, *COLD))
+
+
+def structure_error(fused: Tensor, visible: Tensor, where: Tensor) -> Tensor:
+    """Compute the loss of structural similarity to the visible image, ``1 - SSIM``, averaged over some pixels.
+
+    :param fused: float32 [N, 1, H, W] in [0, 1]
+    :param visible: like ``fused``, clean luma
+    :param where: like ``fused``, weight of each pixel
+    :returns: [N]
+    """
+    mean_f, mean_v = gaussian_blur(fused, SSIM_SIGMA), gaussian_blur(visible, SSIM_SIGMA)
+    var_f = (gaussian_blur(fused**2, SSIM_SIGMA) - mean_f**2).clamp(min=0)
+    var_v = (gaussian_blur(visible**2, SSIM_SIGMA) - mean_v**2).clamp(min=0)
+    covariance = gaussian_blur(fused * visible, SSIM_SIGMA) - mean_f * mean_v
+    luminance = (2 * mean_f * mean_v + SSIM_C1) / (mean_f**2 + mean_v**2 + SSIM_C1)
+    structure = (2 * covariance + SSIM_C2) / (var_f + var_v + SSIM_C2)
+    return ((1 - luminance * structure) * where).mean((1, 2, 3))
 
 
 def vivid_loss(

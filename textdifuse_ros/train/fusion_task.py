@@ -13,7 +13,7 @@ from textdifuse_ros.config.base import from_mapping, to_mapping
 from textdifuse_ros.config.training import TrainConfig
 from textdifuse_ros.data.crops import CropBatch, CropBatches, Shape
 from textdifuse_ros.data.pack import ImagePack
-from textdifuse_ros.fusion.weights import add_part, load_networks, resize_networks, save_networks
+from textdifuse_ros.fusion.weights import add_part, add_prior, load_networks, resize_networks, save_networks
 from textdifuse_ros.networks.blocks import channels_last
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
 from textdifuse_ros.train.preview import Preview
@@ -133,10 +133,15 @@ def _initial_networks(
     """Create the networks; return them with the digest and the history of the checkpoint they come from."""
     with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator
         torch.manual_seed(config.seed)
+        ready = add_prior if config.objective == "all_steps" else _unchanged
         if start is not None:
             networks, checkpoint = load_networks(start)
             networks, history = resize_networks(networks, drive, str(start)), checkpoint.provenance.get("history", [])
-            return add_part(networks, config.stage), checkpoint.sha256, history
+            return ready(add_part(networks, config.stage)), checkpoint.sha256, history
         if drive is None:
             drive = from_mapping(DriveConfig, saved["networks"], "the state") if saved else DriveConfig()
-        return add_part(DriveNetworks(drive), config.stage), saved["start"] if saved else "", []
+        return ready(add_part(DriveNetworks(drive), config.stage)), saved["start"] if saved else "", []
+
+
+def _unchanged(networks: DriveNetworks) -> DriveNetworks:
+    return networks

@@ -6,7 +6,7 @@ import torch
 
 from textdifuse_ros.data.crops import CropBatch, Shape
 from textdifuse_ros.diffusion.schedule import by_name
-from textdifuse_ros.fusion.denoise import FeatureDenoiser
+from textdifuse_ros.fusion.denoise import FeatureDenoiser, luma_prior
 from textdifuse_ros.image.color import rgb_to_ycbcr
 from textdifuse_ros.image.ranges import unit_to_signed
 from textdifuse_ros.networks.drive import SENSOR_INDEX, DriveNetworks
@@ -26,6 +26,7 @@ class LumaStage:
     def __init__(self, networks: DriveNetworks) -> None:
         self.networks = networks.luma
         self.schedule = by_name(networks.config.schedule, networks.config.timesteps)
+        self.prior = luma_prior(networks.config, self.schedule)
         self.objective: Objective = FewStepObjective(self.schedule)
         self.parameters = [*self.networks.encoder.parameters(), *self.networks.decoder.parameters()]
 
@@ -36,5 +37,5 @@ class LumaStage:
         truth = unit_to_signed(torch.cat((target, batch.infrared_target)))
         sensors = [SENSOR_INDEX[VISIBLE]] * visible.shape[0] + [SENSOR_INDEX[INFRARED]] * batch.infrared.shape[0]
         features = self.networks.encoder(degraded, torch.tensor(sensors, device=degraded.device))
-        denoiser = FeatureDenoiser(self.networks.decoder, features, self.schedule, clip=False)
+        denoiser = FeatureDenoiser(self.networks.decoder, features, self.schedule, prior=self.prior, clip=False)
         return self.objective(denoiser, truth, lambda x0: restoration_error(x0, truth), generator)

@@ -14,7 +14,7 @@ from textdifuse_ros.diffusion.respacing import respace, space_timesteps
 from textdifuse_ros.diffusion.samplers.ddim import Ddim
 from textdifuse_ros.diffusion.schedule import NoiseSchedule, by_name
 from textdifuse_ros.errors import ConfigError
-from textdifuse_ros.fusion.denoise import FeatureDenoiser
+from textdifuse_ros.fusion.denoise import FeatureDenoiser, luma_prior
 from textdifuse_ros.fusion.emphasis import HIGH, LOW, amounts, soften
 from textdifuse_ros.image.gradients import sobel
 from textdifuse_ros.image.ranges import signed_to_unit, unit_to_signed
@@ -45,6 +45,7 @@ class ModulationStage:
             raise ConfigError("the networks", "with a re-modulation", "without one")
         self.networks, self.modulation = networks.luma, networks.modulation
         self.schedule = by_name(networks.config.schedule, networks.config.timesteps)
+        self.prior = luma_prior(networks.config, self.schedule)
         self.objective: Objective = FewStepObjective(self.schedule)
         self.parameters = list(self.modulation.parameters())
 
@@ -58,7 +59,7 @@ class ModulationStage:
         context = self.modulation.context(*sources, objects.amounts, first)
         modulated = self.modulation(*sources, objects.amounts, context)
         denoiser = _Blending(
-            FeatureDenoiser(self.networks.decoder, modulated, self.schedule, clip=False),
+            FeatureDenoiser(self.networks.decoder, modulated, self.schedule, prior=self.prior, clip=False),
             plain,
             objects.soft,
             self.schedule,
@@ -70,7 +71,7 @@ class ModulationStage:
     ) -> tuple[Tensor, Tensor]:
         """Fuse without a text; return the estimates of the first and the last step, float32 [N, 1, H, W]."""
         fused = tuple(x + y for x, y in zip(*sources, strict=True))
-        denoiser = FeatureDenoiser(self.networks.decoder, fused, self.schedule)
+        denoiser = FeatureDenoiser(self.networks.decoder, fused, self.schedule, prior=self.prior)
         start = torch.randn(shape, generator=generator, device=sources[0][0].device)
         schedule = respace(self.schedule, space_timesteps(len(self.schedule), STEPS))
         first, *_, last = reverse(denoiser, start, schedule, Ddim())

@@ -1,4 +1,8 @@
-"""Objectives of diffusion training: few-step, and the hybrid one of iDDPM.
+"""Objectives of diffusion training: all steps, few steps, and the hybrid one of iDDPM.
+
+All steps: the network is trained from pure noise, where the stage's own error counts, and at a random timestep, where
+the squared error of x0 counts: its minimum is the mean of x0 given z_t, which is what every sampler assumes. The
+variance of x0 is trained by its likelihood.
 
 Few-step: the network is trained on the four timesteps of sampling (one and two steps use a subset of them). Each batch
 uses two: the highest, where sampling starts from noise, and a random lower one. The lower ``z_t`` is made either from
@@ -15,14 +19,22 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from textdifuse_ros.diffusion.denoiser import Denoised, Denoiser
 from textdifuse_ros.diffusion.losses import VLB_WEIGHT, hybrid_loss, vlb_term
+from textdifuse_ros.diffusion.prior import GaussianPrior
 from textdifuse_ros.diffusion.process import q_sample
 from textdifuse_ros.diffusion.respacing import respace, space_timesteps
 from textdifuse_ros.diffusion.schedule import NoiseSchedule
 
+LATER_WEIGHT = 0.1
+LIKELIHOOD_WEIGHT = 0.02
+COARSE = 16
+"""Side of the cells whose means the estimate from pure noise decides [pixels]."""
+QUANTIZATION = (2 / 255) ** 2 / 12
+"""Variance of rounding to 8 bits, in units of [-1, 1]."""
 STEPS = 4
 OWN_ESTIMATE = 0.6
 
@@ -104,6 +116,74 @@ class FewStepObjective:
 def _part(denoised: Denoised, some: slice) -> Denoised:
     variance = None if denoised.variance is None else denoised.variance[some]
     return Denoised(denoised.x0[some], denoised.eps[some], variance)
+
+
+class AllStepsObjective:
+    """The objective over all noise levels, for networks with a :class:`.GaussianPrior`.
+
+    The estimate from pure noise is a regression: brightness and coarse structure are decided there. What z_t is made
+    from has its coarse structure, and the truth's detail. Later steps therefore draw detail alone; a draw of the
+    brightness would make a video flicker.
+
+    :param schedule: the full schedule
+    :param prior: of the networks
+    """
+
+    def __init__(self, schedule: NoiseSchedule, prior: GaussianPrior) -> None:
+        self.schedule, self.prior = schedule, prior
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        truth: Tensor,
+        error: Callable[[Tensor], Tensor],
+        generator: torch.Generator,
+        *,
+        variance: bool = True,
+    ) -> dict[str, Tensor]:
+        """See :class:`Objective`; logs ``first`` (from noise), ``later`` and ``likelihood``.
+
+        ``truth`` may be a sample of what the process is to produce while ``error`` compares with something else, as in
+        the joint stage.
+        """
+        last = len(self.schedule) - 1
+        noise = torch.randn(truth.shape, generator=generator, device=truth.device)
+        first = denoiser(noise, last)
+        first_error = error(first.x0).mean()
+
+        anchored = truth + _coarse(first.x0.detach() - truth)
+        index = torch.randint(0, last, truth.shape[:1], generator=generator, device=truth.device)
+        noise = torch.randn(truth.shape, generator=generator, device=truth.device)
+        later = denoiser(q_sample(anchored, index, noise, self.schedule), index)
+        typical = self.prior.typical_variance(index, truth)
+        later_error = ((later.x0 - anchored).square() / typical).mean()
+
+        loss = first_error + LATER_WEIGHT * later_error
+        likelihood = torch.zeros((), device=truth.device)
+        if variance:
+            pairs = ((first, truth), (later, anchored))
+            likelihood = torch.stack([_negative_likelihood(estimate, clean) for estimate, clean in pairs]).mean()
+            loss = loss + LIKELIHOOD_WEIGHT * likelihood
+        return {
+            "loss": loss,
+            "first": first_error.detach(),
+            "later": later_error.detach(),
+            "likelihood": likelihood.detach(),
+        }
+
+
+def _coarse(image: Tensor) -> Tensor:
+    """The structure above ``COARSE`` pixels of an image [N, C, H, W]."""
+    small = F.avg_pool2d(image, COARSE, ceil_mode=True)
+    small = F.avg_pool2d(small, 3, 1, 1, count_include_pad=False)
+    return F.interpolate(small, size=image.shape[2:], mode="bilinear", align_corners=False)
+
+
+def _negative_likelihood(estimate: Denoised, clean: Tensor) -> Tensor:
+    """Gaussian negative log-likelihood of the clean signal, without its constant; trains the variance alone."""
+    assert estimate.x0_variance is not None
+    squared = (estimate.x0.detach() - clean).square() + QUANTIZATION
+    return 0.5 * (squared / estimate.x0_variance + estimate.x0_variance.log()).mean()
 
 
 class HybridObjective:

@@ -12,11 +12,10 @@ from textdifuse_ros.diffusion.process import reverse, start_noise
 from textdifuse_ros.diffusion.respacing import respace, space_timesteps
 from textdifuse_ros.diffusion.samplers import by_name as sampler_by_name
 from textdifuse_ros.diffusion.schedule import by_name as schedule_by_name
-from textdifuse_ros.fusion.denoise import FeatureDenoiser
+from textdifuse_ros.fusion.denoise import FeatureDenoiser, luma_prior
 from textdifuse_ros.image.color import rgb_to_ycbcr, ycbcr_to_rgb
 from textdifuse_ros.image.ranges import signed_to_unit, to_bytes, unit_to_signed
 from textdifuse_ros.image.sheets import contact_sheet
-from textdifuse_ros.networks.decoder import Decoder
 from textdifuse_ros.networks.drive import SENSOR_INDEX, DriveNetworks
 from textdifuse_ros.networks.encoder import Pyramid
 from textdifuse_ros.sensors import INFRARED, VISIBLE
@@ -68,7 +67,7 @@ class Preview:
         sensors = [SENSOR_INDEX[VISIBLE]] * len(visible) + [SENSOR_INDEX[INFRARED]] * len(infrared)
         degraded = torch.cat((visible, infrared))
         features = networks.luma.encoder(degraded, torch.tensor(sensors, device=degraded.device))
-        output = self._sample(networks, networks.luma.decoder, features, degraded.shape)
+        output = self._sample(networks, features, degraded.shape)
         truth = torch.cat((visible_truth, infrared_truth))
         return {name: signed_to_unit(x) for name, x in (("input", degraded), ("output", output), ("target", truth))}
 
@@ -76,8 +75,7 @@ class Preview:
         """Combine the target's luma with the restored chroma: this stage restores chroma alone."""
         luma, chroma = rgb_to_ycbcr(F.avg_pool2d(batch.visible, 2))
         degraded = networks.chroma.white_balance(torch.cat((unit_to_signed(luma), 2 * chroma), 1))
-        features = networks.chroma.encoder(degraded)
-        output = self._sample(networks, networks.chroma.decoder, features, degraded[:, 1:].shape, degraded[:, 1:]) / 2
+        output = networks.chroma(degraded).clamp(-1, 1) / 2
         bright, _ = rgb_to_ycbcr(F.avg_pool2d(batch.visible_target, 2))
         return {
             "input": batch.visible,
@@ -88,7 +86,7 @@ class Preview:
     def _fused(self, networks: DriveNetworks, batch: CropBatch) -> dict[str, Tensor]:
         visible, infrared, visible_truth, infrared_truth = signed_pair(batch)
         features = networks.luma.fuse_features(visible, infrared)
-        output = self._sample(networks, networks.luma.decoder, features, visible.shape)
+        output = self._sample(networks, features, visible.shape)
         columns = {
             "visible": visible,
             "infrared": infrared,
@@ -98,17 +96,10 @@ class Preview:
         }
         return {name: signed_to_unit(x) for name, x in columns.items()}
 
-    def _sample(
-        self,
-        networks: DriveNetworks,
-        decoder: Decoder,
-        features: Pyramid,
-        shape: torch.Size,
-        base: Tensor | None = None,
-    ) -> Tensor:
+    def _sample(self, networks: DriveNetworks, features: Pyramid, shape: torch.Size) -> Tensor:
         full = schedule_by_name(networks.config.schedule, networks.config.timesteps)
         schedule = respace(full, space_timesteps(len(full), STEPS))
-        denoiser = FeatureDenoiser(decoder, features, full, base=base)
+        denoiser = FeatureDenoiser(networks.luma.decoder, features, full, prior=luma_prior(networks.config, full))
         start = start_noise(shape, torch.Generator().manual_seed(self.seed), features[0].device)
         *_, last = reverse(denoiser, start, schedule, sampler_by_name("ddim"))
         return last.z.clamp(-1, 1)
