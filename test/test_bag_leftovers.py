@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bag_makers import files, record
+from bag_makers import START, files, image, record, scene
 
+from textdifuse_ros.bags.cameras import CALIBRATION_TYPE
+from textdifuse_ros.bags.definitions import IMAGE_TYPE
 from textdifuse_ros.bags.segments import Pieces, read_notes
 from textdifuse_ros.bags.writer import BagWriter
 from textdifuse_ros.cli.main import main
@@ -47,13 +49,25 @@ def _piece(output: Path, job: dict[str, Any]) -> None:
         note["pairs"] = 1
 
 
+def _record_with_calibrations(path: Path, data: bytes) -> None:
+    """Record a pair, and a message of given bytes as ``camera_info`` of each camera."""
+    with BagWriter(path) as bag:
+        for side, (name, encoding) in enumerate((("color", "rgb8"), ("thermal", "mono16"))):
+            for topic, kind in ((f"/cam/{name}/image_raw", IMAGE_TYPE), (f"/cam/{name}/camera_info", CALIBRATION_TYPE)):
+                bag.add_topic(topic, kind)
+            bag.write_raw(
+                f"/cam/{name}/image_raw", START + side, image(scene(0)[side], START + 3_000_000 * side, "cam", encoding)
+            )
+            bag.write_raw(f"/cam/{name}/camera_info", START, data)
+
+
 class TestRefused:
     @pytest.mark.parametrize(
         ("given", "message"),
         [
             (["--rectify", "--visible-calibration", "kalibr.yaml", "--infrared-calibration", "kalibr.yaml"], "kalibr"),
             (["--rectify", "--visible-calibration", "none.yaml", "--infrared-calibration", "none.yaml"], "none"),
-            (["--rectify"], "calibration"),
+            (["--rectify"], "the first message of /cam/color/camera_info must be a readable CameraInfo"),
             (["--text", "person"], "model"),
             (["--tolerance", "0.001"], "sync-doctor"),
             (["--visible", "/nothing"], "/nothing"),
@@ -70,7 +84,7 @@ class TestRefused:
     ) -> None:
         monkeypatch.chdir(tmp_path)
         Path("kalibr.yaml").write_text("cam0:\n  camera_model: pinhole\n  intrinsics: [1, 1, 1, 1]\n")
-        record(tmp_path / "in", 2)
+        _record_with_calibrations(tmp_path / "in", b"\0\1\0\0")
         assert _fuse("in", "new/deep/out", *options, *given) == 2
         assert message in capsys.readouterr().err
         assert sorted(item.name for item in tmp_path.iterdir()) == ["in", "kalibr.yaml"]
@@ -196,8 +210,8 @@ class TestStopped:
         rest = process.communicate()[1].decode()
         assert process.returncode == (130 if number == signal.SIGINT else 143), rest
         assert "Traceback" not in rest
-        note = json.loads(read_notes(tmp_path / "out.partial" / "000000")["piece"])
-        assert note["pairs"] >= done >= self.STOP
+        notes = [read_notes(piece)["piece"] for piece in (tmp_path / "out.partial").glob("0*")]
+        assert sum(json.loads(note)["pairs"] for note in notes) >= done >= self.STOP
         assert _fuse(source, tmp_path / "out", *options, steps=20) == 0
         assert _fuse(source, tmp_path / "whole" / "out", *options, steps=20) == 0
         assert files(tmp_path / "out") == files(tmp_path / "whole" / "out")

@@ -258,6 +258,13 @@ class TestMcap:
         with pytest.raises(BagError, match=f"got {reason}"):
             BagSource(path, others="/gps")
 
+    def test_of_a_topic_in_two_encodings_the_readable_messages_are_read(self, tmp_path: Path) -> None:
+        messages = [*_messages(), Message(3, START, b"{}")]
+        path = write_mcap(tmp_path / "drive.mcap", [*CHANNELS, Channel(VISIBLE, "Image", "json")], messages)
+        assert _read(path) == _expected()
+        assert _remarks(path) == [f"left out, not CDR messages of ROS 2: {VISIBLE} (json)"]
+        BagSource(path, others=VISIBLE).close()
+
     def test_copying_all_topics_names_those_that_are_left_out(
         self, tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

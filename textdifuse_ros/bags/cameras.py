@@ -135,7 +135,8 @@ def read_content(bag: BagReader, topic: str) -> TopicContent:
     :param topic: a topic of images, raw or compressed
     """
     store: Any = common_types()
-    message = next(bag.messages([topic]), None)
+    # Without messages the whole recording would be searched for one.
+    message = next(bag.messages([topic]), None) if bag.counts()[topic] else None
     if message is None:
         return TopicContent(messages=0)
     with suppress(Exception):  # whatever the generated code of rosbags stumbles over: the intake counts and reports it

@@ -196,7 +196,7 @@ class BagReader:
         if not names and faults:
             remedy = "a bag of ROS 1 is converted by `rosbags-convert --src IN.bag --dst OUT`"
             raise BagError(str(self.path), "a recording of ROS 2 messages (CDR)", self._remarks[-1], remedy)
-        self._faults = faults
+        self._faults = {name: fault for name, fault in faults.items() if name not in stored}
         return {name: self._connection(number, name, stored.get(name, [])) for number, name in enumerate(names, 1)}
 
     def _connection(self, number: int, name: str, stored: list[StoredTopic]) -> Connection:

@@ -4,7 +4,7 @@ A verb is a module of this folder with ``NAME``, ``HELP``, ``configure(parser)``
 imports PyTorch and other large packages inside ``run``, so that ``--help`` is fast.
 
 Exit status: 0 success; 1 partial success, with a message about the rest; 2 invalid usage, configuration or input,
-nothing was done; 130 interrupted; 141 the output pipe was closed.
+nothing was done; 130 interrupted; 141 the output pipe was closed; 143 terminated (``bag``).
 """
 
 from __future__ import annotations

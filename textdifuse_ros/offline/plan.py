@@ -69,7 +69,6 @@ class RecordingPlan:
     :ivar received: images of each stream
     :ivar digest: of all stamps and log times; identifies the recording
     :ivar calibrations: the first CameraInfo beside the images of each sensor, where there is one
-    :ivar remarks: what is left out, or differs from what the recording counts, a line each
     """
 
     topics: tuple[str, str]
@@ -77,7 +76,6 @@ class RecordingPlan:
     received: dict[str, int]
     digest: str
     calibrations: dict[str, BagMessage]
-    remarks: list[str]
 
     @property
     def pairs(self) -> list[RecordedPair]:
@@ -115,7 +113,7 @@ class RecordingPlan:
             raise BagError(f"the images of {bag.path} ({topics_line(topics)})", expected, "not one pair", remedy)
         digest = hashlib.sha256(b"".join(table.tobytes() for table in series)).hexdigest()
         received = {stream: len(table) for stream, table in zip(SENSORS, series, strict=True)}
-        return cls(topics, found, received, digest, calibrations, bag.remarks())
+        return cls(topics, found, received, digest, calibrations)
 
     def messages(self, bag: BagReader) -> Iterator[tuple[RecordedPair, BagMessage, BagMessage]]:
         """Yield every pair with its two messages; holds only those that wait for a counterpart or their turn.
