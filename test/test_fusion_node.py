@@ -53,6 +53,12 @@ def test_a_pair_comes_out_fused_with_the_visible_header_and_the_fusers_own_bytes
     assert 0 < numbers["latency_ms"]["median"] <= numbers["latency_ms"]["p99"]
 
 
+def test_a_mono8_visible_camera_is_fused_to_grey_images(rig, pair):
+    visible, infrared = pair
+    out = pixels(rig.fuse(np.ascontiguousarray(visible[..., 1]), infrared))
+    assert out.std() > 1 and (np.ptp(out, axis=2) == 0).all()
+
+
 def test_stamps_within_tolerance_pair_and_others_do_not(rig, pair):
     before = rig.counters()
     message, other = rig.pair(*pair)

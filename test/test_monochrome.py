@@ -7,8 +7,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from bag_makers import PERIOD, START, image, images, scene
 from turning_camera import drive
 
+from textdifuse_ros.bags.definitions import IMAGE_TYPE
+from textdifuse_ros.bags.writer import BagWriter
+from textdifuse_ros.cli.main import main
 from textdifuse_ros.config.base import FuserConfig
 from textdifuse_ros.fusion.emphasis import Emphasis
 from textdifuse_ros.fusion.fuser import Fuser
@@ -72,3 +76,28 @@ def test_a_camera_that_loses_its_color_leaves_none_in_the_video(fuser: Fuser):
         assert is_grey(result.image) == (number >= 2)
         steadied.append(float(result.provenance["video"]))
     assert steadied[2] > 0, "the first grey image was steadied against a color one"
+
+
+@pytest.mark.parametrize("text", [(), ("--text", "this", "--localizer", "fixed", "--regions", "20 10 30 25")])
+def test_a_recording_of_a_mono8_camera_is_fused_to_grey_images(tmp_path: Path, tiny_text_checkpoint: Path, text):
+    with BagWriter(tmp_path / "in") as bag:
+        for index in range(3):
+            visible, infrared = scene(index)
+            stamp = START + index * PERIOD
+            for topic, pixels, encoding in (("/cam/image_mono", visible[..., 0], "mono8"), ("/ir", infrared, "mono16")):
+                bag.add_topic(topic, IMAGE_TYPE)
+                bag.write_raw(topic, stamp, image(np.ascontiguousarray(pixels), stamp, "camera", encoding))
+    flags = [
+        "--visible",
+        "/cam/image_mono",
+        "--infrared",
+        "/ir",
+        "--model",
+        str(tiny_text_checkpoint),
+        "--video",
+    ]
+    assert (
+        main(["bag", str(tmp_path / "in"), str(tmp_path / "out"), "--steps", "1", "--threads", "1", *flags, *text]) == 0
+    )
+    fused = [item.data.reshape(48, 64, 3) for item in images(tmp_path / "out")]
+    assert len(fused) == 3 and all(is_grey(pixels) and pixels.std() > 1 for pixels in fused)
