@@ -111,9 +111,10 @@ def test_pixels_that_interpolation_has_mixed_with_a_border_are_left_out():
 
 
 @pytest.mark.parametrize("value", COUNTS)
-def test_an_object_in_the_midst_of_such_a_value_stays_what_it_is(value):
+def test_objects_in_the_midst_of_such_a_value_stay_what_they_are(value):
     image = scene()
     image[40:44, 60:63] = value
+    image[70, 30] = image[20, 90] = value
     assert find_valid(image) is None
 
 
@@ -148,12 +149,16 @@ def test_both_ends_of_the_counts_may_stand_for_no_value_at_once():
 
 
 @pytest.mark.parametrize("shape", ["frame", "turned", "lens"])
-def test_eight_bits_have_a_black_frame_only_where_the_scene_beside_it_is_not_dark(shape):
+def test_a_black_frame_is_found_where_black_is_a_value_and_the_scene_beside_it_is_not_dark(shape):
     image = to_uint8(scene()) // 2 + 80
     image[SHAPES[shape]()] = 0
     valid = find_valid(image)
     assert valid is not None and not valid[SHAPES[shape]()].any() and valid[40:-40, 40:-40].all()
     assert find_valid(np.where(image > 0, image // 16, 0).astype(np.uint8)) is None
+    wide = image.astype(np.uint16) * 200
+    wide[47:50, 60:64] = 40
+    valid = find_valid(wide)
+    assert valid is not None and not valid[SHAPES[shape]()].any() and valid[40:-40, 40:-40].all()
     sky = to_uint8(scene()) // 2 + 80
     sky[:30] = 0
     assert find_valid(sky) is None

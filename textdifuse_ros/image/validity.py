@@ -22,12 +22,14 @@ from textdifuse_ros.image.thermal import percentile_values
 
 FEATHER = SensorConfig().registration_feather
 HIGHEST = 65535
-FILLS = {"u": (0, HIGHEST), "f": (0.0, -9999.0, -32768.0)}
+FILLS = {"u": (0, HIGHEST), "f": (0.0, HIGHEST, -273.15, -9999.0, -32768.0)}
 """Values that programs write where there is none, by kind of number. They are values where the scene has them too."""
 LEAST_GAP = 0.25
 """Minimum distance of such a value from the scene's values, as a share of their span (0.5 to 99.5 %)."""
 WIDE_GAP = 0.5
 """The same for pixels inside the image, which are values more often than those at its border."""
+FEW = 0.001
+"""Share of an image up to which single pixels of 0 or more inside it are values: sparks, for example."""
 LARGE = 0.005
 """Share of an image above which the objects inside it that have the value 0 are none."""
 LONG = 0.25
@@ -38,8 +40,8 @@ BLENDED = 3
 """Width in which interpolation mixes a region's value with the scene's [pixel]."""
 LOCAL = 32
 """Inverse of the weight from which pixels of one scale settle the level there: the larger, the nearer they are."""
-DARK = 16
-"""Grey level up to which a camera's own gain may have clipped what is cold to black."""
+DARK = 1 / 16
+"""Share of white up to which the scene beside a black frame may be clipped to black itself."""
 
 
 def find_valid(image: np.ndarray, nodata: float | None = None, what: str = "the infrared image") -> np.ndarray | None:
@@ -54,10 +56,10 @@ def find_valid(image: np.ndarray, nodata: float | None = None, what: str = "the 
     of the image, and
 
     - form a region at the image's border; one of the highest count must have a corner or a long part of a side,
-    - or are single pixels and lines inside it (dead ones), or 0 in more of it than a few objects.
+    - or are many single pixels and lines inside it (dead ones), or 0 in more of it than a few objects.
 
-    Pixels beside such a region, which interpolation has mixed with it, are left out as well. In 8 bits black is a
-    value, but for a frame around the image.
+    Pixels beside such a region, which interpolation has mixed with it, are left out as well. Where the scene reaches 0,
+    as it does in 8 bits, 0 is a value, but for a frame around the image.
 
     :param image: uint8, uint16 or float [H, W]
     :param nodata: value declared as no data
@@ -72,7 +74,7 @@ def find_valid(image: np.ndarray, nodata: float | None = None, what: str = "the 
     if nodata is not None:
         missing |= image == nodata
     if image.dtype == np.uint8:
-        missing |= _black_frame(image)
+        missing |= _black_frame(image, DARK * 255)
     else:
         for value in FILLS[image.dtype.kind]:
             equal = (image == value) & ~missing
@@ -105,24 +107,29 @@ def _filled(image: np.ndarray, equal: np.ndarray, missing: np.ndarray, value: fl
             inside = equal & ~chosen[labels]
             objects = _without_lines(inside)
             dead = inside & ~objects
+            dead &= value < 0 or np.count_nonzero(dead) > FEW * image.size
             if value == 0 and np.count_nonzero(objects) > LARGE * image.size:
                 chosen[labels[objects]] = True
     elif image.dtype.kind == "f":  # 0 degrees may be among the scene's temperatures, but not in one piece at the border
         chosen = (runs >= LEAST_RUN) & (areas >= LEAST_AREA)
     else:
-        return dead
+        return _black_frame(image, DARK * high) if value == 0 else dead
     chosen[0] = False
     region = chosen[labels]
     if not region.any():
         return dead
-    unlike = (image < low - span / 2) | (image > high + span / 2)
-    return dead | region | (rest & (_dilated(region, 1) | (_dilated(region, BLENDED) & unlike)))
+    unlike = rest & ((image < low - span / 2) | (image > high + span / 2))
+    # Where the region's edge meets that of the image at a small angle, pixels are mixed further along the image's.
+    joined, _ = _regions(region | (unlike & (_dilated(region, BLENDED) | _frame(region.shape))))
+    mixed = np.isin(joined, np.unique(joined[region]))
+    return dead | mixed | (rest & _dilated(region, 1))
 
 
-def _black_frame(image: np.ndarray) -> np.ndarray:
-    """The black that surrounds a rectified or turned image of 8 bits; bool [H, W].
+def _black_frame(image: np.ndarray, dark: float) -> np.ndarray:
+    """The zeros that surround a rectified or turned image in which 0 is a value too; bool [H, W].
 
-    It has three corners of the image, or the middles of three sides, and the scene beside it is not dark.
+    They have three corners of the image, or the middles of three sides, and half of what is beside them is above
+    ``dark``.
     """
     (bottom, right), found = (n - 1 for n in image.shape), np.zeros(image.shape, bool)
     corners = np.array([0, 0, bottom, bottom]), np.array([0, right, 0, right])
@@ -136,7 +143,7 @@ def _black_frame(image: np.ndarray) -> np.ndarray:
         chosen[labels[places][black]] = True
         region = chosen[labels]
         beside = _dilated(region, BLENDED) & ~_dilated(region, 1)
-        if beside.any() and np.median(image[beside]) > DARK:
+        if beside.any() and np.median(image[beside]) > dark:
             found |= _dilated(region, 1)
     return found
 
