@@ -61,7 +61,7 @@ def test_objects_of_one_size_are_decoded_together_and_come_out_as_alone(
     visible = rng.integers(0, 256, (160, 480, 3), dtype=np.uint8)
     infrared = rng.integers(0, 256, (160, 480), dtype=np.uint8)
     strengths = np.zeros((160, 480), np.float32)
-    for left, strength in ((40, 2.0), (200, 1.0), (360, 0.5)):
+    for left, strength in ((40, 2.0), (160, 1.0), (280, 1.5), (400, 0.5)):
         strengths[60:80, left : left + 20] = strength
     sizes = []
     merge_sizes = modulation.merge_sizes
@@ -74,7 +74,7 @@ def test_objects_of_one_size_are_decoded_together_and_come_out_as_alone(
     alone = fuser.fuse(visible, infrared, steps=4, emphasis=Emphasis(strengths)).image
     assert np.abs(together.astype(int) - alone).max() <= 1
     plain = fuser.fuse(visible, infrared, steps=4).image
-    assert all((alone[60:80, left : left + 20] != plain[60:80, left : left + 20]).any() for left in (40, 200, 360))
+    assert all((alone[60:80, left : left + 20] != plain[60:80, left : left + 20]).any() for left in (40, 160, 280, 400))
 
 
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm_solver"])
