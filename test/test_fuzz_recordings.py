@@ -48,6 +48,8 @@ def _read_or_refuse(path: Path) -> int | None:
     try:
         with BagReader(path) as bag:
             count = sum(1 for _ in bag.messages())
+            bag.latched()
+            assert bag.counts().keys() == bag.topics().keys() and bag.duration_ns >= 0
             assert all("\n" not in remark for remark in bag.remarks())
             try:
                 find_cameras(bag)

@@ -100,8 +100,8 @@ def is_recording(path: Path) -> bool:
 
     :param path: the folder
     """
-    kinds = (".yaml", *STORED, *PACKED, ".bag", ".active")
-    return path.is_dir() and any(item.suffix in kinds for item in path.iterdir())
+    kinds = (*STORED, *PACKED, ".bag", ".active")
+    return path.is_dir() and any(item.name == METADATA or item.suffix in kinds for item in path.iterdir())
 
 
 def storage_files(folder: Path) -> list[Path]:

@@ -272,7 +272,7 @@ class BagReader:
     @property
     def duration_ns(self) -> int:
         """Time between the first and the last message [ns]."""
-        return max(storage.times[1] for storage in self._storages if storage.times) - self.start_ns
+        return max(0, max(storage.times[1] for storage in self._storages if storage.times) - self.start_ns)
 
     def check_readable(self, topic: str) -> None:
         """Check that a topic is not one of those that are left out.
