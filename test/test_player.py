@@ -45,6 +45,16 @@ def test_every_message_is_played_and_recorded_byte_for_byte(programs: Programs, 
             assert after.topics()[new] == before.topics()[old]
 
 
+def test_the_log_names_the_topics_and_wrong_counts_and_every_pair_is_played(programs: Programs, tmp_path: Path) -> None:
+    source = record_pairs(tmp_path / "in")
+    metadata = source / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace(f"message_count: {FRAMES}\n", f"message_count: {FRAMES + 3}\n"))
+    player = programs.start("player_node", source=source, rate=100.0)
+    assert player.report()["pairs"] == FRAMES
+    assert "playing visible /cam/color, infrared /cam/thermal" in player.err
+    assert f"metadata.yaml counts {FRAMES + 3} messages of /cam/color, {FRAMES} were read" in player.err
+
+
 def test_the_rate_scales_time_and_the_clock_follows_the_recording(programs: Programs, tmp_path: Path) -> None:
     source = record_pairs(tmp_path / "in")
     topics = ("/visible/image", "/infrared/image", "/clock")
