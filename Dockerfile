@@ -28,7 +28,7 @@ RUN apt-get update \
 RUN python3 -c 'import numpy; print(f"numpy=={numpy.__version__}")' > constraints.txt \
     && python3 -m pip install --ignore-installed 'setuptools>=77.0.3,<80' typing-extensions \
     && python3 -m pip install ${TORCH} \
-    && python3 -m pip install --constraint constraints.txt safetensors rosbags tifffile
+    && python3 -m pip install --constraint constraints.txt safetensors rosbags tifffile av
 
 COPY . src/textdifuse_ros
 RUN source "/opt/ros/$ROS_DISTRO/setup.bash" && colcon build --packages-select textdifuse_ros

@@ -64,8 +64,10 @@ setup(
         (f"share/{NAME}/models", sorted(glob("models/*"))),
     ],
     install_requires=[
+        "av>=11",
         "numpy>=1.26",
         "opencv-python-headless>=4.6",
+        "pillow>=9.1",
         "pyyaml>=6",
         "backports.zstd; python_version < '3.14'",
         "lz4>=4",
@@ -75,7 +77,15 @@ setup(
         "torch>=2.5",
         "tqdm>=4.60",
     ],
-    extras_require={"ros": ROS, "text": TEXT, "train": TRAIN, "ray": RAY, "detect": DETECT, "test": TEST, "dev": DEVELOP},
+    extras_require={
+        "ros": ROS,
+        "text": TEXT,
+        "train": TRAIN,
+        "ray": RAY,
+        "detect": DETECT,
+        "test": TEST,
+        "dev": DEVELOP,
+    },
     entry_points={
         "console_scripts": [
             f"textdifuse = {NAME}.cli.main:main",
