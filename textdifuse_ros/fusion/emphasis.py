@@ -23,20 +23,20 @@ RING = 10
 """Width of the background ring around an object [pixels]."""
 
 FAINT, SURE = 0.05, 0.01
-"""Contrasts in [0, 1]: below the first the infrared influences an object's direction, above twice the
-second the direction is certain."""
+"""Contrasts in [0, 1]: below the first, the infrared image influences an object's direction; above twice the second,
+the direction is certain."""
 
 
 @dataclass(frozen=True, eq=False)
 class Emphasis:
     """The objects to emphasize, and their provenance.
 
-    :ivar strengths: float32 [H, W] in [-1, 2]: 0 no change, 1 emphasized, negative played down
+    :ivar strengths: float32 [H, W] in [-1, 2]: 0 unchanged, 1 emphasized, negative suppressed
     :ivar text: the prompt, for the provenance
     :ivar strength: the general strength, already contained in ``strengths``, for the provenance
     :ivar localizer: name of the localizer, for the provenance
     :ivar objects: uint16 [H, W], number of the object of each pixel, so that of two touching objects one may become
-        brighter and the other darker; None where touching objects are one
+        brighter and the other darker; None: connected pixels are one object
     :raises ImageError: wrong dtypes or sizes, strengths not finite or out of range
     """
 
@@ -107,8 +107,8 @@ def check_strengths(strengths: np.ndarray, image: np.ndarray) -> None:
     """
     if strengths.shape != image.shape[:2]:
         (height, width), (own_height, own_width) = image.shape[:2], strengths.shape
-        due = f"as large as the image ({width} x {height} pixels)"
-        raise ImageError("the strengths", due, f"{own_width} x {own_height}")
+        expected = f"as large as the image ({width} x {height} pixels)"
+        raise ImageError("the strengths", expected, f"{own_width} x {own_height}")
 
 
 def amounts(
@@ -116,14 +116,14 @@ def amounts(
 ) -> np.ndarray:
     """How much brighter, darker and fainter each object becomes.
 
-    A positive strength increases the difference that an object has to its background ring. Where it hardly differs, the
-    infrared decides, so that warm objects become brighter.
+    A positive strength increases the contrast of an object to its background ring. Where that contrast is low, the
+    infrared image decides the direction, so that warm objects become brighter.
 
     :param plain: float32 [H, W] in [0, 1], an estimate of the plain fusion
     :param infrared: float32 [H, W] in [0, 1]
     :param strengths: float32 [H, W] in [-1, 2]
     :param objects: uint16 [H, W], see :class:`Emphasis`
-    :returns: float32 [3, H, W] in [0, 2]; all 0 where the strength is
+    :returns: float32 [3, H, W] in [0, 2]; 0 where the strength is 0
     """
     found = np.zeros((3, *strengths.shape), np.float32)
     around = with_ring(cv2.boundingRect((strengths != 0).view(np.uint8)))
@@ -222,10 +222,10 @@ def soften(strengths: np.ndarray) -> np.ndarray:
     :param strengths: float32 [H, W] in [-1, 2]
     :returns: float32 [H, W] in [0, 1]
     """
-    # Exact distances take longer; up to 2 pixels these are accurate to 2 % (OpenCV's 5x5 mask: 2.197 for sqrt(5)).
+    # Faster than exact distances; accurate to 2 % up to 2 pixels (OpenCV's 5x5 mask gives 2.197 for sqrt(5)).
     named = (strengths != 0).view(np.uint8)
     left, top, across, down = cv2.boundingRect(named)
-    # With a margin of one unnamed pixel, unless the image ends there.
+    # With a margin of one pixel outside the objects, except at the image border.
     part = slice(max(0, top - 1), top + down + 1), slice(max(0, left - 1), left + across + 1)
     depth = cv2.distanceTransform(np.ascontiguousarray(named[part]), cv2.DIST_L2, cv2.DIST_MASK_5)
     ramp = np.zeros(strengths.shape, np.float32)

@@ -47,35 +47,35 @@ from textdifuse_ros.networks.modulation import Modulation
 
 @dataclass(frozen=True, eq=False)
 class _FaintObject:
-    """An object that is played down: at most until it is as bright as its surroundings, and never made to stand out.
+    """A suppressed object: its contrast to its background ring may fall to zero, but neither invert nor grow.
 
-    Kappa is found for features, and where the contrast is small already it may lead past equality, or away from it.
+    Kappa acts on features, so on an object of low contrast it may do either.
 
-    :ivar near: the rows and columns of the object and the ring around it, in the part that is decoded
+    :ivar near: rows and columns of the object and its ring, in the decoded part
     :ivar inside: float32 [1, 1, h, w], 1 on the object
-    :ivar ring: likewise, on its surroundings
+    :ivar ring: float32 [1, 1, h, w], 1 on its background ring
     """
 
     near: tuple[slice, slice]
     inside: Tensor
     ring: Tensor
 
-    def limit(self, plain: Tensor, played_down: Tensor) -> None:
-        """Undo, in place, as much of the change as goes past equality or away from it.
+    def limit(self, plain: Tensor, suppressed: Tensor) -> None:
+        """Undo, in place, the part of the change that inverts or increases the contrast.
 
         :param plain: float32 [1, 1, h, w] in [-1, 1]
-        :param played_down: likewise; written to
+        :param suppressed: likewise; written to
         """
-        before, after = (image[..., self.near[0], self.near[1]] for image in (plain, played_down))
+        before, after = (image[..., self.near[0], self.near[1]] for image in (plain, suppressed))
         around = (before * self.ring).sum() / self.ring.sum()
         contrast, left = ((image * self.inside).sum() / self.inside.sum() - around for image in (before, after))
-        # The share of the change that leads to equality; where the change leads away from it, none.
+        # The share of the change that brings the contrast to zero; none where the change increases it.
         kept = (contrast / (contrast - left)).nan_to_num(1.0).clamp(0, 1)
         after.copy_(torch.where(self.inside > 0, torch.lerp(before, after, kept), after))
 
 
 def _faint_objects(strengths: np.ndarray, objects: np.ndarray | None, device: torch.device) -> list[_FaintObject]:
-    """The objects of negative strength that have surroundings to be compared with, of the part that is decoded."""
+    """The objects of negative strength, in the decoded part; those without a background ring are left out."""
     faint = strengths < 0
     if not faint.any():
         return []
@@ -94,12 +94,12 @@ def _faint_objects(strengths: np.ndarray, objects: np.ndarray | None, device: to
 
 
 class EmphasizedObjects(Protocol):
-    """What the modulated process needs to know of the objects.
+    """The emphasized objects as the modulated process needs them.
 
-    :ivar groups: the regions that are decoded, those of one size together
+    :ivar groups: the regions to decode, those of one size together
     :ivar part: the part of the frame that holds the regions and the objects' surroundings
     :ivar soft: mask M of equation (13) in that part, float32 [1, 1, h, w] in [0, 1]
-    :ivar faint: the objects that are played down
+    :ivar faint: the suppressed objects
     """
 
     groups: list[list[Region]]
@@ -116,7 +116,7 @@ class EmphasizedObjects(Protocol):
 
 
 class RegionModulation:
-    """The emphasized objects of a frame of which only regions around them are decoded; measured on the host.
+    """Emphasized objects of which only the surrounding regions are decoded; the amounts are measured on the host.
 
     :param modulation: gives kappa
     :param sources: both sources' weighted features
@@ -143,7 +143,7 @@ class RegionModulation:
         self.part = bounds(self.groups, height, width, RING)
         top, left, bottom, right = self.part
         rows, columns = slice(top, bottom), slice(left, right)
-        # Softened before padding: an object that the image cuts off has no border there.
+        # Softened before padding: an object cut off by the image has no border there.
         soft = _zero_padded(emphasis.soft, height, width)[rows, columns]
         self.soft = torch.from_numpy(soft)[None, None].to(infrared.device)
         objects = None if emphasis.objects is None else _zero_padded(emphasis.objects, height, width)
@@ -167,11 +167,12 @@ class RegionModulation:
         """The amounts near the objects."""
         return amounts(_to_unit(cut(plain, self._near)), _to_unit(self._infrared), self._strengths, self._apart)
 
-    def _placed(self, asked: np.ndarray, plain: Tensor) -> Tensor:
+    def _placed(self, measured: np.ndarray, plain: Tensor) -> Tensor:
+        """Put the amounts near the objects into a tensor of the decoded part."""
         top, left, bottom, right = self.part
         placed = plain.new_zeros((1, 3, bottom - top, right - left))
         (near,) = boxes_within([self._near], self.part)
-        cut(placed, near).copy_(torch.from_numpy(asked))
+        cut(placed, near).copy_(torch.from_numpy(measured))
         return placed
 
     def features(self, plain: Tensor) -> list[Pyramid]:
@@ -179,11 +180,11 @@ class RegionModulation:
 
         :param plain: float32 [1, 1, H, W] in [-1, 1], the plain process's first estimate of x0
         """
-        asked = self._measured(plain)
-        wanted = self._placed(asked, plain)
+        measured = self._measured(plain)
+        placed = self._placed(measured, plain)
         (top, left, bottom, right), cell = self.part, 2 * STEM
         where = slice(top // cell, bottom // cell), slice(left // cell, right // cell)
-        context = self._modulation.context(*self._sources, wanted, plain, where)
+        context = self._modulation.context(*self._sources, placed, plain, where)
         found = []
         for regions in self.groups:
             boxes = [region.whole for region in regions]
@@ -191,19 +192,19 @@ class RegionModulation:
                 tuple(cut_all(level, boxes, cell_of(n)) for n, level in enumerate(source)) for source in self._sources
             )
             inner = boxes_within(boxes, self.part)
-            # A core may be the whole image, larger than what is near the objects.
+            # A core may be the whole image, larger than the measured area near the objects.
             cores = np.maximum(boxes_within([region.core for region in regions], self._near), 0)
-            parts = [asked[:, up:down, west:east].any((1, 2)) for up, west, down, east in cores]
-            ways = np.flatnonzero(np.any(parts, 0)).tolist()
+            parts = [measured[:, up:down, west:east].any((1, 2)) for up, west, down, east in cores]
+            directions = np.flatnonzero(np.any(parts, 0)).tolist()
             around = cut_all(context, inner, cell)
-            found.append(self._modulation(visible, infrared, cut_all(wanted, inner), around, ways))
+            found.append(self._modulation(visible, infrared, cut_all(placed, inner), around, directions))
         return found
 
 
 class FullFrameModulation:
-    """The emphasized objects of a frame that is decoded as a whole, from tensors alone: what a CUDA graph can hold.
+    """Emphasized objects of a frame that is decoded as a whole, without work on the host: fit for a CUDA graph.
 
-    Nothing may be played down in it, since that takes measuring on the host.
+    No object may be suppressed, since that requires measurements on the host.
 
     :param modulation: gives kappa
     :param sources: both sources' weighted features
@@ -230,8 +231,8 @@ class FullFrameModulation:
 class MaskedModulation:
     """The denoiser of the modulated process: the plain estimate outside the mask, its own inside (equation 13).
 
-    The blend is taken on the estimate x0 rather than on Z: every sampler's step is linear in x0 and both processes
-    have the same noise, so Z is blended with it.
+    The estimates of x0 are blended rather than Z. Every sampler's step is linear in x0 and both processes have the same
+    noise, so this blends Z as well.
 
     :param decoder: of luma
     :param schedule: the full schedule

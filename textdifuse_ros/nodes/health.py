@@ -1,4 +1,4 @@
-"""Whether the node works and, where it does not, why and what to do about it."""
+"""Health checks of the node: level, cause and remedy for ``/diagnostics``."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ from textdifuse_ros.sync.outcome import (
 )
 
 DEACTIVATED = "deactivated"
-"""The node was taken out of service while it waited."""
+"""The node was deactivated while the image waited."""
 RECONFIGURED = "reconfigured"
-"""An offset was changed while it waited."""
+"""An offset was changed while the image waited."""
 RESET = "reset"
-"""The service ``~/reset`` was called while it waited."""
+"""The service ``~/reset`` was called while the image waited."""
 
-WANTED = (DEACTIVATED, RECONFIGURED, RESET, DISABLED)
+REQUESTED = (DEACTIVATED, RECONFIGURED, RESET, DISABLED)
+"""Reasons of drops that the user has caused."""
 FAILURES = (ZERO_STAMP, BAD_VISIBLE, BAD_INFRARED, SIZE_MISMATCH, NO_CALIBRATION, FUSION_ERROR)
 """Reasons of images that are unusable; the other reasons are about time and counterparts."""
 
@@ -43,7 +44,7 @@ LOSS_SHARE, LOSS_LEAST = 0.02, 3
 """Minimum share and count of transport losses to report: with a large segment 0 to 1 % are lost."""
 
 LATE_AT_MOST = 1.0
-"""A camera whose stamps are further behind [s] does more than deliver late."""
+"""Delay of the stamps [s] up to which late delivery explains a missing counterpart."""
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
@@ -51,8 +52,8 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 def warn_of_drop(drop: Drop[Any], config: FusionNodeConfig, log: ThrottledLog) -> None:
     """Log why the pairing dropped an image.
 
-    Every visible image is reported. Of the infrared ones only those whose driver is at fault are: half of the images of
-    a camera that is twice as fast have no counterpart.
+    Every dropped visible image is reported. An infrared one is reported only if its driver is at fault: with a camera
+    that is twice as fast, half of the images have no counterpart.
 
     :param drop: the image and the reason
     :param config: the parameters in force, for the remedies
@@ -94,7 +95,7 @@ def _no_counterpart(drop: Drop[Any], config: FusionNodeConfig) -> str:
         remedy = "set both cameras to the same frame rate, or raise pairing_wait"
         return f"{found} but came too late or has a nearer counterpart; {remedy}"
     if drop.reason == COUNTERPART_MISSING and 0 < -seconds <= max(LATE_AT_MOST, 2 * config.pairing_wait):
-        # The infrared stream has not come as far: waiting longer is safe, an offset would pair other moments.
+        # The infrared stream lags behind. Waiting longer is safe; an offset would pair images of different moments.
         return (
             f"{found}, and none after it had come yet; raise pairing_wait and pairing_queue "
             f"({config.pairing_wait:g} s, {config.pairing_queue} images) by more than that"
@@ -127,9 +128,9 @@ class Silence:
         self._silent.clear()
 
     def look(self, limit: float) -> list[str]:
-        """Which cameras have sent nothing, and why, in words.
+        """The silent cameras and the most likely reasons, a line each.
 
-        :param limit: for at least this long [s]
+        :param limit: minimum duration of the silence [s]
         """
         quiet = []
         for stream, arrivals in self._subscriptions.arrivals.items():
@@ -146,7 +147,7 @@ class Silence:
 
 
 class Namesakes:
-    """Notices other nodes of the same name, whose topics, services and parameters are mixed up with this one's.
+    """Detects other nodes of the same name, whose topics, services and parameters clash with this one's.
 
     :param node: this node
     """
@@ -156,7 +157,7 @@ class Namesakes:
         self._warned = False
 
     def look(self) -> str:
-        """Say whether there is another node of this name; empty if not. Logs each change once."""
+        """A warning if there is another node of this name, else empty. Logs each change once."""
         node = self._node
         own = (node.get_name(), node.get_namespace())
         others = node.get_node_names_and_namespaces().count(own) - 1
@@ -177,9 +178,9 @@ class Namesakes:
 
 
 def losses_of(subscriptions: Subscriptions, log: ThrottledLog) -> list[str]:
-    """Which cameras' images are lost between driver and node, and the remedy, in words; also logged.
+    """Report the cameras whose images are lost in transport, with a remedy, a line each; also logged.
 
-    The middleware reports it: a reader notices gaps in a writer's sequence numbers, also of a best-effort one.
+    The middleware detects losses by gaps in the sequence numbers of a publisher, even of a best-effort one.
 
     :param subscriptions: of the node
     :param log: of the node
@@ -195,9 +196,9 @@ def losses_of(subscriptions: Subscriptions, log: ThrottledLog) -> list[str]:
 
 
 class SimulatedClock:
-    """Notices that simulated time stands still.
+    """Detects that simulated time has stopped.
 
-    :param node: whose clock it is
+    :param node: its clock is checked
     """
 
     def __init__(self, node: Node) -> None:
@@ -205,10 +206,10 @@ class SimulatedClock:
         self._before = -1
 
     def look(self) -> tuple[bytes, str]:
-        """Level and message; OK and empty where time goes on since the last call, or is not simulated."""
+        """Level and message; OK and empty if time has advanced since the last call, or is not simulated."""
         now = self._node.get_clock().now().nanoseconds
-        stands, self._before = now == self._before, now
-        if not stands:
+        stopped, self._before = now == self._before, now
+        if not stopped:
             return OK, ""
         if self._node.count_publishers("/clock") == 0:
             return WARN, "use_sim_time is on and nobody publishes /clock; play with the clock, or set it to false"
@@ -216,9 +217,9 @@ class SimulatedClock:
 
 
 class ProgressCheck:
-    """Compares the counters of one report with those of the last.
+    """Checks by the counters that images have been fused since the last report.
 
-    :param log: knows the reasons in words
+    :param log: the warnings of the node, quoted as the cause
     """
 
     def __init__(self, log: ThrottledLog) -> None:
@@ -232,10 +233,10 @@ class ProgressCheck:
     def judge(self, numbers: Mapping[str, Any], period: float) -> tuple[bytes, str]:
         """Judge the time since the last report.
 
-        :param numbers: as the node's ``statistics`` gives them
-        :param period: its length [s], for the text
-        :returns: level and message. OK and empty, unless both cameras sent and yet nothing was fused: WARN, and ERROR
-            where every image or pair was unusable
+        :param numbers: the node's ``statistics``
+        :param period: time since the last report [s], for the text
+        :returns: level and message. If both cameras have sent but nothing was fused: WARN, or ERROR if every image or
+            pair was unusable; else OK and empty
         """
         before, self._before = self._before, numbers
         if before is None or numbers["fused"] > before["fused"]:
@@ -243,7 +244,7 @@ class ProgressCheck:
         if any(numbers[stream]["received"] <= before[stream]["received"] for stream in (VISIBLE, INFRARED)):
             return OK, ""  # a silent camera is reported elsewhere
         dropped = Counter(numbers["dropped"]) - Counter(before["dropped"])
-        for reason in WANTED:
+        for reason in REQUESTED:
             del dropped[reason]
         unstamped = numbers[INFRARED]["dropped"].get(ZERO_STAMP, 0) - before[INFRARED]["dropped"].get(ZERO_STAMP, 0)
         all_unstamped = unstamped == numbers[INFRARED]["received"] - before[INFRARED]["received"]
@@ -258,12 +259,12 @@ class ProgressCheck:
         return ERROR if failed else WARN, f"nothing fused in the last {period:g} s: {found}; {why}"
 
     def _why(self, cause: str, dropped: Counter[str]) -> str:
-        """The latest warning about the most frequent reason."""
+        """The latest warning of the most frequent reason."""
         for reason in (cause, *(reason for reason, _ in dropped.most_common() if reason != SUPERSEDED)):
             for name in (reason, f"{VISIBLE} {reason}"):
                 if text := self._log.latest(name):
                     return f"{name}: {text}"
-        return "one fusion takes longer than that; take fewer steps, smaller images or a faster device"
+        return "one fusion takes longer than that; use fewer steps, smaller images or a faster device"
 
 
 class Health:
@@ -282,19 +283,19 @@ class Health:
         self._clock = SimulatedClock(node)
 
     def restart(self) -> None:
-        """Judge from now on."""
+        """Forget all previous reports."""
         self._silence.restart()
         self._progress.restart()
 
     def judge(
         self, numbers: Mapping[str, Any], config: FusionNodeConfig, missing: str, masks: str = ""
     ) -> tuple[bytes, str]:
-        """Level and message of an active node; OK and empty where all is well.
+        """Level and message of an active node; OK and empty if all is well.
 
-        :param numbers: as the node's ``statistics`` gives them
+        :param numbers: the node's ``statistics``
         :param config: the parameters in force
-        :param missing: which camera is missing and what is done, in words
-        :param masks: what is wrong with the masks of the text, in words
+        :param missing: text about a missing camera, or empty
+        :param masks: text about missing or stale masks, or empty
         """
         level, stalled = self._progress.judge(numbers, config.statistics_period)
         clock_level, clock = self._clock.look()

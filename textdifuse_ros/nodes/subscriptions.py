@@ -58,8 +58,7 @@ def make_pairing(config: FusionNodeConfig) -> Pairing[Received[Any]]:
     """The pairing policy that ``synchronizer`` names.
 
     :param config: the parameters in force
-
-    :raises ConfigError: a stock one, and message_filters is not installed
+    :raises ConfigError: it is a policy of message_filters, which is not installed
     """
     tolerance, wait = round(1e9 * config.tolerance), round(1e9 * config.pairing_wait)
     if config.synchronizer == "nearest":
@@ -68,7 +67,7 @@ def make_pairing(config: FusionNodeConfig) -> Pairing[Received[Any]]:
 
 
 def offsets_of(config: FusionNodeConfig) -> dict[str, int]:
-    """The offset of each camera's stamps [ns].
+    """The offset to add to each camera's stamps [ns].
 
     :param config: the parameters in force
     """
@@ -78,14 +77,14 @@ def offsets_of(config: FusionNodeConfig) -> dict[str, int]:
 class Subscriptions:
     """Receives the messages of both cameras and pairs them; for the executor's thread.
 
-    The subscriptions exist between :meth:`open` and :meth:`close`; the counters go on.
+    The subscriptions exist between :meth:`open` and :meth:`close`; the counters are never reset.
 
     :param node: creates the subscriptions
     :param config: the parameters in force
     :param on_result: called with every result of the pairing
     :ivar enabled: while False, messages are counted and dropped
-    :ivar arrivals: rates, silence and losses by sensor
-    :ivar counterpart: knows which camera is missing
+    :ivar arrivals: rate, silence and losses of each camera
+    :ivar counterpart: detects a missing camera
     :ivar visible_info: the visible camera's last ``camera_info``, or None
     :ivar pairs: the pairing
     """
@@ -108,7 +107,7 @@ class Subscriptions:
 
     @property
     def is_open(self) -> bool:
-        """Whether messages are taken."""
+        """Whether the subscriptions exist."""
         return bool(self._open)
 
     def topic(self, stream: str) -> str:
@@ -164,7 +163,6 @@ class Subscriptions:
             if stream == VISIBLE:
                 self.visible_info = info
             intake.set_calibration(stream, info)
-
             self._awaited.pop(stream, None)
 
         name, profile = calibration_name(self._node, stream), input_profile(1, self._config.input_reliability)
@@ -200,9 +198,9 @@ class Subscriptions:
         self._open.append(subscriber.sub)
 
     def close(self, reason: str) -> None:
-        """Unsubscribe and drop what waits.
+        """Unsubscribe and drop the waiting images.
 
-        :param reason: under which it is counted
+        :param reason: of the drops
         """
         for subscription in self._open:
             self._node.destroy_subscription(subscription)
@@ -211,19 +209,19 @@ class Subscriptions:
         self.pairs.reset(reason)
 
     def reset(self, reason: str) -> None:
-        """Drop what waits and forget all stamps.
+        """Drop the waiting images and forget all stamps.
 
-        :param reason: under which it is counted
+        :param reason: of the drops
         """
         self.pairs.reset(reason)
         self.counterpart.restart()
         self._window.clear()
 
     def apply(self, config: FusionNodeConfig, reason: str) -> None:
-        """Apply live parameters; where an offset changed, what waits is dropped.
+        """Apply live parameters; if an offset has changed, drop the waiting images.
 
         :param config: the parameters in force from now on
-        :param reason: under which it is counted
+        :param reason: of the drops
         """
         self._config = config
 
@@ -234,12 +232,12 @@ class Subscriptions:
         self.pairs.settle(step)
 
     def poll(self) -> None:
-        """Release or drop what has waited too long; to be called periodically."""
+        """Pair or drop the images that have waited too long; call it periodically."""
         self.pairs.poll()
         self._subscribe_to_latched()
 
     def rewind(self, to_ns: int) -> None:
-        """Reset where the node's clock was set back.
+        """Reset if the node's clock was set back.
 
         :param to_ns: the new time [ns]
         """
@@ -259,9 +257,9 @@ class Subscriptions:
         publishers = self._node.get_publishers_info_by_topic(topic)
         if not publishers:
             return f"{topic} has no publisher; start the camera's driver, or remap the topic"
-        asked = input_profile(self._config.input_depth, self._config.input_reliability)
+        requested = input_profile(self._config.input_depth, self._config.input_reliability)
         for publisher in publishers:
-            verdict, reason = qos_check_compatible(publisher.qos_profile, asked)
+            verdict, reason = qos_check_compatible(publisher.qos_profile, requested)
             if verdict != QoSCompatibility.ERROR:
                 return f"the publisher of {topic} sends nothing, or it does not arrive; see the driver and the network"
         return f"{topic} has no publisher of compatible QoS ({reason.strip().rstrip(';')}); set input_reliability"
@@ -272,11 +270,11 @@ class Subscriptions:
         self._window.add(stream, stamp_of(message.header), time.monotonic_ns())
         if not self.enabled:
             self.pairs.refuse(message, stream, DISABLED)
-            self.counterpart.restart()  # no camera is missing while none is needed
+            self.counterpart.restart()  # a disabled node misses no camera
             return
         self.counterpart.arrived(stream, now)
         if self._config.on_missing != "stop" and self.counterpart.counterpart_silent(now, self._config.missing_after):
-            waits = 0.0  # the other camera is silent; its first image ends this
+            waits = 0.0  # do not wait for the silent camera; its first image ends this
 
         def step(pairing: Pairing[Received[Any]]) -> Outcome[Received[Any]]:
             pairing.wait_ns = round(1e9 * waits)

@@ -1,4 +1,4 @@
-"""One thread that processes the newest job; a job that it has no time for is superseded."""
+"""A thread that processes the newest job; a newer job supersedes one that still waits."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 SUPERSEDED = "superseded"
-"""A newer job came before the worker was free."""
+"""Outcome: a newer job came before the worker was free."""
 FUSION_ERROR = "fusion_error"
-"""The fusion itself failed."""
+"""Outcome: the fusion failed."""
 
 
 @dataclass
 class WorkerCounters:
-    """Counters of one account, with ``offered = sum(finished.values()) + waiting``.
+    """Counters of one account; ``offered = sum(finished.values()) + waiting`` always holds.
 
     :ivar offered: jobs offered
     :ivar finished: jobs by outcome
@@ -33,10 +33,10 @@ class WorkerCounters:
 class LatestWorker(Generic[T]):
     """A worker thread with a slot for one job.
 
-    The slot bounds the age of the results to one job plus one period at any rate. With a queue of ten in front of
-    100 ms of work images were 420 ms old (median), with the slot 113 ms.
+    The slot limits the age of a result to one job and one period, at any rate. With jobs of 100 ms the median age was
+    113 ms; with a queue of ten jobs it was 420 ms.
 
-    The counters go on over ``stop`` and ``start``. Each job is counted in the account that it was offered under.
+    The counters continue over :meth:`stop` and :meth:`start`.
     """
 
     def __init__(self) -> None:
@@ -50,11 +50,11 @@ class LatestWorker(Generic[T]):
     def start(self, work: Callable[[T], str]) -> None:
         """Start the thread.
 
-        :param work: called with each job in the thread; returns the outcome under which the job is counted.
-            An exception is counted as ``FUSION_ERROR`` and does not end the thread
+        :param work: called with each job in the thread; returns the outcome to count. An exception is counted as
+            :data:`FUSION_ERROR` and does not end the thread
         """
         self._running = True
-        # A daemon: a fusion that hangs must not keep the process from ending.
+        # A daemon thread: a fusion that hangs must not prevent the process from ending.
         self._thread = threading.Thread(target=self._loop, args=(work,), name="fusion", daemon=True)
         self._thread.start()
 
@@ -62,7 +62,7 @@ class LatestWorker(Generic[T]):
         """Put a job into the slot.
 
         :param job: to process
-        :param account: where it is counted
+        :param account: name of the counters for this job
         :returns: whether a waiting job was superseded
         """
         with self._changed:
@@ -73,9 +73,9 @@ class LatestWorker(Generic[T]):
         return superseded
 
     def stop(self, reason: str, timeout: float) -> bool:
-        """Drop the waiting job and wait for the running one.
+        """Drop the waiting job and wait for the one in progress.
 
-        :param reason: outcome under which the waiting job is counted
+        :param reason: outcome to count for the waiting job
         :param timeout: longest wait [s]
         :returns: whether the thread has ended
         """
@@ -93,7 +93,7 @@ class LatestWorker(Generic[T]):
     def counters(self, account: str = "") -> WorkerCounters:
         """A consistent copy of the counters.
 
-        :param account: as of :meth:`offer`
+        :param account: see :meth:`offer`
         """
         with self._changed:
             known = self._account(account)
@@ -122,7 +122,7 @@ class LatestWorker(Generic[T]):
                 outcome = work(job)
             except Exception:
                 outcome = FUSION_ERROR
-            del job  # two images, which must not stay alive until the next pair comes
+            del job  # free its images now, not when the next job arrives
             with self._changed:
                 self._account(account).finished[outcome] += 1
                 self._busy.remove(account)
