@@ -197,7 +197,7 @@ class TestStopped:
         self, tmp_path: Path, options: list[str], number: signal.Signals
     ) -> None:
         source = record(tmp_path / "in", self.PAIRS)
-        command = ["bag", source, tmp_path / "out", *options, "--steps", "8"]
+        command = ["bag", source, tmp_path / "out", *options, "--steps", "2"]
         process = subprocess.Popen(
             [sys.executable, "-m", "textdifuse_ros.cli.main", *map(str, command)], stderr=subprocess.PIPE
         )
@@ -214,7 +214,7 @@ class TestStopped:
         assert sum(json.loads(note)["pairs"] for note in notes) >= done >= self.STOP
         if number == signal.SIGINT:  # what is kept is the same
             return
-        assert _fuse(source, tmp_path / "out", *options, steps=8) == 0
-        assert _fuse(source, tmp_path / "whole" / "out", *options, steps=8) == 0
+        assert _fuse(source, tmp_path / "out", *options, steps=2) == 0
+        assert _fuse(source, tmp_path / "whole" / "out", *options, steps=2) == 0
         assert files(tmp_path / "out") == files(tmp_path / "whole" / "out")
         assert not (tmp_path / "out.partial").exists()
