@@ -260,7 +260,11 @@ def test_sixteen_bit_infrared_is_visible_in_sheet_and_video(tmp_path: Path) -> N
     assert make_images(FolderInput(tmp_path / "data", 0, 10.0), tmp_path) == 3
     read, frame = cv2.VideoCapture(str(tmp_path / "drive.mp4")).read()
     width = frame.shape[1] // 3
-    assert read and np.ptp(frame[:, width + 4 : 2 * width - 4]) > 200
+    band = len(frame) - round(480 * 48 / 64)
+    assert read and np.ptp(frame[band + 4 :, width + 4 : 2 * width - 4]) > 200
+    for left in range(0, 3 * width, width):
+        inked = np.flatnonzero((frame[:band, left : left + width] > 128).all(-1).any(1))
+        assert np.ptp(inked) >= 0.025 * len(frame), "a label above each image"
     sheet = cv2.imread(str(tmp_path / "contact_sheet.png"))
     width = sheet.shape[1] // 3
     assert np.ptp(sheet[100:200, width + 8 : 2 * width - 8]) > 200

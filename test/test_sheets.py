@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from textdifuse_ros.errors import FileError, ImageError
+from textdifuse_ros.image.labels import PLATE, LabelLayout, text_width, wrap_text
 from textdifuse_ros.image.sheets import contact_sheet, to_display
 from textdifuse_ros.image.video import write_video
 
@@ -32,34 +33,47 @@ class TestContactSheet:
         assert tuple(sheet[height - 30, 44]) == (0, 0, 200)
         assert tuple(sheet[height - 30, 128]) == (90, 90, 90)
 
-    def test_column_names_row_names_and_title_are_drawn(self) -> None:
-        rows = [[_flat(30, 40, (0, 0, 0))]]
-        plain = contact_sheet(rows, [""], cell_width=80)
-        named = contact_sheet(rows, ["fused"], cell_width=80)
-        assert named.shape == plain.shape
-        assert (named[:26] != plain[:26]).any() and (named[26:] == plain[26:]).all()
-        labeled = contact_sheet(rows, [""], labels=["0.1 s"], cell_width=80)
-        assert (labeled[26:50] != plain[26:50]).any()
-        assert contact_sheet(rows, [""], title="a drive", cell_width=80).shape[0] > plain.shape[0]
+    def test_column_names_row_names_and_title_are_drawn_beside_the_images(self) -> None:
+        rows = [[_flat(30, 40, (0, 200, 0))]]
 
-    def test_a_long_name_stays_within_its_column(self) -> None:
+        def inked(*, labels: tuple[str, ...] = (), title: str = "", name: str = "") -> int:
+            sheet = contact_sheet(rows, [name], labels=labels, title=title, cell_width=80).astype(int)
+            assert ((sheet == (0, 200, 0)).all(-1)).sum() == 60 * 80, "nothing is drawn on the image"
+            return int((sheet.min(-1) > 128).sum())
+
+        assert inked() == 0
+        assert inked(name="fused") > 0 and inked(labels=("0.1 s",)) > 0 and inked(title="a drive") > 0
+
+    @pytest.mark.parametrize("count", [1, 4])
+    def test_letters_are_at_least_a_fortieth_of_the_sheet(self, count: int) -> None:
+        rows = [[np.full((360, 480), 90, np.uint8)] * 4] * count
+        sheet = contact_sheet(rows, ["I", "", "", ""], labels=["I"] * count)
+        inked = np.flatnonzero((sheet[:, :420] > 120).all(-1).any(1))
+        letters = np.split(inked, np.flatnonzero(np.diff(inked) > 1) + 1)
+        assert len(letters) == count + 1, "a name, and a label for each row"
+        assert all(len(rows) >= 0.025 * len(sheet) - 2 for rows in letters)  # but for the faint border of a stroke
+
+    def test_a_long_name_is_wrapped_within_its_column(self) -> None:
         rows = [[_flat(30, 40, (0, 0, 0)), _flat(30, 40, (0, 0, 0))]]
         sheet = contact_sheet(rows, ["a very long name of a column", ""], cell_width=80)
-        assert (sheet[:26, 88:] == sheet[0, -1]).all()
-        assert (sheet[:26, :88] != sheet[0, -1]).any()
+        header = sheet[: -30 * 2 - 4]
+        assert (header[:, 88:] == sheet[0, -1]).all()
+        assert (header[:, :88] > 128).any()
+        assert len(header) > len(contact_sheet(rows, ["a", ""], cell_width=80)[: -30 * 2 - 4]) + 16
 
     def test_sizes_may_differ_and_cells_may_be_empty(self) -> None:
         rows = [[_flat(30, 40, (9, 9, 9)), np.full((90, 40, 3), 40_000, np.uint16)], [None, _flat(8, 8, (1, 2, 3))]]
         sheet = contact_sheet(rows, ["a", "b"], cell_width=40)
-        assert sheet.shape == (26 + 90 + 4 + 40 + 4, 2 * 44 + 4, 3)
-        assert tuple(sheet[26 + 80, 60]) == (156, 156, 156), "16 bits of color are scaled to 8"
+        top = len(sheet) - (90 + 4 + 40 + 4)
+        assert top > 0 and sheet.shape[1:] == (2 * 44 + 4, 3)
+        assert tuple(sheet[top + 80, 60]) == (156, 156, 156), "16 bits of color are scaled to 8"
 
     def test_sixteen_bit_infrared_is_stretched(self) -> None:
         thermal = np.tile(np.linspace(7000, 7400, 40).astype(np.uint16), (30, 1))
         image = to_display(thermal)
         assert image.dtype == np.uint8 and image.shape == (30, 40, 3)
         assert image.min() < 10 and image.max() > 245
-        sheet = contact_sheet([[thermal]], ["infrared"], cell_width=40)[26:-4, 4:-4]
+        sheet = contact_sheet([[thermal]], ["infrared"], cell_width=40)[-34:-4, 4:-4]
         assert sheet.min() < 10 and sheet.max() > 245
 
     @pytest.mark.parametrize(
@@ -76,6 +90,61 @@ class TestContactSheet:
     ) -> None:
         with pytest.raises(ImageError, match=message):
             contact_sheet(rows, columns, labels=labels)
+
+
+class TestLabels:
+    @pytest.mark.parametrize("ground", [0, 128, 255])
+    @pytest.mark.parametrize("shape", [(480, 640), (720, 1280), (1440, 1080)])
+    def test_letters_are_at_least_a_fortieth_of_the_image_on_any_ground(
+        self, ground: int, shape: tuple[int, int]
+    ) -> None:
+        image = np.full((*shape, 3), ground, np.uint8)
+        assert LabelLayout(image).draw("I", (100, 200, 150, 300), (240, 228, 66))
+        rows = np.flatnonzero((np.abs(image.astype(int) - (240, 228, 66)).max(-1) < 90).any(1))
+        assert rows[-1] - rows[0] + 1 >= 0.025 * shape[0] - 1
+        rows, columns = np.nonzero((image != ground).any(-1))
+        plate = image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        assert (plate[0] == PLATE).all() and (plate[:, 0] == PLATE).all(), "a plate around the text"
+
+    def test_labels_of_objects_at_one_place_do_not_overlap(self) -> None:
+        image = np.full((480, 640, 3), 128, np.uint8)
+        layout = LabelLayout(image)
+        sizes = []
+        for _ in range(12):
+            before = image.copy()
+            assert layout.draw("person 0.90", (300, 200, 340, 280), (230, 159, 0))
+            changed = (image != before).any(-1)
+            assert (before[changed] == 128).all(), "drawn on free ground"
+            sizes.append(int(changed.sum()))
+        assert len(set(sizes)) == 1, "each is complete"
+
+    def test_what_finds_no_place_is_left_out(self) -> None:
+        image = np.full((60, 120, 3), 128, np.uint8)
+        layout = LabelLayout(image)
+        drawn = [layout.draw("person 0.90", (10, 10, 50, 50), (230, 159, 0)) for _ in range(9)]
+        assert drawn[0] and not drawn[-1]
+
+    @pytest.mark.parametrize("box", [(-50, -50, 10, 10), (630, 470, 700, 500), (0, 0, 640, 480)])
+    def test_a_label_of_an_object_at_the_border_is_within_the_image(self, box: tuple[int, ...]) -> None:
+        image, inside = (np.full((480, 640, 3), 128, np.uint8) for _ in range(2))
+        assert LabelLayout(image).draw("person", box, (230, 159, 0))
+        assert LabelLayout(inside).draw("person", (300, 200, 340, 280), (230, 159, 0))
+        assert (image != 128).sum() == (inside != 128).sum(), "all of it"
+
+    def test_a_text_wider_than_the_image_is_cut_and_other_scripts_are_escaped(self) -> None:
+        image = np.full((480, 640, 3), 128, np.uint8)
+        layout = LabelLayout(image)
+        assert layout.draw("a very long phrase " * 20, (0, 100, 10, 110), (230, 159, 0))
+        assert layout.draw("\u884c\u4eba \udcff", (0, 300, 10, 310), (230, 159, 0))
+
+    def test_text_is_wrapped_at_blanks_and_marks_first(self) -> None:
+        room = text_width("clahe+max+", 12)
+        assert wrap_text("clean visible", 12, text_width("visible", 12)) == ["clean", "visible"]
+        assert wrap_text("clahe+max+pre", 12, room) == ["clahe+max+", "pre"]
+        assert wrap_text("short", 12, room) == ["short"]
+        parts = wrap_text("x" * 60, 12, room)
+        assert "".join(parts) == "x" * 60 and all(text_width(part, 12) <= room for part in parts)
+        assert wrap_text("", 12, room) == [""]
 
 
 class TestVideo:

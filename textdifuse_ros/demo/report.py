@@ -16,14 +16,16 @@ from textdifuse_ros.bags.reader import BagImage, BagReader
 from textdifuse_ros.errors import InputError
 from textdifuse_ros.image.encodings import decode_image, to_infrared, to_visible
 from textdifuse_ros.image.files import find_pairs, read_infrared, read_visible, write_png
+from textdifuse_ros.image.labels import draw_text, letter_height, plain_text, text_width, wrap_text
 from textdifuse_ros.image.sheets import contact_sheet, to_display
 from textdifuse_ros.image.video import write_video
 
 FUSED_TOPIC, OVERLAY_TOPIC = "/fusion_node/fused", "/fusion_node/overlay"
 OBJECTS_TOPIC = "/fusion_node/objects"
 COLUMNS = ("visible", "infrared", "fused", "overlay")
-SHEET_ROWS = 6
-CELL = (480, 360)  # width and height of one image in the video [pixels]
+SHEET_ROWS = 4
+CELL_WIDTH = 480  # width of one image in the video [pixel]
+_INK = (235, 235, 235)
 
 
 class Input(Protocol):
@@ -126,11 +128,12 @@ def make_images(source: Input, output: Path) -> int:
                 if overlays is not None:
                     overlay = overlays.find(image.stamp_ns)
                     row.append(pixels(overlay) if overlay.stamp_ns == image.stamp_ns else None)
+                text = f" '{texts[image.stamp_ns]}'" if image.stamp_ns in texts else ""
+                label = f"{(image.stamp_ns - stamps[0]) / 1e9:.1f} s{text}"
                 if index in chosen:
                     rows.append(row)
-                    text = f" '{texts[image.stamp_ns]}'" if image.stamp_ns in texts else ""
-                    labels.append(f"{(image.stamp_ns - stamps[0]) / 1e9:.1f} s{text}")
-                yield np.concatenate([_cell(image) for image in row], axis=1)
+                    labels.append(label)
+                yield _video_frame(row, label)
 
         seconds = (stamps[-1] - stamps[0]) / 1e9
         write_video(output / "drive.mp4", frames(), min(max((count - 1) / seconds, 1.0), 60.0) if seconds > 0 else 1.0)
@@ -170,16 +173,31 @@ def _read_objects(output: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
             yield stamp["sec"] * 10**9 + stamp["nanosec"], objects["text"], objects
 
 
-def _cell(image: np.ndarray | None) -> np.ndarray:
-    """Fit an image into a black cell of the video: uint8 [H, W, 3]."""
+def _video_frame(row: list[np.ndarray | None], label: str) -> np.ndarray:
+    """Lay out one frame of the video: names and label in a band above the images. All frames of a run have one size."""
+    assert row[0] is not None
+    height = round(CELL_WIDTH * row[0].shape[0] / row[0].shape[1])
+    letters = letter_height(1.2 * height)
+    band = np.zeros((2 * letters, CELL_WIDTH * len(row), 3), np.uint8)
+    for index, name in enumerate(COLUMNS[: len(row)]):
+        draw_text(band, name, index * CELL_WIDTH + letters // 2, round(1.5 * letters), letters, _INK)
+    room = CELL_WIDTH - text_width(COLUMNS[0], letters) - 2 * letters
+    text = wrap_text(plain_text(label), letters, room)[0]
+    draw_text(band, text, CELL_WIDTH - text_width(text, letters) - letters // 2, round(1.5 * letters), letters, _INK)
+    images = [_cell(image, height) for image in row]
+    return np.concatenate((band, np.concatenate(images, axis=1)))
+
+
+def _cell(image: np.ndarray | None, height: int) -> np.ndarray:
+    """Fit an image into a black cell of the video: uint8 [height, W, 3]."""
+    cell = np.zeros((height, CELL_WIDTH, 3), np.uint8)
     if image is None:
-        return np.zeros((CELL[1], CELL[0], 3), np.uint8)
+        return cell
     image = to_display(image)
-    scale = min(CELL[0] / image.shape[1], CELL[1] / image.shape[0])
+    scale = min(CELL_WIDTH / image.shape[1], height / image.shape[0])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    cell = np.zeros((CELL[1], CELL[0], 3), np.uint8)
-    top, left = (CELL[1] - size[1]) // 2, (CELL[0] - size[0]) // 2
+    top, left = (height - size[1]) // 2, (CELL_WIDTH - size[0]) // 2
     cell[top : top + size[1], left : left + size[0]] = small
     return cell
 

@@ -13,11 +13,10 @@ from textdifuse_ros.evaluate.images import Cell, Example, zoom_window
 from textdifuse_ros.evaluate.methods import InputPair, Row
 from textdifuse_ros.evaluate.sets import read_pair
 from textdifuse_ros.image.files import Pair
+from textdifuse_ros.image.labels import LabelLayout
 from textdifuse_ros.metrics.average_precision import match_detections
 
 FOUND, FALSE, MISSED = (70, 170, 255), (255, 80, 40), (255, 224, 0)
-
-_FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.4
 
 
 def make_detection_example(pair: Pair, rows: Sequence[Row], judge: Judge, kinds: Sequence[str]) -> Example:
@@ -56,14 +55,21 @@ def draw_boxes(
     :returns: uint8 [H, W, 3] RGB, a new image
     """
     drawn = image.copy()
+    texts: list[tuple[str, np.ndarray, tuple[int, int, int]]] = []
     for kind in kinds:
         labels, boxes = truths.get(kind, np.zeros((0, 4))), detected[kind].above(SHOWN_SCORE)
         matches = match_detections(boxes.edges, boxes.scores, labels)[0]
         for box in np.delete(labels, matches[matches >= 0], 0):
-            first, last = _draw(drawn, box, MISSED, kind)
+            first, last = _draw(drawn, box, MISSED)
             cv2.line(drawn, first, last, MISSED, 1, cv2.LINE_AA)
+            texts.append((kind, box, MISSED))
         for box, score, match in zip(boxes.edges, boxes.scores, matches, strict=True):
-            _draw(drawn, box, FOUND if match >= 0 else FALSE, f"{kind} {score:.2f}")
+            color = FOUND if match >= 0 else FALSE
+            _draw(drawn, box, color)
+            texts.append((f"{kind} {score:.2f}", box, color))
+    layout = LabelLayout(drawn)  # the labels last: no box covers one
+    for text, box, color in texts:
+        layout.draw(text, box, color)
     return drawn
 
 
@@ -91,14 +97,9 @@ def count_caption(values: Mapping[str, float]) -> str:
     return " · ".join(parts)
 
 
-def _draw(image: np.ndarray, box: np.ndarray, color: tuple[int, int, int], text: str) -> tuple[cv2.typing.Point, ...]:
-    """Draw a box with its text above it; returns its corners."""
+def _draw(image: np.ndarray, box: np.ndarray, color: tuple[int, int, int]) -> tuple[cv2.typing.Point, ...]:
+    """Draw a box; returns its corners."""
     left, top, right, bottom = (round(float(edge)) for edge in box)
     corners = (left, top), (max(left, right - 1), max(top, bottom - 1))
     cv2.rectangle(image, *corners, color, 2 if color != MISSED else 1, cv2.LINE_AA)
-    (width, height), _ = cv2.getTextSize(text, _FONT, _FONT_SCALE, 1)
-    x = min(max(0, left), max(0, image.shape[1] - width))
-    y = top - 3 if top > height + 3 else min(bottom + height + 2, image.shape[0] - 2)
-    cv2.putText(image, text, (x, y), _FONT, _FONT_SCALE, (0, 0, 0), 3, cv2.LINE_AA)
-    cv2.putText(image, text, (x, y), _FONT, _FONT_SCALE, color, 1, cv2.LINE_AA)
     return corners

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from textdifuse_ros.image.labels import LabelLayout
 from textdifuse_ros.localize.base import Instance, Localization
 
 # Okabe and Ito's palette, distinguishable with color blindness; RGB.
@@ -30,7 +31,10 @@ def phrase_color(index: int) -> tuple[int, int, int]:
 
 
 def draw_overlay(image: np.ndarray, objects: Localization) -> np.ndarray:
-    """Tint and outline the masks, and write phrase, track and score next to them.
+    """Tint and outline the masks, and write phrase, track and score next to them, one beside the other.
+
+    The letters are at least 2.5 % of the image's height. Labels for which there is no room are left out, those of the
+    lowest scores first.
 
     :param image: uint8 [H, W, 3] RGB, of the localization's size; not modified
     :param objects: of the image
@@ -46,16 +50,13 @@ def draw_overlay(image: np.ndarray, objects: Localization) -> np.ndarray:
     for item in objects.instances:
         outlines, _ = cv2.findContours(item.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(drawn, outlines, -1, phrase_color(item.phrase), 1)
-    for item in objects.instances:
-        _write(drawn, item, next(phrase.text for phrase in objects.phrases if phrase.index == item.phrase))
+    layout = LabelLayout(drawn)
+    texts = {phrase.index: phrase.text for phrase in objects.phrases}
+    for item in sorted(objects.instances, key=lambda item: -item.score):  # if there is no room for all, the surest
+        layout.draw(_caption(item, texts[item.phrase]), item.box, phrase_color(item.phrase))
     return drawn
 
 
-def _write(drawn: np.ndarray, item: Instance, text: str) -> None:
-    """Write the caption above the object, or below its upper edge if there is no room above."""
+def _caption(item: Instance, text: str) -> str:
     track = f" #{item.track}" if item.track else ""
-    caption = f"{text}{track} {item.score:.2f}".encode("ascii", "replace").decode()  # OpenCV's fonts are ASCII
-    left, top = int(item.box[0]), int(item.box[1])
-    baseline = top - 4 if top >= 14 else top + 12
-    for color, width in (((0, 0, 0), 3), (phrase_color(item.phrase), 1)):
-        cv2.putText(drawn, caption, (left, baseline), cv2.FONT_HERSHEY_SIMPLEX, 0.38, color, width, cv2.LINE_AA)
+    return f"{text}{track} {item.score:.2f}"
