@@ -43,6 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--visible", default="", metavar="TOPIC", help="Topic of the visible images; detected by default.")
     add("--infrared", default="", metavar="TOPIC", help="Topic of the infrared images; detected by default.")
     add("--copy-topics", action="store_true", help="Also copy all topics of the input.")
+    add("--confidence", action="store_true", help="Also write /NAME/confidence: expected error of each pixel (32FC1).")
     add("--storage", choices=("mcap", "sqlite3"), default="mcap", help="Storage format. Default: mcap.")
     add("--name", default="fusion_node", help="The topics are /NAME/fused and so on. Default: fusion_node.")
     add("--restart", action="store_true", help="Discard the unfinished work of a different command.")
@@ -142,6 +143,7 @@ def _jobs(arguments: argparse.Namespace) -> list[RecordingJob]:
         "name": arguments.name,
         "storage": arguments.storage,
         "copy_topics": arguments.copy_topics,
+        "confidence": arguments.confidence,
         "text": arguments.text,
         "strength": arguments.strength,
         "localizer": from_arguments(LocalizerConfig, arguments),

@@ -22,6 +22,8 @@ from textdifuse_ros.config.sensors import ImageConfig
 from textdifuse_ros.errors import FileError, TextDifuseError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from textdifuse_ros.image.files import Pair, PairListing
     from textdifuse_ros.image.intake import AlignedPair
     from textdifuse_ros.runtime.engine import FusionRequest
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 NAME = "fuse"
 HELP = "Fuse a pair of image files, or two folders of them paired by name."
-FUSED, MASK = ".png", "_mask.png"
+FUSED, MASK, CONFIDENCE = ".png", "_mask.png", "_confidence.tif"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +61,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help=f"Also write OUT/STEM{MASK}, 8-bit grey: 0 where the text has no effect.",
     )
+    add(
+        "--save-confidence",
+        action="store_true",
+        help=f"Also write OUT/STEM{CONFIDENCE}, 32-bit float: expected absolute error of each pixel [grey levels].",
+    )
     add_arguments(parser, FuserConfig)
     add_arguments(parser, LocalizerConfig)
     add_arguments(parser, ImageConfig)
@@ -77,7 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
     from textdifuse_ros.image.files import find_pairs
 
     listing = find_pairs(arguments.visible, arguments.infrared)
-    endings = (FUSED, MASK) if arguments.save_mask else (FUSED,)
+    extras = [MASK] * arguments.save_mask + [CONFIDENCE] * arguments.save_confidence
+    endings = (FUSED, *extras)
     folders = (arguments.visible, arguments.infrared)
     output, listing = output_of_one(arguments.output, listing)
     check_output(output, folders, listing, endings, regions_files(localize))
@@ -98,8 +106,10 @@ def run(arguments: argparse.Namespace) -> int:
             fuser.require_modulation()
         prepare_output(output)
         processor = PairProcessor(DirectBackend(fuser), target)
-        request = FusionRequest(config.steps, config.sampler, config.seed)
-        failures = _fuse_all(processor, request, listing, output, max_pixels, save_mask=arguments.save_mask)
+        if arguments.save_confidence:
+            fuser.require_confidence()
+        request = FusionRequest(config.steps, config.sampler, config.seed, confidence=arguments.save_confidence)
+        failures = _fuse_all(processor, request, listing, output, max_pixels, extras)
     finally:
         fuser.close()
         if target:
@@ -127,8 +137,7 @@ def _fuse_all(
     listing: PairListing,
     output: Path,
     max_pixels: int,
-    *,
-    save_mask: bool,
+    extras: Sequence[str],
 ) -> list[str]:
     """Fuse the pairs one by one; returns a line for each failure, and one on pixels without a value."""
     from tqdm import tqdm
@@ -141,7 +150,7 @@ def _fuse_all(
         try:
             aligned = read_aligned(pair, max_pixels=max_pixels)
             shares[pair.stem] = aligned.no_value
-            _fuse_one(processor, request, aligned, pair, output, save_mask=save_mask)
+            _fuse_one(processor, request, aligned, pair, output, extras)
         except TextDifuseError as error:
             failures.append(f"{pair.stem}: {error}")
     warn_of_no_value(shares)
@@ -154,8 +163,7 @@ def _fuse_one(
     aligned: AlignedPair,
     pair: Pair,
     output: Path,
-    *,
-    save_mask: bool,
+    extras: Sequence[str],
 ) -> None:
     import numpy as np
 
@@ -165,6 +173,10 @@ def _fuse_one(
     processed = processor.process(aligned, request)
     metadata = png_texts(processed.provenance, pair)
     write_png(output / f"{pair.stem}{FUSED}", processed.image, metadata)
-    if save_mask:
+    if MASK in extras:
         mask = np.zeros(processed.image.shape[:2], np.uint8) if processed.mask is None else processed.mask
         write_png(output / f"{pair.stem}{MASK}", mask, metadata)
+    if CONFIDENCE in extras:
+        import tifffile
+
+        tifffile.imwrite(output / f"{pair.stem}{CONFIDENCE}", processed.confidence, metadata=None)

@@ -124,6 +124,7 @@ class Fuser:
         seed: int | None = None,
         emphasis: Emphasis | None = None,
         keep_plain: bool = False,
+        confidence: bool = False,
     ) -> FusionResult:
         """Fuse one aligned pair.
 
@@ -132,7 +133,9 @@ class Fuser:
         :param steps: reverse steps; ``steps``, ``sampler`` and ``seed`` default to the configuration
         :param emphasis: the objects to emphasize; where the strength is 0 the bytes are those of the plain fusion
         :param keep_plain: return the image without the emphasis as well
-        :raises CheckpointError: an emphasis is given and the model has no text re-modulation
+        :param confidence: compute :attr:`.FusionResult.confidence`
+        :raises CheckpointError: an emphasis is given and the model has no text re-modulation, or the confidence is
+            requested and the model has none
         :raises ImageError: dtypes or sizes are not as stated
         :raises ConfigError: steps, sampler or seed out of range
         :raises DeviceError: closed, or out of memory; other images can be fused afterwards
@@ -144,7 +147,9 @@ class Fuser:
             check_strengths(emphasis.strengths, infrared)
         if emphasis:
             self.require_modulation()
-        settings = self._settings(steps, sampler, seed)
+        if confidence:
+            self.require_confidence()
+        settings = self._settings(steps, sampler, seed, confidence=confidence)
         networks = self._open()
         work = functools.partial(self._fuse, networks, visible, infrared, settings, emphasis, keep_plain)
         return self._within_memory(work, *infrared.shape)
@@ -201,6 +206,25 @@ class Fuser:
                 f"the model {self.model_name}", "one with a text re-modulation", "one without", remedy
             )
 
+    @property
+    def has_confidence(self) -> bool:
+        """Whether the model knows how sure its pixels are.
+
+        :raises DeviceError: closed
+        """
+        return self._open().config.luma_prior > 0
+
+    def require_confidence(self) -> None:
+        """Check that the model knows how sure its pixels are.
+
+        :raises CheckpointError: its variance says nothing about the image
+        """
+        if not self.has_confidence:
+            remedy = "leave the confidence out, or train the model with --objective all_steps"
+            raise CheckpointError(
+                f"the model {self.model_name}", "one that gives a confidence", "one without a variance of x0", remedy
+            )
+
     def _release(self) -> None:
         """Return unused device memory."""
         if self._graphs is not None:
@@ -213,12 +237,15 @@ class Fuser:
             raise DeviceError("the fuser", "open", "closed")
         return self._networks
 
-    def _settings(self, steps: int | None, sampler: str | None, seed: int | None) -> _Settings:
+    def _settings(
+        self, steps: int | None, sampler: str | None, seed: int | None, *, confidence: bool = False
+    ) -> _Settings:
         """Fill in the settings of a call from the configuration."""
         return _Settings(
             self.config.steps if steps is None else steps,
             self.config.sampler if sampler is None else sampler,
             self.config.seed if seed is None else seed,
+            confidence=confidence,
         )
 
     def _within_memory(self, work: Callable[[], FusionResult], height: int, width: int) -> FusionResult:
@@ -251,13 +278,17 @@ class Fuser:
         if graphs is not None:
             fusion, image = self._replayed(graphs, pipeline, images, settings, emphasis, clock)
         if fusion is None:
-            fusion = pipeline.run(*images, settings.generator(), emphasis, lap=clock.lap)
+            fusion = pipeline.run(
+                *images, settings.generator(), emphasis, confidence=settings.confidence, lap=clock.lap
+            )
         grey = is_grey(visible)
         fused = (fusion.image(grey=grey) if image is None or grey else image).cpu().numpy()
         plain = fusion.image(fusion.plain_luma, grey=grey).cpu().numpy() if keep_plain and emphasis else None
+        spread = fusion.confidence()
+        confidence = None if spread is None else spread.cpu().numpy()
         clock.lap("finish")
         mask = None if emphasis is None else emphasis.mask()
-        return FusionResult(fused, self._provenance(settings, emphasis), clock.laps(), mask, plain)
+        return FusionResult(fused, self._provenance(settings, emphasis), clock.laps(), mask, plain, confidence)
 
     def _replayed(
         self,
@@ -275,7 +306,7 @@ class Fuser:
         """
         clock.lap("prepare")
         key = (bool(emphasis), settings.key, *((item.shape, item.dtype) for item in images))
-        replayed = graphs.replay(key, lambda: _plain_work(pipeline, settings.generator(), bool(emphasis)), images)
+        replayed = graphs.replay(key, lambda: _plain_work(pipeline, settings, bool(emphasis)), images)
         if replayed is None:
             return None, None
         clock.lap("graph")
@@ -317,12 +348,12 @@ class Fuser:
         }
 
 
-def _plain_work(pipeline: Pipeline, generator: torch.Generator, record: bool) -> Work:
+def _plain_work(pipeline: Pipeline, settings: _Settings, record: bool) -> Work:
     """The work of the first graph: a plain fusion and its image."""
-    tape = NoiseTape(generator)
+    tape = NoiseTape(settings.generator())
 
     def run(visible: Tensor, infrared: Tensor) -> tuple[Fusion, Tensor]:
-        fusion = pipeline.run(visible, infrared, tape.rewound(), record=record)
+        fusion = pipeline.run(visible, infrared, tape.rewound(), record=record, confidence=settings.confidence)
         return fusion, fusion.image()
 
     return run
@@ -348,13 +379,14 @@ def _is_out_of_memory(error: Exception) -> bool:
 class _Settings:
     """The checked settings of one call."""
 
-    def __init__(self, steps: int, sampler: str, seed: int) -> None:
+    def __init__(self, steps: int, sampler: str, seed: int, *, confidence: bool = False) -> None:
         _CHECKS["steps"](steps)
         _CHECKS["sampler"](sampler)
         _CHECKS["seed"](seed)
         self.steps, self.sampler, self.seed = steps, sampler, seed
         self.rule: Sampler = samplers.by_name(sampler)
-        self.key = steps, sampler, seed
+        self.confidence = confidence
+        self.key = steps, sampler, seed, confidence
 
     def generator(self) -> torch.Generator:
         """A CPU generator of the noise, so that the noise is the same on every device."""

@@ -6,6 +6,7 @@ route. The same code therefore runs operation by operation and is captured as CU
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -32,6 +33,9 @@ from textdifuse_ros.networks.drive import MULTIPLE, SENSOR_INDEX, DriveNetworks
 from textdifuse_ros.networks.encoder import Pyramid
 from textdifuse_ros.networks.illuminant import normalize_gains
 from textdifuse_ros.sensors import INFRARED
+
+LEVELS_PER_UNIT = 127.5
+"""Grey levels of a difference of 1 in [-1, 1]."""
 
 Noise = torch.Generator | NoiseTape
 Lap = Callable[[str], None]
@@ -72,6 +76,7 @@ class Fusion:
     :ivar start: Z_T, float32 [1, 1, H, W]
     :ivar noise: the source that the luma process drew its step noise from, positioned after ``start``
     :ivar estimates: of every reverse step; empty unless recorded
+    :ivar spread: variance of the fused luma given the pair, float32 [1, 1, H, W]; None unless requested
     """
 
     luma: Tensor
@@ -83,6 +88,16 @@ class Fusion:
     start: Tensor
     noise: Noise
     estimates: tuple[Denoised, ...]
+    spread: Tensor | None = None
+
+    def confidence(self) -> Tensor | None:
+        """Expected absolute error of the plain luma [grey levels], float32 [height, width]; None unless requested.
+
+        Of a normal distribution it is ``sqrt(2 / pi)`` times the standard deviation.
+        """
+        if self.spread is None:
+            return None
+        return crop_to(LEVELS_PER_UNIT * (2 / math.pi * self.spread).sqrt(), *self.size)[0, 0]
 
     def image(self, luma: Tensor | None = None, *, grey: bool = False) -> Tensor:
         """Join luma and chroma into a color image.
@@ -121,6 +136,7 @@ class Pipeline:
         emphasis: Emphasis | None = None,
         *,
         record: bool = False,
+        confidence: bool = False,
         lap: Lap = no_lap,
     ) -> Fusion:
         """Fuse one pair: equations (2) to (8), and (12), (13) for emphasized objects.
@@ -130,6 +146,7 @@ class Pipeline:
         :param noise: source of the noise; drawn from in a fixed order
         :param emphasis: the objects to emphasize
         :param record: keep the estimates of every step, for a later :meth:`emphasize`
+        :param confidence: compute :attr:`Fusion.spread`; the networks must have a prior
         :param lap: called with the name of each stage at its end
         """
         # 1. Floats in [0, 1], padded; luma X^b and chroma X^c (BT.601, full range).
@@ -148,7 +165,7 @@ class Pipeline:
         # 4. Equations (4) to (8): the reverse process of the fused luma, from noise Z_T to Z_0.
         start = start_noise(y.shape, noise, y.device)
         step_noise = fork(noise)
-        steps = _Steps(self._reverse_luma(phi_f, start, noise), keep=record)
+        steps = _Steps(self._reverse_luma(phi_f, start, noise, variance=confidence), keep=record)
         # 5. Equations (12), (13): beside it, step by step, a modulated process of the emphasized objects.
         objects = self._objects(sources, y, emphasis) if emphasis else None
         modulated = None if objects is None else self._modulated(start, step_noise, steps, objects)
@@ -161,7 +178,8 @@ class Pipeline:
         lap("chroma")
 
         size = infrared.shape[0], infrared.shape[1]
-        return Fusion(fused, plain, chroma, size, y, sources, start, step_noise, tuple(steps.kept))
+        spread = steps.first.x0_variance if confidence else None
+        return Fusion(fused, plain, chroma, size, y, sources, start, step_noise, tuple(steps.kept), spread)
 
     def objects_of(self, plain: Fusion, emphasis: Emphasis) -> RegionModulation:
         """The emphasized objects of a fused pair; reads from the device.
@@ -230,9 +248,11 @@ class Pipeline:
     def _respaced(self) -> NoiseSchedule:
         return respace(self.schedule, space_timesteps(len(self.schedule), self.steps))
 
-    def _reverse_luma(self, features: Pyramid, start: Tensor, noise: Noise) -> Iterator[ReverseStep]:
+    def _reverse_luma(
+        self, features: Pyramid, start: Tensor, noise: Noise, *, variance: bool = False
+    ) -> Iterator[ReverseStep]:
         """Run the luma process on the given features, step by step."""
-        decoder, learned = self.networks.luma.decoder, self.sampler.uses_variance
+        decoder, learned = self.networks.luma.decoder, variance or self.sampler.uses_variance
         denoiser = FeatureDenoiser(decoder, features, self.schedule, prior=self._luma_prior, variance=learned)
         return reverse(denoiser, start, self._respaced(), self.sampler, noise)
 
@@ -254,16 +274,21 @@ class Pipeline:
 class _Steps:
     """The plain process: iterates over its estimates, so that another process can run beside it.
 
+    :ivar first: the estimate from pure noise
     :ivar kept: the estimates so far, where they are kept
     """
+
+    first: Denoised
 
     def __init__(self, steps: Iterator[ReverseStep], *, keep: bool) -> None:
         self._steps, self._keep = steps, keep
         self.kept: list[Denoised] = []
 
     def __iter__(self) -> Iterator[Denoised]:
-        for step in self._steps:
+        for number, step in enumerate(self._steps):
             self._z = step.z
+            if number == 0:
+                self.first = step.denoised
             if self._keep:
                 self.kept.append(step.denoised)
             yield step.denoised

@@ -27,6 +27,8 @@ class FusionResult:
         ``total``
     :ivar mask: uint8 [H, W], 0 where every byte is that of the plain fusion, rising to 255 within the objects'
         borders; None without an emphasis
+    :ivar confidence: expected absolute error of each pixel's luma [grey levels], float32 [H, W], of the model's own
+        distribution; None unless requested. It compares with the fusion of the undegraded pair, before an emphasis
     :ivar plain: like ``image``, without the emphasis; None without one, or unless requested
     """
 
@@ -35,6 +37,7 @@ class FusionResult:
     timings: dict[str, float]
     mask: np.ndarray | None = None
     plain: np.ndarray | None = None
+    confidence: np.ndarray | None = None
 
 
 def png_texts(provenance: Mapping[str, str | int | float], pair: Pair, **more: str) -> dict[str, str]:

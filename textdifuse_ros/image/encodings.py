@@ -155,20 +155,30 @@ def to_infrared(decoded: np.ndarray) -> np.ndarray:
     return decoded if decoded.ndim == 2 else cv2.cvtColor(decoded, cv2.COLOR_RGB2GRAY)
 
 
+_WRITTEN: dict[str, tuple[int, type[np.generic]]] = {
+    "rgb8": (3, np.uint8),
+    "bgr8": (3, np.uint8),
+    "mono8": (1, np.uint8),
+    "mono16": (1, np.uint16),
+    "32FC1": (1, np.float32),
+}
+"""Channels and type of what :func:`encode_image` writes."""
+
+
 def encode_image(image: np.ndarray, encoding: str) -> tuple[memoryview, int]:
     """Encode an image as ``data`` and ``step`` of a ``sensor_msgs/Image``.
 
     :param image: uint8 [H, W, 3] RGB for ``rgb8`` and ``bgr8``, uint8 [H, W] for ``mono8``, uint16 [H, W] for
-        ``mono16`` (in native byte order)
+        ``mono16``, float32 [H, W] for ``32FC1`` (in native byte order)
     :param encoding: one of these
     :returns: flat bytes (a view of the image's memory if no conversion is needed), and bytes per row
     :raises EncodingError: unsupported encoding, or an image that does not match it
     """
-    channels = {"rgb8": 3, "bgr8": 3, "mono8": 1, "mono16": 1}.get(encoding)
-    if channels is None:
-        raise EncodingError("the encoding", "one of rgb8, bgr8, mono8, mono16", quote(encoding))
+    if encoding not in _WRITTEN:
+        raise EncodingError("the encoding", f"one of {', '.join(_WRITTEN)}", quote(encoding))
+    channels, kind = _WRITTEN[encoding]
     expected = (3, 3) if channels == 3 else (2, None)
-    dtype = np.dtype(np.uint16 if encoding == "mono16" else np.uint8)
+    dtype = np.dtype(kind)
     if image.dtype != dtype or (image.ndim, image.shape[2] if image.ndim == 3 else None) != expected:
         shape = "[H, W, 3]" if channels == 3 else "[H, W]"
         raise EncodingError(f"an image for {encoding}", f"{dtype} {shape}", describe(image))

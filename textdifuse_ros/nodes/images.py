@@ -16,8 +16,8 @@ from textdifuse_ros.image.encodings import encode_image
 def message_from(image: np.ndarray, encoding: str, header: Header) -> Image:
     """Convert an array to a message.
 
-    :param image: uint8 [H, W, 3] RGB, or uint8 or uint16 [H, W]
-    :param encoding: ``rgb8``, ``bgr8``, ``mono8`` or ``mono16``
+    :param image: uint8 [H, W, 3] RGB, or uint8, uint16 or float32 [H, W]
+    :param encoding: ``rgb8``, ``bgr8``, ``mono8``, ``mono16`` or ``32FC1``
     :param header: of the message, unchanged
     """
     data, step = encode_image(image, encoding)

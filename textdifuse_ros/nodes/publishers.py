@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 
 from textdifuse_ros.config.nodes import FusionNodeConfig
+from textdifuse_ros.nodes.images import message_from
 from textdifuse_ros.nodes.qos import output_profile, publisher_events
 from textdifuse_ros.nodes.text_outputs import TextOutputs
 from textdifuse_ros.runtime.processor import FUSED
 from textdifuse_ros.runtime.text_target import Detections
 
 FUSED_TOPIC, INFO_TOPIC, PROVENANCE_TOPIC = "~/fused", "~/fused/camera_info", "~/provenance"
+CONFIDENCE_TOPIC = "~/confidence"
 HELD = "held"
 """Outcome of an image that is published again, beside ``fused`` and ``restored``."""
 
@@ -26,7 +30,9 @@ class Publishers:
     ``~/fused`` carries the image. Under the same header ``~/fused/camera_info`` carries the calibration of its camera,
     where one is known, and ``~/provenance`` what made it: a ``diagnostic_msgs/DiagnosticArray`` with one status. Its
     message is ``fused``, ``restored`` or ``held``, its level WARN unless it is ``fused``, and its values name the
-    sources, steps, model and so on. With a text the objects are published under the same header, :class:`.TextOutputs`.
+    sources, steps, model and so on. ``~/confidence`` carries the expected absolute error of each pixel in grey levels
+    (``32FC1``), where somebody subscribes to it and the model knows it. With a text the objects are published under the
+    same header, :class:`.TextOutputs`.
 
     :param node: creates the publishers
     :param config: the parameters in force
@@ -43,6 +49,7 @@ class Publishers:
         self._fused = self._create(Image, FUSED_TOPIC, profile)
         self._info = self._create(CameraInfo, INFO_TOPIC, profile)
         self._provenance = self._create(DiagnosticArray, PROVENANCE_TOPIC, profile)
+        self._confidence = self._create(Image, CONFIDENCE_TOPIC, profile)
         threshold = {"builtin": config.localizer_threshold, "fixed": 0.0}.get(config.localizer, config.box_threshold)
         self._text = TextOutputs(self._create, profile, threshold)
 
@@ -57,6 +64,19 @@ class Publishers:
         for publisher in self._publishers:
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers.clear()
+
+    @property
+    def confidence_requested(self) -> bool:
+        """Whether somebody subscribes to ``~/confidence``."""
+        return bool(self._confidence.get_subscription_count())
+
+    def publish_confidence(self, confidence: np.ndarray, header: Header) -> None:
+        """Publish how sure each pixel of an image is.
+
+        :param confidence: float32 [H, W] [grey levels]
+        :param header: of the image
+        """
+        self._confidence.publish(message_from(confidence, "32FC1", header))
 
     def publish(
         self,

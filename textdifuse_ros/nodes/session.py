@@ -1,6 +1,6 @@
 """A configured node at work: from a pairing result to the published image.
 
-The way of a frame: :class:`.Subscriptions` receives and pairs; :class:`Session` hands the pair to the worker thread,
+The route of a frame: :class:`.Subscriptions` receives and pairs; :class:`Session` hands the pair to the worker thread,
 which decodes and aligns it (:class:`.SensorIntake`), processes it (:class:`.PairProcessor`) and publishes the result
 (:class:`.Publishers`).
 
@@ -34,11 +34,11 @@ from textdifuse_ros.image.intake import (
 from textdifuse_ros.nodes.diagnostics import Latencies, ThrottledLog
 from textdifuse_ros.nodes.health import DEACTIVATED, RECONFIGURED, RESET, Health, warn_of_drop
 from textdifuse_ros.nodes.images import info_from, message_from
-from textdifuse_ros.nodes.publishers import INFO_TOPIC, Publishers
+from textdifuse_ros.nodes.publishers import CONFIDENCE_TOPIC, INFO_TOPIC, Publishers
 from textdifuse_ros.nodes.subscriptions import Subscriptions
 from textdifuse_ros.runtime.engine import Engine, FusionRequest
 from textdifuse_ros.runtime.latency_budget import LatencyBudget
-from textdifuse_ros.runtime.processor import FUSED, RESTORED, PairProcessor
+from textdifuse_ros.runtime.processor import FUSED, RESTORED, PairProcessor, ProcessedPair
 from textdifuse_ros.runtime.text_target import TextTarget
 from textdifuse_ros.runtime.worker import FUSION_ERROR, LatestWorker, WorkerCounters
 from textdifuse_ros.sensors import INFRARED, SENSORS, VISIBLE, other_sensor, stamp_of
@@ -63,23 +63,23 @@ REMEDIES = {
     NO_CALIBRATION: "see the parameters rectify and registration",
     FUSION_ERROR: "deactivate and activate the node; take smaller images where memory ran out",
 }
-"""For errors that name none themselves."""
+"""Remedies for errors without one of their own, by reason."""
 
 
 class Session:
-    """Everything of a node between ``on_configure`` and ``on_cleanup``.
+    """The working parts of a node between ``on_configure`` and ``on_cleanup``.
 
     :meth:`_process` runs in the worker's thread, the other methods in the executor's.
 
     :param node: creates subscriptions and publishers
     :param config: the parameters in force
-    :param engine: fuses; stays the node's to open and close
-    :param target: finds what the text names; likewise
+    :param engine: fuses; opened and closed by the node
+    :param target: finds the objects that the text names; likewise
     :param log: throttled warnings
     :param enabled: whether messages are processed, see :attr:`.Subscriptions.enabled`
     :ivar missing: the camera that is missing, or an empty string
     :ivar plain_because: why the objects of the last image were not emphasized; empty where they were
-    :raises ConfigError: parameters that contradict one another
+    :raises ConfigError: parameters contradict each other
     :raises CalibrationError: a calibration file is unusable
     """
 
@@ -124,7 +124,7 @@ class Session:
         self.subscriptions.open(self._intake)
 
     def stop(self, timeout: float) -> bool:
-        """Unsubscribe, drop what waits, and wait for the running fusion.
+        """Unsubscribe, drop the waiting images, and wait for the running fusion.
 
         :param timeout: longest wait [s]
         :returns: whether the worker has ended
@@ -160,7 +160,7 @@ class Session:
         self.config = config
         self.subscriptions.apply(config, RECONFIGURED)
 
-    # ---- the way of a frame
+    # ---- the route of a frame
 
     def _on_pairing_result(self, outcome: Outcome[Received[Any]]) -> None:
         """Hand pairs to the worker; handle dropped images by ``on_missing``."""
@@ -205,18 +205,27 @@ class Session:
         except IntakeError as error:
             return self._failed(error.reason, error)
         try:
-            # 2. Locate, fuse and steady, within the latency budget.
+            # 2. Locate objects, fuse and remove flicker, within the latency budget.
             effort = self.budget.effort(config.latency_budget, config.steps)
-            request = FusionRequest(effort.steps, config.sampler, config.seed, effort.scale, keep_plain=config.video)
+            request = FusionRequest(
+                effort.steps,
+                config.sampler,
+                config.seed,
+                effort.scale,
+                keep_plain=config.video,
+                confidence=self.publishers.confidence_requested,
+            )
             stamp = stamp_of(header) / 1e9
             processed = self._processor.process(aligned, request, video=config.video, stamp=stamp)
             self.plain_because = processed.provenance.get("plain_because", "")
-            # 3. Publish the image and what made it.
+            # 3. Publish the image and its provenance.
             message = message_from(processed.image, "rgb8", header)
             provenance = processed.message_provenance(pair.difference_ns)
             provenance["work_ms"] = f"{1e3 * (time.monotonic() - begun):.3f}"
             if not self._closed:
                 info = self._camera_info(message) if pair.visible is not None else None
+                if request.confidence:
+                    self._publish_confidence(processed, header)
                 self.publishers.publish(message, info, processed.outcome, provenance, processed.detections)
                 self._note_age(header)
         except Exception as error:
@@ -225,6 +234,14 @@ class Session:
         self.budget.observe(latency, effort)
         self.latencies.add(latency)
         return processed.outcome
+
+    def _publish_confidence(self, processed: ProcessedPair, header: Header) -> None:
+        if processed.confidence is not None:
+            self.publishers.publish_confidence(processed.confidence, header)
+        elif processed.outcome == FUSED:
+            model = processed.provenance.get("model")
+            text = f"{CONFIDENCE_TOPIC} is left out: the model {model} does not know how sure its pixels are"
+            self._node.get_logger().warning(text, once=True)
 
     def _failed(self, reason: str, error: Exception) -> str:
         text = " ".join(str(error).split())
@@ -236,7 +253,7 @@ class Session:
         return reason
 
     def _note_no_value(self, share: float) -> None:
-        """Count an infrared image of which some pixels have no value; the first one is logged."""
+        """Count an infrared image with pixels that have no value; the first one is logged."""
         if share:
             self._no_value["images"] += 1
             self._no_value["percent"] = round(100 * share, 3)
@@ -249,7 +266,7 @@ class Session:
             self.ages.add(age)
 
     def _camera_info(self, image: Image) -> CameraInfo | None:
-        """The calibration of a fused image, which has the visible camera's frame; None where none is known."""
+        """The calibration of a fused image, which has the visible camera's frame; None if unknown."""
         info, camera = self.subscriptions.visible_info, self._intake.visible_camera
         if self.config.rectify or self.config.visible_calibration or info is None:
             if camera is None:
@@ -268,7 +285,7 @@ class Session:
     # ---- status
 
     def check_missing(self) -> str:
-        """Log when a camera goes missing or comes back; returns which is missing and what is done, or ''."""
+        """Log when a camera goes missing or comes back; returns a text about the missing one, or ''."""
         counterpart, config = self.subscriptions.counterpart, self.config
         missing = counterpart.missing(time.monotonic(), config.missing_after)
         text = f"{missing} is missing: {POLICIES[config.on_missing]}" if missing else ""
@@ -298,11 +315,11 @@ def tally(
     ages: Latencies,
     no_value: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Add up what the pairing and the worker have counted.
+    """Combine the counters of the pairing and of the worker.
 
     :param streams: the pairing's counters, by sensor
-    :param workers: the worker's, by the sensor under which a job was offered
-    :param alone: images used alone, by sensor and by the reason why the pairing dropped them
+    :param workers: the worker's counters, by the sensor of its jobs
+    :param alone: number of images processed alone, by sensor and reason of their drop
     :param latencies: from the later arrival of a pair to its publication
     :param ages: of the stamps at publication
     :param no_value: infrared images of which some pixels have no value: how many, and the percentage in the last one

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Header = Any
 """A ``std_msgs/Header`` of the type store."""
 
-OUTPUTS = ("fused", "provenance", "mask")
+OUTPUTS = ("fused", "provenance", "mask", "confidence")
 _OK = 0
 
 
@@ -24,6 +24,7 @@ def fused_messages(
     image: np.ndarray,
     labels: np.ndarray | None,
     provenance: Mapping[str, Any],
+    confidence: np.ndarray | None = None,
 ) -> Iterator[tuple[str, str, bytes | memoryview]]:
     """Yield topic, type and CDR bytes of each message of one pair.
 
@@ -33,6 +34,7 @@ def fused_messages(
     :param image: uint8 [H, W, 3] RGB
     :param labels: uint8 [H, W]: 0 = nothing, k = phrase k; None without a text
     :param provenance: plain values, for ``/NAME/provenance``
+    :param confidence: float32 [H, W] [grey levels]; None to leave it out
     """
     types: Any = store.types
     values = [types["diagnostic_msgs/msg/KeyValue"](key=key, value=str(value)) for key, value in provenance.items()]
@@ -49,6 +51,8 @@ def fused_messages(
     images = {"fused": (image, "rgb8")}
     if labels is not None:
         images["mask"] = labels, "mono8"
+    if confidence is not None:
+        images["confidence"] = confidence, "32FC1"
     for name, (pixels, encoding) in images.items():
         height, width = pixels.shape[:2]
         message = types[kind](
@@ -57,7 +61,7 @@ def fused_messages(
             width=width,
             encoding=encoding,
             is_bigendian=0,
-            step=pixels[0].size,
-            data=np.ascontiguousarray(pixels).reshape(-1),
+            step=pixels[0].nbytes,
+            data=np.ascontiguousarray(pixels).reshape(-1).view(np.uint8),
         )
         yield f"{prefix}/{name}", kind, store.serialize_cdr(message, kind)

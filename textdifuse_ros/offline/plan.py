@@ -32,6 +32,7 @@ class RecordingJob:
     :ivar name: of the node that the topics are named after
     :ivar storage: ``mcap`` or ``sqlite3``
     :ivar copy_topics: copy all topics of the source beside the fused ones
+    :ivar confidence: also write how sure each pixel is
     :ivar text: the objects to emphasize; empty for none
     :ivar strength: how much, in [-1, 2]
     :ivar localizer: finds them
@@ -46,6 +47,7 @@ class RecordingJob:
     name: str = "fusion_node"
     storage: str = "mcap"
     copy_topics: bool = False
+    confidence: bool = False
     text: str = ""
     strength: float = 1.0
     localizer: LocalizerConfig = field(default_factory=LocalizerConfig)

@@ -88,6 +88,8 @@ def fuse_recording(job: RecordingJob) -> Iterator[RecordingProgress]:
         if target is not None:
             stack.callback(target.localizer.close)
             fuser.require_modulation()
+        if job.confidence:
+            fuser.require_confidence()
         identity = _identity(job, plan, fuser, target)
         processor = PairProcessor(DirectBackend(fuser), target)
         pair_fuser = _RecordingFuser(job, plan, processor)  # checks the calibrations: before anything is written
@@ -123,7 +125,9 @@ class _RecordingFuser:
         self._intake = SensorIntake(job.config)
         self._processor = processor
         config = job.config
-        self._request = FusionRequest(config.steps, config.sampler, config.seed, keep_plain=config.video)
+        self._request = FusionRequest(
+            config.steps, config.sampler, config.seed, keep_plain=config.video, confidence=job.confidence
+        )
         self._video = config.video
         for sensor, message in plan.calibrations.items():
             if sensor in self._intake.required_calibrations:
@@ -194,7 +198,9 @@ class _RecordingFuser:
         header: Header = messages[0].header
         log_time = max(visible.stamp_ns, infrared.stamp_ns)
         provenance = processed.message_provenance(pair.difference_ns)
-        outputs = fused_messages(self._store, header, self._prefix, processed.image, labels, provenance)
+        outputs = fused_messages(
+            self._store, header, self._prefix, processed.image, labels, provenance, processed.confidence
+        )
         written = [BagMessage(topic, kind, log_time, bytes(data)) for topic, kind, data in outputs]
         self._count(aligned)
         return written
@@ -332,7 +338,10 @@ def _identity(job: RecordingJob, plan: RecordingPlan, fuser: Fuser, target: Imag
             "device": fuser.device,
             "precision": str(fuser.dtype).removeprefix("torch."),
         },
-        "output": {"name": job.name, "storage": job.storage, "copy_topics": job.copy_topics},
+        "output": {
+            **{"name": job.name, "storage": job.storage, "copy_topics": job.copy_topics},
+            **({"confidence": True} if job.confidence else {}),
+        },
         "piece": PIECE_PAIRS,
         "version": __version__,
         **text,

@@ -35,10 +35,11 @@ class FusionRequest:
     """How to fuse one pair.
 
     :ivar steps: reverse steps
-    :ivar sampler: ``ancestral``, ``ddim`` or ``dpm_solver``
+    :ivar sampler: ``ancestral``, ``ddim``, ``dpm_solver`` or ``posterior_mean``
     :ivar seed: of the noise
     :ivar scale: of the image's sides while fusing, in (0, 1]; the result has the input's size
     :ivar keep_plain: return the image without the emphasis as well
+    :ivar confidence: return how sure each pixel is; a model that does not know, and an image of one camera, have none
     """
 
     steps: int
@@ -46,6 +47,7 @@ class FusionRequest:
     seed: int
     scale: float = 1.0
     keep_plain: bool = False
+    confidence: bool = False
 
 
 class FusionBackend(Protocol):
@@ -337,7 +339,8 @@ def fuse_at_scale(
     given: dict[str, Any] = {"steps": request.steps, "sampler": request.sampler, "seed": request.seed}
     if visible is not None and infrared is not None:
         keep_plain = request.keep_plain or full_size_emphasis is not None
-        result = fuser.fuse(visible, infrared, emphasis=emphasis, keep_plain=keep_plain, **given)
+        confidence = request.confidence and fuser.has_confidence
+        result = fuser.fuse(visible, infrared, emphasis=emphasis, keep_plain=keep_plain, confidence=confidence, **given)
     else:
         result = fuser.restore(visible=visible, infrared=infrared, **given)
     if result.image.shape[:2] == (height, width):
@@ -346,12 +349,13 @@ def fuse_at_scale(
     image = cv2.resize(result.image, size, interpolation=cv2.INTER_LINEAR)
     plain = None if result.plain is None else cv2.resize(result.plain, size, interpolation=cv2.INTER_LINEAR)
     mask = None if result.mask is None else _enlarged(result.mask, width, height)
+    spread = None if result.confidence is None else cv2.resize(result.confidence, size, interpolation=cv2.INTER_LINEAR)
     if full_size_emphasis is not None and mask is not None and plain is not None:
         # Changes in the small image reach beyond the masks of the full-size one.
         outside = full_size_emphasis.mask() == 0
         image[outside], mask[outside] = plain[outside], 0
     provenance = {**result.provenance, "scale": str(request.scale)}
-    return dataclasses.replace(result, image=image, plain=plain, mask=mask, provenance=provenance)
+    return dataclasses.replace(result, image=image, plain=plain, mask=mask, confidence=spread, provenance=provenance)
 
 
 def _enlarged(mask: np.ndarray, width: int, height: int) -> np.ndarray:

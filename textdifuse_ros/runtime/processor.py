@@ -1,6 +1,6 @@
-"""An aligned pair in; the fused image, its objects and what made it out: :class:`PairProcessor`.
+"""From an aligned pair to the fused image, its objects and its provenance: :class:`PairProcessor`.
 
-The node, ``textdifuse bag`` and ``textdifuse fuse`` all go through it.
+The node, ``textdifuse bag`` and ``textdifuse fuse`` all use it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from textdifuse_ros.runtime.text_target import Detections
 from textdifuse_ros.runtime.video_state import VideoState
 
 NO_VALUE = "infrared_no_value"
-"""Provenance key: share of the infrared pixels without a value, where there are any."""
+"""Provenance key: share of the infrared pixels without a value; absent if there are none."""
 FUSED, RESTORED = "fused", "restored"
-"""How an image came about: from both cameras, or from one alone."""
+"""Outcomes: made from both images, or from one alone."""
 
 
 class TextSource(Protocol):
@@ -46,6 +46,7 @@ class ProcessedPair:
     :ivar timings: seconds of each stage, see :attr:`.FusionResult.timings`
     :ivar mask: uint8 [H, W], 0 where no byte was changed by the emphasis; None without one
     :ivar detections: the objects that the text names; None without a text
+    :ivar confidence: see :attr:`.FusionResult.confidence`; None unless requested, and where the model has none
     """
 
     image: np.ndarray
@@ -54,9 +55,10 @@ class ProcessedPair:
     timings: dict[str, float]
     mask: np.ndarray | None
     detections: Detections | None
+    confidence: np.ndarray | None = None
 
     def message_provenance(self, difference_ns: int) -> dict[str, Any]:
-        """The provenance as it is published and recorded: complete also where it is as usual.
+        """The provenance as published and recorded, with default values filled in.
 
         :param difference_ns: infrared stamp minus visible stamp [ns]
         """
@@ -67,10 +69,12 @@ class ProcessedPair:
 
 
 class PairProcessor:
-    """Locates, fuses and steadies the pairs of one stream, in their order; :meth:`process` has one caller.
+    """Locates objects, fuses and removes flicker, for the pairs of one stream in their order.
 
-    :param backend: fuses
-    :param text: finds what the text names; None where there never is a text
+    One thread calls :meth:`process`.
+
+    :param backend: fuses the pairs
+    :param text: finds the objects; None if there is never a text
     """
 
     def __init__(self, backend: FusionBackend, text: TextSource | None = None) -> None:
@@ -81,11 +85,11 @@ class PairProcessor:
 
     def reset(self) -> None:
         """Make the next image independent of the previous ones; from any thread."""
-        self._video = VideoState()  # a new one: the old one may be in use in another thread
+        self._video = VideoState()  # replaced, not reset: another thread may be using it
 
     @property
     def video(self) -> VideoState:
-        """What is carried from one image to the next."""
+        """The state that is carried from one image to the next."""
         return self._video
 
     def process(
@@ -95,7 +99,7 @@ class PairProcessor:
 
         :param pair: the images
         :param request: how to fuse
-        :param video: steady the image against the previous one
+        :param video: remove flicker against the previous image
         :param stamp: of the pair [s]
         :raises TextDifuseError: the images are unusable, or the device failed
         """
@@ -108,7 +112,7 @@ class PairProcessor:
         is_pair = pair.visible is not None and pair.infrared is not None
         emphasis = detections.emphasis() if detections is not None and is_pair else None
         result = self._backend.fuse(pair.visible, pair.infrared, request, emphasis)
-        # 3. Steady brightness and color against the previous image, if that came from the same weights and device.
+        # 3. Remove flicker against the previous image, if it was made by the same weights and device.
         made_by = result.provenance.get("weights"), result.provenance.get("device")
         if self._made_by not in (None, made_by) or not (video and is_pair):
             state.reset()
@@ -116,11 +120,13 @@ class PairProcessor:
         if video and is_pair:
             assert pair.visible is not None and pair.infrared is not None
             result = state.steady(pair.visible, pair.infrared, result, stamp)
-        # 4. What made it.
+        # 4. The provenance.
         provenance: dict[str, Any] = dict(result.provenance)
         if detections is not None:
             provenance.update(detections.metadata())
         if pair.no_value:
             provenance[NO_VALUE] = round(pair.no_value, 6)
         outcome = FUSED if is_pair else RESTORED
-        return ProcessedPair(result.image, outcome, provenance, result.timings, result.mask, detections)
+        return ProcessedPair(
+            result.image, outcome, provenance, result.timings, result.mask, detections, result.confidence
+        )
