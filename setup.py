@@ -44,7 +44,7 @@ TEST = [
     "setuptools>=64,<80",
     "wheel",
 ]
-DEVELOP = ["ruff>=0.6", "mypy>=1.11", "import-linter>=2.1", "types-PyYAML", "types-tqdm"]
+DEVELOP = ["ruff>=0.6", "mypy>=1.11", "import-linter>=2.1", "pre-commit>=3.5", "types-PyYAML", "types-tqdm"]
 
 setup(
     name=NAME,

@@ -188,6 +188,17 @@ class TestMetadata:
         assert manifest.get("format") == "3"
         assert manifest.findtext("version") == textdifuse_ros.__version__
         assert manifest.findtext("export/build_type") == "ament_python"
+        citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+        assert citation["version"] == textdifuse_ros.__version__
+        assert (citation["title"], citation["license"]) == (manifest.findtext("name"), manifest.findtext("license"))
+        assert citation["preferred-citation"]["title"].startswith("Text-DiFuse")
+
+    def test_what_runs_before_a_commit_exists(self) -> None:
+        hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+        gates = {hook["entry"].split()[1] for hook in hooks if hook["entry"].startswith("scripts/check ")}
+        assert gates == {"lint", "imports", "words", "types"}
+        known = re.findall(r"^ +(\w+)\) gate", (ROOT / "scripts/check").read_text(encoding="utf-8"), re.M)
+        assert gates <= set(known)
 
     def test_the_manifest_names_the_ros_packages_that_are_imported(self) -> None:
         manifest = ElementTree.parse(ROOT / "package.xml").getroot()
