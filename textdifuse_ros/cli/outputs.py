@@ -1,4 +1,4 @@
-"""Checks of outputs, and the summary of unmatched files, for verbs that process pairs of files."""
+"""What several verbs share: checks of outputs, the summary of unmatched files, an exit status."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from textdifuse_ros.errors import ConfigError, FileError
 if TYPE_CHECKING:
     from textdifuse_ros.config.localizer import LocalizerConfig
     from textdifuse_ros.image.files import PairListing
+
+INTERRUPTED = 130
+"""Exit status of a training that was interrupted."""
 
 
 def check_output(
