@@ -23,8 +23,8 @@ from textdifuse_ros.localize.prompt import Prompt
 from textdifuse_ros.localize.weights import load_localizer, save_localizer
 from textdifuse_ros.metrics.detection import box_ious, class_ious, confusion_matrix, match_boxes
 from textdifuse_ros.networks.localizer import LocalizerNetwork, LocalizerNetworkConfig
-from textdifuse_ros.train.localizer import localizer_trainer
 from textdifuse_ros.train.localizer_loss import LocalizerLoss, box_loss, dice, set_cross_entropy
+from textdifuse_ros.train.localizer_task import localizer_trainer
 from textdifuse_ros.train.state import WEIGHTS
 
 CONFIG = LocalizerTrainConfig(

@@ -11,7 +11,7 @@ import torch
 from tiny_images import street
 
 from textdifuse_ros.data import degradations as d
-from textdifuse_ros.data.crops import CropBatches, Shape
+from textdifuse_ros.data.crops import BatchShape, CropBatches
 from textdifuse_ros.data.medical import rician_noise
 from textdifuse_ros.data.pack import ImagePack, write_pack
 from textdifuse_ros.data.pairs import Item, harvard_sources, load_shuffled, road_sources
@@ -62,7 +62,7 @@ def test_a_failed_write_keeps_the_previous_pack(tmp_path: Path) -> None:
 
 
 def test_a_batch_depends_only_on_seed_and_number(pack: Path) -> None:
-    shapes = (Shape(32, 3, 2), Shape(48, 2, 2, pairs=True))
+    shapes = (BatchShape(32, 3, 2), BatchShape(48, 2, 2, pairs=True))
     batches = CropBatches(str(pack), shapes, seed=5, first=0, count=4)
     resumed = CropBatches(str(pack), shapes, seed=5, first=3, count=1)
     for expected, actual in zip(batches[3], resumed[0], strict=True):
@@ -80,7 +80,7 @@ def test_the_crops_of_a_pair_show_the_same_place(tmp_path: Path) -> None:
     grey = street(3).visible.mean(2).astype(np.uint8)
     path = tmp_path / "aligned.pack"
     write_pack(path, [Item("aligned", np.repeat(grey[..., None], 3, 2), grey)])
-    batch = CropBatches(str(path), (Shape(48, 6, 6, pairs=True),), seed=0, first=0, count=3)[1]
+    batch = CropBatches(str(path), (BatchShape(48, 6, 6, pairs=True),), seed=0, first=0, count=3)[1]
     difference = (batch.infrared_target[:, 0] - batch.visible_target[:, 0]).abs().flatten(1).median(1).values
     assert (difference < 1e-6).sum() >= 2
 
@@ -133,7 +133,7 @@ def test_an_empty_data_folder_is_rejected(tmp_path: Path) -> None:
 
 
 def test_every_rank_draws_different_crops(pack: Path) -> None:
-    shapes = (Shape(32, 3, 2),)
+    shapes = (BatchShape(32, 3, 2),)
     first, second, again = (CropBatches(str(pack), shapes, 5, 0, 1, rank=rank)[0] for rank in (0, 1, 1))
     assert not torch.equal(first.visible, second.visible)
     assert torch.equal(second.visible, again.visible)
@@ -141,7 +141,7 @@ def test_every_rank_draws_different_crops(pack: Path) -> None:
 
 def test_recipes_by_name(pack: Path) -> None:
     """``none`` keeps crops clean; ``medical`` degrades some of them, and its target is always the clean crop."""
-    shapes = (Shape(32, 40, 40),)
+    shapes = (BatchShape(32, 40, 40),)
     clean, medical, road = (CropBatches(str(pack), shapes, 5, 0, 1, name)[0] for name in ("none", "medical", "road"))
     assert torch.equal(clean.visible, clean.visible_target) and torch.equal(clean.infrared, clean.infrared_target)
     for image, target in ((medical.visible, medical.visible_target), (medical.infrared, medical.infrared_target)):

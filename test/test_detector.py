@@ -11,7 +11,7 @@ from onnx import TensorProto
 from tiny_detectors import save_ultralytics, save_yolox
 
 from textdifuse_ros.errors import FileError
-from textdifuse_ros.evaluate.detector import Boxes, Detector, kind_of
+from textdifuse_ros.evaluate.detector import Boxes, OnnxDetector, kind_of
 
 WHITE, GREEN, BLUE, GREY = (255, 255, 255), (0, 255, 0), (0, 0, 255), (90, 90, 90)
 LAYOUTS = {"YOLOX": save_yolox, "Ultralytics": save_ultralytics}
@@ -39,7 +39,7 @@ def image_with(*colored, height=96, width=192) -> np.ndarray:
 class TestBothEngines:
     def test_boxes_come_out_in_pixels_of_the_image_by_color(self, file, layout, engine) -> None:
         """At half the size, in the input's upper half (YOLOX) or in its middle (Ultralytics)."""
-        detector = Detector(file, engine)
+        detector = OnnxDetector(file, engine)
         assert layout in detector.summary and "96 x 96 pixels" in detector.summary
         found = detector.detect(image_with((WHITE, (32, 16, 48, 32)), (BLUE, (96, 48, 112, 64))))
         assert found["person"].edges.tolist() == [[32, 16, 48, 32]]
@@ -48,11 +48,11 @@ class TestBothEngines:
         assert not len(found["bicycle"].scores)
 
     def test_a_tall_image_is_fitted_too(self, file, engine) -> None:
-        found = Detector(file, engine).detect(image_with((WHITE, (16, 96, 32, 112)), height=192, width=96))
+        found = OnnxDetector(file, engine).detect(image_with((WHITE, (16, 96, 32, 112)), height=192, width=96))
         assert found["person"].edges.tolist() == [[16, 96, 32, 112]]
 
     def test_a_second_image_is_not_mixed_with_the_first(self, file, engine) -> None:
-        detector = Detector(file, engine)
+        detector = OnnxDetector(file, engine)
         first = detector.detect(image_with((WHITE, (0, 0, 16, 16))))
         assert not len(detector.detect(image_with())["person"].scores)
         assert first["person"].edges.tolist() == [[0, 0, 16, 16]]
@@ -60,7 +60,7 @@ class TestBothEngines:
 
 class TestClasses:
     def test_trucks_count_as_cars_and_are_found_once(self, file) -> None:
-        found = Detector(file).detect(image_with((GREEN, (32, 16, 48, 32))))
+        found = OnnxDetector(file).detect(image_with((GREEN, (32, 16, 48, 32))))
         assert "truck" not in found and found["car"].edges.tolist() == [[32, 16, 48, 32]]
 
     @pytest.mark.parametrize(("name", "kind"), [("Bus", "car"), ("People", "person"), ("dog", "dog"), (" Car", "car")])
@@ -69,16 +69,16 @@ class TestClasses:
 
     def test_names_are_read_from_the_metadata(self, layout, tmp_path) -> None:
         file = LAYOUTS[layout](tmp_path / "own.onnx", 3, names={0: "Pedestrian", 1: "deer", 2: "car"})
-        detector = Detector(file)
+        detector = OnnxDetector(file)
         assert detector.kinds == ("person", "deer", "car")
         found = detector.detect(image_with((WHITE, (0, 0, 16, 16)), (BLUE, (64, 0, 80, 16))))
         assert len(found["person"].scores) == len(found["car"].scores) == 1
 
     def test_other_classes_than_cocos_must_be_named(self, layout, tmp_path) -> None:
         with pytest.raises(FileError, match=r"must be 80, got 3; .*metadata 'names'"):
-            Detector(LAYOUTS[layout](tmp_path / "own.onnx", 3))
+            OnnxDetector(LAYOUTS[layout](tmp_path / "own.onnx", 3))
         with pytest.raises(FileError, match="must be 2, got 3"):
-            Detector(LAYOUTS[layout](tmp_path / "own.onnx", 3, names={0: "person", 1: "car"}))
+            OnnxDetector(LAYOUTS[layout](tmp_path / "own.onnx", 3, names={0: "person", 1: "car"}))
 
 
 class TestSuppression:
@@ -107,10 +107,10 @@ class TestEngines:
 
         monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
         monkeypatch.setattr(builtins, "__import__", missing)
-        assert "OpenCV" in Detector(file).summary
+        assert "OpenCV" in OnnxDetector(file).summary
 
     def test_onnx_runtime_is_preferred(self, file) -> None:
-        assert "ONNX Runtime" in Detector(file).summary
+        assert "ONNX Runtime" in OnnxDetector(file).summary
 
 
 class TestRejectedFiles:
@@ -118,31 +118,31 @@ class TestRejectedFiles:
     def test_an_input_of_no_fixed_suitable_size(self, layout, tmp_path, sides) -> None:
         file = LAYOUTS[layout](tmp_path / "tiny.onnx", sides=sides)
         with pytest.raises(FileError, match=r"float32 \[1, 3, H, W\], of a fixed size in multiples of 32, got \[1, 3,"):
-            Detector(file)
+            OnnxDetector(file)
 
     def test_half_precision(self, layout, tmp_path) -> None:
         file = LAYOUTS[layout](tmp_path / "tiny.onnx", element=TensorProto.FLOAT16)
         with pytest.raises(FileError, match="float32"):
-            Detector(file)
+            OnnxDetector(file)
 
     def test_another_layout_is_named_with_its_shape(self, tmp_path) -> None:
         """The detector has the cells of 96 pixels, its input has 64."""
         file = save_yolox(tmp_path / "tiny.onnx", sides=(64, 64))
         expected = r"\[1, 84, 5 \+ classes\] \(YOLOX\) or \[1, 4 \+ classes, 84\] \(Ultralytics\), got \[1, 109, 85\]"
         with pytest.raises(FileError, match=expected):
-            Detector(file, "onnxruntime")
+            OnnxDetector(file, "onnxruntime")
 
     @pytest.mark.parametrize("content", [b"", b"no model", b"\x89PNG\r\n\x1a\n" + bytes(64)])
     def test_a_file_that_is_no_onnx(self, tmp_path, content) -> None:
         (tmp_path / "x.onnx").write_bytes(content)
         with pytest.raises(FileError, match=r"the detector .*x\.onnx must be an ONNX file"):
-            Detector(tmp_path / "x.onnx")
+            OnnxDetector(tmp_path / "x.onnx")
 
     def test_a_file_that_is_cut_off(self, file, tmp_path) -> None:
         (tmp_path / "cut.onnx").write_bytes(file.read_bytes()[:-200])
         with pytest.raises(FileError, match=r"the detector .*cut\.onnx must be"):
-            Detector(tmp_path / "cut.onnx")
+            OnnxDetector(tmp_path / "cut.onnx")
 
     def test_a_missing_file(self, tmp_path) -> None:
         with pytest.raises(FileError, match=r"a readable ONNX file, got No such file"):
-            Detector(tmp_path / "none.onnx")
+            OnnxDetector(tmp_path / "none.onnx")

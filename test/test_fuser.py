@@ -12,6 +12,7 @@ import torch
 from textdifuse_ros.config.base import FuserConfig
 from textdifuse_ros.errors import CheckpointError, ConfigError, DeviceError, ImageError
 from textdifuse_ros.fusion.fuser import Fuser
+from textdifuse_ros.networks.drive import LumaNetwork
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -151,14 +152,14 @@ def test_out_of_memory_is_one_error_and_not_the_end(
     config: FuserConfig, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fuser = Fuser.from_config(config)
-    encode = type(fuser._networks.luma).encode_pair  # type: ignore[union-attr]
+    encode = LumaNetwork.encode_pair
 
     def greedy(self: object, visible: torch.Tensor, infrared: torch.Tensor) -> object:
         torch.empty(2**50)  # PyTorch's allocator itself refuses this
         return encode(self, visible, infrared)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr(type(fuser._networks.luma), "encode_pair", greedy)  # type: ignore[union-attr]
+        patched.setattr(LumaNetwork, "encode_pair", greedy)
         with pytest.raises(DeviceError, match=r"memory of cpu.*70 x 45 pixels"):
             fuser.fuse(*pair)
     assert fuser.fuse(*pair).image.shape == pair[0].shape

@@ -105,7 +105,7 @@ def test_a_synthetic_thermal_image_depends_only_on_its_generator() -> None:
 
     def thermal(seed: int) -> np.ndarray:
         rng = np.random.default_rng(seed)
-        return synthesize_thermal(visible, item.codes, item.instances, item.boxes, rng)
+        return synthesize_thermal(visible, item.codes, item.instances, rng)
 
     assert np.array_equal(thermal(1), thermal(1))
     assert not np.array_equal(thermal(1), thermal(2))
@@ -118,7 +118,7 @@ def test_synthetic_persons_are_mostly_warm_and_skies_cold() -> None:
     warm = cold = 0
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        heat = synthesize_thermal(visible, item.codes, item.instances, item.boxes, rng)
+        heat = synthesize_thermal(visible, item.codes, item.instances, rng)
         person, road, sky = (heat[item.codes == code].mean() for code in (PERSON, ROAD, SKY))
         warm += person > road
         cold += sky < road

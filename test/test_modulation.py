@@ -13,7 +13,7 @@ from tiny_images import street
 
 from textdifuse_ros.config.base import FuserConfig
 from textdifuse_ros.config.training import TrainConfig
-from textdifuse_ros.data.crops import CropBatches, Shape
+from textdifuse_ros.data.crops import BatchShape, CropBatches
 from textdifuse_ros.data.masks import random_masks
 from textdifuse_ros.data.pack import write_pack
 from textdifuse_ros.fusion.cost import count_flops, count_parameters, emphasis_gflops, image_gflops
@@ -332,7 +332,7 @@ class TestTraining:
 
     @pytest.fixture(autouse=True)
     def small_batches(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(ModulationStage, "shapes", (Shape(48, 3, 3, pairs=True),))
+        monkeypatch.setattr(ModulationStage, "shapes", (BatchShape(48, 3, 3, pairs=True),))
 
     def test_the_block_is_added_and_only_it_learns_to_increase_contrast(
         self, pack: Path, sensitive_checkpoint: Path, tmp_path: Path

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from textdifuse_ros.config.training import TrainConfig
-from textdifuse_ros.data.crops import Shape
+from textdifuse_ros.data.crops import BatchShape
 from textdifuse_ros.fusion.weights import load_networks
 from textdifuse_ros.train.fusion_task import FusionTask
 from textdifuse_ros.train.state import STATE
@@ -25,7 +25,7 @@ from textdifuse_ros.train.trainer import Trainer
 CONFIG = TrainConfig(steps=4, warm_up=1, workers=0, log_every=2, save_every=100, sheet_every=0, precision="float32")
 
 
-def shapes() -> dict[type, tuple[Shape, ...]]:
+def shapes() -> dict[type, tuple[BatchShape, ...]]:
     """Return small batch shapes for every stage."""
     from textdifuse_ros.train.ablation import AblationStage
     from textdifuse_ros.train.chroma import ChromaStage
@@ -33,14 +33,14 @@ def shapes() -> dict[type, tuple[Shape, ...]]:
     from textdifuse_ros.train.joint import JointStage
     from textdifuse_ros.train.luma import LumaStage
 
-    pairs = Shape(32, 3, 3, pairs=True)
+    pairs = BatchShape(32, 3, 3, pairs=True)
     return {
-        LumaStage: (Shape(32, 3, 2),),
-        ChromaStage: (Shape(64, 3, 0),),
+        LumaStage: (BatchShape(32, 3, 2),),
+        ChromaStage: (BatchShape(64, 3, 0),),
         ControlStage: (pairs,),
         AblationStage: (pairs,),
         # Like the stage's own: pairs, and sometimes visible images alone.
-        JointStage: (pairs, Shape(32, 4, 0)),
+        JointStage: (pairs, BatchShape(32, 4, 0)),
     }
 
 

@@ -26,7 +26,7 @@ from textdifuse_ros.errors import BagError, quote
 
 MAGIC = b"\x89MCAP0\r\n"
 _FOOTER_BYTES = 9 + 20 + len(MAGIC)
-_HEADER, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK = 1, 2, 3, 4, 5, 6
+_FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK = 2, 3, 4, 5, 6
 _CHUNK_INDEX, _STATISTICS, _DATA_END = 0x08, 0x0B, 0x0F
 _RECORD = struct.Struct("<BQ")
 _MESSAGE_START = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time

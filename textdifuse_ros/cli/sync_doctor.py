@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"{count} messages of {topic} are cut short, and count as without stamp" for topic, count in short.items()
     )
     named = dict(zip(SENSORS, topics, strict=True))
-    print(json.dumps({"topics": named, **found.to_mapping()}, indent=2) if arguments.json else page(found, named))
+    print(json.dumps({"topics": named, **found.to_mapping()}, indent=2) if arguments.json else as_text(found, named))
     return 0 if found.suggestion is not None else 1
 
 
@@ -75,7 +75,7 @@ def read_stamps(bag: BagReader, topics: tuple[str, str]) -> tuple[list[StampSeri
     return [StampSeries(table[:, 0], table[:, 1]) for table in tables], short
 
 
-def page(found: Diagnosis, topics: dict[str, str]) -> str:
+def as_text(found: Diagnosis, topics: dict[str, str]) -> str:
     """Format a diagnosis for the terminal.
 
     :param found: the diagnosis

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textdifuse_ros.cli import train_ablate, train_localizer
-from textdifuse_ros.cli.outputs import warn_if_swapped
+from textdifuse_ros.cli.outputs import INTERRUPTED, warn_if_swapped
 from textdifuse_ros.config.base import add_arguments, parameters
 from textdifuse_ros.errors import ConfigError
 
@@ -21,7 +21,6 @@ HELP = (
     "Train a stage of the networks, resumable (luma, chroma, control, joint, modulation); pack images; join, "
     "average, ablate."
 )
-INTERRUPTED = 130
 
 _PAIRS = "Two folders of aligned images with equal names; repeatable."
 _CONFIG = "Run file (YAML): images, networks, and parameters of all stages; flags override it."
@@ -169,11 +168,11 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _plan(trainer: Trainer[FusionTask]) -> int:
-    from textdifuse_ros.train.plan import describe, try_steps
+    from textdifuse_ros.train.plan import describe_trial, try_steps
 
     trial = try_steps(trainer)
     if trainer.ranks.first:
-        print(describe(trainer, trial))
+        print(describe_trial(trainer, trial))
     return 0
 
 

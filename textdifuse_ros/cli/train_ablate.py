@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textdifuse_ros.cli.evaluate import DATA
+from textdifuse_ros.cli.outputs import INTERRUPTED
 from textdifuse_ros.config.base import FuserConfig, add_arguments, from_arguments
 from textdifuse_ros.errors import ConfigError
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from textdifuse_ros.evaluate.sets import PairSet
 
 HELP = "Train variants that each lack one part of the method for a few steps, and evaluate them."
-INTERRUPTED = 130
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

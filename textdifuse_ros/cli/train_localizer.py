@@ -7,10 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from textdifuse_ros.cli.outputs import INTERRUPTED
 from textdifuse_ros.config.base import add_arguments, from_arguments
 from textdifuse_ros.errors import ConfigError
-
-INTERRUPTED = 130
 
 
 def add_verbs(what: Any) -> None:
@@ -57,7 +56,7 @@ def _train(arguments: argparse.Namespace) -> int:
     from textdifuse_ros.config.training import LocalizerTrainConfig
     from textdifuse_ros.fusion.device import keep_memory
     from textdifuse_ros.networks.device import resolve_device
-    from textdifuse_ros.train.localizer import localizer_trainer
+    from textdifuse_ros.train.localizer_task import localizer_trainer
     from textdifuse_ros.train.state import WEIGHTS
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from textdifuse_ros.data.medical import degrade_functional, degrade_mri
-from textdifuse_ros.data.pack import Entry, ImagePack
+from textdifuse_ros.data.pack import ImageEntry, ImagePack
 from textdifuse_ros.data.recipes import degrade_infrared, degrade_visible
 from textdifuse_ros.errors import FileError
 
@@ -43,7 +43,7 @@ class CropBatch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Shape:
+class BatchShape:
     """Size and number of the crops of a batch.
 
     :ivar size: side [pixels], a multiple of 16
@@ -90,7 +90,7 @@ class CropBatches(Dataset[CropBatch]):
     def __init__(
         self,
         pack: str,
-        shapes: tuple[Shape, ...],
+        shapes: tuple[BatchShape, ...],
         seed: int,
         first: int,
         count: int,
@@ -154,11 +154,11 @@ class _Window:
         return np.ascontiguousarray(part[:, ::-1] if self.mirrored else part)
 
 
-def _choose(entries: list[Entry], rng: np.random.Generator) -> Entry:
+def _choose(entries: list[ImageEntry], rng: np.random.Generator) -> ImageEntry:
     return entries[int(rng.integers(len(entries)))]
 
 
-def _window(entry: Entry, size: int, rng: np.random.Generator) -> _Window:
+def _window(entry: ImageEntry, size: int, rng: np.random.Generator) -> _Window:
     """Draw the square that becomes a crop. It often covers most of the image, which is needed to judge exposure."""
     side = min(round(size / rng.uniform(SMALLEST_SCALE, 1.0)), entry.height, entry.width)
     top = int(rng.integers(entry.height - side + 1))

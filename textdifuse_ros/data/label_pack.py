@@ -195,7 +195,7 @@ class LabelBatches(Dataset[LabelBatch]):
         if entry.infrared:
             infrared = planes[..., 3].astype(np.float32) / np.float32(255)
         else:
-            infrared = synthesize_thermal(visible, codes, instances, boxes, rng)
+            infrared = synthesize_thermal(visible, codes, instances, rng)
         visible = _jitter(visible, rng)
         blind = _BLIND_INFRARED if entry.infrared else _BLIND_SYNTHETIC
         chance = rng.random()

@@ -17,14 +17,13 @@ _SKY, _ROAD, _PAVEMENT = (CLASSES.index(name) for name in ("sky", "road", "pavem
 
 
 def synthesize_thermal(
-    visible: np.ndarray, codes: np.ndarray, instances: np.ndarray, boxes: np.ndarray, rng: np.random.Generator
+    visible: np.ndarray, codes: np.ndarray, instances: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """Draw a random thermal image of a labeled frame.
 
     :param visible: float32 [H, W, 3] in [0, 1], clean
     :param codes: uint8 [H, W], see :mod:`textdifuse_ros.data.labels`
     :param instances: uint8 [H, W], numbers of objects, 0 for none
-    :param boxes: float32 [N, 4] of the objects [pixels], NaN where unknown
     :param rng: source of all randomness
     :returns: float32 [H, W] in [0, 1]
     """
@@ -45,7 +44,7 @@ def synthesize_thermal(
     heat += np.take(luma, codes).astype(np.float32) * (grey - grey.mean())
     heat += np.take(texture, codes).astype(np.float32) * detail
     heat += rng.uniform(0, 0.25) * (smooth_field(height, width, int(rng.integers(2, 5)), rng) - 0.5)
-    _warm_objects(heat, codes, instances, boxes, rng)
+    _warm_objects(heat, codes, instances, rng)
     # The registration of the sensors is never exact.
     shift = np.array([[1, 0, rng.normal(0, 0.8)], [0, 1, rng.normal(0, 0.6)]], np.float32)
     heat = cv2.warpAffine(heat, shift, (width, height), borderMode=cv2.BORDER_REPLICATE)
@@ -56,9 +55,7 @@ def synthesize_thermal(
     return np.clip(heat * np.float32(rng.uniform(0.35, 1.15)) + np.float32(rng.normal(0, 0.05)), 0, 1)
 
 
-def _warm_objects(
-    heat: np.ndarray, codes: np.ndarray, instances: np.ndarray, boxes: np.ndarray, rng: np.random.Generator
-) -> None:
+def _warm_objects(heat: np.ndarray, codes: np.ndarray, instances: np.ndarray, rng: np.random.Generator) -> None:
     """Vary the objects of a class: cars are warmer below, persons wear cooler clothes."""
     for number in np.unique(instances):
         if not number:

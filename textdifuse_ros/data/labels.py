@@ -81,8 +81,8 @@ def camvid_items(root: Path, split: str) -> Iterator[LabeledImage]:
     if not images:
         raise FileError(str(folder), "a folder with CamVid's images and labels", "none")
     for path in images:
-        labels = read_image(folder / "labels" / f"{path.stem}.png", cv2.IMREAD_UNCHANGED)
-        visible = np.ascontiguousarray(read_image(path, cv2.IMREAD_COLOR)[:, :, ::-1])
+        labels = read_with_opencv(folder / "labels" / f"{path.stem}.png", cv2.IMREAD_UNCHANGED)
+        visible = np.ascontiguousarray(read_with_opencv(path, cv2.IMREAD_COLOR)[:, :, ::-1])
         codes, instances, boxes = _camvid_objects(camvid_codes(labels))
         yield LabeledImage(f"camvid/{split}/{path.stem}", visible, None, codes, instances, boxes)
 
@@ -173,8 +173,8 @@ def read_road_pair(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     :returns: visible uint8 [H, W, 3] RGB and infrared uint8 [H, W]
     :raises FileError: missing or unreadable
     """
-    visible = read_image(folder / "vis" / f"{name}.jpg", cv2.IMREAD_COLOR)[:, :, ::-1]
-    return np.ascontiguousarray(visible), read_image(folder / "ir" / f"{name}.jpg", cv2.IMREAD_GRAYSCALE)
+    visible = read_with_opencv(folder / "vis" / f"{name}.jpg", cv2.IMREAD_COLOR)[:, :, ::-1]
+    return np.ascontiguousarray(visible), read_with_opencv(folder / "ir" / f"{name}.jpg", cv2.IMREAD_GRAYSCALE)
 
 
 def read_boxes(path: Path) -> list[tuple[str, tuple[float, float, float, float]]]:
@@ -265,7 +265,7 @@ def _segment(visible: np.ndarray, infrared: np.ndarray, box: tuple[float, float,
     return found if overlap > 0.5 else ellipse
 
 
-def read_image(path: Path, flags: int) -> np.ndarray:
+def read_with_opencv(path: Path, flags: int) -> np.ndarray:
     """Read an image with OpenCV.
 
     :param path: of the image

@@ -11,7 +11,7 @@ import numpy as np
 
 from textdifuse_ros.data.degradations import smooth_field
 
-MOST = 6
+MAX_OBJECTS = 6
 """Largest number of objects of a crop."""
 
 LEAST_AREA, LARGEST_SHARE = 30, 0.3
@@ -28,7 +28,7 @@ def random_masks(visible: np.ndarray, infrared: np.ndarray, rng: np.random.Gener
     """
     free = np.ones(visible.shape, bool)
     masks = []
-    for _ in range(int(rng.integers(1, MOST + 1))):
+    for _ in range(int(rng.integers(1, MAX_OBJECTS + 1))):
         chance = rng.random()
         if chance < 0.65:
             mask = _grown(infrared if rng.random() < 0.7 else visible, rng)

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Entry:
+class ImageEntry:
     """The index entry of one item.
 
     :ivar name: source and stem
@@ -87,16 +87,16 @@ class ImagePack:
 
     :param path: of the pack; its index is ``PATH.json``
     :ivar digest: SHA-256 of the index, which contains that of the images
-    :ivar entries: one :class:`Entry` per item
+    :ivar entries: one :class:`ImageEntry` per item
     :raises FileError: missing, or of another length than its index states
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.digest, self.entries = read_index(self.path, "an image pack", Entry)
+        self.digest, self.entries = read_index(self.path, "an image pack", ImageEntry)
         self._bytes = np.memmap(self.path, np.uint8, mode="r")
 
-    def visible(self, entry: Entry) -> np.ndarray:
+    def visible(self, entry: ImageEntry) -> np.ndarray:
         """The visible image.
 
         :param entry: of this pack
@@ -104,7 +104,7 @@ class ImagePack:
         """
         return self._view(entry.visible, (entry.height, entry.width, 3))
 
-    def infrared(self, entry: Entry) -> np.ndarray:
+    def infrared(self, entry: ImageEntry) -> np.ndarray:
         """The infrared image.
 
         :param entry: of this pack, with an infrared image
@@ -112,7 +112,7 @@ class ImagePack:
         """
         return self._view(entry.infrared, (entry.height, entry.width))
 
-    def sky(self, entry: Entry) -> np.ndarray | None:
+    def sky(self, entry: ImageEntry) -> np.ndarray | None:
         """The mask of the sky.
 
         :param entry: of this pack
@@ -144,6 +144,6 @@ def write_pack(path: str | Path, items: Iterable[Item]) -> int:
                     data = np.ascontiguousarray(image, np.uint8).tobytes()
                     digest.update(data)
                     offset += file.write(data)
-            entries.append(Entry(item.name, *item.visible.shape[:2], *offsets))
+            entries.append(ImageEntry(item.name, *item.visible.shape[:2], *offsets))
         content |= {"bytes": offset, "sha256": digest.hexdigest(), "entries": [vars(entry) for entry in entries]}
     return len(entries)

@@ -26,7 +26,7 @@ class RunPlan:
 
 @dataclass(frozen=True)
 class DemoPlan(RunPlan):
-    """RunPlan of the demo.
+    """The plan of the demo.
 
     :ivar pairs: number of pairs that the player publishes
     :ivar record: topics of fusion_node to record
@@ -40,7 +40,7 @@ class DemoPlan(RunPlan):
 
 @dataclass(frozen=True)
 class EndurancePlan(RunPlan):
-    """RunPlan of the endurance run.
+    """The plan of the endurance run.
 
     :ivar seconds: how long to play [s]
     """

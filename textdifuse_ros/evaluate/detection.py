@@ -17,7 +17,7 @@ import numpy as np
 
 from textdifuse_ros.data.labels import read_boxes
 from textdifuse_ros.errors import FileError
-from textdifuse_ros.evaluate.detector import Boxes, Detected, Detector, kind_of
+from textdifuse_ros.evaluate.detector import Boxes, Detected, OnnxDetector, kind_of
 from textdifuse_ros.evaluate.methods import MODEL, InputPair, Row, check_results, save_fused
 from textdifuse_ros.evaluate.panels import PanelPlan
 from textdifuse_ros.evaluate.pool import map_jobs
@@ -83,7 +83,7 @@ class DetectionJob:
 
 
 @dataclass(frozen=True, eq=False)
-class Image:
+class DetectedImage:
     """The labels of one image, and what the detector found in every row.
 
     :ivar stem: name of the image without suffix
@@ -143,7 +143,7 @@ def run_detection(
     searched = tuple(row for row in plan.rows if row.name != LATE)
     jobs = (DetectionJob(pair, searched, judge.detector) for pair in plan.pairs.pairs)
     found = dict(map_jobs(search_pair, _fused(jobs, plan, fuser, target), workers, progress))
-    images = [Image(stem, truths[stem], found[stem]) for stem in sorted(found)]
+    images = [DetectedImage(stem, truths[stem], found[stem]) for stem in sorted(found)]
 
     named = [kind_of(phrase.text) for phrase in parse_prompt(judge.text, "--text").phrases]
     main = tuple(kind for kind in kinds if kind in named) or kinds
@@ -199,7 +199,7 @@ def row_image(inputs: InputPair, row: Row) -> np.ndarray:
     return inputs.fused_image(row)
 
 
-def split_images(images: Sequence[Image]) -> dict[str, list[Image]]:
+def split_images(images: Sequence[DetectedImage]) -> dict[str, list[DetectedImage]]:
     """Split images by day and night if all names tell, see :data:`PARTS`.
 
     :param images: of a set
@@ -211,7 +211,7 @@ def split_images(images: Sequence[Image]) -> dict[str, list[Image]]:
     return parts if all(parts.values()) else {}
 
 
-def measure(images: Sequence[Image], rows: Sequence[Row], kinds: Sequence[str], main: Sequence[str]) -> Part:
+def measure(images: Sequence[DetectedImage], rows: Sequence[Row], kinds: Sequence[str], main: Sequence[str]) -> Part:
     """Compute the average precision of every row, and the differences of the methods.
 
     Intervals are over images: matches do not depend on other images, so a resampled set is the same matches with other
@@ -247,7 +247,7 @@ _Figure = tuple[float, np.ndarray]
 
 
 def _figures(
-    images: Sequence[Image], row: str, kinds: Sequence[str], main: Sequence[str], drawn: np.ndarray
+    images: Sequence[DetectedImage], row: str, kinds: Sequence[str], main: Sequence[str], drawn: np.ndarray
 ) -> dict[str, _Figure]:
     """Compute the figures of one row by name."""
     figures: dict[str, _Figure] = {}
@@ -279,7 +279,7 @@ def _paired(figures: dict[str, _Figure], others: dict[str, _Figure], images: int
     }
 
 
-def count_boxes(image: Image, rows: Sequence[Row], kinds: Sequence[str]) -> list[Record]:
+def count_boxes(image: DetectedImage, rows: Sequence[Row], kinds: Sequence[str]) -> list[Record]:
     """Count labeled, found and false boxes of an image in every row.
 
     :param image: with the boxes found in every row
@@ -299,13 +299,13 @@ def count_boxes(image: Image, rows: Sequence[Row], kinds: Sequence[str]) -> list
 
 
 @functools.lru_cache(maxsize=1)
-def _detector(path: Path) -> Detector:
+def _detector(path: Path) -> OnnxDetector:
     """Load the detector once per process."""
-    return Detector(path)
+    return OnnxDetector(path)
 
 
 def _labeled_kinds(
-    truths: dict[str, dict[str, np.ndarray]], detector: Detector, judge: Judge
+    truths: dict[str, dict[str, np.ndarray]], detector: OnnxDetector, judge: Judge
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the labeled classes that the detector finds, those named by the text first; and the other ones."""
     labeled = sorted({kind for of_image in truths.values() for kind in of_image})
@@ -339,7 +339,7 @@ def _fused(
         yield job
 
 
-def _counts_note(images: Sequence[Image], parts: dict[str, list[Image]], kinds: Sequence[str]) -> str:
+def _counts_note(images: Sequence[DetectedImage], parts: dict[str, list[DetectedImage]], kinds: Sequence[str]) -> str:
     counts = [f"{sum(len(image.labels(kind)) for image in images)} {kind}" for kind in kinds]
     shares = ", ".join(f"{len(of_part)} {name}" for name, of_part in parts.items())
     return f"Labeled objects: {', '.join(counts)}, in {len(images)} images{f' ({shares})' if shares else ''}."

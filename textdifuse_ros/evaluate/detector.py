@@ -78,7 +78,7 @@ Detected = dict[str, Boxes]
 """The boxes found in one image, by class."""
 
 
-class Detector:
+class OnnxDetector:
     """A detector loaded from an ONNX file.
 
     The layout follows from the shape of its output, with N the number of cells at strides 8, 16 and 32: YOLOX
@@ -194,10 +194,10 @@ def _grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(corners), np.concatenate(strides)
 
 
-Engine = Callable[[np.ndarray], list[np.ndarray]]
+Infer = Callable[[np.ndarray], list[np.ndarray]]
 
 
-def _engine(path: Path, name: str) -> tuple[Engine, str]:
+def _engine(path: Path, name: str) -> tuple[Infer, str]:
     """Load the file; returns a function from a blob to the outputs, and the name of the engine."""
     if name != "opencv":
         try:
@@ -208,7 +208,7 @@ def _engine(path: Path, name: str) -> tuple[Engine, str]:
     return _opencv(path)
 
 
-def _onnx_runtime(path: Path) -> tuple[Engine, str]:
+def _onnx_runtime(path: Path) -> tuple[Infer, str]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -222,7 +222,7 @@ def _onnx_runtime(path: Path) -> tuple[Engine, str]:
     return lambda blob: list(session.run(None, {name: blob})), f"ONNX Runtime {onnxruntime.__version__}"
 
 
-def _opencv(path: Path) -> tuple[Engine, str]:
+def _opencv(path: Path) -> tuple[Infer, str]:
     try:
         network = cv2.dnn.readNetFromONNX(str(path))
     except cv2.error as error:

@@ -17,8 +17,8 @@ from textdifuse_ros.data.labels import (
     UNKNOWN,
     camvid_codes,
     read_boxes,
-    read_image,
     read_road_pair,
+    read_with_opencv,
 )
 from textdifuse_ros.errors import FileError
 from textdifuse_ros.localize.base import Instance, Localizer
@@ -77,8 +77,8 @@ def camvid_overlaps(
         raise FileError(str(folder), "a folder with CamVid's images and labels", "none")
     table = np.zeros((RIDER + 1, len(CLASSES)), np.int64)
     for path in paths:
-        visible = np.ascontiguousarray(read_image(path, cv2.IMREAD_COLOR)[:, :, ::-1])
-        codes = camvid_codes(read_image(folder / "labels" / f"{path.stem}.png", cv2.IMREAD_UNCHANGED))
+        visible = np.ascontiguousarray(read_with_opencv(path, cv2.IMREAD_COLOR)[:, :, ::-1])
+        codes = camvid_codes(read_with_opencv(folder / "labels" / f"{path.stem}.png", cv2.IMREAD_UNCHANGED))
         predicted = localizer.classes(visible, np.zeros_like(codes)).probability.argmax(0)
         table += confusion_matrix(np.where(codes == UNKNOWN, 255, codes), predicted, RIDER + 1, len(CLASSES))
         progress()

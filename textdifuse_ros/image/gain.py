@@ -22,7 +22,7 @@ import numpy as np
 from textdifuse_ros.checks import describe
 from textdifuse_ros.config.sensors import SensorConfig
 from textdifuse_ros.errors import ImageError
-from textdifuse_ros.image.thermal import check_finite, percentile_values, stretch
+from textdifuse_ros.image.thermal import check_finite_image, percentile_values, stretch
 from textdifuse_ros.image.validity import extend
 
 COUNTS = 65536
@@ -77,7 +77,7 @@ class ThermalGain:
 
     def _mapped(self, image: np.ndarray, valid: np.ndarray | None, stamp_ns: int, what: str) -> np.ndarray:
         """Update the smoothed mapping by the valid pixels, and apply it."""
-        check_finite(image, what)
+        check_finite_image(image, what)
         config = self.config
         if config.gain == "fixed":
             return self._fixed(image)

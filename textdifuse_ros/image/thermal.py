@@ -56,7 +56,7 @@ def stretch_limits(image: np.ndarray, what: str = "the image") -> tuple[float, f
     :returns: low and high limit; percentiles by nearest rank
     :raises ImageError: NaN or infinite values
     """
-    check_finite(image, what)
+    check_finite_image(image, what)
     low, high = percentile_values(image, (LOW_PERCENTILE, HIGH_PERCENTILE))
     if low == high:
         low, high = image.min(), image.max()
@@ -77,7 +77,7 @@ def percentile_values(image: np.ndarray, percentiles: tuple[float, ...]) -> np.n
     return np.partition(image, ranks, axis=None)[ranks]
 
 
-def check_finite(image: np.ndarray, what: str) -> None:
+def check_finite_image(image: np.ndarray, what: str) -> None:
     """Check that a float image has no NaN or infinite values; integer images pass.
 
     :param image: any numeric array

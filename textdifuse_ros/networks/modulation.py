@@ -21,7 +21,7 @@ NEAR, FAR = 9, 25
 LIMIT = 1.5
 """Largest |log kappa| of one direction at strength 1."""
 
-MOST = 0.8
+MAX_LOG_KAPPA = 0.8
 """Largest |log kappa| in total: above it, at strength 2, bright objects showed the grid of the pixel shuffle."""
 
 SLIGHT = 0.1
@@ -78,7 +78,7 @@ class LevelModulation(nn.Module):
         for index in active:
             direction = torch.tanh(F.conv2d(h, weights[index], biases[index]))
             log = log + LIMIT * amounts[:, index : index + 1] * direction
-        visible_kappa, infrared_kappa = torch.exp(log.clamp(-MOST, MOST)).chunk(2, 1)
+        visible_kappa, infrared_kappa = torch.exp(log.clamp(-MAX_LOG_KAPPA, MAX_LOG_KAPPA)).chunk(2, 1)
         return visible_kappa, infrared_kappa
 
 

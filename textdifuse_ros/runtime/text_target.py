@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 LOCALIZER, NOT_LOADED = "localizer", "localizer not loaded"
 """Reasons of warnings."""
-ALONE = "alone"
+RESTORED_ALONE = "alone"
 """State of the masks of an image that was restored from one sensor: a localizer requires both."""
 CLOSE_TIMEOUT = 1.0
 
@@ -176,7 +176,7 @@ class TextTarget:
             assert image is not None
             objects = Localization((), (image.shape[0], image.shape[1]), prompt.phrases)
             if visible is None or infrared is None:
-                provenance = MaskProvenance(prompt.text, ALONE)
+                provenance = MaskProvenance(prompt.text, RESTORED_ALONE)
             elif self._keyframes is None:
                 provenance = self._without_localizer()
             else:

@@ -18,7 +18,7 @@ NEAR = 0.4
 
 
 @dataclass(frozen=True)
-class Camera:
+class SceneCamera:
     """A pinhole camera.
 
     :ivar position: float64 [3], world [m]
@@ -96,7 +96,7 @@ def clip_near(points: np.ndarray) -> np.ndarray:
     return np.array(kept)
 
 
-def camera_at(config: DriveSceneConfig, time: float) -> Camera:
+def camera_at(config: DriveSceneConfig, time: float) -> SceneCamera:
     """The camera of the moving vehicle.
 
     :param config: of the drive
@@ -116,4 +116,4 @@ def camera_at(config: DriveSceneConfig, time: float) -> Camera:
     heave = 0.012 * config.shake * math.sin(1.3 * turn)
     position = np.array([LANE + sway, CAMERA_HEIGHT + heave, config.speed * time])
     focal = config.width / 2.0 / math.tan(math.radians(config.field_of_view / 2.0))
-    return Camera(position, rotation, focal, config.width, config.height)
+    return SceneCamera(position, rotation, focal, config.width, config.height)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from textdifuse_ros.scenes.camera import Camera, clip_near
+from textdifuse_ros.scenes.camera import SceneCamera, clip_near
 from textdifuse_ros.scenes.thermal import Air, radiance
 
 DAY, NIGHT, BEAM, HEAT, DEPTH = slice(0, 3), slice(3, 6), slice(6, 9), 9, 10
@@ -70,7 +70,7 @@ class Canvas:
     :ivar instances: uint16 [H, W], 0 for none
     """
 
-    def __init__(self, camera: Camera, air: Air) -> None:
+    def __init__(self, camera: SceneCamera, air: Air) -> None:
         self.camera, self.air = camera, air
         self.data = np.zeros((camera.height, camera.width, CHANNELS), np.float32)
         self.labels = np.zeros((camera.height, camera.width), np.uint8)

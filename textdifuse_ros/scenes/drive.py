@@ -29,7 +29,7 @@ START_NS = 1_700_000_000_000_000_000  # fixed, so that a drive is reproducible
 
 
 @dataclass(frozen=True)
-class Box:
+class ObjectBox:
     """The bounding box of the visible part of an object.
 
     :ivar label: name of its class
@@ -66,7 +66,7 @@ class Frame:
     infrared: np.ndarray
     labels: np.ndarray
     instances: np.ndarray
-    boxes: list[Box]
+    boxes: list[ObjectBox]
     visible_clean: np.ndarray
 
 
@@ -162,7 +162,7 @@ class NightDrive:
         return things
 
 
-def find_boxes(labels: np.ndarray, instances: np.ndarray) -> list[Box]:
+def find_boxes(labels: np.ndarray, instances: np.ndarray) -> list[ObjectBox]:
     """The bounding box of each instance.
 
     :param labels: uint8 [H, W]
@@ -178,5 +178,5 @@ def find_boxes(labels: np.ndarray, instances: np.ndarray) -> list[Box]:
         y, x = rows[start:end], columns[start:end]
         label = LABELS[int(labels[y[0], x[0]])]
         box = (int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1)
-        boxes.append(Box(label, int(found[start]), *box))
+        boxes.append(ObjectBox(label, int(found[start]), *box))
     return boxes

@@ -66,7 +66,7 @@ class Ground:
         """Paint everything below the horizon.
 
         :param canvas: painted on
-        :param rays: float32 [H, W, 3], see :meth:`.Camera.rays`
+        :param rays: float32 [H, W, 3], see :meth:`.SceneCamera.rays`
         :param beams: of other vehicles
         """
         camera = canvas.camera
@@ -219,7 +219,7 @@ class Sky:
         """Paint the sky; the ground is painted over its lower part afterwards.
 
         :param canvas: painted on
-        :param rays: float32 [H, W, 3], see :meth:`.Camera.rays`
+        :param rays: float32 [H, W, 3], see :meth:`.SceneCamera.rays`
         """
         rows = int(np.flatnonzero((rays[..., 1] > -0.02).any(axis=1))[-1:].sum()) + 1
         rays, data = rays[:rows], canvas.data[:rows]

@@ -68,7 +68,7 @@ class StreetLight:
 def headlights(rays: np.ndarray, depth: np.ndarray, camera_height: float) -> np.ndarray:
     """Illuminance by the vehicle's low-beam headlights, on a plane perpendicular to them.
 
-    :param rays: float32 [H, W, 3], see :meth:`.Camera.rays`
+    :param rays: float32 [H, W, 3], see :meth:`.SceneCamera.rays`
     :param depth: float32 [H, W] [m]
     :param camera_height: [m]
     :returns: float32 [H, W]

@@ -33,7 +33,7 @@ class VisibleSensor:
         """Convert the scene at night to an image.
 
         :param canvas: painted scene
-        :param rays: float32 [H, W, 3], see :meth:`.Camera.rays`
+        :param rays: float32 [H, W, 3], see :meth:`.SceneCamera.rays`
         :param random: source of the noise
         :returns: uint8 [H, W, 3] RGB
         """

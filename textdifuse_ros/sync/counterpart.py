@@ -5,7 +5,7 @@ from __future__ import annotations
 from textdifuse_ros.sensors import INFRARED, SENSORS, VISIBLE, other_sensor
 from textdifuse_ros.sync.outcome import COUNTERPART_MISSING, COUNTERPART_SET_BACK, UNMATCHED
 
-ALONE = (UNMATCHED, COUNTERPART_MISSING, COUNTERPART_SET_BACK)
+USABLE_ALONE = (UNMATCHED, COUNTERPART_MISSING, COUNTERPART_SET_BACK)
 """Reasons of a drop after which an image may still be processed alone: the image itself is good."""
 
 
@@ -71,4 +71,4 @@ class CounterpartWatch:
         :param now: current time [s]
         :param after: how long a camera must be missing [s]
         """
-        return reason in ALONE and self.missing(now, after) == other_sensor(stream)
+        return reason in USABLE_ALONE and self.missing(now, after) == other_sensor(stream)

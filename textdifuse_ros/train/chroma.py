@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from textdifuse_ros.data.crops import CropBatch, Shape
+from textdifuse_ros.data.crops import BatchShape, CropBatch
 from textdifuse_ros.image.color import rgb_to_ycbcr
 from textdifuse_ros.image.ranges import unit_to_signed
 from textdifuse_ros.networks.drive import DriveNetworks
@@ -29,7 +29,7 @@ class ChromaStage:
     :param networks: whose chroma part is trained
     """
 
-    shapes = (Shape(256, 14, 0), Shape(320, 9, 0))
+    shapes = (BatchShape(256, 14, 0), BatchShape(320, 9, 0))
 
     def __init__(self, networks: DriveNetworks) -> None:
         self.networks = networks.chroma

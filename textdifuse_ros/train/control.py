@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from textdifuse_ros.data.crops import CropBatch, Shape
+from textdifuse_ros.data.crops import BatchShape, CropBatch
 from textdifuse_ros.diffusion.schedule import by_name
 from textdifuse_ros.fusion.denoise import FeatureDenoiser, luma_prior
 from textdifuse_ros.networks.drive import DriveNetworks
@@ -20,7 +20,7 @@ class ControlStage:
     :param networks: whose fusion control is trained
     """
 
-    shapes = (Shape(160, 12, 12, pairs=True), Shape(192, 8, 8, pairs=True))
+    shapes = (BatchShape(160, 12, 12, pairs=True), BatchShape(192, 8, 8, pairs=True))
 
     def __init__(self, networks: DriveNetworks) -> None:
         self.networks = networks.luma

@@ -66,7 +66,7 @@ class Look:
     :ivar sky_share: brightness given to the infrared sky, as a share of the visible sky's
     :ivar edge_gain: gain of the edges of the stronger source
     :ivar bands: octaves of detail that are taken from the stronger source instead of blended
-    :ivar favour: factor on the visible source when the stronger source is chosen
+    :ivar favor: factor on the visible source when the stronger source is chosen
     :ivar most_kept: gain above which more contrast does not count as more information
     :ivar natural: the target of :mod:`.natural_target` instead of a blend of sum and maximum
     """
@@ -77,15 +77,15 @@ class Look:
     sky_share: float
     edge_gain: float
     bands: int
-    favour: float
+    favor: float
     most_kept: float
     natural: bool = False
 
 
 LOOKS = {
-    "road": Look(0, 0.5, 0.16, 0.55, 1.1, bands=3, favour=2.0, most_kept=1.3, natural=True),
-    "vivid": Look(0.5, 0.5, 0.16, 0.55, 1.1, bands=3, favour=1.3, most_kept=1.3),
-    "medical": Look(0.3, 0.85, CORING, 0, 1.6, bands=0, favour=1, most_kept=float("inf")),
+    "road": Look(0, 0.5, 0.16, 0.55, 1.1, bands=3, favor=2.0, most_kept=1.3, natural=True),
+    "vivid": Look(0.5, 0.5, 0.16, 0.55, 1.1, bands=3, favor=1.3, most_kept=1.3),
+    "medical": Look(0.3, 0.85, CORING, 0, 1.6, bands=0, favor=1, most_kept=float("inf")),
 }
 
 
@@ -183,7 +183,7 @@ def _blend(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
     strength = gaussian_blur((infrared - coarse_infrared).square(), 6).sqrt()
     real = (strength * SOBEL_OF_STEP / _coring(coarse_infrared, look) - 1).clamp(0, 1)
     for fine_visible, fine_infrared, sigma in octaves:
-        visible_power = (look.favour**2 * gaussian_blur(fine_visible.square(), sigma)).square()
+        visible_power = (look.favor**2 * gaussian_blur(fine_visible.square(), sigma)).square()
         infrared_power = gaussian_blur((real * fine_infrared).square(), sigma).square()
         share = visible_power / (visible_power + infrared_power).clamp(min=_TINY**3)
         blend = blend + share * fine_visible + (1 - share) * real * fine_infrared
@@ -203,7 +203,7 @@ def vivid_edges(visible: Tensor, infrared: Tensor, look: Look) -> Tensor:
     """
     x, y = sobel_vector(visible), sobel_vector(infrared)
     y = y * (1 - _coring(infrared, look) / _length(y).clamp(min=_TINY)).clamp(min=0)
-    return look.edge_gain * torch.where(look.favour * _length(x) > _length(y), x, y)
+    return look.edge_gain * torch.where(look.favor * _length(x) > _length(y), x, y)
 
 
 def _coring(infrared: Tensor, look: Look) -> Tensor:

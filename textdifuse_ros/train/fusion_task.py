@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from textdifuse_ros.config.base import from_mapping, to_mapping
 from textdifuse_ros.config.training import TrainConfig
-from textdifuse_ros.data.crops import CropBatch, CropBatches, Shape
+from textdifuse_ros.data.crops import BatchShape, CropBatch, CropBatches
 from textdifuse_ros.data.pack import ImagePack
 from textdifuse_ros.fusion.weights import add_part, add_prior, load_networks, resize_networks, save_networks
 from textdifuse_ros.networks.blocks import channels_last
@@ -54,11 +54,12 @@ class FusionTask(Task):
         self.sheet_every = 0 if config.stage == "modulation" else config.sheet_every
 
     @property
-    def shapes(self) -> tuple[Shape, ...]:
+    def shapes(self) -> tuple[BatchShape, ...]:
         """Batch shapes of one process, which take turns."""
         times = self.config.batch
         return tuple(
-            Shape(shape.size, shape.visible * times, shape.infrared * times, shape.pairs) for shape in self.stage.shapes
+            BatchShape(shape.size, shape.visible * times, shape.infrared * times, shape.pairs)
+            for shape in self.stage.shapes
         )
 
     def batches(self, first: int, count: int, rank: int = 0) -> CropBatches:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from textdifuse_ros.data.crops import CropBatch, Shape
+from textdifuse_ros.data.crops import BatchShape, CropBatch
 from textdifuse_ros.diffusion.schedule import by_name
 from textdifuse_ros.fusion.denoise import FeatureDenoiser, luma_prior
 from textdifuse_ros.image.blur import gaussian_blur
@@ -47,10 +47,10 @@ class JointStage:
     """
 
     shapes = (
-        Shape(160, 12, 12, pairs=True),
-        Shape(256, 5, 5, pairs=True),
-        Shape(160, 12, 12, pairs=True),
-        Shape(192, 14, 0),
+        BatchShape(160, 12, 12, pairs=True),
+        BatchShape(256, 5, 5, pairs=True),
+        BatchShape(160, 12, 12, pairs=True),
+        BatchShape(192, 14, 0),
     )
 
     def __init__(self, networks: DriveNetworks, look: Look = LOOKS["road"]) -> None:

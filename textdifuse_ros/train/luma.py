@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from textdifuse_ros.data.crops import CropBatch, Shape
+from textdifuse_ros.data.crops import BatchShape, CropBatch
 from textdifuse_ros.diffusion.schedule import by_name
 from textdifuse_ros.fusion.denoise import FeatureDenoiser, luma_prior
 from textdifuse_ros.image.color import rgb_to_ycbcr
@@ -21,7 +21,7 @@ class LumaStage:
     :param networks: whose luma encoder and decoder are trained
     """
 
-    shapes = (Shape(160, 12, 4), Shape(128, 18, 6), Shape(160, 12, 4), Shape(256, 5, 2))
+    shapes = (BatchShape(160, 12, 4), BatchShape(128, 18, 6), BatchShape(160, 12, 4), BatchShape(256, 5, 2))
 
     def __init__(self, networks: DriveNetworks) -> None:
         self.networks = networks.luma

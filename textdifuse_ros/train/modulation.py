@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from textdifuse_ros.data.crops import CropBatch, Shape
-from textdifuse_ros.data.masks import MOST, random_masks
+from textdifuse_ros.data.crops import BatchShape, CropBatch
+from textdifuse_ros.data.masks import MAX_OBJECTS, random_masks
 from textdifuse_ros.diffusion.denoiser import Denoised, Denoiser, make_denoised
 from textdifuse_ros.diffusion.process import reverse
 from textdifuse_ros.diffusion.respacing import respace, space_timesteps
@@ -38,7 +38,7 @@ class ModulationStage:
     :raises ConfigError: the networks have no re-modulation
     """
 
-    shapes = (Shape(192, 8, 8, pairs=True),)
+    shapes = (BatchShape(192, 8, 8, pairs=True),)
 
     def __init__(self, networks: DriveNetworks) -> None:
         if networks.modulation is None:
@@ -133,7 +133,7 @@ def _draw_one(
     common = _strength(rng)
     chosen = [common if rng.random() < 0.7 else _strength(rng) for _ in masks]
     strengths, apart = np.zeros_like(plain), np.zeros(plain.shape, np.uint16)
-    shares = np.zeros((MOST, *plain.shape), np.float32)
+    shares = np.zeros((MAX_OBJECTS, *plain.shape), np.float32)
     for n, (mask, strength) in enumerate(zip(masks, chosen, strict=True)):
         strengths[mask], apart[mask] = strength, n + 1
         shares[n][mask] = 1 / np.count_nonzero(mask)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import torch
 
-from textdifuse_ros.data.crops import Shape
+from textdifuse_ros.data.crops import BatchShape
 from textdifuse_ros.data.pack import ImagePack
 from textdifuse_ros.train.fusion_task import FusionTask
 from textdifuse_ros.train.log import BOARD, LOG, SHEETS, tensorboard_installed
@@ -63,7 +63,7 @@ def try_steps(trainer: Trainer[FusionTask]) -> Trial:
     )
 
 
-def describe(trainer: Trainer[FusionTask], trial: Trial) -> str:
+def describe_trial(trainer: Trainer[FusionTask], trial: Trial) -> str:
     """Format the plan of a run as lines of text.
 
     :param trainer: of the run
@@ -111,7 +111,7 @@ def _verdict(loaded: float, trained: float, workers: int) -> str:
     return "enough" if loaded >= trained else "too slow: training will wait; raise workers"
 
 
-def _shape(shape: Shape) -> str:
+def _shape(shape: BatchShape) -> str:
     kinds = [f"{count} {name}" for count, name in ((shape.visible, "visible"), (shape.infrared, "infrared")) if count]
     return f"{' + '.join(kinds)}{' (pairs)' if shape.pairs else ''} of {shape.size} px"
 

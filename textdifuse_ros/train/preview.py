@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from textdifuse_ros.data.crops import CropBatch, CropBatches, Shape
+from textdifuse_ros.data.crops import BatchShape, CropBatch, CropBatches
 from textdifuse_ros.diffusion.process import reverse, start_noise
 from textdifuse_ros.diffusion.respacing import respace, space_timesteps
 from textdifuse_ros.diffusion.samplers import by_name as sampler_by_name
@@ -22,7 +22,7 @@ from textdifuse_ros.sensors import INFRARED, VISIBLE
 from textdifuse_ros.train.batches import signed_pair
 
 STEPS = 4
-MOST = 4
+MAX_CROPS = 4
 """Crops of each source on a sheet."""
 
 NUMBER = 2**40
@@ -39,10 +39,10 @@ class Preview:
     :param recipe: degradations of the run
     """
 
-    def __init__(self, stage: str, pack: str, shapes: tuple[Shape, ...], seed: int, recipe: str) -> None:
+    def __init__(self, stage: str, pack: str, shapes: tuple[BatchShape, ...], seed: int, recipe: str) -> None:
         self.stage, self.seed = stage, seed
         first = shapes[0]
-        few = Shape(first.size, min(MOST, first.visible), min(MOST, first.infrared), first.pairs)
+        few = BatchShape(first.size, min(MAX_CROPS, first.visible), min(MAX_CROPS, first.infrared), first.pairs)
         self.batch = CropBatches(pack, (few,), seed, NUMBER, 1, recipe)[0]
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from textdifuse_ros.config.training import TrainConfig
-from textdifuse_ros.data.crops import CropBatch, Shape
+from textdifuse_ros.data.crops import BatchShape, CropBatch
 from textdifuse_ros.errors import ConfigError
 from textdifuse_ros.fusion.denoise import luma_prior
 from textdifuse_ros.networks.drive import DriveNetworks
@@ -26,7 +26,7 @@ class Stage(Protocol):
     """Losses of one stage."""
 
     @property
-    def shapes(self) -> tuple[Shape, ...]:
+    def shapes(self) -> tuple[BatchShape, ...]:
         """Batch shapes, which take turns."""
         ...
 
