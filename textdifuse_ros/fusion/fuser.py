@@ -47,6 +47,7 @@ class Fuser:
     :param config: the settings; validated here
     :param weights: sha256 of the weights, for the provenance
     :ivar allocator: allocator settings in force, for reports
+    :ivar graphs: the cache of CUDA graphs; None where none are captured
     """
 
     def __init__(self, networks: DriveNetworks, config: FuserConfig, weights: str = "") -> None:
@@ -66,7 +67,7 @@ class Fuser:
         if networks.chroma.light is not None:
             networks.chroma.light.float()
         self._networks: DriveNetworks | None = channels_last(networks)
-        self._graphs = Graphs(self._device) if config.cuda_graphs and self._device.type == "cuda" else None
+        self.graphs = Graphs(self._device) if config.cuda_graphs and self._device.type == "cuda" else None
 
     @classmethod
     def from_config(cls, config: FuserConfig) -> Fuser:
@@ -111,7 +112,7 @@ class Fuser:
         :param width: of the pair [pixels]
         """
         grey = np.full((height, width), 127, np.uint8)
-        for _ in range(1 if self._graphs is None else 2):  # the second one is captured
+        for _ in range(1 if self.graphs is None else 2):  # the second one is captured
             self.fuse(np.repeat(grey[:, :, None], 3, 2), grey)
 
     def fuse(
@@ -227,8 +228,8 @@ class Fuser:
 
     def _release(self) -> None:
         """Return unused device memory."""
-        if self._graphs is not None:
-            self._graphs.clear()
+        if self.graphs is not None:
+            self.graphs.clear()
         if self._device.type == "cuda":
             empty_cache()
 
@@ -272,7 +273,7 @@ class Fuser:
     ) -> FusionResult:
         clock = _Stopwatch(self._device)
         images = upload(visible, self._device), upload(to_uint8(infrared), self._device)
-        graphs = self._graphs if settings.steps <= MAX_STEPS else None
+        graphs = self.graphs if settings.steps <= MAX_STEPS else None
         pipeline = Pipeline(networks, self.schedule, settings.steps, settings.rule, full_frame=graphs is not None)
         fusion = image = None
         if graphs is not None:

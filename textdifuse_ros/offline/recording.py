@@ -37,14 +37,14 @@ from textdifuse_ros.offline.plan import RecordingJob, RecordingPlan, prefix, sta
 from textdifuse_ros.runtime.engine import DirectBackend, FusionRequest
 from textdifuse_ros.runtime.image_target import ImageTarget
 from textdifuse_ros.runtime.processor import PairProcessor
+from textdifuse_ros.runtime.worker import FUSION_ERROR
 from textdifuse_ros.sensors import INFRARED, SENSORS
 from textdifuse_ros.sync.recorded import RecordedPair
 
 PIECE_PAIRS = 50
 """Pairs of a piece: the most that a killed run loses. One that is stopped by a signal loses none."""
 PIECE_SECONDS = 10.0
-"""Time after which a piece ends with the pair at work [s]."""
-FUSION_ERROR = "fusion_error"
+"""Time after which a piece ends, with the current pair [s]."""
 NOTE = "textdifuse"
 VIDEO_STATE = "video.npz"
 _NAME = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*/?", re.ASCII)
@@ -52,7 +52,7 @@ _NAME = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*/?", re.ASCII)
 
 @dataclass(frozen=True)
 class RecordingProgress:
-    """RecordingProgress of a job.
+    """The progress of a job.
 
     :ivar done: pairs that were fused or have failed
     :ivar total: pairs in all
@@ -75,7 +75,7 @@ def fuse_recording(job: RecordingJob) -> Iterator[RecordingProgress]:
     Pairs that cannot be decoded, aligned or fused are counted and left out. An output that the same job has already
     finished is left as it is.
 
-    :param job: what to do
+    :param job: the recording and the parameters
     :raises TextDifuseError: the recording, a parameter, the weights or the device are unusable, or no pair can be fused
     """
     with ExitStack() as stack:
