@@ -196,7 +196,7 @@ def test_the_progress_bar_goes_to_stderr_and_counts_the_pairs(folders, tiny_chec
     [
         (["--steps", "0"], r"steps must be an integer in [1, 100], got 0"),
         (["--steps", "four"], "argument --steps: invalid int value: 'four'"),
-        (["--sampler", "euler"], "sampler must be one of ancestral, ddim, dpm_solver, got 'euler'"),
+        (["--sampler", "euler"], "sampler must be one of ancestral, ddim, dpm_solver, posterior_mean, got 'euler'"),
         (["--precision", "int8"], "precision must be one of"),
         (["--seed", "-1"], "seed must be"),
         (["--step", "3"], "unrecognized arguments: --step 3"),

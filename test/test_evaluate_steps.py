@@ -158,7 +158,7 @@ class TestRejected:
             (["--step-counts", "0"], "--step-counts must be"),
             (["--step-counts", "1,101"], "--step-counts must be"),
             (["--step-counts", "1,1"], "--step-counts must be different values"),
-            (["--samplers", "ddim,euler"], "--samplers must be of ancestral, ddim, dpm_solver, got 'euler'"),
+            (["--samplers", "ddim,euler"], "--samplers must be of ancestral, ddim, dpm_solver, posterior_mean"),
             (["--seeds", "1"], "--seeds must be"),
             (["--crop", "8"], "--crop must be"),
             (["--steps", "4"], "--steps must be given with another panel than steps"),

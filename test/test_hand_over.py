@@ -188,7 +188,7 @@ class TestImageAndWorkflow:
         """What has no rosdep key is named by setup.py, by the image, by the workflow and by the README."""
         image = (ROOT / "Dockerfile").read_text(encoding="utf-8")
         workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
-        by_apt = {"numpy", "opencv-python-headless", "pyyaml", "tqdm"}
+        by_apt = {"numpy", "opencv-python-headless", "pillow", "pyyaml", "tqdm"}
         required = re.search(r"install_requires=\[(.*?)\]", (ROOT / "setup.py").read_text(encoding="utf-8"), re.S)
         assert required is not None
         wanted = {re.split(r"[><=]", name)[0] for name in re.findall(r'"([^"]+)"', required[1])} - by_apt

@@ -24,7 +24,7 @@ from textdifuse_ros.diffusion.schedule import NoiseSchedule
 from textdifuse_ros.errors import ConfigError, InputError
 
 M, S = 0.3, 0.5
-ALL = ("ancestral", "ddim", "dpm_solver")
+ALL = ("ancestral", "ddim", "dpm_solver", "posterior_mean")
 FULL = schedule.cosine(1000)
 
 
@@ -295,7 +295,9 @@ def test_a_missing_generator_is_rejected() -> None:
 
 
 def test_unknown_samplers_and_settings_are_rejected() -> None:
-    with pytest.raises(ConfigError, match="sampler must be one of ancestral, ddim, dpm_solver, got 'euler'"):
+    with pytest.raises(
+        ConfigError, match="sampler must be one of ancestral, ddim, dpm_solver, posterior_mean, got 'euler'"
+    ):
         samplers.by_name("euler")
     with pytest.raises(ConfigError, match="eta must be"):
         Ddim(eta=1.5)

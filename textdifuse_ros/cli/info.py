@@ -14,6 +14,8 @@ from textdifuse_ros.errors import ConfigError
 NAME = "info"
 HELP = "Show size, cost by number of steps, configuration and provenance of a model."
 STEPS = (1, 2, 4)
+REFERENCE_STEPS = 25
+"""The steps of the authors' program, for the family ``reference``."""
 TEXT_SHARE = 0.1
 """Share of the image covered by the objects, for which the cost of a text is reported."""
 
@@ -35,13 +37,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     from textdifuse_ros.checkpoint import find_checkpoint
     from textdifuse_ros.fusion.cost import count_flops, count_parameters, image_gflops
-    from textdifuse_ros.fusion.weights import load_networks
+    from textdifuse_ros.fusion.weights import REFERENCE, load_family
 
     path = find_checkpoint(arguments.model)
-    networks, checkpoint = load_networks(path)
+    networks, checkpoint = load_family(path)
     parameters = count_parameters(networks)
     counts = count_flops(networks, height, width)
-    steps = {str(n): {k: round(v, 2) for k, v in image_gflops(counts, n).items()} for n in STEPS}
+    numbers = (*STEPS, REFERENCE_STEPS) if checkpoint.config["family"] == REFERENCE else STEPS
+    steps = {str(n): {k: round(v, 2) for k, v in image_gflops(counts, n).items()} for n in numbers}
     description = {
         "model": arguments.model,
         "file": str(path),
@@ -102,6 +105,12 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def _levels(config: dict) -> str:
+    if "widths" in config:
+        return str(config["widths"])
+    return f"luma {config['luma_widths']}, chroma {config['chroma_widths']}"
+
+
 def _table(description: dict) -> str:
     parameters, (width, height) = description["parameters"], description["size"]
     config = description["config"]
@@ -111,7 +120,7 @@ def _table(description: dict) -> str:
         f"sha256      {description['sha256']}",
         f"parameters  {parameters['total'] / 1e6:.2f} M: luma {parameters['luma'] / 1e6:.2f} M, "
         f"chroma {parameters['chroma'] / 1e6:.2f} M{text}",
-        f"levels      luma {config['luma_widths']}, chroma {config['chroma_widths']} channels",
+        f"levels      {_levels(config)} channels",
         "",
         f"GFLOP for {width} x {height}",
         "steps    luma  chroma   total",
@@ -121,8 +130,12 @@ def _table(description: dict) -> str:
     if description["text_gflops"]:
         added = ", ".join(f"{cost:.1f}" for cost in description["text_gflops"].values())
         lines.append(f"a text with one object covering {TEXT_SHARE:.0%} of the image adds {added}")
+    provenance = description["provenance"]
+    if "program" in provenance:
+        files = ", ".join(f"{one['file']} ({one['sha256'][:12]})" for one in provenance["files"].values())
+        return "\n".join([*lines, "", f"converted from {files} of {provenance['program']}"])
     lines += ["", "trained"]
-    for stage in description["provenance"].get("history", []):
+    for stage in provenance.get("history", []):
         if stage["stage"] == AVERAGE:
             parts = (f"{share:g} of {digest[:12]}" for share, digest in zip(stage["shares"], stage["of"], strict=True))
             lines.append(f"  {AVERAGE}: {', '.join(parts)}")

@@ -23,7 +23,7 @@ from textdifuse_ros.errors import TextDifuseError, shorten
 # The modules of the verbs, in the order in which --help lists them.
 VERBS = (
     "fuse", "locate", "info", "benchmark", "train", "drive", "calibrate", "demo", "endurance", "evaluate",
-    "evaluate_localizer", "sync_doctor", "bag",
+    "evaluate_localizer", "sync_doctor", "bag", "convert",
 )  # fmt: skip
 
 

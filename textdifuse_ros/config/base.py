@@ -237,8 +237,9 @@ class FuserConfig:
     steps: int = parameter(4, "Reverse diffusion steps per image.", low=1, high=100, live=True)
     sampler: str = parameter(
         "ddim",
-        "Sampler of the reverse diffusion: ancestral (iDDPM), ddim, or dpm_solver (second order).",
-        choices=("ancestral", "ddim", "dpm_solver"),
+        "Sampler of the reverse diffusion: ancestral (iDDPM), ddim, dpm_solver (second order), or posterior_mean "
+        "(ancestral without its noise, as the authors' program).",
+        choices=("ancestral", "ddim", "dpm_solver", "posterior_mean"),
         live=True,
     )
     seed: int = parameter(

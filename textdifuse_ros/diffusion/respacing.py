@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, repeat
 
 from textdifuse_ros.checks import check_number
 from textdifuse_ros.diffusion.schedule import NoiseSchedule
@@ -31,6 +32,25 @@ def space_timesteps(T: int, steps: int) -> tuple[int, ...]:
     check_number("timesteps", T, 1, None, integer=True)
     check_number("steps", steps, 1, T, integer=True)
     return tuple((k + 1) * T // steps - 1 for k in range(steps))
+
+
+def space_with_ends(T: int, steps: int) -> tuple[int, ...]:
+    """The timesteps of iDDPM and of the authors' program: ``steps`` of them, evenly from 0 to T-1, both included.
+
+    25 of 1000 are 0, 42, 83, 125 ... 957, 999. One step visits T-1; their program would visit 0, where there is no
+    noise to remove.
+
+    :param T: timesteps of the full schedule
+    :param steps: 1 to T
+    :raises ConfigError: steps is no integer in that range
+    """
+    check_number("timesteps", T, 1, None, integer=True)
+    check_number("steps", steps, 1, T, integer=True)
+    if steps == 1:
+        return (T - 1,)
+    # Summed up and not multiplied, as in iDDPM: some counts depend on how the last bit is rounded.
+    strides = repeat((T - 1) / (steps - 1), steps - 1)
+    return tuple(round(t) for t in accumulate(strides, initial=0.0))
 
 
 def respace(schedule: NoiseSchedule, timesteps: Sequence[int]) -> NoiseSchedule:

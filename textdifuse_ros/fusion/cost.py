@@ -10,21 +10,27 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from textdifuse_ros.fusion.reference import fused_size
 from textdifuse_ros.fusion.regions import find_regions, merge_sizes
+from textdifuse_ros.fusion.weights import FusionNetworks
 from textdifuse_ros.networks.drive import MULTIPLE, DriveNetworks
+from textdifuse_ros.networks.reference.networks import ReferenceNetworks
 
 
-def count_parameters(networks: DriveNetworks) -> dict[str, int]:
+def count_parameters(networks: FusionNetworks) -> dict[str, int]:
     """Count the weights: ``luma`` (encoder, fusion control, decoder), ``chroma``, ``modulation``, ``total``.
 
     :param networks: on any device
     """
+    if isinstance(networks, ReferenceNetworks):
+        weights = sum(p.numel() for p in networks.parameters())
+        return {"luma": weights, "chroma": 0, "modulation": 0, "total": weights}
     parts = {"luma": networks.luma, "chroma": networks.chroma, "modulation": networks.modulation}
     counts = {name: sum(p.numel() for p in part.parameters()) if part else 0 for name, part in parts.items()}
     return {**counts, "total": sum(counts.values())}
 
 
-def count_flops(networks: DriveNetworks, height: int, width: int) -> dict[str, float]:
+def count_flops(networks: FusionNetworks, height: int, width: int) -> dict[str, float]:
     """Count the GFLOP of each part for one image: convolutions and linear layers, a multiply-add being 2 FLOP.
 
     A step is that of a sampler without learned variance, such as ``ddim``.
@@ -35,6 +41,8 @@ def count_flops(networks: DriveNetworks, height: int, width: int) -> dict[str, f
     :returns: ``luma_encode`` (both sources and the fusion control), ``luma_step``, ``chroma``,
         and ``modulation``, kappa of the whole image (0 without a re-modulation)
     """
+    if isinstance(networks, ReferenceNetworks):
+        return _count_reference(networks, height, width)
     with torch.device("meta"):
         networks = DriveNetworks(networks.config)
     multiple = 2 * MULTIPLE
@@ -62,6 +70,18 @@ def count_flops(networks: DriveNetworks, height: int, width: int) -> dict[str, f
             counts["modulation"] += before
         counted("chroma", lambda image: networks.chroma(networks.chroma.white_balance(image)), color)
     return counts
+
+
+def _count_reference(networks: ReferenceNetworks, height: int, width: int) -> dict[str, float]:
+    """The same, with attention, for the family ``reference``, all of which runs at every step."""
+    width, height = fused_size(width, height)
+    # With gradients, since the bands of an inference overlap and would be counted (1.7 % more).
+    with torch.device("meta"), torch.enable_grad(), FlopCounterMode(display=False) as counter:
+        networks = ReferenceNetworks(networks.config).eval()
+        luma, timestep = torch.empty(1, 1, height, width), torch.empty(1)
+        networks.decoder(networks.fuse_features(networks.encode_pair(luma, luma, luma, timestep)), timestep)
+    step = counter.get_total_flops() / 1e9
+    return {"luma_encode": 0.0, "luma_step": step, "chroma": 0.0, "modulation": 0.0}
 
 
 def image_gflops(counts: dict[str, float], steps: int) -> dict[str, float]:

@@ -24,14 +24,16 @@ from textdifuse_ros.fusion.emphasis import Emphasis, check_strengths
 from textdifuse_ros.fusion.graphs import MAX_STEPS, Graphs, Work, empty_cache
 from textdifuse_ros.fusion.modulation import FullFrameModulation
 from textdifuse_ros.fusion.pipeline import Fusion, Pipeline
+from textdifuse_ros.fusion.reference import ReferenceFusion, ReferencePipeline
 from textdifuse_ros.fusion.result import FusionResult
-from textdifuse_ros.fusion.weights import load_networks
+from textdifuse_ros.fusion.weights import REFERENCE, FusionNetworks, load_family
 from textdifuse_ros.image.grey import is_grey
 from textdifuse_ros.image.ranges import upload
 from textdifuse_ros.image.thermal import to_uint8
 from textdifuse_ros.networks.blocks import channels_last
 from textdifuse_ros.networks.device import resolve_device
 from textdifuse_ros.networks.drive import DriveNetworks
+from textdifuse_ros.networks.reference.networks import ReferenceNetworks
 from textdifuse_ros.sensors import INFRARED, VISIBLE
 
 _CHECKS = {item.name: item.check for item in parameters(FuserConfig)}
@@ -43,14 +45,14 @@ class Fuser:
     The same pair, seed, steps, sampler and weights give the same bytes on the same machine, whatever was fused before.
     One caller at a time.
 
-    :param networks: of the ``drive`` family, in float32; owned by the fuser from now on
+    :param networks: of the ``drive`` or the ``reference`` family, in float32; owned by the fuser from now on
     :param config: the settings; validated here
     :param weights: sha256 of the weights, for the provenance
     :ivar allocator: allocator settings in force, for reports
     :ivar graphs: the cache of CUDA graphs; None where none are captured
     """
 
-    def __init__(self, networks: DriveNetworks, config: FuserConfig, weights: str = "") -> None:
+    def __init__(self, networks: FusionNetworks, config: FuserConfig, weights: str = "") -> None:
         validate(config)
         self.config = config
         self.weights = weights
@@ -64,10 +66,11 @@ class Fuser:
             torch.set_num_threads(config.threads)
         self.schedule = by_name(networks.config.schedule, networks.config.timesteps)
         networks = networks.eval().requires_grad_(False).to(self._device, self.dtype)
-        if networks.chroma.light is not None:
+        is_drive = isinstance(networks, DriveNetworks)
+        if isinstance(networks, DriveNetworks) and networks.chroma.light is not None:
             networks.chroma.light.float()
-        self._networks: DriveNetworks | None = channels_last(networks)
-        self.graphs = Graphs(self._device) if config.cuda_graphs and self._device.type == "cuda" else None
+        self._networks: FusionNetworks | None = channels_last(networks)
+        self.graphs = Graphs(self._device) if is_drive and config.cuda_graphs and self._device.type == "cuda" else None
 
     @classmethod
     def from_config(cls, config: FuserConfig) -> Fuser:
@@ -82,7 +85,7 @@ class Fuser:
         validate(config)
         device = resolve_device(config.device)
         allocator = keep_memory() if device.type == "cpu" else ""
-        networks, checkpoint = load_networks(find_checkpoint(config.model))
+        networks, checkpoint = load_family(find_checkpoint(config.model))
         fuser = cls(networks, config, checkpoint.sha256)
         fuser.allocator = allocator
         return fuser
@@ -111,9 +114,12 @@ class Fuser:
         :param height: of the pair [pixels]
         :param width: of the pair [pixels]
         """
+        steps = None
+        if isinstance(self._networks, ReferenceNetworks):  # a pair takes minutes on a CPU
+            height, width, steps = min(height, 64), min(width, 64), 1
         grey = np.full((height, width), 127, np.uint8)
         for _ in range(1 if self.graphs is None else 2):  # the second one is captured
-            self.fuse(np.repeat(grey[:, :, None], 3, 2), grey)
+            self.fuse(np.repeat(grey[:, :, None], 3, 2), grey, steps=steps)
 
     def fuse(
         self,
@@ -233,7 +239,7 @@ class Fuser:
         if self._device.type == "cuda":
             empty_cache()
 
-    def _open(self) -> DriveNetworks:
+    def _open(self) -> FusionNetworks:
         if self._networks is None:
             raise DeviceError("the fuser", "open", "closed")
         return self._networks
@@ -264,7 +270,7 @@ class Fuser:
 
     def _fuse(
         self,
-        networks: DriveNetworks,
+        networks: FusionNetworks,
         visible: np.ndarray,
         infrared: np.ndarray,
         settings: _Settings,
@@ -274,9 +280,10 @@ class Fuser:
         clock = _Stopwatch(self._device)
         images = upload(visible, self._device), upload(to_uint8(infrared), self._device)
         graphs = self.graphs if settings.steps <= MAX_STEPS else None
-        pipeline = Pipeline(networks, self.schedule, settings.steps, settings.rule, full_frame=graphs is not None)
-        fusion = image = None
-        if graphs is not None:
+        pipeline = self._pipeline(networks, settings, full_frame=graphs is not None)
+        fusion: Fusion | ReferenceFusion | None = None
+        image = None
+        if graphs is not None and isinstance(pipeline, Pipeline):
             fusion, image = self._replayed(graphs, pipeline, images, settings, emphasis, clock)
         if fusion is None:
             fusion = pipeline.run(
@@ -325,19 +332,28 @@ class Fuser:
         clock.lap("objects")
         return fusion, image
 
-    def _restore(self, networks: DriveNetworks, image: np.ndarray, sensor: str, settings: _Settings) -> FusionResult:
+    def _restore(self, networks: FusionNetworks, image: np.ndarray, sensor: str, settings: _Settings) -> FusionResult:
         clock = _Stopwatch(self._device)
-        pipeline = Pipeline(networks, self.schedule, settings.steps, settings.rule)
+        pipeline = self._pipeline(networks, settings)
         stored = upload(image, self._device)
         grey = sensor == INFRARED or is_grey(image)
         restored = pipeline.restore(stored, sensor, settings.generator(), grey=grey, lap=clock.lap).cpu().numpy()
         clock.lap("finish")
         return FusionResult(restored, {**self._provenance(settings), "sources": sensor}, clock.laps())
 
+    def _pipeline(
+        self, networks: FusionNetworks, settings: _Settings, *, full_frame: bool = False
+    ) -> Pipeline | ReferencePipeline:
+        if isinstance(networks, ReferenceNetworks):
+            return ReferencePipeline(networks, self.schedule, settings.steps, settings.rule)
+        return Pipeline(networks, self.schedule, settings.steps, settings.rule, full_frame=full_frame)
+
     def _provenance(self, settings: _Settings, emphasis: Emphasis | None = None) -> dict[str, str | int | float]:
         asked = {} if emphasis is None else emphasis.provenance
+        networks = self._networks
         return {
             **asked,
+            **({"family": REFERENCE, "task": networks.config.task} if isinstance(networks, ReferenceNetworks) else {}),
             "model": self.model_name,
             "weights": self.weights,
             "steps": settings.steps,

@@ -2,46 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from textdifuse_ros.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from textdifuse_ros.config.base import from_mapping, to_mapping
 from textdifuse_ros.errors import CheckpointError, ConfigError, quote
 from textdifuse_ros.networks.blocks import shapes_of
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
+from textdifuse_ros.networks.reference.networks import ReferenceConfig, ReferenceNetworks
 from textdifuse_ros.networks.widening import can_widen, widen
 
 KIND = "fusion"
 LUMA_PRIOR = 0.1
-FAMILIES = {"drive": (DriveConfig, DriveNetworks)}
+DRIVE, REFERENCE = "drive", "reference"
+FAMILIES: dict[str, tuple[type[Any], type[Any]]] = {
+    DRIVE: (DriveConfig, DriveNetworks),
+    REFERENCE: (ReferenceConfig, ReferenceNetworks),
+}
+"""Configuration and networks of each family."""
+
+FusionNetworks = DriveNetworks | ReferenceNetworks
 OPTIONAL: dict[str, Any] = {"modulation_width": 0, "light_width": 0, "luma_fine": 0, "luma_prior": 0.0}
 """Sizes of optional parts, and their values where a checkpoint lacks them."""
 
 
 def load_networks(path: str | Path) -> tuple[DriveNetworks, Checkpoint]:
-    """Build the networks that a checkpoint describes and load its weights as float32.
+    """Build the ``drive`` networks that a checkpoint describes and load its weights as float32.
 
     :param path: of the checkpoint
     :raises CheckpointError: unreadable, of another kind or family, or tensors that do not match
     """
+    networks, checkpoint = load_family(path, (DRIVE,))
+    assert isinstance(networks, DriveNetworks)
+    return networks, checkpoint
 
-    def build(config: dict[str, Any]) -> DriveNetworks:
+
+def load_family(path: str | Path, families: Sequence[str] = tuple(FAMILIES)) -> tuple[FusionNetworks, Checkpoint]:
+    """Build the networks of any of some families, and load the weights as float32.
+
+    :param path: of the checkpoint
+    :param families: names in :data:`FAMILIES`
+    :raises CheckpointError: unreadable, of another kind or family, or tensors that do not match
+    """
+
+    def build(config: dict[str, Any]) -> FusionNetworks:
         values = dict(config)
         family = values.pop("family", None)
-        if not isinstance(family, str) or family not in FAMILIES:
-            raise CheckpointError(str(path), f"of family {' or '.join(FAMILIES)}", quote(family))
+        if not isinstance(family, str) or family not in families:
+            raise CheckpointError(str(path), f"of family {' or '.join(families)}", quote(family))
         config_class, networks_class = FAMILIES[family]
-        return networks_class(from_mapping(config_class, values, str(path)))
+        networks: FusionNetworks = networks_class(from_mapping(config_class, values, str(path)))
+        return networks
 
     checkpoint = load_checkpoint(path, KIND, lambda config: shapes_of(lambda: build(config)))
     networks = build(checkpoint.config)
     networks.load_state_dict({name: t.to(torch.float32) for name, t in checkpoint.tensors.items()}, strict=True)
     return networks, checkpoint
+
+
+def save_reference(
+    path: str | Path, config: ReferenceConfig, tensors: Mapping[str, Tensor], provenance: Mapping[str, Any]
+) -> None:
+    """Write ``reference`` weights as a checkpoint, in their own precision.
+
+    :param path: of the checkpoint to write
+    :param config: sizes of the networks
+    :param tensors: of :func:`.released.read_released`
+    :param provenance: what made the weights, JSON-able
+    """
+    save_checkpoint(path, KIND, {"family": REFERENCE, **to_mapping(config)}, tensors, provenance)
 
 
 def join_networks(luma: str | Path, chroma: str | Path, output: str | Path) -> None:
@@ -139,4 +174,4 @@ def save_networks(
     :param dtype: precision on disk; float16 keeps three digits, more than bfloat16 inference uses
     """
     tensors = {name: tensor.to(dtype) for name, tensor in networks.state_dict().items()}
-    save_checkpoint(path, KIND, {"family": "drive", **to_mapping(networks.config)}, tensors, provenance)
+    save_checkpoint(path, KIND, {"family": DRIVE, **to_mapping(networks.config)}, tensors, provenance)

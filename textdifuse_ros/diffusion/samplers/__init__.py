@@ -1,4 +1,4 @@
-"""The rules of one reverse step: ``ancestral``, ``ddim``, ``dpm_solver``."""
+"""The rules of one reverse step: ``ancestral``, ``ddim``, ``dpm_solver``, ``posterior_mean``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from textdifuse_ros.diffusion.samplers.ancestral import Ancestral
 from textdifuse_ros.diffusion.samplers.base import NoiseCrop, NoiseSource, NoiseTape, Sampler, SamplerState, fork
 from textdifuse_ros.diffusion.samplers.ddim import Ddim
 from textdifuse_ros.diffusion.samplers.dpm_solver import DpmSolver
+from textdifuse_ros.diffusion.samplers.posterior_mean import PosteriorMean
 from textdifuse_ros.errors import ConfigError
 
 __all__ = [
@@ -17,13 +18,19 @@ __all__ = [
     "NoiseCrop",
     "NoiseSource",
     "NoiseTape",
+    "PosteriorMean",
     "Sampler",
     "SamplerState",
     "by_name",
     "fork",
 ]
 
-_SAMPLERS: dict[str, Callable[[], Sampler]] = {"ancestral": Ancestral, "ddim": Ddim, "dpm_solver": DpmSolver}
+_SAMPLERS: dict[str, Callable[[], Sampler]] = {
+    "ancestral": Ancestral,
+    "ddim": Ddim,
+    "dpm_solver": DpmSolver,
+    "posterior_mean": PosteriorMean,
+}
 
 
 def by_name(name: str) -> Sampler:

@@ -1,0 +1,1 @@
+"""The networks of the authors' released program (github.com/Leiii-Cao/Text-DiFuse)."""
