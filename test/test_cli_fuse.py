@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,7 +17,9 @@ import pytest
 
 from textdifuse_ros import __version__
 from textdifuse_ros.cli.main import VERBS, main
+from textdifuse_ros.config.sensors import SensorConfig
 from textdifuse_ros.image.files import read_png_metadata, read_visible, write_png
+from textdifuse_ros.image.intake import SensorIntake
 
 
 def command(*arguments, **options):
@@ -314,3 +317,58 @@ def test_an_interrupt_ends_the_command_with_130_and_no_partial_file(folders, tin
         process.kill()
     assert process.returncode == 130 and "Traceback" not in err and err.endswith("textdifuse: interrupted\n")
     assert not list(output.glob(".*")) and 0 < len(list(output.glob("*.png"))) < 3000
+
+
+class TestParameterFile:
+    """What the node is configured with holds for files as well: gain, registration, model; flags override it."""
+
+    def parameters(self, tmp_path, checkpoint, **values):
+        content = {
+            "/fusion_node": {"ros__parameters": {"model": str(checkpoint), "steps": 1, "device": "cpu", **values}}
+        }
+        (tmp_path / "node.yaml").write_text(json.dumps(content))
+        return tmp_path / "node.yaml"
+
+    def test_infrared_counts_are_registered_as_by_the_node(self, tmp_path, tiny_checkpoint, capsys):
+        rng = np.random.default_rng(0)
+        visible = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+        counts = rng.integers(7000, 9000, (20, 24), dtype=np.uint16)
+        write_png(tmp_path / "vis.png", visible)
+        write_png(tmp_path / "ir.png", counts)
+        homography = [2.0, 0.0, 0.5, 0.0, 2.0, 0.5, 0.0, 0.0, 1.0]
+        values = {"registration": "homography", "infrared_homography": homography, "gain": "minmax"}
+        file = self.parameters(tmp_path, tiny_checkpoint, **values)
+        files = [tmp_path / "vis.png", tmp_path / "ir.png", "-o", tmp_path / "a", "--params-file", file]
+        status = main(["fuse", *map(str, files), "--threads", "1"])
+        assert status == 0, capsys.readouterr().err
+
+        config = SensorConfig(registration="homography", infrared_homography=tuple(homography), gain="minmax")
+        stamp = SimpleNamespace(sec=0, nanosec=0)
+        messages = [
+            SimpleNamespace(
+                header=SimpleNamespace(stamp=stamp), height=len(image), width=image.shape[1], encoding=encoding,
+                is_bigendian=0, step=image.strides[0], data=image.tobytes(),
+            )
+            for image, encoding in ((visible, "rgb8"), (counts, "mono16"))
+        ]  # fmt: skip
+        aligned = SensorIntake(config).align(*messages)
+        write_png(tmp_path / "ir8.png", aligned.infrared)
+        arguments = [tmp_path / "vis.png", tmp_path / "ir8.png", "-o", tmp_path / "b", "--model", tiny_checkpoint]
+        assert main(["fuse", *map(str, arguments), "--steps", "1", "--device", "cpu", "--threads", "1"]) == 0
+        assert np.array_equal(read_visible(tmp_path / "a" / "vis.png"), read_visible(tmp_path / "b" / "vis.png"))
+
+    def test_flags_override_the_file(self, folders, tmp_path, tiny_checkpoint):
+        file = self.parameters(tmp_path, tiny_checkpoint)
+        arguments = ["fuse", *map(str, (*folders[:2], "-o", folders[2], "--params-file", file)), "--steps", "2"]
+        assert main(arguments) == 0
+        assert json.loads(read_png_metadata(folders[2] / "0.png")["textdifuse"])["steps"] == 2
+
+    def test_a_registration_that_needs_camera_info_is_refused(self, folders, tmp_path, tiny_checkpoint, capsys):
+        file = self.parameters(tmp_path, tiny_checkpoint, registration="extrinsics")
+        line = refused(capsys, "fuse", *folders[:2], "-o", folders[2], "--params-file", file)
+        assert "visible_calibration" in line and "image files have no camera_info" in line
+        assert not folders[2].exists()
+
+    def test_a_node_without_a_file_is_refused(self, folders, capsys):
+        line = refused(capsys, "fuse", *folders[:2], "-o", folders[2], "--name", "front")
+        assert "--name must be given with --params-file" in line

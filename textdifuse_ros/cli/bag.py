@@ -6,10 +6,12 @@ import argparse
 import dataclasses
 import sys
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textdifuse_ros.checks import check_number
+from textdifuse_ros.cli.outputs import warn
 from textdifuse_ros.config.base import FuserConfig, VideoConfig, add_arguments, from_arguments, parameters, to_mapping
 from textdifuse_ros.config.files import load_config
 from textdifuse_ros.config.localizer import LocalizerConfig
@@ -19,6 +21,7 @@ from textdifuse_ros.errors import ConfigError, TextDifuseError
 
 if TYPE_CHECKING:
     from textdifuse_ros.offline.plan import RecordingJob
+    from textdifuse_ros.offline.recording import RecordingProgress
 
 NAME = "bag"
 HELP = "Fuse whole recordings (rosbag2: mcap, sqlite3) without ROS: every pair, resumable, several at once."
@@ -94,6 +97,8 @@ def run(arguments: argparse.Namespace) -> int:
                 continue
             if not totals[number]:
                 tqdm.write(f"{jobs[number].source.name}: {topics_line(news.topics)}")
+                if news.seconds_per_pair is not None:
+                    tqdm.write(f"{jobs[number].source.name}: {_cost(jobs[number], news)}", file=sys.stderr)
             if not done[number] and not totals[number]:
                 bar.initial += news.done  # from an earlier run
             done[number], totals[number] = news.done, news.total
@@ -122,7 +127,7 @@ def _jobs(arguments: argparse.Namespace) -> list[RecordingJob]:
     given = {name: value for name, value in vars(arguments).items() if name in _TAKEN}
     if arguments.params_file:
         node = f"/{arguments.name.strip('/')}"
-        before = to_mapping(load_config(FusionNodeConfig, *arguments.params_file, node=node, warn=_warn))
+        before = to_mapping(load_config(FusionNodeConfig, *arguments.params_file, node=node, warn=warn))
         given = {**{name: value for name, value in before.items() if name in _TAKEN}, **given}
     config = from_arguments(FusionNodeConfig, argparse.Namespace(**given))
     if config.model.endswith(SUFFIX):  # workers may have another working directory
@@ -152,8 +157,13 @@ def _jobs(arguments: argparse.Namespace) -> list[RecordingJob]:
     return [RecordingJob(source, target, **fixed) for source, target in zip(sources, outputs, strict=True)]
 
 
-def _warn(text: str) -> None:
-    print(f"textdifuse: warning: {text}", file=sys.stderr)
+def _cost(job: RecordingJob, news: RecordingProgress) -> str:
+    """What a pair costs on this machine, and all that are left."""
+    assert news.seconds_per_pair is not None
+    left = news.total - news.done
+    total = timedelta(seconds=max(1, round(left * news.seconds_per_pair)))
+    apart = "; finding the objects of the text comes on top" if job.text else ""
+    return f"one pair takes {1e3 * news.seconds_per_pair:.0f} ms here: about {total} for {left} pairs{apart}"
 
 
 def _tell(job: RecordingJob, summary: dict[str, Any]) -> None:

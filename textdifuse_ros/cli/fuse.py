@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,16 +14,19 @@ from textdifuse_ros.cli.outputs import (
     prepare_output,
     regions_files,
     unmatched,
+    warn,
     warn_if_swapped,
     warn_of_no_value,
 )
-from textdifuse_ros.config.base import FuserConfig, add_arguments, from_arguments
+from textdifuse_ros.config.base import FuserConfig, add_arguments, from_arguments, parameters, to_mapping
+from textdifuse_ros.config.files import load_config
 from textdifuse_ros.config.localizer import LocalizerConfig
-from textdifuse_ros.config.sensors import ImageConfig
-from textdifuse_ros.errors import FileError, TextDifuseError
+from textdifuse_ros.config.nodes import FusionNodeConfig
+from textdifuse_ros.config.sensors import ImageConfig, SensorConfig
+from textdifuse_ros.errors import ConfigError, FileError, TextDifuseError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from textdifuse_ros.image.files import Pair, PairListing
     from textdifuse_ros.image.intake import AlignedPair
@@ -66,6 +70,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help=f"Also write OUT/STEM{CONFIDENCE}, 32-bit float: expected absolute error of each pixel [grey levels].",
     )
+    add(
+        "--params-file",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="Parameters of the node --name, as ROS reads them: gain, rectification and registration of the images as "
+        "the node does it, and the model; flags override them. Repeatable: later files override earlier ones.",
+    )
+    add("--name", metavar="NAME", help="The node whose parameters are read. Default: fusion_node.")
     add_arguments(parser, FuserConfig)
     add_arguments(parser, LocalizerConfig)
     add_arguments(parser, ImageConfig)
@@ -77,9 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
     :returns: 0, or 1 where a pair failed or an image has no counterpart
     :raises TextDifuseError: text, configuration, folders or weights are wrong; nothing was written
     """
-    config = from_arguments(FuserConfig, arguments)
+    config, max_pixels, align = _parameters(arguments)
     localize = from_arguments(LocalizerConfig, arguments)
-    max_pixels = from_arguments(ImageConfig, arguments).max_pixels
 
     from textdifuse_ros.image.files import find_pairs
 
@@ -109,7 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.save_confidence:
             fuser.require_confidence()
         request = FusionRequest(config.steps, config.sampler, config.seed, confidence=arguments.save_confidence)
-        failures = _fuse_all(processor, request, listing, output, max_pixels, extras)
+        failures = _fuse_all(processor, request, listing, output, align, extras)
     finally:
         fuser.close()
         if target:
@@ -120,6 +132,28 @@ def run(arguments: argparse.Namespace) -> int:
     found = f"; found {target.summary}" if target else ""
     print(f"fused {done} of {len(listing)} pairs into {arguments.output}{found}")
     return 1 if failures or listing.visible_only or listing.infrared_only else 0
+
+
+def _parameters(arguments: argparse.Namespace) -> tuple[FuserConfig, int, Callable[[Pair], AlignedPair]]:
+    """The fuser's parameters, the largest image [pixel], and what reads and aligns a pair.
+
+    :raises TextDifuseError: an invalid flag or parameter file
+    """
+    from textdifuse_ros.image.file_intake import FileIntake
+    from textdifuse_ros.image.intake import read_aligned
+
+    if arguments.name and not arguments.params_file:
+        raise ConfigError("--name", "given with --params-file", "without it")
+    if not arguments.params_file:
+        max_pixels = from_arguments(ImageConfig, arguments).max_pixels
+        return from_arguments(FuserConfig, arguments), max_pixels, partial(read_aligned, max_pixels=max_pixels)
+    node = f"/{(arguments.name or 'fusion_node').strip('/')}"
+    before = to_mapping(load_config(FusionNodeConfig, *arguments.params_file, node=node, warn=warn))
+    taken = {item.name for kind in (FuserConfig, SensorConfig) for item in parameters(kind)}
+    given = {name: value for name, value in vars(arguments).items() if name in taken}
+    merged = argparse.Namespace(**{**{name: before[name] for name in taken}, **given})
+    sensors = from_arguments(SensorConfig, merged)
+    return from_arguments(FuserConfig, merged), sensors.max_pixels, FileIntake(sensors).align
 
 
 def _check_masks(listing: PairListing) -> None:
@@ -136,19 +170,17 @@ def _fuse_all(
     request: FusionRequest,
     listing: PairListing,
     output: Path,
-    max_pixels: int,
+    align: Callable[[Pair], AlignedPair],
     extras: Sequence[str],
 ) -> list[str]:
     """Fuse the pairs one by one; returns a line for each failure, and one on pixels without a value."""
     from tqdm import tqdm
 
-    from textdifuse_ros.image.intake import read_aligned
-
     failures: list[str] = []
     shares: dict[str, float] = {}
     for pair in tqdm(listing.pairs, desc="fusing", unit="pair", file=sys.stderr):
         try:
-            aligned = read_aligned(pair, max_pixels=max_pixels)
+            aligned = align(pair)
             shares[pair.stem] = aligned.no_value
             _fuse_one(processor, request, aligned, pair, output, extras)
         except TextDifuseError as error:

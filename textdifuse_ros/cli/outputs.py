@@ -86,6 +86,14 @@ def warn_if_swapped(visible: Path, infrared: Path, listing: PairListing, max_pix
         print(f"textdifuse: warning: {line}", file=sys.stderr)
 
 
+def warn(text: str) -> None:
+    """Print a warning to stderr.
+
+    :param text: one line
+    """
+    print(f"textdifuse: warning: {text}", file=sys.stderr)
+
+
 def regions_files(config: LocalizerConfig) -> tuple[Path, ...]:
     """Return the file with user-defined regions, if there is one.
 

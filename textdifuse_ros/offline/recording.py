@@ -45,6 +45,8 @@ PIECE_PAIRS = 50
 """Pairs of a piece: the most that a killed run loses. One that is stopped by a signal loses none."""
 PIECE_SECONDS = 10.0
 """Time after which a piece ends, with the current pair [s]."""
+TRIALS, TRIAL_SECONDS = 4, 2.0
+"""Most runs of the pair that is measured at the beginning, and the time after which no other begins [s]."""
 NOTE = "textdifuse"
 VIDEO_STATE = "video.npz"
 _NAME = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*/?", re.ASCII)
@@ -61,12 +63,14 @@ class RecordingProgress:
         of each stream ``topic``, ``received``, ``paired``, ``dropped`` (by reason); of the infrared ``no_value`` if
         there are pixels without a value: the ``images`` and their largest ``percent``; ``remarks`` if there are any on
         what is left out or miscounted
+    :ivar seconds_per_pair: measured time of one pair on this machine before the first one, without the localizer [s]
     """
 
     done: int
     total: int
     topics: tuple[str, str]
     summary: dict[str, Any] | None = None
+    seconds_per_pair: float | None = None
 
 
 def fuse_recording(job: RecordingJob) -> Iterator[RecordingProgress]:
@@ -97,7 +101,9 @@ def fuse_recording(job: RecordingJob) -> Iterator[RecordingProgress]:
         pieces = stack.enter_context(unfinished)
         made = _made_before(job.output, pieces)
         if made is None:
-            yield from _fuse_pieces(bag, plan, pieces, pair_fuser)
+            # Fusing changes the state of what fuses, so the measurement has one of its own.
+            trial = _RecordingFuser(job, plan, PairProcessor(DirectBackend(fuser)))
+            yield from _fuse_pieces(bag, plan, pieces, pair_fuser, trial)
             made = _finish(bag, job, plan, pieces, pair_fuser.no_value)
         yield RecordingProgress(len(plan.pairs), len(plan.pairs), plan.topics, made)
 
@@ -207,9 +213,9 @@ class _RecordingFuser:
 
 
 def _fuse_pieces(
-    bag: BagReader, plan: RecordingPlan, pieces: Pieces, fuser: _RecordingFuser
+    bag: BagReader, plan: RecordingPlan, pieces: Pieces, fuser: _RecordingFuser, trial: _RecordingFuser
 ) -> Iterator[RecordingProgress]:
-    """Fuse the missing pieces."""
+    """Fuse the missing pieces, after ``trial`` has measured what a pair costs."""
     total = len(plan.pairs)
     notes = pieces.notes()
     failures = {number: reason for note in notes for number, reason, _ in note["failed"]}
@@ -221,7 +227,8 @@ def _fuse_pieces(
             fuser.replay(infrared, failed=number in failures)
     if pieces.count:
         fuser.load_video_state(pieces.beside(pieces.count - 1, VIDEO_STATE))
-    yield RecordingProgress(done, total, plan.topics)
+    seconds = _measure_cost(bag, plan, trial) if done < total else None
+    yield RecordingProgress(done, total, plan.topics, seconds_per_pair=seconds)
     while done < total:
         failed: list[tuple[int, str, str]] = []
         begin, ends = done, time.monotonic() + PIECE_SECONDS
@@ -250,6 +257,20 @@ def _fuse_pieces(
             fuser.save_video_state(writer.path / VIDEO_STATE)
         if stopped is not None:
             raise stopped
+
+
+def _measure_cost(bag: BagReader, plan: RecordingPlan, trial: _RecordingFuser) -> float | None:
+    """Measure the time of one pair [s], after the warm-up; None if the first pair cannot be fused."""
+    pair, visible, infrared = next(plan.messages(bag))
+    seconds: list[float] = []
+    while len(seconds) < TRIALS and sum(seconds) < TRIAL_SECONDS:
+        begin = time.perf_counter()
+        try:
+            trial.fuse(pair, visible, infrared)
+        except (IntakeError, ImageError):
+            return None
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds, default=None)
 
 
 def _fuse_next(
