@@ -170,7 +170,7 @@ def test_the_loss_keeps_the_information_of_the_shown_infrared() -> None:
     target, edges = vivid_target(visible, infrared, ROAD), vivid_edges(visible, infrared, ROAD)
 
     def loss(kept: Tensor) -> Tensor:
-        return vivid_loss(unit_to_signed(shown), visible, infrared, kept, target, edges, most_kept=ROAD.most_kept)
+        return vivid_loss(unit_to_signed(shown), visible, infrared, kept, target, edges, ROAD)
 
     assert loss(shown) < loss(infrared) - 0.1
 
@@ -222,9 +222,7 @@ def test_the_loss_is_lowest_at_its_target() -> None:
     target, edges = vivid_target(visible, infrared, ROAD), vivid_edges(visible, infrared, ROAD)
 
     def loss(fused: Tensor) -> float:
-        return vivid_loss(
-            unit_to_signed(fused), visible, infrared, infrared, target, edges, most_kept=ROAD.most_kept
-        ).item()
+        return vivid_loss(unit_to_signed(fused), visible, infrared, infrared, target, edges, ROAD).item()
 
     noise = 0.05 * torch.randn(target.shape, generator=torch.Generator().manual_seed(0))
     best = loss(target)

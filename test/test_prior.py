@@ -31,24 +31,37 @@ def test_the_estimate_is_the_mean_of_the_posterior_and_its_variance_is_right(t: 
     x0 = prior_mean + STD * torch.randn(1, 1, 400, 400, generator=generator)
     z = q_sample(x0, t, torch.randn(x0.shape, generator=generator), SCHEDULE)
     prior = GaussianPrior(STD, SCHEDULE)
-    estimate = prior.mean(torch.full_like(x0, prior_mean), z, t)
-    variance = float(prior.variance(torch.zeros(1, 1, 1, 1), t))
+    estimate, variances = prior.posterior(torch.full_like(x0, prior_mean), torch.zeros_like(x0), z, t)
+    variance = float(variances.mean())
     error = float((estimate - x0).square().mean())
     assert error == pytest.approx(variance, rel=0.02)
     assert float(prior.typical_variance(t, x0)) == pytest.approx(variance)
+    # Another spread than the typical one is predicted by the network.
+    wide = prior_mean + 3 * (x0 - prior_mean)
+    z = q_sample(wide, t, torch.randn(x0.shape, generator=generator), SCHEDULE)
+    spread = torch.full_like(x0, 2 * math.log(3))
+    estimate_wide, variance_wide = prior.posterior(torch.full_like(x0, prior_mean), spread, z, t)
+    assert float((estimate_wide - wide).square().mean()) == pytest.approx(float(variance_wide.mean()), rel=0.02)
     assert float(((estimate - x0) * (estimate - prior_mean)).mean()) == pytest.approx(0, abs=0.02 * STD**2)
 
 
 def test_at_pure_noise_the_network_decides_and_at_the_lowest_noise_z_t_does() -> None:
     prior = GaussianPrior(STD, SCHEDULE)
     output, z = torch.tensor([[[[0.5]]]]), torch.tensor([[[[-2.0]]]])
-    assert float(prior.mean(output, z, 999)) == pytest.approx(0.5, abs=1e-5)
+    sure, unsure = torch.full_like(output, -7.0), torch.zeros_like(output)
+
+    def estimate(log_ratio: torch.Tensor, t: int | torch.Tensor) -> torch.Tensor:
+        return prior.posterior(output, log_ratio, z, t)[0]
+
+    assert float(estimate(unsure, 999)) == pytest.approx(0.5, abs=1e-5)
     at_zero = z / math.sqrt(SCHEDULE.abar[0])
-    assert abs(float(prior.mean(output, z, 0) - at_zero)) < 0.03
-    each = prior.mean(output.expand(2, 1, 1, 1), z.expand(2, 1, 1, 1), torch.tensor([999, 0]))
-    assert [float(item) for item in each.flatten()] == pytest.approx(
-        [float(prior.mean(output, z, 999)), float(prior.mean(output, z, 0))]
+    assert abs(float(estimate(unsure, 0) - at_zero)) < 0.03
+    assert abs(float(estimate(sure, 100)) - 0.5) < 0.05 < abs(float(estimate(unsure, 100)) - 0.5)
+    both = [float(estimate(unsure, t)) for t in (999, 0)]
+    each, _ = prior.posterior(
+        output.expand(2, 1, 1, 1), unsure.expand(2, 1, 1, 1), z.expand(2, 1, 1, 1), torch.tensor([999, 0])
     )
+    assert [float(item) for item in each.flatten()] == pytest.approx(both)
 
 
 @pytest.mark.parametrize("steps", [4, 25, 1000])
@@ -63,8 +76,8 @@ def test_the_variance_of_a_step_follows_from_that_of_x0_at_any_respacing(steps: 
         previous = q_sample(x0, before, torch.randn(x0.shape, generator=generator), SCHEDULE)
         step = SCHEDULE.abar[t] / SCHEDULE.abar[before]
         z = math.sqrt(step) * previous + math.sqrt(1 - step) * torch.randn(x0.shape, generator=generator)
-        estimate = prior.mean(torch.zeros_like(z), z, t)
-        denoised = Denoised(estimate, estimate, x0_variance=prior.variance(torch.zeros_like(z), t))
+        estimate, variance = prior.posterior(torch.zeros_like(z), torch.zeros_like(z), z, t)
+        denoised = Denoised(estimate, estimate, x0_variance=variance)
         p = p_mean_variance(denoised, z, index, schedule)
         empirical = float((previous - p.mean).square().mean())
         assert float(p.log_variance.exp().mean()) == pytest.approx(empirical, rel=0.03)

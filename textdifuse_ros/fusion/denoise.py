@@ -44,7 +44,7 @@ class FeatureDenoiser:
     :param schedule: the full schedule
     :param clip: clamp x0 to [-1, 1]; off in training, where clamping would stop gradients
     :param prior: weighs the decoder's output against ``z_t``; None where the output is the estimate
-    :param variance: whether to compute the learned variance
+    :param variance: whether to compute the learned variance; a prior needs it in any case
     """
 
     def __init__(
@@ -66,9 +66,10 @@ class FeatureDenoiser:
         :param z_t: float32 [N, C, H, W], H and W multiples of 16
         :param t: timestep of the full schedule, one for all or int64 [N]
         """
-        x0, second = self.decoder(self.features, z_t, as_timesteps(t, z_t), variance=self.variance)
+        learned = self.variance or self.prior is not None
+        x0, second = self.decoder(self.features, z_t, as_timesteps(t, z_t), variance=learned)
         if self.prior is not None:
-            denoised = make_denoised("x0", self.prior.mean(x0, z_t, t), z_t, t, self.schedule, clip=self.clip)
-            return denoised if second is None else replace(denoised, x0_variance=self.prior.variance(second, t))
+            x0, x0_variance = self.prior.posterior(x0, second, z_t, t)
+            return replace(make_denoised("x0", x0, z_t, t, self.schedule, clip=self.clip), x0_variance=x0_variance)
         fraction = None if second is None else torch.sigmoid(second)
         return make_denoised("x0", x0, z_t, t, self.schedule, fraction, clip=self.clip)

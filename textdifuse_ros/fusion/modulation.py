@@ -272,9 +272,9 @@ class MaskedModulation:
         timestep = as_timesteps(t, z_t)
         for regions, features in zip(self._regions, self._features, strict=True):
             z_regions = cut_all(z_t, [region.whole for region in regions])
-            decoded, _ = self._decoder(features, z_regions, timestep, variance=False)
+            decoded, second = self._decoder(features, z_regions, timestep, variance=self._prior is not None)
             if self._prior is not None:
-                decoded = self._prior.mean(decoded, z_regions, t)
+                decoded, _ = self._prior.posterior(decoded, second, z_regions, t)
             for region, own in zip(regions, decoded.split(1), strict=True):
                 before, soft = (cut(image, region.core) for image in (plain, self._objects.soft))
                 after = cut(own, region.core_in_whole).clamp(-1, 1)

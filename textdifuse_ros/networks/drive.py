@@ -49,8 +49,8 @@ class DriveConfig:
     modulation_width: int = parameter(0, "Hidden channels of the text re-modulation; 0 for none.", low=0, high=512)
     luma_prior: float = parameter(
         0.0,
-        "Standard deviation of luma given the sources alone, in units of [-1, 1]: the decoder's output is weighed "
-        "against z_t, and the second output is the variance of x0. 0: the output is x0, the second one the fraction v.",
+        "Typical standard deviation of luma given the sources alone, in units of [-1, 1]: the decoder's outputs are mean "
+        "and variance of a prior, which is weighed against z_t. 0: its outputs are x0 and the variance fraction v.",
         low=0.0,
         high=1.0,
     )

@@ -45,10 +45,9 @@ FAINT = 0.015
 MOST_RAISED = 2.5
 
 SSIM_SIGMA, SSIM_C1, SSIM_C2 = 1.5, 0.01**2, 0.03**2
-STRUCTURE_WEIGHT = 0.4
+STRUCTURE_WEIGHT = 1.0
 EDGE_WEIGHT = 0.9
 CORRELATION_WEIGHT = 0.1
-INFORMATION_WEIGHT = 0.25
 WEAKER_SHARE = 2.0
 """Additional weight of the source that less information is kept of."""
 GRID_WEIGHT = 1.0
@@ -68,6 +67,7 @@ class Look:
     :ivar bands: octaves of detail that are taken from the stronger source instead of blended
     :ivar favor: factor on the visible source when the stronger source is chosen
     :ivar most_kept: gain above which more contrast does not count as more information
+    :ivar information: weight of the information kept of both sources
     :ivar natural: the target of :mod:`.natural_target` instead of a blend of sum and maximum
     """
 
@@ -79,11 +79,12 @@ class Look:
     bands: int
     favor: float
     most_kept: float
+    information: float = 0.25
     natural: bool = False
 
 
 LOOKS = {
-    "road": Look(0, 0.5, 0.16, 0.55, 1.1, bands=3, favor=2.0, most_kept=1.3, natural=True),
+    "road": Look(0, 0.5, 0.16, 0.55, 1.1, bands=3, favor=2.0, most_kept=1.3, information=0.17, natural=True),
     "vivid": Look(0.5, 0.5, 0.16, 0.55, 1.1, bands=3, favor=1.3, most_kept=1.3),
     "medical": Look(0.3, 0.85, CORING, 0, 1.6, bands=0, favor=1, most_kept=float("inf")),
 }
@@ -231,7 +232,7 @@ def structure_error(fused: Tensor, visible: Tensor, where: Tensor) -> Tensor:
 
 
 def vivid_loss(
-    fused: Tensor, visible: Tensor, infrared: Tensor, shown: Tensor, target: Tensor, edges: Tensor, *, most_kept: float
+    fused: Tensor, visible: Tensor, infrared: Tensor, shown: Tensor, target: Tensor, edges: Tensor, look: Look
 ) -> Tensor:
     """Loss of the joint stage: intensity, edges, information kept of each source, and pixel-shuffle grid.
 
@@ -241,19 +242,21 @@ def vivid_loss(
     :param shown: the infrared without cold sky, see :func:`without_cold_sky`
     :param target: of :func:`vivid_target` from ``visible`` and ``shown``
     :param edges: of :func:`vivid_edges` from ``visible`` and ``shown``
-    :param most_kept: of :func:`local_information`
+    :param look: parameters of the target
     :returns: [N]
     """
     fused = signed_to_unit(fused.float())
     error = fused - target
     sources = (visible, infrared)
     correlation = sum(correlate(fused - a, b) for a, b in (sources, sources[::-1]))
-    information = torch.stack([local_information(fused, source, most_kept=most_kept) for source in (visible, shown)])
+    information = torch.stack(
+        [local_information(fused, source, most_kept=look.most_kept) for source in (visible, shown)]
+    )
     return (
         error.abs().flatten(1).mean(1)
         + EDGE_WEIGHT * (sobel_vector(fused) - edges).abs().sum(1).flatten(1).mean(1)
         + CORRELATION_WEIGHT * (2 - correlation)
-        - INFORMATION_WEIGHT * (information.sum(0) + WEAKER_SHARE * information.amin(0))
+        - look.information * (information.sum(0) + WEAKER_SHARE * information.amin(0))
         + GRID_WEIGHT * grid_energy(error)
     )
 

@@ -100,7 +100,7 @@ class JointStage:
         day = None if need is None else _well_exposed(visible) * (1 - need)
 
         def error(x0: Tensor) -> Tensor:
-            loss = vivid_loss(x0, visible, infrared, shown, target, edges, most_kept=self.look.most_kept)
+            loss = vivid_loss(x0, visible, infrared, shown, target, edges, self.look)
             if day is not None:
                 loss = loss + STRUCTURE_WEIGHT * structure_error(signed_to_unit(x0.float()), visible, day)
             return loss

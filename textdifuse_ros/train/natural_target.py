@@ -23,7 +23,7 @@ MIX = 0.15
 OCTAVES = 3
 DAY = (0.20, 0.36)
 """Mean intensity below which an image is a night, and above which it is a day."""
-DAY_GAIN = 1.15
+DAY_GAIN = 1.25
 """Largest stretch of an image by day."""
 STRUCTURE = 3 / 255
 """Local standard deviation of the clean image above which something can be hidden."""
