@@ -146,7 +146,7 @@ def test_infrared_pixels_without_a_value_are_reported_and_do_not_change_the_rest
     assert status == 0
     assert said == [
         "textdifuse: warning: 1 of 3 infrared images, most in 0: 25 % of the pixels have no value (as at a rectified "
-        "border); the visible image stands in"
+        "border) and are filled from the visible image"
     ]
     made_by = [json.loads(read_png_metadata(output / "part" / f"{n}.png")["textdifuse"]) for n in range(2)]
     assert made_by[0]["infrared_no_value"] == 0.25 and "infrared_no_value" not in made_by[1]

@@ -1,4 +1,4 @@
-"""Pixels without a value: which they are, that no gain looks at them, and what stands in for them."""
+"""Pixels without a value: which they are, that no gain looks at them, and what they are filled with."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from textdifuse_ros.image.gain import ThermalGain
 from textdifuse_ros.image.intake import BAD_INFRARED, AlignedPair, IntakeError, SensorIntake, read_aligned
 from textdifuse_ros.image.nodata import declared_nodata
 from textdifuse_ros.image.thermal import to_uint8
-from textdifuse_ros.image.validity import extend, find_valid, stand_in
+from textdifuse_ros.image.validity import extend, fill_from_visible, find_valid
 
 HEIGHT, WIDTH = 96, 128
 SIZE = HEIGHT, WIDTH
@@ -243,7 +243,7 @@ def test_a_border_that_comes_and_goes_does_not_change_the_mapping(gain):
     assert np.abs(during.astype(int) - before)[valid].max() <= 2
 
 
-# ---- what stands in
+# ---- filled from the visible image
 
 
 def visible_of(level: int = 120) -> np.ndarray:
@@ -257,7 +257,7 @@ def test_the_visible_stands_in_without_a_seam_or_streaks(shape, visible_level, i
     visible, missing = visible_of(visible_level), SHAPES[shape]()
     rng = np.random.default_rng(9)
     infrared = rng.integers(infrared_level - 3, infrared_level + 4, SIZE, dtype=np.uint8)
-    found = stand_in(infrared, ~missing, visible)
+    found = fill_from_visible(infrared, ~missing, visible)
     assert np.array_equal(found[~missing], infrared[~missing])
     assert abs(float(found[missing].mean()) - infrared_level) < 2
     detail = visible[..., 0].astype(float) - visible_level
@@ -269,8 +269,8 @@ def test_the_visible_stands_in_without_a_seam_or_streaks(shape, visible_level, i
 
 def test_the_level_fades_to_the_luma_over_the_feather():
     visible, infrared, valid = visible_of(), np.full(SIZE, 200, np.uint8), ~columns()
-    assert np.array_equal(stand_in(infrared, valid, visible, 0)[~valid], visible[..., 0][~valid])
-    faded = stand_in(infrared, valid, visible, 8)
+    assert np.array_equal(fill_from_visible(infrared, valid, visible, 0)[~valid], visible[..., 0][~valid])
+    faded = fill_from_visible(infrared, valid, visible, 8)
     assert np.array_equal(faded[:, :8], visible[:, :8, 0]) and faded[:, 16].mean() > 185
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from textdifuse_ros.errors import ConfigError, FileError, ImageError
 from textdifuse_ros.image.files import Pair, find_pairs, read_infrared, read_infrared_levels, read_visible
 from textdifuse_ros.image.thermal import to_uint8
-from textdifuse_ros.image.validity import stand_in
+from textdifuse_ros.image.validity import fill_from_visible
 
 GREY_TOLERANCE = 8
 """Largest difference between the channels of a grey image stored in color, caused by lossy coding [levels]."""
@@ -126,7 +126,7 @@ def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
     read_grey(pair.infrared, "the infrared image", "are visible and infrared swapped?")
     infrared, valid = read_infrared_levels(pair.infrared)
     check_size(pair.infrared, infrared, visible)
-    return visible, infrared if valid is None else stand_in(infrared, valid, visible)
+    return visible, infrared if valid is None else fill_from_visible(infrared, valid, visible)
 
 
 def read_result(path: Path, visible: np.ndarray) -> np.ndarray:

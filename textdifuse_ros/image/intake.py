@@ -25,7 +25,7 @@ from textdifuse_ros.image.headers import MAX_PIXELS
 from textdifuse_ros.image.nodata import declared_nodata
 from textdifuse_ros.image.registration import compute_alignment, compute_rectification, require_calibration
 from textdifuse_ros.image.thermal import to_uint8
-from textdifuse_ros.image.validity import find_valid, stand_in
+from textdifuse_ros.image.validity import fill_from_visible, find_valid
 from textdifuse_ros.sensors import INFRARED, SENSORS, VISIBLE, stamp_of
 
 BAD_VISIBLE = "bad_visible"
@@ -59,8 +59,8 @@ class AlignedPair:
     """Aligned images of one moment; one of them is None if that sensor is missing.
 
     :ivar visible: uint8 or uint16 [H, W, 3] RGB
-    :ivar infrared: uint8 [H, W], of the visible image's size if both are present; where it has no value the visible
-        image stands in
+    :ivar infrared: uint8 [H, W], of the visible image's size if both are present; pixels without a value are filled
+        from the visible image
     :ivar no_value: share of the infrared camera's pixels without a value, 0 .. 1
     """
 
@@ -82,7 +82,7 @@ class AlignedPair:
         check_same_size(visible, infrared)
         if valid is None:
             return cls(visible, infrared)
-        return cls(visible, stand_in(infrared, valid, visible), _share(valid))
+        return cls(visible, fill_from_visible(infrared, valid, visible), _share(valid))
 
 
 class SensorIntake:
@@ -266,7 +266,8 @@ def no_value_text(share: float) -> str:
 
     :param share: of the pixels, 0 .. 1
     """
-    return f"{100 * share:.3g} % of the pixels have no value (as at a rectified border); the visible image stands in"
+    found = f"{100 * share:.3g} % of the pixels have no value (as at a rectified border)"
+    return f"{found} and are filled from the visible image"
 
 
 def _share(valid: np.ndarray | None) -> float:

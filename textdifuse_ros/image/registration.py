@@ -3,8 +3,8 @@
 The aligned pair has the frame of the visible camera, rectified if configured. Rectification and registration of the
 infrared image are combined in one mapping, so that it is interpolated only once.
 
-Outside the infrared camera's view, and where the infrared image has no value, the visible image stands in for it
-(:func:`.validity.stand_in`).
+Outside the infrared camera's view, and where the infrared image has no value, it is filled from the visible image
+(:func:`.validity.fill_from_visible`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from textdifuse_ros.config.sensors import SensorConfig
 from textdifuse_ros.errors import CalibrationError, ImageError
 from textdifuse_ros.image.camera import Camera, pinhole_rays
-from textdifuse_ros.image.validity import stand_in
+from textdifuse_ros.image.validity import fill_from_visible
 from textdifuse_ros.sensors import INFRARED, VISIBLE
 
 Size = tuple[int, int]
@@ -77,7 +77,7 @@ class Alignment:
 
     :ivar visible: mapping of the visible image; None leaves it unchanged
     :ivar infrared: mapping of the infrared image; None leaves it unchanged
-    :ivar feather: distance over which the visible image that stands in fades to its own level [pixel]
+    :ivar feather: distance over which the fill from the visible image fades to its own level [pixels]
     """
 
     visible: Warp | None
@@ -87,7 +87,7 @@ class Alignment:
     def apply(
         self, visible: np.ndarray, infrared: np.ndarray, valid: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Align a pair; where the infrared image has no value, the visible one stands in.
+        """Align a pair; infrared pixels without a value are filled from the visible image.
 
         :param visible: uint8 or uint16 [H, W, 3] RGB
         :param infrared: uint8 [h, w], with its pixels without a value filled
@@ -99,7 +99,7 @@ class Alignment:
         if self.infrared is not None:
             infrared, valid = self.infrared.apply(infrared), self.infrared.apply_mask(valid)
         if valid is not None:
-            infrared = stand_in(infrared, valid, visible, self.feather)
+            infrared = fill_from_visible(infrared, valid, visible, self.feather)
         return visible, infrared
 
 

@@ -1,12 +1,12 @@
-"""Pixels of an infrared image without a value, and what stands in for them.
+"""Pixels of an infrared image without a value: finding them, and filling them from the visible image.
 
 A rectified or turned image has no values outside the lens's view, a sensor has dead pixels, a file may declare a value
 as no data. :func:`find_valid` finds such pixels; the mask goes with the image through gain and registration
 (:mod:`.gain`, :mod:`.intake`), where it is joined with what lies outside the infrared camera's view.
 
-Then :func:`stand_in` shows the visible image's luma in their place, raised or lowered to the level that the infrared
-has at its border (a membrane, as in Perez et al., "Poisson image editing", SIGGRAPH 2003). The fusion thus gets the
-detail of the visible image only, and no edge that is not in the scene.
+Then :func:`fill_from_visible` fills them with the visible image's luma, shifted to the level of the infrared image at
+the border of the gap (a membrane, as in Perez et al., "Poisson image editing", SIGGRAPH 2003). There the fusion sees
+the detail of the visible image only, and no edge that is not in the scene.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from textdifuse_ros.image.thermal import percentile_values
 FEATHER = SensorConfig().registration_feather
 HIGHEST = 65535
 FILLS = {"u": (0, HIGHEST), "f": (0.0, HIGHEST, -273.15, -9999.0, -32768.0)}
-"""Values that programs write where there is none, by kind of number. They are values where the scene has them too."""
+"""Fill values of common programs, by kind of number. Where the scene reaches them, they are values."""
 LEAST_GAP = 0.25
 """Minimum distance of such a value from the scene's values, as a share of their span (0.5 to 99.5 %)."""
 WIDE_GAP = 0.5
-"""The same for pixels inside the image, which are values more often than those at its border."""
+"""The same for pixels inside the image, where such a value is more often a real one."""
 FEW = 0.001
-"""Share of an image up to which single pixels of 0 or more inside it are values: sparks, for example."""
+"""Share of an image up to which single pixels of 0 or more inside it count as values: sparks, for example."""
 LARGE = 0.005
-"""Share of an image above which the objects inside it that have the value 0 are none."""
+"""Share of an image above which areas of 0 inside it count as missing."""
 LONG = 0.25
 """Minimum share of a side along which a region of the highest count runs; a hot object is shorter."""
 LEAST_RUN, LEAST_AREA = 8, 32
@@ -39,7 +39,7 @@ LEAST_RUN, LEAST_AREA = 8, 32
 BLENDED = 3
 """Width in which interpolation mixes a region's value with the scene's [pixel]."""
 LOCAL = 32
-"""Inverse of the weight from which pixels of one scale settle the level there: the larger, the nearer they are."""
+"""Inverse of the weight above which one scale alone sets the level; larger values favor nearer pixels."""
 DARK = 1 / 16
 """Share of white up to which the scene beside a black frame may be clipped to black itself."""
 
@@ -193,13 +193,15 @@ def extend(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return np.where(valid, image, filled)
 
 
-def stand_in(infrared: np.ndarray, valid: np.ndarray, visible: np.ndarray, feather: float = FEATHER) -> np.ndarray:
-    """Show the visible image's luma where the infrared one has no value, at the infrared's level there.
+def fill_from_visible(
+    infrared: np.ndarray, valid: np.ndarray, visible: np.ndarray, feather: float = FEATHER
+) -> np.ndarray:
+    """Fill infrared pixels without a value with the visible image's luma, shifted to the infrared's level.
 
     :param infrared: uint8 [H, W]
-    :param valid: bool [H, W]; without one pixel the luma is returned as it is
+    :param valid: bool [H, W]; if none is valid, the luma is returned unchanged
     :param visible: uint8 or uint16 [H, W, 3] RGB
-    :param feather: distance over which the level fades to the luma's own [pixel]; 0 leaves the luma as it is
+    :param feather: distance over which the shift fades to 0 [pixels]; 0 for no shift
     :returns: uint8 [H, W]; unchanged where valid
     """
     luma = luma_of(visible)
