@@ -13,7 +13,7 @@ pytest.register_assert_rewrite("ros_helpers.fusion_rig")
 pytest.importorskip("rclpy", reason="rclpy cannot be imported (pip install .[ros] brings it)")
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from ros_helpers.faults import half_size, other_encoding, short, small_step, unstamped, with_nan
+from ros_helpers.faults import half_size, other_encoding, short, small_step, unstamped, with_nan, without_values
 from ros_helpers.fusion_rig import START_TIMEOUT, Process, dropped_since, node_in_process
 from sensor_msgs.msg import Image
 
@@ -44,7 +44,7 @@ pytest_plugins = ["ros_helpers.fusion_rig"]
         (VISIBLE, half_size, "size_mismatch"),
         (INFRARED, short, "bad_infrared"),
         (INFRARED, other_encoding, "bad_infrared"),
-        (INFRARED, with_nan, "bad_infrared"),
+        (INFRARED, without_values, "bad_infrared"),
         (INFRARED, half_size, "size_mismatch"),
         (INFRARED, unstamped, "partner_missing"),
     ],
@@ -201,7 +201,7 @@ def wide(message: Image) -> None:
         (VISIBLE, unstamped, DiagnosticStatus.ERROR, "zero_stamp", "visible zero_stamp: an image without stamp"),
         (INFRARED, unstamped, DiagnosticStatus.ERROR, "infrared zero_stamp", "infrared zero_stamp: an image without"),
         (VISIBLE, short, DiagnosticStatus.ERROR, "bad_visible", "bad_visible: data must be at least step * height"),
-        (INFRARED, with_nan, DiagnosticStatus.ERROR, "bad_infrared", "bad_infrared: the infrared image must be"),
+        (INFRARED, without_values, DiagnosticStatus.ERROR, "bad_infrared", "bad_infrared: the infrared image must be"),
         (INFRARED, wide, DiagnosticStatus.ERROR, "size_mismatch", "size_mismatch: the infrared image must be as"),
     ],
 )  # fmt: skip

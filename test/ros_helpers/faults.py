@@ -31,6 +31,12 @@ def with_nan(message: Image) -> None:
     message.data = array("B", image.tobytes())
 
 
+def without_values(message: Image) -> None:
+    """All pixels are NaN; a few would be pixels without a value, which an infrared image may have."""
+    message.encoding, message.step = "32FC1", 4 * message.width
+    message.data = array("B", np.full((message.height, message.width), np.nan, np.float32).tobytes())
+
+
 def unstamped(message: Image) -> None:
     message.header.stamp.sec = message.header.stamp.nanosec = 0
 
