@@ -24,6 +24,10 @@ CLEAN_KEYS = [
     "Qabf",
     "SSIM",
     "SSIM_day",
+    "MI",
+    "FMI",
+    "Qncie",
+    "Qcv",
     "dE00",
 ]
 

@@ -16,6 +16,12 @@ from textdifuse_ros.metrics.images import to_grey
 from textdifuse_ros.metrics.information import entropy, standard_deviation
 from textdifuse_ros.metrics.similarity import correlation_inside, psnr, scd, ssim, ssim_day, vif, vif_moments
 from textdifuse_ros.metrics.table import CLEAN_METRICS, clean_metrics
+from textdifuse_ros.metrics.transfer import (
+    feature_mutual_information,
+    mutual_information,
+    nonlinear_correlation,
+    perceived_difference,
+)
 
 CONSTANT = np.full((48, 52), 37, np.uint8)
 WHITE = np.full((48, 52), 255, np.uint8)
@@ -297,6 +303,10 @@ def test_the_table_agrees_with_the_single_metrics(pair: tuple[np.ndarray, np.nda
         "Qabf": qabf(f, a, infrared),
         "SSIM": (ssim(f, a) + ssim(f, infrared)) / 2,
         "SSIM_day": ssim_day(f, a),
+        "MI": mutual_information(f, a, infrared),
+        "FMI": feature_mutual_information(f, a, infrared),
+        "Qncie": nonlinear_correlation(f, a, infrared),
+        "Qcv": perceived_difference(f, a, infrared),
         "dE00": delta_e_2000(fused, visible),
     }
     values = clean_metrics(fused, visible, infrared)
@@ -316,7 +326,7 @@ def test_undefined_metrics_of_constant_images_are_nan_without_warnings() -> None
 
     assert undefined(image, dark, to_grey(image)) == {"SCD", "VIF", "VIF_visible", "VIF_min", "SSIM_day"}
     assert undefined(image, image[::-1], CONSTANT) == {"SCD", "VIF", "VIF_infrared", "VIF_min"}
-    nothing = {"SCD", "VIF", "VIF_visible", "VIF_infrared", "VIF_min", "Qabf", "SSIM_day"}
+    nothing = {"SCD", "VIF", "VIF_visible", "VIF_infrared", "VIF_min", "Qabf", "SSIM_day", "FMI", "Qcv"}
     assert undefined(dark, dark, WHITE) == nothing
     assert undefined(dark, image, to_grey(image[::-1])) == set()
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from textdifuse_ros.evaluate.statistics import Interval, bootstrap_interval, bootstrap_ratio
+from textdifuse_ros.evaluate.statistics import Interval, bootstrap_interval, bootstrap_ratio, signed_rank_p
 
 
 def test_the_interval_matches_the_normal_distribution_of_the_mean() -> None:
@@ -104,3 +104,21 @@ def test_resampling_in_blocks_does_not_change_the_interval() -> None:
     values = np.random.default_rng(4).normal(0, 1, 20_000)
     interval = bootstrap_interval(values, resamples=300)
     assert interval.high - interval.low == pytest.approx(2 * 1.96 / math.sqrt(20_000), rel=0.25)
+
+
+class TestSignedRank:
+    def test_it_is_that_of_scipy(self) -> None:
+        stats = pytest.importorskip("scipy.stats", reason="SciPy, the independent implementation, is absent")
+        rng = np.random.default_rng(3)
+        for count in (1, 2, 7, 20, 50):
+            values = rng.normal(0.3, 1, count)
+            assert signed_rank_p(values) == pytest.approx(stats.wilcoxon(values, method="exact").pvalue)
+        for values in (rng.normal(0.1, 1, 300), rng.integers(-4, 6, 80).astype(float)):
+            expected = stats.wilcoxon(values, method="approx", correction=False).pvalue
+            assert signed_rank_p(values) == pytest.approx(expected)
+
+    def test_by_hand(self) -> None:
+        assert signed_rank_p([1, 2, 3, 4, 5]) == pytest.approx(2 / 2**5), "all of one sign: one way of 32, twice"
+        assert signed_rank_p([1, -2]) == 1
+        assert math.isnan(signed_rank_p([0, 0, math.nan]))
+        assert signed_rank_p([0, math.nan, 1, 2, 3]) == pytest.approx(signed_rank_p([1, 2, 3]))

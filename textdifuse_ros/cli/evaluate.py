@@ -25,6 +25,7 @@ NAME = "evaluate"
 HELP = "Measure fused images: metrics with intervals, degradations, flicker, text contrast; tables and a report."
 DATA = "TEXTDIFUSE_DATA"
 EXAMPLES = 6
+_TABLES = ("json", "csv", "markdown", "latex")
 _METHOD = """Fused images of a method, DIR/STEM.png; repeatable. Panel degraded: DIR/clean/STEM.png and
 DIR/CONDITION/STEM.png, fused from the images of --save-inputs; name it NAME+pre if the pre-processed images were
 fused. Panel text: NAME=DIR with the text and NAME_plain=DIR without it."""
@@ -84,6 +85,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     add("--json", type=Path, metavar="FILE", help="Write means and intervals to FILE.")
     add("--csv", type=Path, metavar="FILE", help="Write the metrics of every image to FILE.")
     add("--markdown", type=Path, metavar="FILE", help="Write the summary tables to FILE.")
+    add("--latex", type=Path, metavar="FILE", help="Write the tables to FILE as LaTeX (booktabs).")
     add("--report", type=Path, metavar="DIR", help="Write a report to DIR: index.html, contact sheets and all tables.")
     add("--examples", type=int, metavar="N", help=f"Scenes shown in the report. Default: {EXAMPLES}. Panel "
         "degraded: one per condition, or none if N is 0.")  # fmt: skip
@@ -98,6 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
     :returns: 0
     :raises TextDifuseError: wrong options, or a missing or unsuitable image; nothing is skipped silently
     """
+    from textdifuse_ros.evaluate.latex import to_latex
     from textdifuse_ros.evaluate.report import check_report_folder
     from textdifuse_ros.evaluate.run import run as evaluate
     from textdifuse_ros.evaluate.tables import to_csv, to_json, to_markdown, write_text
@@ -106,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check_files(arguments, request)
     if request.report:
         check_report_folder(request.report)
-    try_outputs((arguments.json, arguments.csv, arguments.markdown), (request.report, request.fused, request.inputs))
+    try_outputs([getattr(arguments, name) for name in _TABLES], (request.report, request.fused, request.inputs))
     fuser = _fuser(arguments)
     try:
         with _bar(request) as bar:
@@ -123,6 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
         (arguments.json, to_json),
         (arguments.csv, to_csv),
         (arguments.markdown, to_markdown),
+        (arguments.latex, to_latex),
     ):
         if path:
             write_text(path, text(evaluation))
@@ -138,7 +142,7 @@ def _check_files(arguments: argparse.Namespace, request: Request) -> None:
     """
     taken = {path.resolve(): "an input image" for pair in request.pairs.pairs
              for path in (pair.visible, pair.infrared)}  # fmt: skip
-    for option in ("json", "csv", "markdown"):
+    for option in _TABLES:
         path = getattr(arguments, option)
         if path is None or (path.exists() and not path.is_file()):
             continue

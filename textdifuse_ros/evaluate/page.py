@@ -1,4 +1,8 @@
-"""HTML building blocks of the report: one self-contained page without scripts and network access."""
+"""HTML building blocks of the report: one self-contained page that asks the network for nothing.
+
+A few lines of script sort a table by a click on its header and enlarge an image by a click on it; without scripts the
+page says the same.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +67,44 @@ footer { color: var(--soft); font-size: 13px; }
 .heat { table-layout: fixed; min-width: 900px; } .heat th:first-child { width: 200px; }
 .heat td, .heat th { text-align: center; white-space: normal; }
 .heat td:first-child, .heat th:first-child { text-align: left; }
+th[aria-sort], .sortable th { cursor: pointer; }
+th[aria-sort=ascending]::after { content: " \25B4"; } th[aria-sort=descending]::after { content: " \25BE"; }
+figure img { cursor: zoom-in; }
+#zoom { position: fixed; inset: 0; padding: 20px; background: rgba(15, 18, 26, .92); display: none; cursor: zoom-out;
+  flex-direction: column; gap: 8px; align-items: center; justify-content: center; color: #fff; }
+#zoom.shown { display: flex; } #zoom img { width: 100%; height: 100%; min-height: 0; object-fit: contain; }
 @media print { body { background: #fff; } section { break-inside: avoid; } }
+"""
+
+_SCRIPT = """
+const number = cell => cell.firstChild ? parseFloat(cell.firstChild.textContent) : NaN;
+const text = cell => cell.textContent;
+function sort(header) {
+  const body = header.closest("table").tBodies[0], column = header.cellIndex;
+  const down = header.getAttribute("aria-sort") !== "descending";
+  for (const other of header.parentNode.cells) other.removeAttribute("aria-sort");
+  header.setAttribute("aria-sort", down ? "descending" : "ascending");
+  const compare = (one, other) => {
+    const a = one.cells[column], b = other.cells[column], x = number(a), y = number(b);
+    if (isNaN(x) && isNaN(y)) return text(a).localeCompare(text(b)) * (down ? 1 : -1);
+    if (isNaN(x) || isNaN(y)) return isNaN(x) - isNaN(y);
+    return down ? y - x : x - y;
+  };
+  body.append(...[...body.rows].sort(compare));
+}
+document.addEventListener("click", event => {
+  const header = event.target.closest(".sortable thead th"), image = event.target.closest("figure img");
+  const zoom = document.getElementById("zoom");
+  if (header) sort(header);
+  else if (image) {
+    const caption = image.closest("figure").querySelector("figcaption");
+    zoom.replaceChildren(image.cloneNode(), caption ? caption.textContent : "");
+    zoom.classList.add("shown");
+  } else zoom.classList.remove("shown");
+});
+document.addEventListener("keydown", event => {
+  if (event.key === "Escape") document.getElementById("zoom").classList.remove("shown");
+});
 """
 
 
@@ -81,7 +122,10 @@ def page(title: str, subtitle: str, about: dict[str, str], sections: Iterable[st
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
         f'<header><h1>{escape(title)}</h1><p class="sub">{escape(subtitle)}</p>'
-        f'<dl class="about">{facts}</dl></header>\n' + "\n".join(sections) + "\n</main>\n</body>\n</html>\n"
+        f'<dl class="about">{facts}</dl></header>\n'
+        + "\n".join(sections)
+        + '\n</main>\n<div id="zoom"></div>\n'
+        + f"<script>{_SCRIPT}</script>\n</body>\n</html>\n"
     )
 
 
@@ -98,12 +142,14 @@ def section(title: str, lead: str, content: str) -> str:
 def table(head: list[str], rows: list[tuple[str, list[str]]], kind: str = "") -> str:
     """Render a table that scrolls horizontally.
 
+    A click on a header sorts the rows by the numbers that its cells begin with.
+
     :param head: cells of the header, HTML ``th`` elements
     :param rows: CSS class and cells, HTML ``td`` elements, of each row
     :param kind: CSS class of the table
     """
     lines = "".join(f'<tr class="{name}">{"".join(cells)}</tr>' for name, cells in rows)
     return (
-        f'<div class="scroll"><table class="{kind}"><thead><tr>{"".join(head)}</tr></thead>'
+        f'<div class="scroll"><table class="sortable {kind}"><thead><tr>{"".join(head)}</tr></thead>'
         f"<tbody>{lines}</tbody></table></div>"
     )

@@ -209,7 +209,7 @@ def _against(evaluation: Evaluation) -> str:
     lead = (
         f"Mean difference on the same {'objects' if evaluation.panel == 'text' else 'images'} and its bootstrap 95 % "
         "interval over images: green if the method is significantly better, red if significantly worse, grey if the "
-        "interval contains zero."
+        "interval contains zero; p is that of Wilcoxon's signed-rank test over the images."
     )
     if evaluation.panel == "detection":
         lead += " better_sensor is the visible or the infrared image, whichever is better in that figure."
@@ -256,6 +256,8 @@ def _difference(interval: Interval, name: str) -> str:
     text = f"{interval.mean:+.{digits}f}{format_coverage(interval)}" if not math.isnan(interval.mean) else "NaN"
     if not math.isnan(interval.low):
         text += f"<small>{interval.low:+.{digits}f} to {interval.high:+.{digits}f}</small>"
+    if not math.isnan(interval.p):
+        text += f"<small>p {'&lt; 0.0001' if interval.p < 1e-4 else f'{interval.p:.2g}'}</small>"
     return f'<td class="{kind}">{text}</td>'
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 
 from textdifuse_ros.evaluate.methods import Row
-from textdifuse_ros.evaluate.statistics import Interval, bootstrap_interval
+from textdifuse_ros.evaluate.statistics import Interval, bootstrap_interval, signed_rank_p
 
 EQUAL_PSNR = 100.0
 """PSNR of two equal images [dB]; infinity would make every mean infinite."""
@@ -49,6 +50,10 @@ _METRICS = (
     Metric("Qabf", "Edges transferred from either source (Xydeas and Petrovic), 0 to 1."),
     Metric("SSIM", "Structural similarity to the clean sources, mean of both, at most 1."),
     Metric("SSIM_day", "Structural similarity to the clean visible image where that is well exposed, at most 1."),
+    Metric("MI", "Mutual information with both sources [bit]. A copy of one source gets its entropy.", digits=2),
+    Metric("FMI", "Mutual information of the gradients with those of the sources, normalized, 0 to 1."),
+    Metric("Qncie", "Nonlinear correlation information entropy of the fused image and the sources, 0 to 1.", digits=4),
+    Metric("Qcv", "Difference to the sources as an eye sees it (Chen and Varshney). Lower is better.", -1, 1),
     Metric(
         "PSNR_consistency",
         "PSNR of the fusion of the degraded pair against the same method's fusion of the clean one [dB]; equal "
@@ -262,7 +267,7 @@ def differences(records: Sequence[Record], row: str, reference: str) -> dict[str
             for metric in record.values.keys() & other.keys():
                 difference = record.values[metric] - other[metric]
                 paired.setdefault(metric, {}).setdefault((record.stem, record.number), []).append(difference)
-    return {metric: _interval(paired[metric]) for metric in in_order(paired)}
+    return {metric: _difference(paired[metric]) for metric in in_order(paired)}
 
 
 def rank(table: dict[str, dict[str, Interval]], rows: Sequence[Row]) -> Table:
@@ -313,9 +318,17 @@ def _mean_of(table: dict[str, dict[str, Interval]], row: Row, metric: str) -> fl
     return table[row.name][metric].mean if metric in table[row.name] else math.nan
 
 
+def _difference(values: _Values) -> Interval:
+    return replace(_interval(values), p=signed_rank_p([fmean(of_image) for of_image in _by_image(values).values()]))
+
+
 def _interval(values: _Values) -> Interval:
+    return bootstrap_interval(list(_by_image(values).values()))
+
+
+def _by_image(values: _Values) -> dict[str, list[float]]:
     images: dict[str, list[float]] = {}
     for stem, number in sorted(values):
         of_conditions = values[stem, number]
         images.setdefault(stem, []).append(sum(of_conditions) / len(of_conditions))
-    return bootstrap_interval(list(images.values()))
+    return images

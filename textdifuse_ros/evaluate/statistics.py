@@ -7,6 +7,7 @@ that two methods are equal: both fuse the same images, so compare the difference
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ class Interval:
     :ivar high: upper end
     :ivar defined: number of values in the mean
     :ivar undefined: number of values left out because they are NaN
+    :ivar p: of a difference: see :func:`signed_rank_p`; NaN for others
     """
 
     mean: float
@@ -33,6 +35,7 @@ class Interval:
     high: float
     defined: int
     undefined: int = 0
+    p: float = math.nan
 
 
 def bootstrap_interval(
@@ -119,3 +122,31 @@ def central_part(values: np.ndarray, level: float = LEVEL) -> tuple[float, float
     tail = (1 - level) / 2
     low, high = np.quantile(defined, (tail, 1 - tail), method="inverted_cdf")
     return float(low), float(high)
+
+
+def signed_rank_p(differences: Sequence[float]) -> float:
+    """Two-sided p-value of Wilcoxon's signed-rank test: that paired differences are symmetric around zero.
+
+    Wilcoxon, "Individual comparisons by ranking methods", Biometrics Bulletin 1, 1945. Zeros and NaN are left out; tied
+    ranks are averaged. Up to 50 differences without ties the distribution is exact, otherwise normal with the variance
+    corrected for ties.
+
+    :param differences: one per image
+    :returns: in (0, 1]; NaN without a difference other than zero
+    """
+    values = np.asarray(differences, np.float64).reshape(-1)
+    values = values[~np.isnan(values) & (values != 0)]
+    count = len(values)
+    if not count:
+        return math.nan
+    _, inverse, ties = np.unique(np.abs(values), return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(ties) - (ties - 1) / 2)[inverse]
+    total = count * (count + 1) / 2
+    smaller = min(float(ranks[values > 0].sum()), total - float(ranks[values > 0].sum()))
+    if count <= 50 and len(ties) == count:
+        ways = np.ones(1)  # ways to reach each sum of positive ranks
+        for rank in range(1, count + 1):
+            ways = np.append(ways, np.zeros(rank)) + np.append(np.zeros(rank), ways)
+        return float(min(1.0, 2 * ways[: round(smaller) + 1].sum() / 2.0**count))
+    variance = count * (count + 1) * (2 * count + 1) / 24 - float((ties**3 - ties).sum()) / 48
+    return math.erfc((total / 2 - smaller) / math.sqrt(2 * variance))

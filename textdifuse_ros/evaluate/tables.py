@@ -21,9 +21,10 @@ def to_json(evaluation: Evaluation) -> str:
     """Format means and intervals of an ``evaluation`` by row and metric; an undefined figure is null.
 
     ``{"rows": {ROW: {METRIC: {"mean", "low", "high"}}}, "pairs": N, ...}``; ``"undefined"`` is the number of images
-    for which a metric is undefined, if any. ``"against"`` contains the mean paired differences of the methods to other
-    rows. The degraded panel adds ``"conditions": {NAME: {"rows": ...}}``; its ``rows`` are over those in
-    ``"averaged"``. Parts of the images are in ``"parts": {NAME: {"pairs": N, "rows": ..., "against": ...}}``.
+    for which a metric is undefined, if any. ``"against"`` contains the mean paired differences of the methods to
+    other rows, with the ``"p"`` of :func:`.signed_rank_p`. The degraded panel adds ``"conditions": {NAME: {"rows":
+    ...}}``; its ``rows`` are over those in ``"averaged"``. Parts of the images are in ``"parts": {NAME: {"pairs":
+    N, "rows": ..., "against": ...}}``.
     """
     content: dict[str, Any] = {
         "panel": evaluation.panel,
@@ -201,6 +202,8 @@ def _row(metrics: dict[str, Interval]) -> dict[str, dict[str, float]]:
 
 def _figures(interval: Interval) -> dict[str, float]:
     figures = {"mean": interval.mean, "low": interval.low, "high": interval.high}
+    if not math.isnan(interval.p):
+        figures["p"] = interval.p
     return {**figures, "undefined": interval.undefined} if interval.undefined else figures
 
 

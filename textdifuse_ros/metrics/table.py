@@ -19,9 +19,16 @@ from textdifuse_ros.metrics.similarity import (
     vif_from_moments,
     vif_moments,
 )
+from textdifuse_ros.metrics.transfer import (
+    feature_mutual_information,
+    mutual_information,
+    nonlinear_correlation,
+    perceived_difference,
+)
 
 CLEAN_METRICS = (
-    "EN", "AG", "SD", "SCD", "VIF", "VIF_visible", "VIF_infrared", "VIF_min", "Qabf", "SSIM", "SSIM_day", "dE00",
+    "EN", "AG", "SD", "SCD", "VIF", "VIF_visible", "VIF_infrared", "VIF_min", "Qabf", "SSIM", "SSIM_day",
+    "MI", "FMI", "Qncie", "Qcv", "dE00",
 )  # fmt: skip
 
 
@@ -30,7 +37,7 @@ def clean_metrics(fused_rgb: np.ndarray, visible_rgb: np.ndarray, infrared: np.n
 
     Source A is the luma of the visible image (:func:`.images.to_grey`), source B the infrared image. ``VIF`` is the sum
     over both sources, ``VIF_min`` the smaller one, ``SSIM`` the mean over both; ``SSIM_day`` and ``dE00`` compare with
-    the visible image. Higher is better, except for ``dE00``.
+    the visible image. Higher is better, except for ``dE00`` and ``Qcv``.
 
     :param fused_rgb: uint8 [H, W, 3] RGB, the image as saved; H and W at least 41
     :param visible_rgb: uint8 [H, W, 3] RGB
@@ -62,6 +69,10 @@ def clean_metrics(fused_rgb: np.ndarray, visible_rgb: np.ndarray, infrared: np.n
         qabf(fused, visible, infrared),
         (ssims[0] + ssims[1]) / 2,
         ssim_day_from_map(similarity, ssim_visible),
+        mutual_information(fused, visible, infrared),
+        feature_mutual_information(fused, visible, infrared),
+        nonlinear_correlation(fused, visible, infrared),
+        perceived_difference(fused, visible, infrared),
         delta_e_2000(fused_rgb, visible_rgb),
     )
     return dict(zip(CLEAN_METRICS, values, strict=True))
