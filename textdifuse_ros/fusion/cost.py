@@ -77,7 +77,7 @@ def _count_reference(networks: ReferenceNetworks, height: int, width: int) -> di
     width, height = fused_size(width, height)
     # With gradients, since the bands of an inference overlap and would be counted (1.7 % more).
     with torch.device("meta"), torch.enable_grad(), FlopCounterMode(display=False) as counter:
-        networks = ReferenceNetworks(networks.config).eval()
+        networks = ReferenceNetworks(networks.config).eval().requires_grad_(False)
         luma, timestep = torch.empty(1, 1, height, width), torch.empty(1)
         networks.decoder(networks.fuse_features(networks.encode_pair(luma, luma, luma, timestep)), timestep)
     step = counter.get_total_flops() / 1e9
