@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from textdifuse_ros.config.base import FuserConfig, add_arguments, from_arguments, from_mapping, parameters, to_mapping
-from textdifuse_ros.config.files import load_config, save_config
+from textdifuse_ros.config.files import load_config
 from textdifuse_ros.config.localizer import LocalizerConfig, TrackingConfig
 from textdifuse_ros.config.nodes import FusionNodeConfig, PlayerConfig, RecorderConfig
 from textdifuse_ros.config.training import TrainConfig
@@ -78,7 +78,7 @@ def test_flags_are_derived_from_the_fields() -> None:
 
 def test_plain_yaml_and_ros_parameter_files_are_read(tmp_path: Path) -> None:
     path = tmp_path / "fuser.yaml"
-    save_config(FuserConfig(steps=2), path)
+    path.write_text("steps: 2\n", encoding="utf-8")
     assert load_config(FuserConfig, path) == FuserConfig(steps=2)
     path.write_text("fusion_node:\n  ros__parameters:\n    steps: 1\n", encoding="utf-8")
     assert load_config(FuserConfig, path) == FuserConfig(steps=1)

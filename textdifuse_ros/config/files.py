@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from textdifuse_ros.config.base import from_mapping, to_mapping
+from textdifuse_ros.config.base import from_mapping
 from textdifuse_ros.config.ros_files import node_parameters
-from textdifuse_ros.config.yaml_text import dump_yaml, read_yaml
+from textdifuse_ros.config.yaml_text import read_yaml
 from textdifuse_ros.errors import ConfigError
 
 T = TypeVar("T")
@@ -49,12 +49,3 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(str(path), "a mapping of parameter names to values", type(content).__name__)
     return content
-
-
-def save_config(config: Any, path: str | Path) -> None:
-    """Write a configuration to a plain YAML file.
-
-    :param config: instance of a configuration dataclass
-    :param path: file to write
-    """
-    Path(path).write_text(dump_yaml(to_mapping(config)), encoding="utf-8")

@@ -321,7 +321,7 @@ class FusionNode(LifecycleNode):
             masks = "; ".join(filter(None, (self._target.problem, session.plain_because)))
             level, found = session.health.judge(numbers, session.config, missing, masks)
             message = found or message
-        namesakes = self._namesakes.look()
+        namesakes = self._namesakes.check()
         if namesakes:
             level, message = max(level, WARN), f"{message}; {namesakes}"
         # With the namespace: two rigs of one vehicle report to the same topic, and each status goes by its name.

@@ -127,7 +127,7 @@ class Silence:
         """Reset."""
         self._silent.clear()
 
-    def look(self, limit: float) -> list[str]:
+    def check(self, limit: float) -> list[str]:
         """The silent cameras and the most likely reasons, a line each.
 
         :param limit: minimum duration of the silence [s]
@@ -156,7 +156,7 @@ class Namesakes:
         self._node = node
         self._warned = False
 
-    def look(self) -> str:
+    def check(self) -> str:
         """A warning if there is another node of this name, else empty. Logs each change once."""
         node = self._node
         own = (node.get_name(), node.get_namespace())
@@ -205,7 +205,7 @@ class SimulatedClock:
         self._node = node
         self._before = -1
 
-    def look(self) -> tuple[bytes, str]:
+    def check(self) -> tuple[bytes, str]:
         """Level and message; OK and empty if time has advanced since the last call, or is not simulated."""
         now = self._node.get_clock().now().nanoseconds
         stopped, self._before = now == self._before, now
@@ -298,12 +298,12 @@ class Health:
         :param masks: text about missing or stale masks, or empty
         """
         level, stalled = self._progress.judge(numbers, config.statistics_period)
-        clock_level, clock = self._clock.look()
+        clock_level, clock = self._clock.check()
         if not self._subscriptions.enabled:
             return OK, "disabled; the service ~/enable switches it on"
         if clock and max(level, clock_level) == OK:  # paused: no images are expected
             return OK, clock
-        silent = self._silence.look(config.silence_after)
+        silent = self._silence.check(config.silence_after)
         lossy = losses_of(self._subscriptions, self._log)
         messages = [text for text in (*silent, missing, stalled, *lossy, clock, masks) if text]
         return max(level, clock_level, WARN if silent or missing or lossy or masks else OK), "; ".join(messages)
