@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from textdifuse_ros import __version__
+from textdifuse_ros.cli.help import EXAMPLES, HelpAll, short_help
 from textdifuse_ros.errors import TextDifuseError, shorten
 
 # The modules of the verbs, in the order in which --help lists them.
@@ -53,6 +54,11 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**options)
         for name in (None, "store"):
             self.register("action", name, _StoreOnce)
+        self.add_argument("--help-all", action=HelpAll, help="explain every option and exit")
+
+    def format_help(self) -> str:
+        """Format the help so that it fits one screen; ``--help-all`` prints all of it."""
+        return short_help(self)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse the known flags.
@@ -82,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name in VERBS:
         module = importlib.import_module(f"textdifuse_ros.cli.{name}")
         verb = verbs.add_parser(module.NAME, help=module.HELP, description=module.HELP, allow_abbrev=False)
+        verb.epilog = f"example: {EXAMPLES[module.NAME]}"
         module.configure(verb)
         verb.set_defaults(run=module.run)
     return parser
