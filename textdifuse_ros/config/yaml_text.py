@@ -120,21 +120,6 @@ _Loader.add_constructor(_PREFIX + "timestamp", _Loader.construct_date_as_text)
 _Loader.add_constructor(_PREFIX + "opencv-matrix", _Loader.construct_opencv_matrix)
 
 
-class _Dumper(yaml.SafeDumper):
-    """Quotes the text that :class:`_Loader` would take for something else, as ``y`` and ``1e3``."""
-
-    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
-
-
-def dump_yaml(value: Any) -> str:
-    """Write a value as YAML that :func:`parse_yaml` reads unchanged.
-
-    :param value: text, numbers, truth values, None, lists, and mappings with keys of text, in their order
-    """
-    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False)
-    return text
-
-
 def read_yaml(path: str | Path, what: str = "configuration file") -> Any:
     """Read a YAML file.
 
