@@ -193,6 +193,17 @@ class TestMetadata:
         assert (citation["title"], citation["license"]) == (manifest.findtext("name"), manifest.findtext("license"))
         assert citation["preferred-citation"]["title"].startswith("Text-DiFuse")
 
+    def test_the_manifest_is_one_that_the_ros_tools_accept_without_a_warning(self) -> None:
+        package = pytest.importorskip("catkin_pkg.package", reason="catkin_pkg is not installed")
+        warnings: list[str] = []
+        found = package.parse_package(str(ROOT / "package.xml"), warnings=warnings)
+        found.validate(warnings=warnings)
+        assert warnings == []
+        assert [url.type for url in found.urls] == ["website"]
+        order = [item.tag for item in ElementTree.parse(ROOT / "package.xml").getroot() if isinstance(item.tag, str)]
+        kinds = "name version description maintainer license url exec_depend test_depend export".split()
+        assert list(dict.fromkeys(order)) == kinds, "the order of the schema, REP 149"
+
     def test_what_runs_before_a_commit_exists(self) -> None:
         hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
         gates = {hook["entry"].split()[1] for hook in hooks if hook["entry"].startswith("scripts/check ")}
