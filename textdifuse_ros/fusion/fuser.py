@@ -349,10 +349,10 @@ class Fuser:
         return Pipeline(networks, self.schedule, settings.steps, settings.rule, full_frame=full_frame)
 
     def _provenance(self, settings: _Settings, emphasis: Emphasis | None = None) -> dict[str, str | int | float]:
-        asked = {} if emphasis is None else emphasis.provenance
+        text = {} if emphasis is None else emphasis.provenance
         networks = self._networks
         return {
-            **asked,
+            **text,
             **({"family": REFERENCE, "task": networks.config.task} if isinstance(networks, ReferenceNetworks) else {}),
             "model": self.model_name,
             "weights": self.weights,

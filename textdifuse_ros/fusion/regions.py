@@ -173,9 +173,9 @@ def _merged(one: tuple[_Size, int], other: tuple[_Size, int]) -> tuple[int, _Siz
 def _enlarged(region: Region, size: tuple[int, int], height: int, width: int) -> Region:
     """Enlarge a region about evenly on all sides, as far as the image allows."""
     edges = []
-    for first, last, wanted, limit in zip(region.whole[:2], region.whole[2:], size, (height, width), strict=True):
-        before = (wanted - (last - first)) // (2 * MULTIPLE) * MULTIPLE
-        edges.append(min(max(0, first - before), limit - wanted))
+    for first, last, target, limit in zip(region.whole[:2], region.whole[2:], size, (height, width), strict=True):
+        before = (target - (last - first)) // (2 * MULTIPLE) * MULTIPLE
+        edges.append(min(max(0, first - before), limit - target))
     (top, left), (rows, columns) = edges, size
     return Region(region.core, (top, left, top + rows, left + columns))
 

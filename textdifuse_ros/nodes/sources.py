@@ -97,7 +97,7 @@ class Source(Protocol):
         ...
 
     def origin(self) -> str:
-        """Return a line that tells what is played."""
+        """Return a line that names what is played."""
         ...
 
     def remarks(self) -> list[str]:
@@ -184,7 +184,7 @@ class BagSource:
         return {self._names[topic]: depth for topic, depth in self._bag.latched().items() if topic in self._names}
 
     def origin(self) -> str:
-        """Return a line that tells which recorded topics are the cameras'."""
+        """Return a line that names the recorded topics of the cameras."""
         return topics_line(self._topics)
 
     def remarks(self) -> list[str]:

@@ -81,7 +81,7 @@ def _by_ray(jobs: Sequence[RecordingJob], workers: int, address: str) -> Iterato
                 del running[ready]
             except ray.exceptions.RayError as error:
                 text = " ".join(str(error).split()) or type(error).__name__
-                remedy = "run it again: it goes on where it was"
+                remedy = "run it again: it continues where it stopped"
                 yield running.pop(ready), InputError("the worker", "alive to the end", text, remedy)
 
 

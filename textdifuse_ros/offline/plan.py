@@ -122,14 +122,14 @@ class RecordingPlan:
 
         :param bag: open
         """
-        wanted = [{getattr(pair, stream) for pair in self.pairs} for stream in SENSORS]
+        paired = [{getattr(pair, stream) for pair in self.pairs} for stream in SENSORS]
         held: list[dict[int, BagMessage]] = [{}, {}]
         counts = [0, 0]
         turn = iter(self.pairs)
         pair = next(turn, None)
         for message in bag.messages(self.topics):
             side = self.topics.index(message.topic)
-            if counts[side] in wanted[side]:
+            if counts[side] in paired[side]:
                 held[side][counts[side]] = message
             counts[side] += 1
             while pair is not None and pair.visible in held[0] and pair.infrared in held[1]:
