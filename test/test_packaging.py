@@ -201,8 +201,12 @@ class TestMetadata:
         assert warnings == []
         assert [url.type for url in found.urls] == ["website"]
         order = [item.tag for item in ElementTree.parse(ROOT / "package.xml").getroot() if isinstance(item.tag, str)]
-        kinds = "name version description maintainer license url exec_depend test_depend export".split()
+        kinds = ["name", "version", "description", "maintainer", "license", "url"]
+        kinds += ["exec_depend", "test_depend", "export"]
         assert list(dict.fromkeys(order)) == kinds, "the order of the schema, REP 149"
+        changelog = pytest.importorskip("catkin_pkg.cli.tag_changelog")
+        text = (ROOT / "CHANGELOG.rst").read_text(encoding="utf-8")
+        assert changelog.get_forthcoming_label(text) == "Forthcoming", "catkin_tag_changelog dates this section"
 
     def test_what_runs_before_a_commit_exists(self) -> None:
         hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
