@@ -110,7 +110,10 @@ class TestRejectedInput:
             (["--panel", "text", "--strength", "0"], "--strength must be given with --model"),
             (["--steps", "2"], "--steps must be given with --model, got without it"),
             (["--no-cuda-graphs"], "--cuda-graphs must be given with --model"),
-            (["--panel", "night"], "--panel must be one of clean, degraded, video, text, detection, steps, got 'night'"),
+            (
+                ["--panel", "night"],
+                "--panel must be one of clean, degraded, video, text, detection, steps, got 'night'",
+            ),
             (["--panel", "degraded", "--condition", "fog"], "--condition must be one of low_light"),
             (["--condition", "haze"], "--condition must be given with --panel degraded or steps"),
             (["--method", "Peer"], "--method must be NAME=FOLDER, got 'Peer'"),
