@@ -49,8 +49,8 @@ class DriveConfig:
     modulation_width: int = parameter(0, "Hidden channels of the text re-modulation; 0 for none.", low=0, high=512)
     luma_prior: float = parameter(
         0.0,
-        "Typical standard deviation of luma given the sources alone, in units of [-1, 1]: the decoder's outputs are mean "
-        "and variance of a prior, which is weighed against z_t. 0: its outputs are x0 and the variance fraction v.",
+        "Typical standard deviation of luma given the sources alone, in units of [-1, 1]: the decoder's outputs are "
+        "mean and variance of a prior, which is weighed against z_t. 0: they are x0 and the variance fraction v.",
         low=0.0,
         high=1.0,
     )
