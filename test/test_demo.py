@@ -181,7 +181,8 @@ def _await(condition: Callable[[], bool]) -> None:
 def test_wrong_input_is_reported_in_one_line(
     tmp_path: Path, tiny_checkpoint: Path, arguments: list[str], message: str
 ) -> None:
-    done = _run(tmp_path, "--size", "32x24", "--model", tiny_checkpoint, *arguments)
+    model = [] if "--model" in arguments else ["--model", tiny_checkpoint]
+    done = _run(tmp_path, "--size", "32x24", *model, *arguments)
     assert done.returncode == 2
     assert message in done.stderr.strip().splitlines()[-1]
 

@@ -341,7 +341,7 @@ class McapStorage:
 
     def _check_size(self, size: int) -> None:
         if size > MAX_BYTES:
-            remedy = "write it anew with smaller chunks, by `mcap compress`"
+            remedy = "rewrite it with smaller chunks, by `mcap compress`"
             raise BagError(f"a record of {self._shown}", f"at most {MAX_BYTES} bytes", f"{size}", remedy)
 
 

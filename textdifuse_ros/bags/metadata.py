@@ -141,9 +141,9 @@ def _incomplete(folder: Path, missing: list[str], others: list[Path]) -> BagErro
     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
     what = f"the files that {folder / METADATA} names"
     if others:
-        remedy = f"name that file, {others[0]}, or write {METADATA} anew by `ros2 bag reindex {folder}`"
+        remedy = f"name that file, {others[0]}, or recreate {METADATA} by `ros2 bag reindex {folder}`"
         return BagError(what, "in its folder", f"{others[0].name} in place of {named}{more}", remedy)
-    remedy = f"bring it back, or write {METADATA} anew by `ros2 bag reindex {folder}`"
+    remedy = f"bring it back, or recreate {METADATA} by `ros2 bag reindex {folder}`"
     return BagError(what, "in its folder", f"no {named}{more}", remedy)
 
 

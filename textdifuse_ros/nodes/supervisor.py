@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import rclpy
 from rcl_interfaces.srv import SetParameters
+from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
@@ -23,6 +24,7 @@ from textdifuse_ros.errors import InputError, TextDifuseError
 from textdifuse_ros.nodes.process import StopRequest
 
 START_TIMEOUT = 180.0  # [s] to load the weights and fuse the first image
+RESEND_AFTER = 5.0  # [s] without a response, after which a request is sent again
 END_TIMEOUT = 60.0  # [s] for the last pairs
 SETTLE = 1.0  # [s] without a change of the counters, after which no message is expected any more
 PREFIX = "textdifuse_ros.nodes."
@@ -91,9 +93,8 @@ class Supervisor:
 
     def statistics(self) -> dict[str, Any]:
         """Return the statistics of fusion_node."""
-        future = self._client.call_async(Trigger.Request())
-        self.until(future.done, "read the node's statistics", START_TIMEOUT, "fusion_node")
-        numbers: dict[str, Any] = json.loads(future.result().message)
+        answer = self._request(self._client, Trigger.Request(), "read the node's statistics")
+        numbers: dict[str, Any] = json.loads(answer.message)
         return numbers
 
     def set_text(self, text: str) -> None:
@@ -102,11 +103,29 @@ class Supervisor:
         :raises InputError: the node rejects it
         """
         parameter = Parameter("target_text", value=text).to_parameter_msg()
-        future = self._parameters.call_async(SetParameters.Request(parameters=[parameter]))
-        self.until(future.done, "change the text", START_TIMEOUT, "fusion_node")
-        (result,) = future.result().results
+        request = SetParameters.Request(parameters=[parameter])
+        (result,) = self._request(self._parameters, request, "change the text").results
         if not result.successful:
             raise InputError("the text", "one that the node accepts", repr(text), result.reason)
+
+    def _request(self, client: Client, request: Any, what: str) -> Any:
+        """Call a service of fusion_node that may be called twice; returns its response.
+
+        A server drops the response while it has not discovered the client's reader, although the client has already
+        discovered the server. So the request is sent again.
+        """
+        future = client.call_async(request)
+        again = time.monotonic() + RESEND_AFTER
+
+        def answered() -> bool:
+            nonlocal future, again
+            if not future.done() and time.monotonic() > again:
+                client.remove_pending_request(future)
+                future, again = client.call_async(request), time.monotonic() + RESEND_AFTER
+            return bool(future.done())
+
+        self.until(answered, what, START_TIMEOUT, "fusion_node")
+        return future.result()
 
     def clear_stop(self) -> bool:
         """Return whether a signal was received since the last call, and clear it."""
