@@ -152,7 +152,7 @@ def test_an_ablation_starts_with_an_untrained_fusion_control() -> None:
     assert all(torch.equal(one, other) for one, other in pairs)
 
 
-def test_later_steps_are_trained_on_own_estimates_where_that_is_chosen() -> None:
+def test_more_than_half_of_the_later_few_steps_are_trained_on_own_estimates() -> None:
     """And every stage of the diffusion uses the objective that is configured; chroma, a regression, takes none."""
     networks = DriveNetworks(DriveConfig(**TINY))
     assert isinstance(make_stage(TrainConfig(stage="luma"), networks).objective, FewStepObjective)
@@ -166,7 +166,7 @@ def test_later_steps_are_trained_on_own_estimates_where_that_is_chosen() -> None
     assert isinstance(with_prior, AllStepsObjective)
 
     inputs: list[torch.Tensor] = []
-    truth = torch.full((8, 1, 16, 16), 0.5)
+    truth = torch.full((400, 1, 16, 16), 0.5)
 
     def spy(z_t: torch.Tensor, t: int | torch.Tensor) -> Denoised:
         inputs.append(z_t)
@@ -175,9 +175,10 @@ def test_later_steps_are_trained_on_own_estimates_where_that_is_chosen() -> None
     def error(x0: torch.Tensor) -> torch.Tensor:
         return (x0 - truth).abs().flatten(1).mean(1)
 
-    objective = FewStepObjective(by_name("cosine", 1000), own_estimate=1.0)
+    objective = FewStepObjective(by_name("cosine", 1000))
     objective(spy, truth, error, torch.Generator().manual_seed(0), variance=False)
-    assert (inputs[1].mean((1, 2, 3)) < 0).all(), "made from the wrong estimate, not from the truth"
+    wrong = (inputs[1].mean((1, 2, 3)) < 0).float().mean()
+    assert abs(float(wrong) - 0.6) < 0.06, "made from the wrong estimate, the others from the truth"
 
 
 class Guess:

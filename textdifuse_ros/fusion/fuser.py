@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,19 +14,18 @@ from torch import Tensor
 from textdifuse_ros import __version__
 from textdifuse_ros.checkpoint import SUFFIX, find_checkpoint
 from textdifuse_ros.checks import check_infrared, check_same_size, check_visible
-from textdifuse_ros.config.base import FuserConfig, parameters, validate
-from textdifuse_ros.diffusion import samplers
-from textdifuse_ros.diffusion.samplers import NoiseTape, Sampler
+from textdifuse_ros.config.base import FuserConfig, validate
+from textdifuse_ros.diffusion.samplers import NoiseTape
 from textdifuse_ros.diffusion.schedule import by_name
 from textdifuse_ros.errors import CheckpointError, DeviceError
+from textdifuse_ros.fusion.call import CallSettings, Stopwatch
 from textdifuse_ros.fusion.device import keep_memory, resolve_precision
 from textdifuse_ros.fusion.emphasis import Emphasis, check_strengths
 from textdifuse_ros.fusion.graphs import MAX_STEPS, Graphs, Work, empty_cache
 from textdifuse_ros.fusion.modulation import FullFrameModulation
 from textdifuse_ros.fusion.pipeline import Fusion, Pipeline
-from textdifuse_ros.fusion.reference import ReferenceFusion, ReferencePipeline
 from textdifuse_ros.fusion.result import FusionResult
-from textdifuse_ros.fusion.weights import REFERENCE, FusionNetworks, load_family
+from textdifuse_ros.fusion.weights import FusionNetworks, load_family
 from textdifuse_ros.image.grey import is_grey
 from textdifuse_ros.image.ranges import upload
 from textdifuse_ros.image.thermal import to_uint8
@@ -36,7 +35,8 @@ from textdifuse_ros.networks.drive import DriveNetworks
 from textdifuse_ros.networks.reference.networks import ReferenceNetworks
 from textdifuse_ros.sensors import INFRARED, VISIBLE
 
-_CHECKS = {item.name: item.check for item in parameters(FuserConfig)}
+if TYPE_CHECKING:
+    from textdifuse_ros.fusion.reference import ReferenceFusion, ReferencePipeline
 
 
 class Fuser:
@@ -246,9 +246,9 @@ class Fuser:
 
     def _settings(
         self, steps: int | None, sampler: str | None, seed: int | None, *, confidence: bool = False
-    ) -> _Settings:
+    ) -> CallSettings:
         """Fill in the settings of a call from the configuration."""
-        return _Settings(
+        return CallSettings(
             self.config.steps if steps is None else steps,
             self.config.sampler if sampler is None else sampler,
             self.config.seed if seed is None else seed,
@@ -273,11 +273,11 @@ class Fuser:
         networks: FusionNetworks,
         visible: np.ndarray,
         infrared: np.ndarray,
-        settings: _Settings,
+        settings: CallSettings,
         emphasis: Emphasis | None,
         keep_plain: bool,
     ) -> FusionResult:
-        clock = _Stopwatch(self._device)
+        clock = Stopwatch(self._device)
         images = upload(visible, self._device), upload(to_uint8(infrared), self._device)
         graphs = self.graphs if settings.steps <= MAX_STEPS else None
         pipeline = self._pipeline(networks, settings, full_frame=graphs is not None)
@@ -296,16 +296,18 @@ class Fuser:
         confidence = None if spread is None else spread.cpu().numpy()
         clock.lap("finish")
         mask = None if emphasis is None else emphasis.mask()
-        return FusionResult(fused, self._provenance(settings, emphasis), clock.laps(), mask, plain, confidence)
+        return FusionResult(
+            fused, self._provenance(networks, settings, emphasis), clock.laps(), mask, plain, confidence
+        )
 
     def _replayed(
         self,
         graphs: Graphs,
         pipeline: Pipeline,
         images: tuple[Tensor, Tensor],
-        settings: _Settings,
+        settings: CallSettings,
         emphasis: Emphasis | None,
-        clock: _Stopwatch,
+        clock: Stopwatch,
     ) -> tuple[Fusion | None, Tensor | None]:
         """The fusion of a pair, and its image, by CUDA graphs; (None, None) while none is captured.
 
@@ -332,28 +334,33 @@ class Fuser:
         clock.lap("objects")
         return fusion, image
 
-    def _restore(self, networks: FusionNetworks, image: np.ndarray, sensor: str, settings: _Settings) -> FusionResult:
-        clock = _Stopwatch(self._device)
+    def _restore(
+        self, networks: FusionNetworks, image: np.ndarray, sensor: str, settings: CallSettings
+    ) -> FusionResult:
+        clock = Stopwatch(self._device)
         pipeline = self._pipeline(networks, settings)
         stored = upload(image, self._device)
         grey = sensor == INFRARED or is_grey(image)
         restored = pipeline.restore(stored, sensor, settings.generator(), grey=grey, lap=clock.lap).cpu().numpy()
         clock.lap("finish")
-        return FusionResult(restored, {**self._provenance(settings), "sources": sensor}, clock.laps())
+        return FusionResult(restored, {**self._provenance(networks, settings), "sources": sensor}, clock.laps())
 
     def _pipeline(
-        self, networks: FusionNetworks, settings: _Settings, *, full_frame: bool = False
+        self, networks: FusionNetworks, settings: CallSettings, *, full_frame: bool = False
     ) -> Pipeline | ReferencePipeline:
         if isinstance(networks, ReferenceNetworks):
+            from textdifuse_ros.fusion.reference import ReferencePipeline  # Pillow takes a while to import
+
             return ReferencePipeline(networks, self.schedule, settings.steps, settings.rule)
         return Pipeline(networks, self.schedule, settings.steps, settings.rule, full_frame=full_frame)
 
-    def _provenance(self, settings: _Settings, emphasis: Emphasis | None = None) -> dict[str, str | int | float]:
+    def _provenance(
+        self, networks: FusionNetworks, settings: CallSettings, emphasis: Emphasis | None = None
+    ) -> dict[str, str | int | float]:
         text = {} if emphasis is None else emphasis.provenance
-        networks = self._networks
         return {
             **text,
-            **({"family": REFERENCE, "task": networks.config.task} if isinstance(networks, ReferenceNetworks) else {}),
+            **networks.provenance,
             "model": self.model_name,
             "weights": self.weights,
             "steps": settings.steps,
@@ -365,7 +372,7 @@ class Fuser:
         }
 
 
-def _plain_work(pipeline: Pipeline, settings: _Settings, record: bool) -> Work:
+def _plain_work(pipeline: Pipeline, settings: CallSettings, record: bool) -> Work:
     """The work of the first graph: a plain fusion and its image."""
     tape = NoiseTape(settings.generator())
 
@@ -391,39 +398,3 @@ def _emphasis_work(pipeline: Pipeline, plain: Fusion) -> Work:
 def _is_out_of_memory(error: Exception) -> bool:
     # The CPU's allocator has no exception type of its own.
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-class _Settings:
-    """The checked settings of one call."""
-
-    def __init__(self, steps: int, sampler: str, seed: int, *, confidence: bool = False) -> None:
-        _CHECKS["steps"](steps)
-        _CHECKS["sampler"](sampler)
-        _CHECKS["seed"](seed)
-        self.steps, self.sampler, self.seed = steps, sampler, seed
-        self.rule: Sampler = samplers.by_name(sampler)
-        self.confidence = confidence
-        self.key = steps, sampler, seed, confidence
-
-    def generator(self) -> torch.Generator:
-        """A CPU generator of the noise, so that the noise is the same on every device."""
-        return torch.Generator().manual_seed(self.seed)
-
-
-class _Stopwatch:
-    """Measures the seconds between laps; synchronizes on CUDA, where launches return early."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._last = self._begin = time.perf_counter()
-        self._laps: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        now = time.perf_counter()
-        self._laps[name] = now - self._last
-        self._last = now
-
-    def laps(self) -> dict[str, float]:
-        return {**self._laps, "total": self._last - self._begin}

@@ -15,12 +15,12 @@ from textdifuse_ros.config.base import from_mapping, to_mapping
 from textdifuse_ros.errors import CheckpointError, ConfigError, quote
 from textdifuse_ros.networks.blocks import shapes_of
 from textdifuse_ros.networks.drive import DriveConfig, DriveNetworks
-from textdifuse_ros.networks.reference.networks import ReferenceConfig, ReferenceNetworks
+from textdifuse_ros.networks.reference.networks import FAMILY, ReferenceConfig, ReferenceNetworks
 from textdifuse_ros.networks.widening import can_widen, widen
 
 KIND = "fusion"
 LUMA_PRIOR = 0.1
-DRIVE, REFERENCE = "drive", "reference"
+DRIVE, REFERENCE = "drive", FAMILY
 FAMILIES: dict[str, tuple[type[Any], type[Any]]] = {
     DRIVE: (DriveConfig, DriveNetworks),
     REFERENCE: (ReferenceConfig, ReferenceNetworks),

@@ -152,3 +152,8 @@ class DriveNetworks(nn.Module):
         self.luma = LumaNetwork(config)
         self.chroma = ChromaNetwork(config)
         self.modulation = Modulation(config.luma_widths, config.modulation_width) if config.modulation_width else None
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What the provenance of an image names beside the weights: nothing, this is the family of the project."""
+        return {}

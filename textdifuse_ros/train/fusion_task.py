@@ -134,15 +134,16 @@ def _initial_networks(
     """Create the networks; return them with the digest and the history of the checkpoint they come from."""
     with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator
         torch.manual_seed(config.seed)
-        ready = add_prior if config.objective == "all_steps" else _unchanged
         if start is not None:
             networks, checkpoint = load_networks(start)
             networks, history = resize_networks(networks, drive, str(start)), checkpoint.provenance.get("history", [])
-            return ready(add_part(networks, config.stage)), checkpoint.sha256, history
+            return _with_parts(networks, config), checkpoint.sha256, history
         if drive is None:
             drive = from_mapping(DriveConfig, saved["networks"], "the state") if saved else DriveConfig()
-        return ready(add_part(DriveNetworks(drive), config.stage)), saved["start"] if saved else "", []
+        return _with_parts(DriveNetworks(drive), config), saved["start"] if saved else "", []
 
 
-def _unchanged(networks: DriveNetworks) -> DriveNetworks:
-    return networks
+def _with_parts(networks: DriveNetworks, config: TrainConfig) -> DriveNetworks:
+    """Add what the stage and its objective train, where it is missing."""
+    networks = add_part(networks, config.stage)
+    return add_prior(networks) if config.objective == "all_steps" else networks

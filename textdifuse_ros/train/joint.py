@@ -68,14 +68,12 @@ class JointStage:
             return {f"alone_{name}" if name != "loss" else name: value for name, value in restoration.items()}
         visible, infrared, visible_truth, infrared_truth = signed_pair(_toned(batch, generator))
         features = self.networks.encode_pair(visible, infrared)
-        hidden = hidden_structure(signed_to_unit(visible), signed_to_unit(visible_truth))
-        fusion = self._fuse(features, visible_truth, infrared_truth, hidden, generator)
+        fusion = self._fuse(features, visible, visible_truth, infrared_truth, generator)
 
         use_visible = torch.rand(visible.shape[0], 1, 1, 1, generator=generator, device=visible.device) < 0.5
         single: Pyramid = tuple(torch.where(use_visible, a, b) for a, b in zip(*features, strict=True))
         truth = torch.where(use_visible, visible_truth, infrared_truth)
-        all_steps = isinstance(self.objective, AllStepsObjective)
-        restoration = self._restore(single, truth, generator, variance=all_steps)
+        restoration = self._restore(single, truth, generator, variance=self._all_steps)
         parts = {f"fusion_{name}": value for name, value in fusion.items() if name != "loss"}
         parts |= {f"restoration_{name}": value for name, value in restoration.items() if name != "loss"}
         return {"loss": fusion["loss"] + RESTORATION_WEIGHT * restoration["loss"], **parts}
@@ -83,19 +81,18 @@ class JointStage:
     def _fuse(
         self,
         features: tuple[Pyramid, Pyramid],
+        degraded: Tensor,
         visible: Tensor,
         infrared: Tensor,
-        hidden: Tensor,
         generator: torch.Generator,
     ) -> dict[str, Tensor]:
-        all_steps = isinstance(self.objective, AllStepsObjective)
-        clean = self._fuse_clean(visible, infrared, generator) if all_steps else None
+        clean = self._fuse_clean(visible, infrared, generator) if self._all_steps else None
         denoiser = FeatureDenoiser(
             self.networks.decoder, self.networks.control(*features), self.schedule, prior=self.prior, clip=False
         )
-        visible, infrared = signed_to_unit(visible), signed_to_unit(infrared)
+        degraded, visible, infrared = (signed_to_unit(image) for image in (degraded, visible, infrared))
         shown = without_cold_sky(visible, infrared, self.look)
-        need = need_of_infrared(visible, hidden) if self.look.natural else None
+        need = need_of_infrared(visible, hidden_structure(degraded, visible)) if self.look.natural else None
         target, edges = vivid_target(visible, shown, self.look, need), vivid_edges(visible, shown, self.look)
         day = None if need is None else _well_exposed(visible) * (1 - need)
 
@@ -107,7 +104,11 @@ class JointStage:
 
         # Without a process of its own there is no sample of the fused image to learn the variance from.
         truth = unit_to_signed(target) if clean is None else clean
-        return self.objective(denoiser, truth, error, generator, variance=all_steps)
+        return self.objective(denoiser, truth, error, generator, variance=self._all_steps)
+
+    @property
+    def _all_steps(self) -> bool:
+        return isinstance(self.objective, AllStepsObjective)
 
     @torch.no_grad()
     def _fuse_clean(self, visible: Tensor, infrared: Tensor, generator: torch.Generator) -> Tensor:

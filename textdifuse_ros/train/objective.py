@@ -37,6 +37,7 @@ QUANTIZATION = (2 / 255) ** 2 / 12
 """Variance of rounding to 8 bits, in units of [-1, 1]."""
 STEPS = 4
 OWN_ESTIMATE = 0.6
+"""Share of the samples whose lower z_t comes from the network's own estimate."""
 
 
 class Objective(Protocol):
@@ -68,12 +69,10 @@ class FewStepObjective:
     """The few-step objective.
 
     :param schedule: the full schedule
-    :param own_estimate: share of the samples whose lower z_t comes from the network's own estimate
     """
 
-    def __init__(self, schedule: NoiseSchedule, own_estimate: float = OWN_ESTIMATE) -> None:
+    def __init__(self, schedule: NoiseSchedule) -> None:
         self.schedule = respace(schedule, space_timesteps(len(schedule), STEPS))
-        self.own_estimate = own_estimate
 
     def __call__(
         self,
@@ -88,7 +87,7 @@ class FewStepObjective:
         count = truth.shape[0]
         device = truth.device
         noise = torch.randn(truth.shape, generator=generator, device=device)
-        own = torch.rand(count, generator=generator, device=device) < self.own_estimate
+        own = torch.rand(count, generator=generator, device=device) < OWN_ESTIMATE
         index = torch.randint(0, STEPS - 1, (count,), generator=generator, device=device)
 
         last = STEPS - 1

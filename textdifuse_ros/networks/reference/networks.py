@@ -12,6 +12,7 @@ from textdifuse_ros.errors import ConfigError
 from textdifuse_ros.networks.reference.control import FeatureVolume, ReferenceFusionControl
 from textdifuse_ros.networks.reference.unet import HEADS, Decoder, Encoder, Features
 
+FAMILY = "reference"
 LEVELS = 5
 MULTIPLE = 2 ** (LEVELS - 1)
 """The networks take heights and widths that are multiples of this [pixels]."""
@@ -57,6 +58,11 @@ class ReferenceNetworks(nn.Module):
         self.encoder = Encoder(config.widths, config.blocks)
         self.decoder = Decoder(config.widths, config.blocks)
         self.control = ReferenceFusionControl(self.volume.channels)
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What the provenance of an image names beside the weights."""
+        return {"family": FAMILY, "task": self.config.task}
 
     def encode_pair(self, z_t: Tensor, first: Tensor, second: Tensor, timestep: Tensor) -> Tensor:
         """The features of both sources as one volume (equation 2), see :class:`.FeatureVolume`.
