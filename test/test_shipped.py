@@ -1,13 +1,19 @@
-"""The weights that ship, on images that the project draws: they restore, fuse, and heed a text."""
+"""The weights that ship, on images that the project draws: they restore, fuse, and follow a text."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
+from textdifuse_ros.checkpoint import find_checkpoint
 from textdifuse_ros.config.base import FuserConfig
 from textdifuse_ros.fusion.emphasis import Emphasis
 from textdifuse_ros.fusion.fuser import Fuser
+from textdifuse_ros.fusion.weights import load_networks
+from textdifuse_ros.image.color import rgb_to_ycbcr
+from textdifuse_ros.image.ranges import unit_to_signed
 from textdifuse_ros.metrics.images import to_grey
 from textdifuse_ros.metrics.regions import contrast_gain, instance_masks, object_contrast
 from textdifuse_ros.metrics.similarity import scd, vif
@@ -57,3 +63,19 @@ def test_one_step_is_about_as_good_as_four(fuser: Fuser, frame: Frame) -> None:
     four = to_grey(fuser.fuse(frame.visible, frame.infrared, steps=4).image)
     assert scd(one, to_grey(frame.visible), frame.infrared) > 0.97 * scd(four, to_grey(frame.visible), frame.infrared)
     assert np.abs(one.astype(float) - four).mean() < 8
+
+
+@pytest.mark.parametrize("model", ["drive", "quality"])
+def test_noise_would_hardly_change_the_color(model: str, frame: Frame) -> None:
+    """Why chroma is a regression (ADR 14): its decoder, given noise as in a first step, answers the same."""
+    networks, _ = load_networks(find_checkpoint(model))
+    chroma = networks.eval().chroma
+    image = torch.from_numpy(frame.visible).permute(2, 0, 1)[None] / 255
+    luma, colors = rgb_to_ycbcr(F.avg_pool2d(image, 2))
+    with torch.inference_mode():
+        condition = chroma.white_balance(torch.cat((unit_to_signed(luma), 2 * colors), 1))
+        noise = torch.randn(condition[:, 1:].shape, generator=torch.Generator().manual_seed(0))
+        features, timestep = chroma.encoder(condition), torch.tensor([networks.config.timesteps - 1])
+        correction, _ = chroma.decoder(features, noise, timestep, variance=False)
+        levels = 255 * (condition[:, 1:] + correction - chroma(condition)) / 2
+    assert 0 < levels.abs().mean() < 0.5

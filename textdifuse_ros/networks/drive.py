@@ -106,9 +106,8 @@ class LumaNetwork(nn.Module):
 class ChromaNetwork(nn.Module):
     """Color: restores the chroma of the visible image, conditioned on the whole visible image (Y, Cb, Cr).
 
-    It was trained as a diffusion and ignored its noise, by 0.01 to 0.07 grey levels: given the image, color is as good
-    as certain at this resolution. So it is a regression: the decoder's estimate from pure noise, without the noise
-    (ADR 14).
+    It was trained as a diffusion and nearly ignored its noise: given the image, color is as good as certain at this
+    resolution. So it is a regression: the decoder's estimate from pure noise, without the noise (ADR 14).
 
     :param config: sizes
     """
